@@ -1,0 +1,190 @@
+/**
+ * The file system as the client library offers it: inode-based, asynchronous, POSIX in meaning. The mount's drivers,
+ * the path-based library (`connect`) and the conformance suite all sit on this interface; `ClusterFileSystem` is the
+ * real one, the test suite's `ModelFileSystem` an in-memory one to compare it with.
+ *
+ * Every failure is a CairnError; codes that POSIX gives for the call are used. Names are bytes without '/' and NUL.
+ */
+import type { ChunkHandle, ChunkVersion, InodeId } from '../core/ids.js';
+import type { Timespec } from '../core/clock.js';
+
+/** On whose behalf a call is made. uid 0 passes permission checks, as CAP_DAC_OVERRIDE does. */
+export interface Credentials {
+  readonly uid: number;
+  readonly gid: number;
+  /** Supplementary groups. */
+  readonly groups: readonly number[];
+}
+
+export const ROOT_CREDENTIALS: Credentials = { uid: 0, gid: 0, groups: [] };
+
+export type FileKind = 'file' | 'directory' | 'symlink' | 'fifo' | 'socket' | 'characterDevice' | 'blockDevice';
+
+export interface Attributes {
+  readonly inode: InodeId;
+  /** st_mode: type and permission bits. */
+  readonly mode: number;
+  readonly nlink: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly size: number;
+  /** st_blocks times 512. */
+  readonly allocatedBytes: number;
+  readonly atime: Timespec;
+  readonly mtime: Timespec;
+  readonly ctime: Timespec;
+  readonly rdev: number;
+  /** Grows with every change of data or metadata. */
+  readonly change: number;
+}
+
+/** What to change; 'now' is the time of the server. */
+export interface AttributeChanges {
+  /** Permission bits, 0 to 0o7777. */
+  readonly mode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly size?: number;
+  readonly atime?: Timespec | 'now';
+  readonly mtime?: Timespec | 'now';
+}
+
+export interface OpenFlags {
+  readonly read: boolean;
+  readonly write: boolean;
+  readonly truncate?: boolean;
+  /** Every write goes to the end of file as it is then, in this client. */
+  readonly append?: boolean;
+  /** Every write is durable before it returns (O_SYNC). */
+  readonly sync?: boolean;
+}
+
+export interface DirectoryEntry {
+  readonly name: Buffer;
+  readonly inode: InodeId;
+  readonly kind: FileKind;
+  /** To go on after this entry; stays valid while entries come and go. */
+  readonly cookie: number;
+  readonly attributes?: Attributes;
+}
+
+export interface DirectoryPage {
+  readonly entries: readonly DirectoryEntry[];
+  /** True when no entry follows. */
+  readonly end: boolean;
+  readonly parent: InodeId;
+}
+
+export interface NewNode {
+  readonly kind: Exclude<FileKind, 'symlink'>;
+  /** Permission bits; the umask is applied already. */
+  readonly mode: number;
+  readonly rdev?: number;
+}
+
+export interface RenameFlags {
+  readonly noReplace?: boolean;
+  readonly exchange?: boolean;
+}
+
+export interface FileSystemStats {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly inodes: number;
+  readonly maxNameBytes: number;
+}
+
+/** Where a chunk of a file is, for operators and tests. */
+export interface ChunkPlacement {
+  readonly index: number;
+  /** 0 for a hole. */
+  readonly handle: ChunkHandle;
+  readonly version: ChunkVersion;
+  readonly replicas: readonly { readonly serverId: number; readonly address: string }[];
+}
+
+/** An open file. Reads see this client's own writes at once, flushed or not. */
+export interface OpenFile {
+  readonly inode: InodeId;
+  /** Up to `length` bytes at `offset`; fewer only at the end of the file. The caller owns the result. */
+  read(offset: number, length: number): Promise<Buffer>;
+  /**
+   * Writes all of `bytes`, which it copies, and returns the count. May return before the bytes left this machine
+   * (write-behind); an error of an earlier write-back is thrown here, by `flush`, `sync` or `close` (P7), once.
+   */
+  write(offset: number, bytes: Uint8Array): Promise<number>;
+  /** All written bytes are on the chunkservers and the size is published (what close(2) does, P2). */
+  flush(): Promise<void>;
+  /** As `flush`, and everything survives power loss (fsync(2), P1). */
+  sync(): Promise<void>;
+  truncate(size: number): Promise<void>;
+  attributes(): Promise<Attributes>;
+  /** Flushes and gives the open back. The file is closed also when this fails. */
+  close(): Promise<void>;
+}
+
+export interface FileSystem {
+  lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes>;
+  /** Never older than what this client itself did; at most the cache time-out old otherwise. */
+  getAttributes(inode: InodeId): Promise<Attributes>;
+  setAttributes(credentials: Credentials, inode: InodeId, changes: AttributeChanges): Promise<Attributes>;
+  /** access(2); mask of R_OK 4, W_OK 2, X_OK 1. */
+  access(credentials: Credentials, inode: InodeId, mask: number): Promise<void>;
+  /** mkdir(2) and mknod(2). EEXIST when the name exists. */
+  makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes>;
+  symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes>;
+  readLink(credentials: Credentials, inode: InodeId): Promise<Buffer>;
+  link(credentials: Credentials, inode: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes>;
+  unlink(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void>;
+  removeDirectory(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void>;
+  rename(
+    credentials: Credentials,
+    from: { readonly parent: InodeId; readonly name: Buffer },
+    to: { readonly parent: InodeId; readonly name: Buffer },
+    flags?: RenameFlags,
+  ): Promise<void>;
+  /** open(2) with O_CREAT: opens the file that `name` is, or makes it. A symlink is not followed (ELOOP). */
+  create(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }>;
+  /** Always asks the master, so that it sees what any client closed before (P2). */
+  open(
+    credentials: Credentials,
+    inode: InodeId,
+    flags: OpenFlags,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }>;
+  /** As `open`, of the entry `name` as the master knows it now. A symlink is not followed (ELOOP). */
+  openAt(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    flags: OpenFlags,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }>;
+  /** Entries after `cookie` (0: from the start), without '.' and '..'. */
+  readDirectory(
+    credentials: Credentials,
+    inode: InodeId,
+    cookie: number,
+    options?: { readonly maxEntries?: number; readonly withAttributes?: boolean },
+  ): Promise<DirectoryPage>;
+  getXattr(credentials: Credentials, inode: InodeId, name: Buffer): Promise<Buffer>;
+  setXattr(
+    credentials: Credentials,
+    inode: InodeId,
+    name: Buffer,
+    value: Uint8Array,
+    flags?: { readonly create?: boolean; readonly replace?: boolean },
+  ): Promise<void>;
+  listXattrs(credentials: Credentials, inode: InodeId): Promise<Buffer[]>;
+  removeXattr(credentials: Credentials, inode: InodeId, name: Buffer): Promise<void>;
+  /** fsync(2) of a directory: every metadata operation that returned before survives power loss (P1). */
+  syncMetadata(): Promise<void>;
+  statFs(): Promise<FileSystemStats>;
+  /** The chunk map, at most MAX_CHUNKS_PER_PAGE chunks from `firstIndex`; fewer at the end. */
+  placement(inode: InodeId, firstIndex: number): Promise<readonly ChunkPlacement[]>;
+  /** Flushes every open file and ends the session. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,50 @@
+/** Time, as it comes into every component by its constructor, so that the simulator can own it. */
+
+/** A point in time: whole seconds since the epoch (may be negative) and 0..999,999,999 nanoseconds. */
+export interface Timespec {
+  readonly seconds: number;
+  readonly nanoseconds: number;
+}
+
+export interface Timer {
+  /** The callback will not run after this returns. Idempotent. */
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Wall-clock time, for the times of files and for logs. May jump. */
+  now(): Timespec;
+  /** Milliseconds since some fixed point, never going back: for time-outs and leases. */
+  monotonicMs(): number;
+  /** Runs `callback` once, no earlier than `delayMs` from now. */
+  setTimer(delayMs: number, callback: () => void): Timer;
+}
+
+export function sleep(clock: Clock, delayMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.setTimer(delayMs, resolve);
+  });
+}
+
+/** Negative, zero or positive as `a` is before, at or after `b`. */
+export function compareTimespec(a: Timespec, b: Timespec): number {
+  return a.seconds - b.seconds || a.nanoseconds - b.nanoseconds;
+}
+
+export class SystemClock implements Clock {
+  now(): Timespec {
+    // performance.timeOrigin + now() has microseconds; two calls within one tick still never go back.
+    const ms = performance.timeOrigin + performance.now();
+    const seconds = Math.floor(ms / 1000);
+    return { seconds, nanoseconds: Math.min(999_999_999, Math.floor((ms - seconds * 1000) * 1e6)) };
+  }
+
+  monotonicMs(): number {
+    return performance.now();
+  }
+
+  setTimer(delayMs: number, callback: () => void): Timer {
+    const timer = setTimeout(callback, delayMs);
+    return { cancel: () => clearTimeout(timer) };
+  }
+}

@@ -1,0 +1,77 @@
+/** Every bound of CairnFS, with its reason. Relations between bounds are asserted at the end. */
+import assert from 'node:assert/strict';
+
+export const KIB = 1024;
+export const MIB = 1024 * KIB;
+export const GIB = 1024 * MIB;
+
+/** Bytes of a file that one chunk holds (GFS section 2.5). Fixed for the life of a cluster. */
+export const CHUNK_SIZE_BYTES = 64 * MIB;
+/** Bytes under one checksum (GFS section 5.2). */
+export const BLOCK_SIZE_BYTES = 64 * KIB;
+export const BLOCKS_PER_CHUNK = CHUNK_SIZE_BYTES / BLOCK_SIZE_BYTES;
+
+/** Bytes of payload that one message may carry: one readahead or write-behind unit. */
+export const MAX_PAYLOAD_BYTES = 1 * MIB;
+/** Bytes of a message's header: a page of a directory or of a chunk report is the largest. */
+export const MAX_HEADER_BYTES = 256 * KIB;
+/** Requests that one side of a connection may have unanswered. More is a protocol error. */
+export const MAX_IN_FLIGHT_REQUESTS = 256;
+/** Bytes of request payload that one side of a connection may have unanswered. */
+export const MAX_IN_FLIGHT_BYTES = 32 * MIB;
+/** Requests that wait in a process for a place among those in flight, before BUSY. */
+export const MAX_QUEUED_REQUESTS = 8192;
+/** Unsent bytes in a connection at which its sender waits for them to drain. */
+export const SEND_HIGH_WATER_BYTES = 4 * MIB;
+/** Connections that a server accepts. */
+export const MAX_CONNECTIONS = 4096;
+/** Time for a new connection to prove the secret. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Silence after which a connection is probed, and then given up. */
+export const KEEPALIVE_INTERVAL_MS = 2_000;
+export const KEEPALIVE_TIMEOUT_MS = 10_000;
+
+/** Bytes of a name in a directory: NAME_MAX of Linux. */
+export const MAX_NAME_BYTES = 255;
+/** Bytes of a path or of a symlink's target: PATH_MAX of Linux, without its NUL. */
+export const MAX_PATH_BYTES = 4095;
+/** Symlinks followed in one path: MAXSYMLINKS of Linux. */
+export const MAX_SYMLINKS_FOLLOWED = 40;
+/** Hard links of one inode, as ext4 has. */
+export const MAX_LINKS = 65_000;
+/** Bytes of an xattr's name, of its value, and of all names of an inode: XATTR_*_MAX of Linux. */
+export const MAX_XATTR_NAME_BYTES = 255;
+export const MAX_XATTR_VALUE_BYTES = 64 * KIB;
+export const MAX_XATTR_LIST_BYTES = 64 * KIB;
+/** Supplementary groups of a caller that are looked at: what the kernel's FUSE passes at most. */
+export const MAX_GROUPS = 1024;
+/** Largest file: sizes stay safe integers with room for rounding up to a chunk. */
+export const MAX_FILE_BYTES = 2 ** 50;
+/** Entries in one page of a directory listing. */
+export const MAX_READDIR_ENTRIES = 512;
+/** Chunks in one page of a file's chunk map, and in one page of a chunkserver's report. */
+export const MAX_CHUNKS_PER_PAGE = 512;
+export const MAX_REPORT_ENTRIES = 4096;
+/** Replicas of one chunk. */
+export const MAX_REPLICAS = 8;
+
+/** A chunk lease (GFS section 3.1: 60 s). Renewed by writers while they write. */
+export const LEASE_TTL_MS = 60_000;
+/** Heartbeats of chunkservers and of client sessions. */
+export const HEARTBEAT_INTERVAL_MS = 2_000;
+/** A chunkserver unheard of for so long is dead to the master; it stops serving by itself before. */
+export const CHUNKSERVER_DEAD_MS = 10_000;
+export const CHUNKSERVER_FENCE_MS = 8_000;
+/** A client session unheard of for so long ends, with its opens and leases. */
+export const SESSION_TTL_MS = 60_000;
+/** Time that a metadata or data operation is retried before its caller gets an error. */
+export const CLIENT_OPERATION_TIMEOUT_MS = 60_000;
+/** Time for one attempt of a request to a server. */
+export const REQUEST_TIMEOUT_MS = 10_000;
+
+assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
+assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);
+assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itself before it is replaced');
+assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats must not fence a server');
+assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
+assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);

@@ -1,0 +1,100 @@
+/**
+ * The table of methods: for each its number on the wire, its messages, who may call it, and whether it carries
+ * payload. Numbers are never reused. Adding a method is a line here, messages in cairn.proto, and a handler.
+ */
+import * as m from './generated/messages.js';
+import type { MessageCodec } from './generated/messages.js';
+
+type CallerRole = 'client' | 'chunkserver' | 'master';
+
+export interface MethodDefinition<Request, RequestInit, Reply, ReplyInit> {
+  readonly number: number;
+  readonly request: MessageCodec<Request, RequestInit>;
+  readonly reply: MessageCodec<Reply, ReplyInit>;
+  /** Roles whose connections may call it. */
+  readonly callers: readonly CallerRole[];
+  /** Whether the request, and the reply, may carry payload. */
+  readonly payload: 'none' | 'request' | 'reply';
+}
+
+function method<Q, QI, R, RI>(
+  number: number,
+  callers: readonly CallerRole[],
+  request: MessageCodec<Q, QI>,
+  reply: MessageCodec<R, RI>,
+  payload: 'none' | 'request' | 'reply' = 'none',
+): MethodDefinition<Q, QI, R, RI> {
+  return { number, callers, request, reply, payload };
+}
+
+const client = ['client'] as const;
+const chunkserver = ['chunkserver'] as const;
+const master = ['master'] as const;
+const data = ['client', 'chunkserver'] as const;
+
+/** Served by the master. */
+export const MASTER_METHODS = {
+  openSession: method(1, client, m.OpenSessionRequest, m.OpenSessionReply),
+  keepSession: method(2, client, m.KeepSessionRequest, m.Empty),
+  closeSession: method(3, client, m.CloseSessionRequest, m.Empty),
+  reclaim: method(4, client, m.ReclaimRequest, m.Empty),
+
+  lookup: method(10, client, m.LookupRequest, m.Entry),
+  getAttributes: method(11, client, m.GetAttributesRequest, m.Attributes),
+  access: method(12, client, m.AccessRequest, m.Empty),
+  setAttributes: method(13, client, m.SetAttributesRequest, m.Attributes),
+  create: method(14, client, m.CreateRequest, m.CreateReply),
+  link: method(15, client, m.LinkRequest, m.Attributes),
+  unlink: method(16, client, m.UnlinkRequest, m.Empty),
+  rename: method(17, client, m.RenameRequest, m.Empty),
+  readLink: method(18, client, m.ReadLinkRequest, m.ReadLinkReply),
+  readDirectory: method(19, client, m.ReadDirectoryRequest, m.ReadDirectoryReply),
+  setXattr: method(20, client, m.SetXattrRequest, m.Empty),
+  removeXattr: method(21, client, m.RemoveXattrRequest, m.Empty),
+  getXattr: method(22, client, m.GetXattrRequest, m.GetXattrReply),
+  listXattrs: method(23, client, m.ListXattrsRequest, m.ListXattrsReply),
+  statFs: method(24, client, m.Empty, m.StatFsReply),
+
+  open: method(30, client, m.OpenRequest, m.Attributes),
+  close: method(31, client, m.CloseRequest, m.Empty),
+  publish: method(32, client, m.PublishRequest, m.Attributes),
+  sync: method(33, client, m.SyncRequest, m.Empty),
+  getChunks: method(34, client, m.GetChunksRequest, m.GetChunksReply),
+  leaseChunk: method(35, client, m.LeaseChunkRequest, m.LeaseChunkReply),
+  reportReplica: method(36, data, m.ReportReplicaRequest, m.Empty),
+  status: method(40, client, m.Empty, m.StatusReply),
+
+  register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),
+  heartbeat: method(51, chunkserver, m.HeartbeatRequest, m.Empty),
+  report: method(52, chunkserver, m.ReportRequest, m.ReportReply),
+  reportForwardFailure: method(53, chunkserver, m.ReportForwardFailureRequest, m.Empty),
+} as const;
+
+/** Served by a chunkserver. The master calls them over the connection that the chunkserver made to it. */
+export const CHUNKSERVER_METHODS = {
+  grantLease: method(100, master, m.GrantLeaseRequest, m.Empty),
+  revokeLease: method(101, master, m.RevokeLeaseRequest, m.Empty),
+  recoverChunk: method(102, master, m.RecoverChunkRequest, m.RecoverChunkReply),
+  truncateChunk: method(103, master, m.TruncateChunkRequest, m.Empty),
+  copyChunk: method(104, master, m.CopyChunkRequest, m.Empty),
+  deleteChunks: method(105, master, m.DeleteChunksRequest, m.Empty),
+
+  readChunk: method(120, data, m.ReadChunkRequest, m.ReadChunkReply, 'reply'),
+  writeChunk: method(121, client, m.WriteChunkRequest, m.Empty, 'request'),
+  syncChunk: method(122, client, m.SyncChunkRequest, m.Empty),
+
+  forward: method(140, chunkserver, m.ForwardRequest, m.ForwardReply, 'request'),
+  inspectReplica: method(141, chunkserver, m.InspectReplicaRequest, m.InspectReplicaReply),
+  repairBlocks: method(142, chunkserver, m.RepairBlocksRequest, m.Empty, 'request'),
+  adoptVersion: method(143, chunkserver, m.AdoptVersionRequest, m.Empty),
+} as const;
+
+type AnyMethod = MethodDefinition<never, never, never, never>;
+export type RequestOf<M> = M extends MethodDefinition<infer Q, infer _QI, infer _R, infer _RI> ? Q : never;
+export type RequestInitOf<M> = M extends MethodDefinition<infer _Q, infer QI, infer _R, infer _RI> ? QI : never;
+export type ReplyOf<M> = M extends MethodDefinition<infer _Q, infer _QI, infer R, infer _RI> ? R : never;
+export type ReplyInitOf<M> = M extends MethodDefinition<infer _Q, infer _QI, infer _R, infer RI> ? RI : never;
+
+export type MasterMethods = typeof MASTER_METHODS;
+export type ChunkserverMethods = typeof CHUNKSERVER_METHODS;
+export type MethodTable = Readonly<Record<string, AnyMethod | MethodDefinition<any, any, any, any>>>;
