@@ -27,7 +27,7 @@ export function unpackNumber(key: Key, at: number): number {
 }
 
 export const nameToKey = (name: Uint8Array): string =>
-  Buffer.from(name.buffer, name.byteOffset, name.length).latin1Slice();
+  Buffer.from(name.buffer, name.byteOffset, name.length).toString('latin1');
 export const keyToName = (key: Key, at: number): Buffer => Buffer.from(key.slice(at), 'latin1');
 
 /** Length of a table letter and one packed number. */
@@ -86,4 +86,4 @@ export function prefixRange(prefix: Key): KeyRange {
 
 export const packed = (value: number): Buffer => Buffer.from(packNumber(value), 'latin1');
 export const unpacked = (value: Uint8Array): number =>
-  unpackNumber(Buffer.from(value.buffer, value.byteOffset, value.length).latin1Slice(), 0);
+  unpackNumber(Buffer.from(value.buffer, value.byteOffset, value.length).toString('latin1'), 0);
