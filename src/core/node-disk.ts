@@ -1,0 +1,190 @@
+/**
+ * The real disk: node:fs. Small ordered records go through the synchronous calls, data through the thread pool.
+ * Errors are CairnError with the errno of the system call; the message has the label and the path.
+ */
+import {
+  close,
+  constants,
+  fdatasync,
+  fsync,
+  fstat,
+  ftruncate,
+  open,
+  read,
+  readFileSync,
+  readSync,
+  write,
+  writeSync,
+} from 'node:fs';
+import { mkdir, opendir, rename, statfs, unlink } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
+import { CairnError, asCairnError } from './errors.js';
+
+const openAsync = promisify(open);
+const closeAsync = promisify(close);
+const fstatAsync = promisify(fstat);
+const ftruncateAsync = promisify(ftruncate);
+const fdatasyncAsync = promisify(fdatasync);
+const fsyncAsync = promisify(fsync);
+
+const OPEN_FLAGS = {
+  existing: constants.O_RDWR,
+  create: constants.O_RDWR | constants.O_CREAT,
+  exclusive: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+} as const;
+
+function failure(error: unknown, label: DiskLabel, path: string): CairnError {
+  const known = asCairnError(error);
+  // An errno outside the closed set (EUCLEAN, ENOMEDIUM, ...) is the disk's trouble, not a fault in CairnFS.
+  const code = known.code === 'INTERNAL' ? 'EIO' : known.code;
+  return new CairnError(code, `${label} ${path}: ${known.message}`, { cause: error });
+}
+
+class NodeFile implements DiskFile {
+  constructor(
+    private readonly fd: number,
+    private readonly path: string,
+  ) {}
+
+  read(label: DiskLabel, into: Uint8Array, offset: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const step = (done: number): void => {
+        read(this.fd, into, done, into.length - done, offset + done, (error, count) => {
+          if (error !== null) reject(failure(error, label, this.path));
+          else if (count === 0 || done + count === into.length) resolve(done + count);
+          else step(done + count);
+        });
+      };
+      if (into.length === 0) resolve(0);
+      else step(0);
+    });
+  }
+
+  write(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const step = (done: number): void => {
+        write(this.fd, bytes, done, bytes.length - done, offset + done, (error, count) => {
+          if (error !== null) reject(failure(error, label, this.path));
+          else if (done + count === bytes.length) resolve();
+          else step(done + count);
+        });
+      };
+      if (bytes.length === 0) resolve();
+      else step(0);
+    });
+  }
+
+  writeSync(label: DiskLabel, bytes: Uint8Array, offset: number): void {
+    try {
+      let done = 0;
+      while (done < bytes.length) done += writeSync(this.fd, bytes, done, bytes.length - done, offset + done);
+    } catch (error) {
+      throw failure(error, label, this.path);
+    }
+  }
+
+  readSync(label: DiskLabel, into: Uint8Array, offset: number): number {
+    try {
+      let done = 0;
+      while (done < into.length) {
+        const count = readSync(this.fd, into, done, into.length - done, offset + done);
+        if (count === 0) break;
+        done += count;
+      }
+      return done;
+    } catch (error) {
+      throw failure(error, label, this.path);
+    }
+  }
+
+  async datasync(label: DiskLabel): Promise<void> {
+    await fdatasyncAsync(this.fd).catch((error: unknown) => {
+      throw failure(error, label, this.path);
+    });
+  }
+
+  async truncate(label: DiskLabel, length: number): Promise<void> {
+    await ftruncateAsync(this.fd, length).catch((error: unknown) => {
+      throw failure(error, label, this.path);
+    });
+  }
+
+  async size(label: DiskLabel): Promise<number> {
+    try {
+      return (await fstatAsync(this.fd)).size;
+    } catch (error) {
+      throw failure(error, label, this.path);
+    }
+  }
+
+  async close(): Promise<void> {
+    await closeAsync(this.fd).catch((error: unknown) => {
+      throw failure(error, 'close', this.path);
+    });
+  }
+}
+
+export class NodeDisk implements Disk {
+  private readonly boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+
+  async open(label: DiskLabel, path: string, mode: 'existing' | 'create' | 'exclusive'): Promise<DiskFile> {
+    try {
+      return new NodeFile(await openAsync(path, OPEN_FLAGS[mode], 0o600), path);
+    } catch (error) {
+      throw failure(error, label, path);
+    }
+  }
+
+  async mkdir(label: DiskLabel, path: string): Promise<void> {
+    await mkdir(path, { mode: 0o700 }).catch((error: unknown) => {
+      throw failure(error, label, path);
+    });
+  }
+
+  async *list(label: DiskLabel, path: string): AsyncIterable<string> {
+    try {
+      for await (const entry of await opendir(path)) yield entry.name;
+    } catch (error) {
+      throw failure(error, label, path);
+    }
+  }
+
+  async rename(label: DiskLabel, from: string, to: string): Promise<void> {
+    await rename(from, to).catch((error: unknown) => {
+      throw failure(error, label, from);
+    });
+  }
+
+  async unlink(label: DiskLabel, path: string): Promise<void> {
+    await unlink(path).catch((error: unknown) => {
+      throw failure(error, label, path);
+    });
+  }
+
+  async syncDirectory(label: DiskLabel, path: string): Promise<void> {
+    try {
+      const fd = await openAsync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+      try {
+        await fsyncAsync(fd);
+      } finally {
+        await closeAsync(fd);
+      }
+    } catch (error) {
+      throw failure(error, label, path);
+    }
+  }
+
+  async space(label: DiskLabel, path: string): Promise<DiskSpace> {
+    try {
+      const stats = await statfs(path);
+      return { totalBytes: stats.blocks * stats.bsize, freeBytes: stats.bavail * stats.bsize };
+    } catch (error) {
+      throw failure(error, label, path);
+    }
+  }
+
+  bootId(): string {
+    return this.boot;
+  }
+}
