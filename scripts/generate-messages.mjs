@@ -3,7 +3,7 @@
 // types it. For each message X there is an interface X (decoded: every field there, absent sub-messages and
 // optional fields null), an interface XInit (to encode: every field optional) and a codec X.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +18,13 @@ execFileSync(process.execPath, [
   ...[pbjs, '-t', 'static-module', '-w', 'es6', '--es6', '--force-number', '--no-service', '--no-delimited'],
   ...['--no-verify', '--no-convert', '--no-comments', '-o', join(out, 'static.js'), schema],
 ]);
+
+// 64-bit fields are numbers: ids and sizes are safe integers (ids.ts checks), and Long objects cost an allocation each.
+const staticPath = join(out, 'static.js');
+const numbersOnly = '$protobuf.util.Long = null;\n$protobuf.configure();\n';
+const code = readFileSync(staticPath, 'utf8').replace(/^import \$protobuf .*\n/m, (line) => line + numbersOnly);
+if (!code.includes(numbersOnly)) throw new Error('pbjs wrote no import of protobufjs to configure');
+writeFileSync(staticPath, code);
 
 const SCALARS = { bool: 'boolean', string: 'string', bytes: 'Uint8Array' };
 const lines = [

@@ -23,6 +23,8 @@ export const MAX_IN_FLIGHT_BYTES = 32 * MIB;
 export const MAX_QUEUED_REQUESTS = 8192;
 /** Unsent bytes in a connection at which its sender waits for them to drain. */
 export const SEND_HIGH_WATER_BYTES = 4 * MIB;
+/** Unsent bytes in a connection at which a peer that only sends is cut off: a window of full replies fits. */
+export const MAX_SEND_QUEUE_BYTES = 512 * MIB;
 /** Connections that a server accepts. */
 export const MAX_CONNECTIONS = 4096;
 /** Time for a new connection to prove the secret. */

@@ -8,8 +8,6 @@
  */
 import type { MethodDefinition, MethodTable, ReplyInitOf, ReplyOf, RequestInitOf, RequestOf } from './methods.js';
 
-export const NO_PAYLOAD = new Uint8Array(0);
-
 export interface CallOptions {
   /** Time until the call fails with TIMEOUT. Default REQUEST_TIMEOUT_MS. */
   readonly timeoutMs?: number;
