@@ -1,0 +1,284 @@
+/** P12, P8: what a stranger or a broken peer may send. Each case ends that connection, and an honest peer is served on. */
+import { createHmac } from 'node:crypto';
+import { connect as connectTcp } from 'node:net';
+import t from 'tap';
+import { WebSocket } from 'ws';
+import { SystemClock } from '../../src/core/clock.js';
+import { MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
+import type { Logger } from '../../src/core/logger.js';
+import { SeededRandom, SystemRandom } from '../../src/core/random.js';
+import { connectPeer, servePeers, type EndpointOptions } from '../../src/protocol/endpoint.js';
+import * as m from '../../src/protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
+import type { Handlers } from '../../src/protocol/rpc.js';
+import { WebSocketNetwork } from '../../src/protocol/websocket.js';
+
+const { readChunk, writeChunk, deleteChunks } = CHUNKSERVER_METHODS;
+const TABLE = { readChunk, writeChunk, deleteChunks };
+const secret = Buffer.alloc(32, 3);
+const seed = Number(process.env['CAIRN_SEED'] ?? Math.floor(Math.random() * 2 ** 32));
+
+const warnings: { fields: object; message: string }[] = [];
+const logger: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: (fields, message) => warnings.push({ fields, message }),
+  error: (fields, message) => warnings.push({ fields, message }),
+  child: () => logger,
+};
+const served: string[] = [];
+const handlers: Handlers<typeof TABLE> = {
+  readChunk: (request) => {
+    served.push('readChunk');
+    return { reply: { checksums: [] }, payload: Buffer.alloc(request.length) };
+  },
+  writeChunk: () => {
+    served.push('writeChunk');
+    return { reply: {} };
+  },
+  deleteChunks: () => {
+    served.push('deleteChunks');
+    return { reply: {} };
+  },
+};
+const options = (role: 'client' | 'chunkserver'): EndpointOptions => ({
+  network: new WebSocketNetwork(),
+  clock: new SystemClock(),
+  random: new SystemRandom(),
+  logger,
+  secret,
+  role,
+});
+
+function frame(envelope: m.EnvelopeInit, payload = Buffer.alloc(0)): Buffer {
+  const header = m.Envelope.encode(envelope).finish();
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(header.length);
+  return Buffer.concat([length, header, payload]);
+}
+
+/** A WebSocket that sends what it is told, with a log of what comes back. */
+class Stranger {
+  readonly received: m.Envelope[] = [];
+  readonly closed: Promise<void>;
+  private wake: () => void = () => undefined;
+
+  private constructor(readonly socket: WebSocket) {
+    socket.on('message', (data: Buffer) => {
+      this.received.push(m.Envelope.decode(data.subarray(4, 4 + data.readUInt32LE(0))));
+      this.wake();
+    });
+    socket.on('error', () => undefined);
+    this.closed = new Promise((resolve) => socket.on('close', () => resolve()));
+  }
+
+  static async connect(address: string): Promise<Stranger> {
+    const socket = new WebSocket(`ws://${address}/`, { perMessageDeflate: false });
+    const stranger = new Stranger(socket);
+    await new Promise((resolve, reject) => {
+      socket.once('open', resolve);
+      socket.once('error', reject);
+    });
+    return stranger;
+  }
+
+  async next(): Promise<m.Envelope> {
+    while (this.received.length === 0) await new Promise<void>((resolve) => (this.wake = resolve));
+    const envelope = this.received.shift();
+    if (envelope === undefined) throw new Error('no message');
+    return envelope;
+  }
+
+  /** Goes through the handshake honestly, and then is free to misbehave. */
+  async authenticate(): Promise<void> {
+    const nonce = Buffer.alloc(32, 9);
+    const hello = { protocolVersion: 1, role: m.Role.CLIENT, nonce };
+    this.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body: m.Hello.encode(hello).finish() }));
+    const challenge = m.Challenge.decode((await this.next()).body);
+    const hmac = createHmac('sha256', secret);
+    const parts = [
+      Buffer.from('cairnfs caller'),
+      Buffer.from([1, m.Role.CLIENT, m.Role.CHUNKSERVER]),
+      Buffer.from(challenge.clusterId),
+      nonce,
+      challenge.nonce,
+    ];
+    for (const part of parts) {
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(part.length);
+      hmac.update(length).update(part);
+    }
+    this.socket.send(frame({ kind: m.EnvelopeKind.PROOF, body: m.Proof.encode({ proof: hmac.digest() }).finish() }));
+    if ((await this.next()).kind !== m.EnvelopeKind.WELCOME) throw new Error('not welcome');
+  }
+}
+
+void t.test('hostile peers', async (t) => {
+  t.comment(`CAIRN_SEED=${seed}`);
+  const random = new SeededRandom(seed);
+  const server = await servePeers(options('chunkserver'), '127.0.0.1:0', {
+    table: TABLE,
+    handlers,
+    accept: ['client'],
+    clusterId: () => 'c',
+  });
+  t.teardown(() => server.close());
+  const honest = await connectPeer(options('client'), server.address, { role: 'chunkserver' });
+  const request = (length: number): Buffer => m.ReadChunkRequest.encode({ handle: 1, length }).finish() as Buffer;
+
+  const cases: [name: string, attack: (stranger: Stranger) => Promise<void> | void][] = [
+    [
+      'a request before the handshake',
+      (s) => s.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 1, method: 120 })),
+    ],
+    ['a proof before the hello', (s) => s.socket.send(frame({ kind: m.EnvelopeKind.PROOF, body: Buffer.alloc(34) }))],
+    [
+      'another protocol version',
+      (s) => {
+        const body = m.Hello.encode({ protocolVersion: 99, role: m.Role.CLIENT, nonce: Buffer.alloc(32) }).finish();
+        s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
+      },
+    ],
+    [
+      'a short nonce',
+      (s) => {
+        const body = m.Hello.encode({ protocolVersion: 1, role: m.Role.CLIENT, nonce: Buffer.alloc(3) }).finish();
+        s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
+      },
+    ],
+    [
+      'a wrong proof',
+      async (s) => {
+        const body = m.Hello.encode({ protocolVersion: 1, role: m.Role.CLIENT, nonce: Buffer.alloc(32) }).finish();
+        s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
+        await s.next();
+        const proof = m.Proof.encode({ proof: Buffer.alloc(32) }).finish();
+        s.socket.send(frame({ kind: m.EnvelopeKind.PROOF, body: proof }));
+        const answer = await s.next();
+        if (answer.kind !== m.EnvelopeKind.ERROR) throw new Error('no error for a wrong proof');
+      },
+    ],
+    [
+      "the server's own proof played back",
+      async (s) => {
+        const body = m.Hello.encode({ protocolVersion: 1, role: m.Role.CLIENT, nonce: Buffer.alloc(32) }).finish();
+        s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
+        const challenge = m.Challenge.decode((await s.next()).body);
+        s.socket.send(frame({ kind: m.EnvelopeKind.PROOF, body: m.Proof.encode({ proof: challenge.proof }).finish() }));
+      },
+    ],
+    ['text', (s) => s.socket.send('hello')],
+    ['an empty message', (s) => s.socket.send(Buffer.alloc(0))],
+    ['a message shorter than its length', (s) => s.socket.send(Buffer.from([0xff, 0xff, 0xff, 0x7f, 1, 2]))],
+    ['a message over the bound', (s) => s.socket.send(Buffer.alloc(MAX_HEADER_BYTES + MAX_PAYLOAD_BYTES + 5))],
+    [
+      'a header over its bound',
+      async (s) => {
+        await s.authenticate();
+        const message = Buffer.alloc(4 + MAX_HEADER_BYTES + 1);
+        message.writeUInt32LE(MAX_HEADER_BYTES + 1);
+        s.socket.send(message);
+      },
+    ],
+    [
+      'a second hello',
+      async (s) => {
+        await s.authenticate();
+        s.socket.send(frame({ kind: m.EnvelopeKind.HELLO }));
+      },
+    ],
+    [
+      'an unknown kind',
+      async (s) => {
+        await s.authenticate();
+        s.socket.send(frame({ kind: 77 as m.EnvelopeKind }));
+      },
+    ],
+    [
+      'payload with a method that has none',
+      async (s) => {
+        await s.authenticate();
+        s.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 1, method: 120, body: request(1) }, Buffer.from('x')));
+      },
+    ],
+    [
+      'a request without id',
+      async (s) => {
+        await s.authenticate();
+        s.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 0, method: 120, body: request(1) }));
+      },
+    ],
+    [
+      'a body that is no message',
+      async (s) => {
+        await s.authenticate();
+        s.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 1, method: 120, body: Buffer.alloc(9, 0xff) }));
+      },
+    ],
+    [
+      'an overlong field',
+      async (s) => {
+        await s.authenticate();
+        const body = Buffer.from([0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1]);
+        s.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 1, method: 121, body }));
+      },
+    ],
+  ];
+  for (const [name, attack] of cases) {
+    await t.test(name, async (t) => {
+      served.length = 0;
+      const stranger = await Stranger.connect(server.address);
+      await attack(stranger);
+      await stranger.closed;
+      t.same(served, [], 'nothing was served');
+      await honest.call(readChunk, { length: 10 });
+      t.same(served, ['readChunk'], 'the honest peer is');
+    });
+  }
+
+  await t.test('a method of another role is refused, and the connection lives', async (t) => {
+    served.length = 0;
+    const stranger = await Stranger.connect(server.address);
+    await stranger.authenticate();
+    stranger.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 5, method: deleteChunks.number }));
+    t.equal((await stranger.next()).kind, m.EnvelopeKind.ERROR);
+    stranger.socket.send(frame({ kind: m.EnvelopeKind.REQUEST, id: 6, method: 65_000 }));
+    t.equal((await stranger.next()).kind, m.EnvelopeKind.ERROR);
+    stranger.socket.send(frame({ kind: m.EnvelopeKind.REPLY, id: 1234 }));
+    stranger.socket.send(frame({ kind: m.EnvelopeKind.PING, id: 3 }));
+    t.equal((await stranger.next()).kind, m.EnvelopeKind.PONG);
+    t.same(served, []);
+    stranger.socket.terminate();
+  });
+
+  await t.test('random bytes, as messages and as TCP', async (t) => {
+    for (let i = 0; i < 200; i++) {
+      const stranger = await Stranger.connect(server.address);
+      if (i % 2 === 0) await stranger.authenticate();
+      const bytes = random.bytes(1 + random.below(300));
+      if (i % 3 === 0 && bytes.length > 8) bytes.writeUInt32LE(random.below(bytes.length));
+      stranger.socket.send(bytes);
+      stranger.socket.close();
+      await stranger.closed;
+    }
+    const port = Number(server.address.split(':')[1]);
+    for (let i = 0; i < 30; i++) {
+      await new Promise<void>((resolve) => {
+        const socket = connectTcp(port, '127.0.0.1', () => socket.end(random.bytes(1 + random.below(2000))));
+        socket.on('error', () => undefined);
+        socket.on('close', () => resolve());
+        socket.resume();
+      });
+    }
+    await honest.call(readChunk, { length: 10 });
+    t.notOk(honest.isClosed);
+  });
+
+  await t.test('every refusal was logged with its reason', (t) => {
+    t.ok(warnings.length > cases.length / 2);
+    t.ok(warnings.some(({ fields }) => JSON.stringify(fields).includes('protocol:')));
+    t.ok(warnings.some(({ fields }) => JSON.stringify(fields).includes('UNAUTHENTICATED')));
+    t.end();
+  });
+  honest.close('done');
+});
