@@ -45,6 +45,8 @@ export const MAX_LINKS = 65_000;
 export const MAX_XATTR_NAME_BYTES = 255;
 export const MAX_XATTR_VALUE_BYTES = 64 * KIB;
 export const MAX_XATTR_LIST_BYTES = 64 * KIB;
+/** Bytes of all xattrs of an inode, names and values: what removing the inode may cost in one record of the log. */
+export const MAX_XATTRS_BYTES = 128 * KIB;
 /** Supplementary groups of a caller that are looked at: what the kernel's FUSE passes at most. */
 export const MAX_GROUPS = 1024;
 /** Largest file: sizes stay safe integers with room for rounding up to a chunk. */

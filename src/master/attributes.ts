@@ -1,0 +1,177 @@
+/** stat, access, chmod, chown, utimensat, truncate, and what writers publish. */
+import { compareTimespec } from '../core/clock.js';
+import type { Timespec } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
+import { inodeId } from '../core/ids.js';
+import type { InodeId } from '../core/ids.js';
+import { MAX_FILE_BYTES } from '../core/limits.js';
+import { PERMISSION_BITS, S_IFMT, S_ISGID, S_ISUID, W_OK, isDirectory, isRegular } from '../core/mode.js';
+import type {
+  AccessRequest,
+  AttributesInit,
+  GetAttributesRequest,
+  InodeRecord,
+  PublishRequest,
+  SetAttributesRequest,
+} from '../protocol/generated/messages.js';
+import { truncateChunkMap } from './chunk-map.js';
+import { attributesOf, requireInode, saveInode } from './inodes.js';
+import type { OperationContext } from './inodes.js';
+import {
+  credentialsOf,
+  inGroup,
+  isOwner,
+  mayAccess,
+  requireAccess,
+  requireOwner,
+  withoutPrivileges,
+} from './permissions.js';
+import type { Credentials } from './permissions.js';
+import type { Mutation, StateReader } from './state.js';
+
+export function getAttributes(reader: StateReader, request: GetAttributesRequest): AttributesInit {
+  const inode = inodeId(request.inode);
+  return attributesOf(inode, requireInode(reader, inode));
+}
+
+/** access(2). EACCES, or EINVAL for a mask of other bits. */
+export function access(reader: StateReader, request: AccessRequest): Record<string, never> {
+  if ((request.mask & ~7) !== 0) throw new CairnError('EINVAL', `access knows no mask ${request.mask}`);
+  requireAccess(requireInode(reader, inodeId(request.inode)), credentialsOf(request.caller), request.mask);
+  return {};
+}
+
+/**
+ * Any of chmod(2), chown(2), utimensat(2) and truncate(2), all or nothing. Errors: EPERM (not the owner), EACCES (no
+ * permission to write), EISDIR, EINVAL, EFBIG, ESTALE.
+ */
+export function setAttributes(m: Mutation, context: OperationContext, request: SetAttributesRequest): AttributesInit {
+  const credentials = credentialsOf(request.caller);
+  const inode = inodeId(request.inode);
+  const record = requireInode(m, inode);
+  const before = record.mode;
+  let changed = false;
+  if (request.size !== null) {
+    if (!request.openedForWriting) requireAccess(record, credentials, W_OK);
+    changeSize(m, context, { inode, record, size: request.size, credentials });
+    changed = true;
+  }
+  if (request.uid !== null || request.gid !== null) {
+    changeOwner(record, credentials, request.uid ?? record.uid, request.gid ?? record.gid);
+    changed = true;
+  }
+  if (request.mode !== null) {
+    changeMode(record, credentials, request.mode & PERMISSION_BITS, before);
+    changed = true;
+  }
+  if (changeTimes(context, record, credentials, request)) changed = true;
+  if (changed) {
+    record.ctime = context.now;
+    saveInode(m, inode, record);
+  }
+  return attributesOf(inode, record);
+}
+
+/** What a writer tells: the size grows to `end`, the times are those of its last accesses. */
+export function publish(m: Mutation, context: OperationContext, request: PublishRequest): AttributesInit {
+  const inode = inodeId(request.inode);
+  const record = requireInode(m, inode);
+  if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${inode} is no regular file`);
+  checkSize(request.end);
+  let changed = false;
+  if (request.end > record.size) {
+    record.size = request.end;
+    changed = true;
+  }
+  if (request.mtime !== null) {
+    checkTime(request.mtime);
+    // Two writers may publish in another order than they wrote in; explicit times (utimensat) come by setAttributes.
+    if (record.mtime === null || compareTimespec(request.mtime, record.mtime) > 0) record.mtime = request.mtime;
+    changed = true;
+  }
+  if (changed) record.ctime = context.now;
+  if (request.atime !== null) {
+    checkTime(request.atime);
+    if (record.atime === null || compareTimespec(request.atime, record.atime) > 0) record.atime = request.atime;
+    changed = true;
+  }
+  if (changed) saveInode(m, inode, record);
+  return attributesOf(inode, record);
+}
+
+/** Sets the size of a regular file, and mtime and ctime; a caller other than uid 0 loses it setuid and setgid. */
+export function changeSize(
+  m: Mutation,
+  context: OperationContext,
+  change: {
+    readonly inode: InodeId;
+    readonly record: InodeRecord;
+    readonly size: number;
+    readonly credentials: Credentials;
+  },
+): void {
+  const { inode, record, size, credentials } = change;
+  if (isDirectory(record.mode)) throw new CairnError('EISDIR', 'a directory cannot be truncated');
+  if (!isRegular(record.mode)) throw new CairnError('EINVAL', 'only a regular file can be truncated');
+  checkSize(size);
+  // Also at the same size: bytes that another writer put behind it and has not published must not show later.
+  if (size <= record.size) truncateChunkMap(m, inode, record, size);
+  record.size = size;
+  record.mtime = context.now;
+  record.ctime = context.now;
+  if (credentials.uid !== 0) record.mode = withoutPrivileges(record.mode);
+}
+
+function checkSize(size: number): void {
+  if (!Number.isSafeInteger(size) || size < 0) throw new CairnError('EINVAL', `no file has ${size} bytes`);
+  if (size > MAX_FILE_BYTES) throw new CairnError('EFBIG', `a file of ${size} bytes is above ${MAX_FILE_BYTES}`);
+}
+
+function changeOwner(record: InodeRecord, credentials: Credentials, uid: number, gid: number): void {
+  if (credentials.uid !== 0) {
+    const mayGroup = gid === record.gid || inGroup(credentials, gid);
+    if (credentials.uid !== record.uid || uid !== record.uid || !mayGroup) {
+      throw new CairnError('EPERM', `uid ${credentials.uid} may not give the inode of uid ${record.uid} away`);
+    }
+  }
+  record.uid = uid;
+  record.gid = gid;
+  // As Linux does, for uid 0 too.
+  if (!isDirectory(record.mode)) record.mode = withoutPrivileges(record.mode);
+}
+
+function changeMode(record: InodeRecord, credentials: Credentials, permissions: number, before: number): void {
+  if (!isOwner(record, credentials)) {
+    // A kernel that kills setuid and setgid itself after a write sends the mode without them, for the writer.
+    const killed = before & PERMISSION_BITS & ~permissions;
+    const onlyKills = (permissions & ~before) === 0 && (killed & ~(S_ISUID | S_ISGID)) === 0;
+    if (!onlyKills || !mayAccess(record, credentials, W_OK)) requireOwner(record, credentials);
+  }
+  let bits = permissions;
+  if (credentials.uid !== 0 && !inGroup(credentials, record.gid)) bits &= ~S_ISGID;
+  record.mode = (record.mode & S_IFMT) | bits;
+}
+
+/** Explicit times need the owner; "now" needs write permission (utimensat(2)). */
+function changeTimes(
+  context: OperationContext,
+  record: InodeRecord,
+  credentials: Credentials,
+  request: SetAttributesRequest,
+): boolean {
+  if (request.atime !== null || request.mtime !== null) requireOwner(record, credentials);
+  else if (!request.atimeNow && !request.mtimeNow) return false;
+  else if (!isOwner(record, credentials)) requireAccess(record, credentials, W_OK);
+  if (request.atimeNow) record.atime = context.now;
+  else if (request.atime !== null) record.atime = checkTime(request.atime);
+  if (request.mtimeNow) record.mtime = context.now;
+  else if (request.mtime !== null) record.mtime = checkTime(request.mtime);
+  return true;
+}
+
+function checkTime(time: Timespec): Timespec {
+  if (!Number.isSafeInteger(time.seconds) || time.nanoseconds > 999_999_999) {
+    throw new CairnError('EINVAL', `${time.seconds} s and ${time.nanoseconds} ns are no time`);
+  }
+  return time;
+}

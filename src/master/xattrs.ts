@@ -1,0 +1,155 @@
+/** Extended attributes: xattr(7). Each value has its own key, so that a look-up of the inode does not read it. */
+import { CairnError } from '../core/errors.js';
+import { inodeId } from '../core/ids.js';
+import type { InodeId } from '../core/ids.js';
+import { MAX_XATTR_LIST_BYTES, MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS_BYTES } from '../core/limits.js';
+import { R_OK, S_ISVTX, W_OK, isDirectory, isRegular } from '../core/mode.js';
+import type {
+  GetXattrReplyInit,
+  GetXattrRequest,
+  InodeRecord,
+  ListXattrsReplyInit,
+  ListXattrsRequest,
+  RemoveXattrRequest,
+  SetXattrRequest,
+} from '../protocol/generated/messages.js';
+import { requireInode, saveInode } from './inodes.js';
+import type { OperationContext } from './inodes.js';
+import { keys, keyToName, nameToKey, PREFIX_LENGTH, prefixRange } from './keys.js';
+import { credentialsOf, isOwner, requireAccess } from './permissions.js';
+import type { Credentials } from './permissions.js';
+import type { Mutation, StateReader } from './state.js';
+
+export const XATTR_CREATE = 1;
+export const XATTR_REPLACE = 2;
+
+type XattrSpace = 'user' | 'trusted' | 'security';
+const SPACES: readonly XattrSpace[] = ['user', 'trusted', 'security'];
+
+/**
+ * setxattr(2). Errors: EEXIST, ENODATA, EINVAL (flags, name), ERANGE (length of the name or the value), ENOSPC (bounds
+ * of the inode), EPERM and EACCES by name space, EOPNOTSUPP (another name space, among them the ACLs of system.).
+ */
+export function setXattr(m: Mutation, context: OperationContext, request: SetXattrRequest): Record<string, never> {
+  const { inode, record } = forWriting(m, request);
+  if ((request.flags & ~(XATTR_CREATE | XATTR_REPLACE)) !== 0 || request.flags === (XATTR_CREATE | XATTR_REPLACE)) {
+    throw new CairnError('EINVAL', `setxattr knows no flags ${request.flags}`);
+  }
+  if (request.value.length > MAX_XATTR_VALUE_BYTES) {
+    throw new CairnError('ERANGE', `an xattr of ${request.value.length} bytes is above ${MAX_XATTR_VALUE_BYTES}`);
+  }
+  const key = keys.xattr(inode, request.name);
+  const before = m.get(key);
+  if (before !== undefined && request.flags === XATTR_CREATE) throw new CairnError('EEXIST', 'the xattr exists');
+  if (before === undefined && request.flags === XATTR_REPLACE) throw missing();
+  record.xattrBytes += request.value.length - (before?.length ?? 0);
+  if (before === undefined) {
+    record.xattrBytes += request.name.length;
+    const listed = namesBytes(m, inode) + request.name.length + 1;
+    if (listed > MAX_XATTR_LIST_BYTES) throw new CairnError('ENOSPC', `the xattrs' names would have ${listed} bytes`);
+  }
+  if (record.xattrBytes > MAX_XATTRS_BYTES) {
+    throw new CairnError('ENOSPC', `the xattrs would have ${record.xattrBytes} bytes, more than ${MAX_XATTRS_BYTES}`);
+  }
+  // A copy: the value is a view of a larger message.
+  m.put(key, Uint8Array.prototype.slice.call(request.value));
+  record.ctime = context.now;
+  saveInode(m, inode, record);
+  return {};
+}
+
+/** removexattr(2). ENODATA, and the errors of `setXattr` by name space. */
+export function removeXattr(
+  m: Mutation,
+  context: OperationContext,
+  request: RemoveXattrRequest,
+): Record<string, never> {
+  const { inode, record } = forWriting(m, request);
+  const key = keys.xattr(inode, request.name);
+  const before = m.get(key);
+  if (before === undefined) throw missing();
+  m.delete(key);
+  record.xattrBytes -= request.name.length + before.length;
+  record.ctime = context.now;
+  saveInode(m, inode, record);
+  return {};
+}
+
+/** getxattr(2). ENODATA, EACCES, EPERM, ERANGE, EOPNOTSUPP. */
+export function getXattr(reader: StateReader, request: GetXattrRequest): GetXattrReplyInit {
+  const credentials = credentialsOf(request.caller);
+  const inode = inodeId(request.inode);
+  const record = requireInode(reader, inode);
+  const space = spaceOf(request.name);
+  if (space === 'trusted' && credentials.uid !== 0) throw missing();
+  if (space === 'user') {
+    if (!isRegular(record.mode) && !isDirectory(record.mode)) throw missing();
+    requireAccess(record, credentials, R_OK);
+  }
+  const value = reader.get(keys.xattr(inode, request.name));
+  if (value === undefined) throw missing();
+  return { value };
+}
+
+/** listxattr(2): trusted. names only to uid 0. */
+export function listXattrs(reader: StateReader, request: ListXattrsRequest): ListXattrsReplyInit {
+  const credentials = credentialsOf(request.caller);
+  const inode = inodeId(request.inode);
+  if (requireInode(reader, inode).xattrBytes === 0) return { names: [] };
+  const names: Buffer[] = [];
+  for (const [key] of reader.range(prefixRange(keys.xattr(inode, NO_NAME)))) {
+    if (credentials.uid !== 0 && key.startsWith('trusted.', PREFIX_LENGTH)) continue;
+    names.push(keyToName(key, PREFIX_LENGTH));
+  }
+  return { names };
+}
+
+const NO_NAME = new Uint8Array(0);
+
+function forWriting(
+  m: Mutation,
+  request: SetXattrRequest | RemoveXattrRequest,
+): { readonly inode: InodeId; readonly record: InodeRecord } {
+  const credentials = credentialsOf(request.caller);
+  const inode = inodeId(request.inode);
+  const record = requireInode(m, inode);
+  requireWritable(record, credentials, spaceOf(request.name));
+  return { inode, record };
+}
+
+function requireWritable(record: InodeRecord, credentials: Credentials, space: XattrSpace): void {
+  if (space !== 'user') {
+    if (credentials.uid !== 0) throw new CairnError('EPERM', `uid ${credentials.uid} may not set xattrs in ${space}.`);
+    return;
+  }
+  if (!isRegular(record.mode) && !isDirectory(record.mode)) {
+    throw new CairnError('EPERM', 'only regular files and directories have xattrs in user.');
+  }
+  if (isDirectory(record.mode) && (record.mode & S_ISVTX) !== 0 && !isOwner(record, credentials)) {
+    throw new CairnError('EPERM', 'only its owner may set xattrs in user. on a sticky directory');
+  }
+  requireAccess(record, credentials, W_OK);
+}
+
+function spaceOf(name: Uint8Array): XattrSpace {
+  if (name.length === 0 || name.length > MAX_XATTR_NAME_BYTES) {
+    throw new CairnError('ERANGE', `the name of an xattr has 1 to ${MAX_XATTR_NAME_BYTES} bytes, not ${name.length}`);
+  }
+  if (name.includes(0)) throw new CairnError('EINVAL', 'the name of an xattr contains NUL');
+  const text = nameToKey(name);
+  const space = SPACES.find((candidate) => text.startsWith(`${candidate}.`));
+  if (space === undefined) throw new CairnError('EOPNOTSUPP', 'xattrs are supported in user., trusted. and security.');
+  if (text.length === space.length + 1) throw new CairnError('EINVAL', 'the name of an xattr is only a name space');
+  return space;
+}
+
+/** Bytes that listxattr(2) would return: each name with its NUL. */
+function namesBytes(reader: StateReader, inode: InodeId): number {
+  let total = 0;
+  for (const [key] of reader.range(prefixRange(keys.xattr(inode, NO_NAME)))) total += key.length - PREFIX_LENGTH + 1;
+  return total;
+}
+
+function missing(): CairnError {
+  return new CairnError('ENODATA', 'the inode has no such xattr');
+}
