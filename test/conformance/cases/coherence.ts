@@ -1,0 +1,160 @@
+/** Two clients of one cluster: close-to-open (P2), writers at the same time. */
+import assert from 'node:assert/strict';
+import { CHUNK_SIZE_BYTES, KIB } from '../../../src/core/limits.js';
+import { equalBytes, fails, name, pattern, READ_ONLY, READ_WRITE, root } from '../case.js';
+import type { ConformanceCase } from '../case.js';
+
+export const coherenceCases: readonly ConformanceCase[] = [
+  {
+    name: 'P2: after close, another client that opens sees the bytes, back and forth',
+    run: async (c) => {
+      const f = await c.file('f');
+      const clients = [c.fs, c.other];
+      let expected = Buffer.alloc(0);
+      for (let round = 0; round < 6; round++) {
+        const [writer, reader] = round % 2 === 0 ? [c.fs, c.other] : [c.other, c.fs];
+        const piece = pattern(50 * KIB + round, round + 1);
+        const { file } = await writer.open(root, f, READ_WRITE);
+        await file.write(expected.length, piece);
+        await file.close();
+        expected = Buffer.concat([expected, piece]);
+        equalBytes(await c.content(f, reader), expected, `round ${round}`);
+      }
+      // Overwriting in place does not change the size: only an open tells that cached bytes are old.
+      for (let round = 0; round < 4; round++) {
+        const writer = clients[round % 2] ?? c.fs;
+        const { file } = await writer.open(root, f, READ_WRITE);
+        const piece = pattern(30 * KIB, 100 + round);
+        await file.write(40 * KIB, piece);
+        await file.close();
+        piece.copy(expected, 40 * KIB);
+        equalBytes(await c.content(f, c.fs), expected, `overwrite ${round}, first client`);
+        equalBytes(await c.content(f, c.other), expected, `overwrite ${round}, second client`);
+      }
+    },
+  },
+  {
+    name: 'P2: fsync and flush publish too',
+    run: async (c) => {
+      const f = await c.file('f');
+      const file = await c.opened(f);
+      await file.write(0, name('synced'));
+      await file.sync();
+      assert.equal((await c.content(f, c.other)).toString(), 'synced');
+      await file.write(6, name('+flushed'));
+      await file.flush();
+      assert.equal((await c.content(f, c.other)).toString(), 'synced+flushed');
+      await file.close();
+    },
+  },
+  {
+    name: 'P2, P5: truncation by one client is seen by the open of another',
+    run: async (c) => {
+      const bytes = pattern(100 * KIB, 3);
+      const f = await c.file('f', bytes);
+      equalBytes(await c.content(f, c.other), bytes, 'cached by the other');
+      await c.fs.setAttributes(root, f, { size: 1000 });
+      equalBytes(await c.content(f, c.other), bytes.subarray(0, 1000), 'cut');
+      await c.other.setAttributes(root, f, { size: 100 * KIB });
+      const expected = Buffer.concat([bytes.subarray(0, 1000), Buffer.alloc(99 * KIB + 24)]);
+      equalBytes(await c.content(f, c.fs), expected.subarray(0, 100 * KIB), 'extended');
+      const { file } = await c.other.open(root, f, READ_WRITE);
+      await file.write(50 * KIB, name('x'));
+      await file.close();
+      const again = await c.content(f, c.fs);
+      assert.equal(again[50 * KIB], 'x'.charCodeAt(0));
+      equalBytes(again.subarray(0, 50 * KIB), expected.subarray(0, 50 * KIB), 'zeros stay');
+    },
+  },
+  {
+    name: 'P2: the namespace as another client changed it, by openAt and readDirectory',
+    run: async (c) => {
+      const f = await c.file('f', name('1'));
+      const seen = await c.other.openAt(root, c.dir, name('f'), READ_ONLY);
+      assert.equal(seen.file.inode, f);
+      await seen.file.close();
+      await fails('ENOENT', c.other.openAt(root, c.dir, name('g'), READ_ONLY));
+      await c.rename('f', 'g');
+      const renamed = await c.other.openAt(root, c.dir, name('g'), READ_ONLY);
+      assert.equal(renamed.file.inode, f);
+      await renamed.file.close();
+      await fails('ENOENT', c.other.openAt(root, c.dir, name('f'), READ_ONLY));
+      assert.deepEqual(await c.names(c.dir, c.other), ['g']);
+      await fails('EEXIST', c.other.makeNode(root, c.dir, name('g'), { kind: 'directory', mode: 0o755 }));
+    },
+  },
+  {
+    name: 'an open of one client keeps the file that the other unlinks',
+    run: async (c) => {
+      const bytes = pattern(80 * KIB, 4);
+      const f = await c.file('f', bytes);
+      const { file } = await c.other.open(root, f, READ_WRITE);
+      await c.fs.unlink(root, c.dir, name('f'));
+      equalBytes(await file.read(0, 100 * KIB), bytes, 'still there');
+      await file.write(0, name('changed'));
+      await file.sync();
+      assert.equal((await file.read(0, 7)).toString(), 'changed');
+      await file.close();
+      await fails(['ENOENT', 'ESTALE'], c.fs.open(root, f, READ_ONLY));
+    },
+  },
+  {
+    name: 'P4: two clients write one file at once, in disjoint places of one block and of many',
+    run: async (c) => {
+      const f = await c.file('f');
+      const pieces = 24;
+      const length = 10_000;
+      const start = CHUNK_SIZE_BYTES - 100_000;
+      const bytes = pattern(pieces * length, 21);
+      const write = async (fs: typeof c.fs, parity: number): Promise<void> => {
+        const { file } = await fs.open(root, f, READ_WRITE);
+        for (let i = parity; i < pieces; i += 2) {
+          await file.write(start + i * length, bytes.subarray(i * length, (i + 1) * length));
+          if (i % 6 < 2) await file.flush();
+        }
+        await file.close();
+      };
+      await Promise.all([write(c.fs, 0), write(c.other, 1)]);
+      for (const fs of [c.fs, c.other]) {
+        const { file, attributes } = await fs.open(root, f, READ_ONLY);
+        assert.equal(attributes.size, start + bytes.length);
+        equalBytes(await file.read(start, bytes.length), bytes, 'both writers');
+        await file.close();
+      }
+    },
+  },
+  {
+    name: 'P4: two clients overwrite the same range at once: both read the same afterwards',
+    run: async (c) => {
+      const f = await c.file('f', Buffer.alloc(200 * KIB, '0'));
+      const write = async (fs: typeof c.fs, letter: string): Promise<void> => {
+        const { file } = await fs.open(root, f, READ_WRITE);
+        for (let i = 0; i < 5; i++) {
+          await file.write(i * 20 * KIB, Buffer.alloc(60 * KIB, letter));
+          await file.flush();
+        }
+        await file.close();
+      };
+      await Promise.all([write(c.fs, 'a'), write(c.other, 'b')]);
+      const one = await c.content(f, c.fs);
+      equalBytes(await c.content(f, c.other), one, 'both clients');
+      assert.ok(one.subarray(0, 140 * KIB).every((byte) => byte === 97 || byte === 98));
+    },
+  },
+  {
+    name: 'creates of one name by two clients at once: one is exclusive',
+    run: async (c) => {
+      const options = { mode: 0o644, flags: READ_WRITE, exclusive: true };
+      const results = await Promise.allSettled([
+        c.fs.create(root, c.dir, name('lock'), options),
+        c.other.create(root, c.dir, name('lock'), options),
+      ]);
+      const made = results.filter((each) => each.status === 'fulfilled');
+      assert.equal(made.length, 1);
+      for (const each of made) await each.value.file.close();
+      for (const each of results) {
+        if (each.status === 'rejected') await fails('EEXIST', Promise.reject(each.reason));
+      }
+    },
+  },
+];

@@ -1,0 +1,106 @@
+/** chmod(2), chown(2), truncate(2): who may, and the set-user-ID, set-group-ID and sticky bits. */
+import assert from 'node:assert/strict';
+import { alice, bob, fails, name, root, SHARED_GROUP } from '../case.js';
+import type { ConformanceCase } from '../case.js';
+
+export const ownershipCases: readonly ConformanceCase[] = [
+  {
+    name: 'chmod: owner and root, every bit, EPERM for others',
+    run: async (c) => {
+      const f = await c.file('f', undefined, { as: alice });
+      for (const mode of [0, 0o777, 0o4755, 0o2755, 0o1644, 0o7777]) {
+        assert.equal((await c.fs.setAttributes(alice, f, { mode })).mode, 0o100000 | mode);
+        assert.equal((await c.lookup('f')).mode, 0o100000 | mode);
+      }
+      await fails('EPERM', c.fs.setAttributes(bob, f, { mode: 0o777 }));
+      await c.fs.setAttributes(root, f, { mode: 0o600 });
+      assert.equal((await c.attributes(f)).mode, 0o100600);
+      const d = await c.mkdir('d', 0o755, alice);
+      assert.equal((await c.fs.setAttributes(alice, d, { mode: 0o1777 })).mode, 0o041777);
+    },
+  },
+  {
+    name: 'chmod by an owner outside the group clears set-group-ID',
+    run: async (c) => {
+      const f = await c.file('f', undefined, { as: alice });
+      await c.fs.setAttributes(root, f, { gid: 4242 });
+      assert.equal((await c.fs.setAttributes(alice, f, { mode: 0o2755 })).mode, 0o100755);
+      assert.equal((await c.fs.setAttributes(root, f, { mode: 0o2755 })).mode, 0o102755);
+      await c.fs.setAttributes(root, f, { gid: SHARED_GROUP });
+      assert.equal((await c.fs.setAttributes(alice, f, { mode: 0o2755 })).mode, 0o102755);
+    },
+  },
+  {
+    name: 'chown: root gives away, owners change to their groups, EPERM otherwise',
+    run: async (c) => {
+      const f = await c.file('f', undefined, { as: alice });
+      const given = await c.fs.setAttributes(root, f, { uid: 77, gid: 88 });
+      assert.deepEqual([given.uid, given.gid], [77, 88]);
+      await c.fs.setAttributes(root, f, { uid: alice.uid, gid: alice.gid });
+      assert.equal((await c.fs.setAttributes(alice, f, { gid: SHARED_GROUP })).gid, SHARED_GROUP);
+      assert.equal((await c.fs.setAttributes(alice, f, { uid: alice.uid, gid: alice.gid })).gid, alice.gid);
+      await fails('EPERM', c.fs.setAttributes(alice, f, { gid: 9999 }));
+      await fails('EPERM', c.fs.setAttributes(alice, f, { uid: bob.uid }));
+      await fails('EPERM', c.fs.setAttributes(bob, f, { uid: bob.uid }));
+      await fails('EPERM', c.fs.setAttributes(bob, f, { gid: SHARED_GROUP }));
+      const s = await c.fs.symlink(root, c.dir, name('s'), name('f'));
+      assert.equal((await c.fs.setAttributes(root, s.inode, { uid: 5, gid: 6 })).uid, 5);
+      assert.equal((await c.attributes(f)).uid, alice.uid);
+    },
+  },
+  {
+    name: 'chown by the owner clears set-user-ID and set-group-ID of a program',
+    run: async (c) => {
+      const f = await c.file('f', undefined, { as: alice });
+      await c.fs.setAttributes(root, f, { mode: 0o6755 });
+      assert.equal((await c.fs.setAttributes(alice, f, { gid: SHARED_GROUP })).mode & 0o7777, 0o755);
+    },
+  },
+  {
+    name: 'a set-group-ID directory gives its group, and to directories the bit',
+    run: async (c) => {
+      const d = await c.mkdir('d', 0o755);
+      await c.fs.setAttributes(root, d, { gid: SHARED_GROUP, mode: 0o2777 });
+      const f = await c.file('f', undefined, { as: alice, parent: d });
+      assert.equal((await c.attributes(f)).gid, SHARED_GROUP);
+      assert.equal((await c.attributes(f)).mode & 0o2000, 0);
+      const sub = await c.attributes(await c.mkdir('sub', 0o755, alice, d));
+      assert.deepEqual([sub.gid, sub.mode], [SHARED_GROUP, 0o042755]);
+      const link = await c.fs.symlink(alice, d, name('s'), name('t'));
+      assert.equal(link.gid, SHARED_GROUP);
+      const plain = await c.file('plain', undefined, { as: alice });
+      assert.equal((await c.attributes(plain)).gid, alice.gid);
+    },
+  },
+  {
+    name: 'truncate: needs w, EISDIR, EINVAL, EFBIG',
+    run: async (c) => {
+      const f = await c.file('f', name('content'), { as: alice, mode: 0o644 });
+      await fails('EACCES', c.fs.setAttributes(bob, f, { size: 0 }));
+      assert.equal((await c.fs.setAttributes(alice, f, { size: 3 })).size, 3);
+      assert.equal((await c.content(f)).toString(), 'con');
+      await c.fs.setAttributes(alice, f, { mode: 0o400 });
+      await fails('EACCES', c.fs.setAttributes(alice, f, { size: 0 }));
+      await c.fs.setAttributes(root, f, { size: 1 });
+      await fails('EISDIR', c.fs.setAttributes(root, await c.mkdir('d'), { size: 0 }));
+      const s = await c.fs.symlink(root, c.dir, name('s'), name('f'));
+      await fails('EINVAL', c.fs.setAttributes(root, s.inode, { size: 0 }));
+      await fails(['EFBIG', 'EINVAL'], c.fs.setAttributes(root, f, { size: 2 ** 52 }));
+      await fails('EINVAL', c.fs.setAttributes(root, f, { size: -1 }));
+      assert.equal((await c.attributes(f)).size, 1);
+    },
+  },
+  {
+    name: 'an open file keeps its rights when the mode or the owner changes',
+    run: async (c) => {
+      const f = await c.file('f', name('before'), { as: alice });
+      const { file } = await c.fs.open(alice, f, { read: true, write: true });
+      await c.fs.setAttributes(root, f, { mode: 0, uid: bob.uid });
+      await file.write(0, name('after!'));
+      assert.equal((await file.read(0, 10)).toString(), 'after!');
+      await file.truncate(5);
+      await file.close();
+      assert.equal((await c.content(f)).toString(), 'after');
+    },
+  },
+];

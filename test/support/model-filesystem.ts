@@ -1,0 +1,459 @@
+/**
+ * The oracle: a file system in memory that does what POSIX says, kept so simple that it is obviously right. The
+ * conformance suite runs on it first, and the simulator compares a cluster with it.
+ *
+ * Each ModelFileSystem is one client; those made with the same ModelState share the files. There is nothing between
+ * a client and the state, so every effect is visible to all at once.
+ */
+import {
+  MAX_FILE_BYTES,
+  MAX_LINKS,
+  MAX_NAME_BYTES,
+  MAX_PATH_BYTES,
+  MAX_READDIR_ENTRIES,
+  MAX_XATTR_NAME_BYTES,
+  MAX_XATTR_VALUE_BYTES,
+} from '../../src/core/limits.js';
+import type { InodeId } from '../../src/core/ids.js';
+import type * as fs from '../../src/client/filesystem.js';
+import type {
+  Attributes,
+  Credentials,
+  FileKind,
+  FileSystem,
+  OpenFile,
+  OpenFlags,
+} from '../../src/client/filesystem.js';
+import {
+  checkName,
+  demand,
+  demandDeletion,
+  EXECUTE,
+  fail,
+  inGroup,
+  isOwner,
+  keyName,
+  may,
+  ModelState,
+  nameKey,
+  READ,
+  SET_GID,
+  SET_UID,
+  STICKY,
+  WRITE,
+} from './model-state.js';
+import type { ModelInode } from './model-state.js';
+
+type Opened = { readonly file: OpenFile; readonly attributes: Attributes };
+type Place = { readonly parent: InodeId; readonly name: Buffer };
+
+export class ModelFileSystem implements FileSystem {
+  private readonly openFiles = new Set<ModelOpenFile>();
+
+  constructor(readonly state: ModelState = new ModelState()) {}
+
+  async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
+    return this.state.child(credentials, this.state.directory(parent), checkName(name)).attributes();
+  }
+
+  async getAttributes(inode: InodeId): Promise<Attributes> {
+    return this.state.inode(inode).attributes();
+  }
+
+  async setAttributes(credentials: Credentials, id: InodeId, changes: fs.AttributeChanges): Promise<Attributes> {
+    const inode = this.state.inode(id);
+    checkChanges(credentials, inode, changes);
+    if (changes.uid !== undefined || changes.gid !== undefined) {
+      inode.uid = changes.uid ?? inode.uid;
+      inode.gid = changes.gid ?? inode.gid;
+      if (inode.kind !== 'directory') dropPrivilegeBits(inode);
+    }
+    if (changes.mode !== undefined) {
+      inode.permissions = changes.mode & 0o7777;
+      if (credentials.uid !== 0 && !inGroup(credentials, inode.gid)) inode.permissions &= ~SET_GID;
+    }
+    if (changes.size !== undefined) this.resize(inode, changes.size);
+    const now = this.state.now();
+    if (changes.atime !== undefined) inode.atime = changes.atime === 'now' ? now : changes.atime;
+    if (changes.mtime !== undefined) inode.mtime = changes.mtime === 'now' ? now : changes.mtime;
+    this.state.touchMetadata(inode);
+    return inode.attributes();
+  }
+
+  async access(credentials: Credentials, inode: InodeId, mask: number): Promise<void> {
+    demand(credentials, this.state.inode(inode), mask);
+  }
+
+  async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: fs.NewNode): Promise<Attributes> {
+    const isDevice = node.kind === 'characterDevice' || node.kind === 'blockDevice';
+    const inode = this.add(credentials, parent, name, node.kind, node.mode, () => {
+      if (isDevice && credentials.uid !== 0) fail('EPERM', 'only root makes devices');
+    });
+    if (isDevice) inode.rdev = node.rdev ?? 0;
+    return inode.attributes();
+  }
+
+  async symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
+    if (target.length === 0) fail('ENOENT', 'an empty target');
+    if (target.length > MAX_PATH_BYTES) fail('ENAMETOOLONG', 'the target is too long');
+    const inode = this.add(credentials, parent, name, 'symlink', 0o777);
+    inode.target = Buffer.from(target);
+    return inode.attributes();
+  }
+
+  async readLink(_credentials: Credentials, id: InodeId): Promise<Buffer> {
+    const inode = this.state.inode(id);
+    if (inode.kind !== 'symlink') fail('EINVAL', 'not a symlink');
+    return Buffer.from(inode.target);
+  }
+
+  async link(credentials: Credentials, id: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes> {
+    const key = checkName(newName);
+    const directory = this.state.directory(newParent);
+    const inode = this.state.inode(id);
+    this.state.demandNewEntry(credentials, directory, key);
+    if (inode.kind === 'directory') fail('EPERM', 'a directory has one name');
+    if (inode.nlink === 0) fail('ENOENT', 'the last name is gone');
+    if (inode.nlink >= MAX_LINKS) fail('EMLINK', 'too many links');
+    this.state.addEntry(directory, key, inode);
+    inode.nlink++;
+    this.state.touchMetadata(inode);
+    return inode.attributes();
+  }
+
+  async unlink(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
+    const key = checkName(name);
+    const directory = this.state.directory(parent);
+    const inode = this.state.child(credentials, directory, key);
+    demandDeletion(credentials, directory, inode);
+    if (inode.kind === 'directory') fail('EISDIR', key);
+    this.state.removeEntry(directory, key);
+    this.state.dropLink(inode);
+  }
+
+  async removeDirectory(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
+    const key = checkName(name);
+    const directory = this.state.directory(parent);
+    const inode = this.state.child(credentials, directory, key);
+    demandDeletion(credentials, directory, inode);
+    if (inode.kind !== 'directory') fail('ENOTDIR', key);
+    if (inode.entries.size > 0) fail('ENOTEMPTY', key);
+    this.state.removeEntry(directory, key);
+    this.state.dropLink(inode);
+  }
+
+  async rename(credentials: Credentials, from: Place, to: Place, flags: fs.RenameFlags = {}): Promise<void> {
+    if (flags.noReplace === true && flags.exchange === true) fail('EINVAL', 'both NOREPLACE and EXCHANGE');
+    const [fromKey, toKey] = [checkName(from.name), checkName(to.name)];
+    const [source, target] = [this.state.directory(from.parent), this.state.directory(to.parent)];
+    const moved = this.state.child(credentials, source, fromKey);
+    demand(credentials, target, EXECUTE);
+    const replaced = target.entries.get(toKey)?.inode;
+    if (replaced !== undefined && flags.noReplace === true) fail('EEXIST', toKey);
+    if (replaced === undefined && flags.exchange === true) fail('ENOENT', toKey);
+    if (isAncestor(moved, target)) fail('EINVAL', 'a directory cannot move into itself');
+    if (replaced !== undefined && isAncestor(replaced, source)) {
+      fail(flags.exchange === true ? 'EINVAL' : 'ENOTEMPTY', 'the target holds the source');
+    }
+    if (replaced === moved) return;
+    demandDeletion(credentials, source, moved);
+    if (replaced !== undefined) demandDeletion(credentials, target, replaced);
+    if (target.nlink === 0) fail('ENOENT', 'the target directory was removed');
+    demand(credentials, target, WRITE);
+    if (source !== target) {
+      // A directory that changes its parent has its '..' written.
+      if (moved.kind === 'directory') demand(credentials, moved, WRITE);
+      if (flags.exchange === true && replaced?.kind === 'directory') demand(credentials, replaced, WRITE);
+    }
+    if (flags.exchange !== true && replaced !== undefined) {
+      if (moved.kind === 'directory' && replaced.kind !== 'directory') fail('ENOTDIR', toKey);
+      if (moved.kind !== 'directory' && replaced.kind === 'directory') fail('EISDIR', toKey);
+      if (replaced.entries.size > 0) fail('ENOTEMPTY', toKey);
+    }
+    this.state.removeEntry(source, fromKey);
+    if (replaced !== undefined) this.state.removeEntry(target, toKey);
+    this.state.addEntry(target, toKey, moved);
+    this.state.touchMetadata(moved);
+    if (replaced === undefined) return;
+    if (flags.exchange === true) {
+      this.state.addEntry(source, fromKey, replaced);
+      this.state.touchMetadata(replaced);
+    } else {
+      this.state.dropLink(replaced);
+    }
+  }
+
+  async create(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+  ): Promise<Opened & { readonly created: boolean }> {
+    const key = checkName(name);
+    const directory = this.state.directory(parent);
+    demand(credentials, directory, EXECUTE);
+    const existing = directory.entries.get(key)?.inode;
+    if (existing === undefined) {
+      const inode = this.add(credentials, parent, name, 'file', options.mode);
+      return { ...this.opened(inode, options.flags), created: true };
+    }
+    if (options.exclusive === true) fail('EEXIST', key);
+    return { ...this.openInode(credentials, existing, options.flags), created: false };
+  }
+
+  async open(credentials: Credentials, inode: InodeId, flags: OpenFlags): Promise<Opened> {
+    return this.openInode(credentials, this.state.inode(inode), flags);
+  }
+
+  async openAt(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Opened> {
+    const inode = this.state.child(credentials, this.state.directory(parent), checkName(name));
+    return this.openInode(credentials, inode, flags);
+  }
+
+  async readDirectory(
+    credentials: Credentials,
+    id: InodeId,
+    cookie: number,
+    options: { readonly maxEntries?: number; readonly withAttributes?: boolean } = {},
+  ): Promise<fs.DirectoryPage> {
+    const directory = this.state.directory(id);
+    demand(credentials, directory, READ);
+    const maxEntries = Math.min(options.maxEntries ?? MAX_READDIR_ENTRIES, MAX_READDIR_ENTRIES);
+    const rest = [...directory.entries].filter(([, entry]) => entry.cookie > cookie);
+    const entries = rest.slice(0, maxEntries).map(([key, entry]) => ({
+      name: keyName(key),
+      inode: entry.inode.id,
+      kind: entry.inode.kind,
+      cookie: entry.cookie,
+      ...(options.withAttributes === true ? { attributes: entry.inode.attributes() } : {}),
+    }));
+    return { entries, end: rest.length <= maxEntries, parent: directory.parent.id };
+  }
+
+  async getXattr(credentials: Credentials, id: InodeId, name: Buffer): Promise<Buffer> {
+    const inode = this.state.inode(id);
+    const key = checkXattr(credentials, inode, name, READ);
+    return Buffer.from(inode.xattrs.get(key) ?? fail('ENODATA', key));
+  }
+
+  async setXattr(
+    credentials: Credentials,
+    id: InodeId,
+    name: Buffer,
+    value: Uint8Array,
+    flags: { readonly create?: boolean; readonly replace?: boolean } = {},
+  ): Promise<void> {
+    const inode = this.state.inode(id);
+    const key = checkXattr(credentials, inode, name, WRITE);
+    if (value.length > MAX_XATTR_VALUE_BYTES) fail('ERANGE', 'the value is too long');
+    if (flags.create === true && inode.xattrs.has(key)) fail('EEXIST', key);
+    if (flags.replace === true && !inode.xattrs.has(key)) fail('ENODATA', key);
+    inode.xattrs.set(key, Buffer.from(value));
+    this.state.touchMetadata(inode);
+  }
+
+  async listXattrs(credentials: Credentials, id: InodeId): Promise<Buffer[]> {
+    const names = [...this.state.inode(id).xattrs.keys()].sort();
+    return names.filter((key) => credentials.uid === 0 || !key.startsWith('trusted.')).map(keyName);
+  }
+
+  async removeXattr(credentials: Credentials, id: InodeId, name: Buffer): Promise<void> {
+    const inode = this.state.inode(id);
+    const key = checkXattr(credentials, inode, name, WRITE);
+    if (!inode.xattrs.delete(key)) fail('ENODATA', key);
+    this.state.touchMetadata(inode);
+  }
+
+  async syncMetadata(): Promise<void> {
+    // Nothing is ever lost here.
+  }
+
+  async statFs(): Promise<fs.FileSystemStats> {
+    return {
+      totalBytes: 2 ** 40,
+      freeBytes: 2 ** 39,
+      inodes: this.state.inodeCount,
+      maxNameBytes: MAX_NAME_BYTES,
+    };
+  }
+
+  async placement(inode: InodeId, _firstIndex: number): Promise<readonly fs.ChunkPlacement[]> {
+    this.state.inode(inode);
+    return [];
+  }
+
+  async close(): Promise<void> {
+    for (const file of [...this.openFiles]) await file.close();
+  }
+
+  private add(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    kind: FileKind,
+    mode: number,
+    check: () => void = () => undefined,
+  ): ModelInode {
+    const key = checkName(name);
+    const directory = this.state.directory(parent);
+    this.state.demandNewEntry(credentials, directory, key);
+    check();
+    let permissions = mode & 0o7777;
+    let gid = credentials.gid;
+    if ((directory.permissions & SET_GID) !== 0) {
+      gid = directory.gid;
+      if (kind === 'directory') permissions |= SET_GID;
+      else if (credentials.uid !== 0 && !inGroup(credentials, gid)) permissions &= ~SET_GID;
+    }
+    const inode = this.state.make(kind, { permissions, uid: credentials.uid, gid, parent: directory });
+    this.state.addEntry(directory, key, inode);
+    return inode;
+  }
+
+  private openInode(credentials: Credentials, inode: ModelInode, flags: OpenFlags): Opened {
+    if (inode.kind === 'symlink') fail('ELOOP', 'symlinks are not followed');
+    if (inode.kind === 'directory') fail('EISDIR', `inode ${inode.id}`);
+    if (inode.kind !== 'file') fail('ENXIO', `inode ${inode.id} is a ${inode.kind}`);
+    demand(credentials, inode, (flags.read ? READ : 0) | (flags.write || flags.truncate === true ? WRITE : 0));
+    if (flags.truncate === true) {
+      this.resize(inode, 0);
+      this.state.touchMetadata(inode);
+    }
+    return this.opened(inode, flags);
+  }
+
+  private opened(inode: ModelInode, flags: OpenFlags): Opened {
+    const file = new ModelOpenFile(this.state, inode, flags, () => this.openFiles.delete(file));
+    this.openFiles.add(file);
+    return { file, attributes: inode.attributes() };
+  }
+
+  private resize(inode: ModelInode, size: number): void {
+    inode.content.truncate(size);
+    this.state.touchContent(inode);
+  }
+}
+
+class ModelOpenFile implements OpenFile {
+  private isOpen = true;
+
+  constructor(
+    private readonly state: ModelState,
+    private readonly node: ModelInode,
+    private readonly flags: OpenFlags,
+    private readonly onClose: () => void,
+  ) {
+    node.opens++;
+  }
+
+  get inode(): InodeId {
+    return this.node.id;
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    this.check(this.flags.read);
+    return this.node.content.read(offset, length);
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<number> {
+    this.check(this.flags.write);
+    const at = this.flags.append === true ? this.node.content.size : offset;
+    if (at + bytes.length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
+    if (bytes.length === 0) return 0;
+    this.node.content.write(at, bytes);
+    this.state.touchContent(this.node);
+    return bytes.length;
+  }
+
+  async flush(): Promise<void> {
+    this.check(true);
+  }
+
+  async sync(): Promise<void> {
+    this.check(true);
+  }
+
+  async truncate(size: number): Promise<void> {
+    this.check(this.flags.write);
+    checkSize(size);
+    this.node.content.truncate(size);
+    this.state.touchContent(this.node);
+  }
+
+  async attributes(): Promise<Attributes> {
+    this.check(true);
+    return this.node.attributes();
+  }
+
+  async close(): Promise<void> {
+    this.check(true);
+    this.isOpen = false;
+    this.node.opens--;
+    this.onClose();
+    this.state.reap(this.node);
+  }
+
+  private check(isAllowed: boolean): void {
+    if (!this.isOpen || !isAllowed) fail('EBADF', 'closed, or not opened for this');
+  }
+}
+
+function isAncestor(ancestor: ModelInode, inode: ModelInode): boolean {
+  for (let at = inode; ; at = at.parent) {
+    if (at === ancestor) return true;
+    if (at === at.parent) return false;
+  }
+}
+
+function checkSize(size: number): void {
+  if (!Number.isSafeInteger(size) || size < 0) fail('EINVAL', 'not a size');
+  if (size > MAX_FILE_BYTES) fail('EFBIG', 'the size is too large');
+}
+
+/** chmod(2), chown(2), truncate(2), utimensat(2): who may make `changes`. */
+function checkChanges(credentials: Credentials, inode: ModelInode, changes: fs.AttributeChanges): void {
+  const isOwn = isOwner(credentials, inode);
+  if (changes.mode !== undefined && !isOwn) fail('EPERM', 'chmod by another than the owner');
+  if (changes.uid !== undefined && credentials.uid !== 0 && (!isOwn || changes.uid !== inode.uid)) {
+    fail('EPERM', 'only root gives files away');
+  }
+  if (changes.gid !== undefined && credentials.uid !== 0) {
+    const isAllowed = isOwn && (changes.gid === inode.gid || inGroup(credentials, changes.gid));
+    if (!isAllowed) fail('EPERM', 'chgrp to a group that the caller is not in');
+  }
+  if (changes.size !== undefined) {
+    if (inode.kind === 'directory') fail('EISDIR', 'truncate of a directory');
+    if (inode.kind !== 'file') fail('EINVAL', `truncate of a ${inode.kind}`);
+    checkSize(changes.size);
+    demand(credentials, inode, WRITE);
+  }
+  const times = [changes.atime, changes.mtime];
+  if (times.some((time) => typeof time === 'object') && !isOwn) fail('EPERM', 'only the owner sets times');
+  if (times.includes('now') && !isOwn && !may(credentials, inode, WRITE)) fail('EACCES', 'touch without w');
+}
+
+/** chown(2): a new owner does not inherit the power of set-user-ID and set-group-ID programs. */
+function dropPrivilegeBits(inode: ModelInode): void {
+  inode.permissions &= ~SET_UID;
+  if ((inode.permissions & 0o010) !== 0) inode.permissions &= ~SET_GID;
+}
+
+/** xattr(7): the namespaces and who may use them. */
+function checkXattr(credentials: Credentials, inode: ModelInode, name: Buffer, mask: number): string {
+  if (name.length === 0 || name.length > MAX_XATTR_NAME_BYTES) fail('ERANGE', 'the length of the name');
+  const key = nameKey(name);
+  if (key.startsWith('user.')) {
+    const isWrite = mask === WRITE;
+    if (inode.kind !== 'file' && inode.kind !== 'directory') fail(isWrite ? 'EPERM' : 'ENODATA', key);
+    const isShared = inode.kind === 'directory' && (inode.permissions & STICKY) !== 0;
+    if (isWrite && isShared && !isOwner(credentials, inode)) fail('EPERM', key);
+    demand(credentials, inode, mask);
+  } else if (key.startsWith('trusted.')) {
+    if (credentials.uid !== 0) fail(mask === WRITE ? 'EPERM' : 'ENODATA', key);
+  } else if (key.startsWith('security.')) {
+    if (mask === WRITE && credentials.uid !== 0) fail('EPERM', key);
+  } else {
+    fail('EOPNOTSUPP', `the namespace of ${key}`);
+  }
+  return key;
+}
