@@ -72,6 +72,18 @@ export const SESSION_TTL_MS = 60_000;
 export const CLIENT_OPERATION_TIMEOUT_MS = 60_000;
 /** Time for one attempt of a request to a server. */
 export const REQUEST_TIMEOUT_MS = 10_000;
+/** Chunks that one record of the operation log frees: some 300 KiB of record, a few milliseconds of work. */
+export const MAX_CHUNKS_PER_RECORD = 4096;
+/** Chunk leases that stand at a time; the oldest are ended early. Also what a restarted master loads of them. */
+export const MAX_ACTIVE_LEASES = 32_768;
+/** Client sessions that stand at a time: more than there may be connections, as some wait to be resumed. */
+export const MAX_SESSIONS = 8192;
+/** Replies kept for a session: many times what it may have in flight. */
+export const MAX_STORED_REPLIES = 4096;
+/** Files that one session may hold open. */
+export const MAX_OPENS_PER_SESSION = 1_000_000;
+/** Files in one page of a reclaim. */
+export const MAX_RECLAIM_ENTRIES = 4096;
 
 assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);

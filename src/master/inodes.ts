@@ -80,6 +80,7 @@ export function newInodeRecord(fields: {
     chunkCount: 0,
     xattrBytes: 0,
     entryCount: 0,
+    pendingCuts: [],
   };
 }
 

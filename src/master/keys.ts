@@ -42,7 +42,7 @@ export const keys = {
   cookie: (parent: InodeId, cookie: number): Key => 'C' + packNumber(parent) + packNumber(cookie),
   /** 'X' inode, name → value of the xattr */
   xattr: (inode: InodeId, name: Uint8Array): Key => 'X' + packNumber(inode) + nameToKey(name),
-  /** 'F' inode, chunk index → packed handle: the chunk map */
+  /** 'F' inode, chunk index → packed handle, packed layout version it was allocated under: the chunk map */
   fileChunk: (inode: InodeId, index: ChunkIndex): Key => 'F' + packNumber(inode) + packNumber(index),
   /** 'K' handle → ChunkRecord */
   chunk: (handle: ChunkHandle): Key => 'K' + packNumber(handle),
@@ -50,10 +50,14 @@ export const keys = {
   serverChunk: (server: ServerId, handle: ChunkHandle): Key => 'R' + packNumber(server) + packNumber(handle),
   /** 'S' server → ServerRecord */
   server: (server: ServerId): Key => 'S' + packNumber(server),
-  /** 'G' handle → empty: a chunk to be deleted from its servers, then forgotten */
+  /** 'G' handle → empty, or packed second at which its grace began: to be deleted from its servers, then forgotten */
   garbage: (handle: ChunkHandle): Key => 'G' + packNumber(handle),
   /** 'W' handle → empty: a chunk that has fewer replicas than wanted, or that needs recovery */
   degraded: (handle: ChunkHandle): Key => 'W' + packNumber(handle),
+  /** 'L' handle → LeaseRecord: a lease on it may be in use */
+  lease: (handle: ChunkHandle): Key => 'L' + packNumber(handle),
+  /** 'T' inode → empty: the inode has pending cuts */
+  pendingCut: (inode: InodeId): Key => 'T' + packNumber(inode),
   /** 'U' inode → empty: no name is left; reaped when no session has it open */
   orphan: (inode: InodeId): Key => 'U' + packNumber(inode),
   /** 'N' session → SessionRecord */
