@@ -97,4 +97,6 @@ export type ReplyInitOf<M> = M extends MethodDefinition<infer _Q, infer _QI, inf
 
 export type MasterMethods = typeof MASTER_METHODS;
 export type ChunkserverMethods = typeof CHUNKSERVER_METHODS;
+// `any`, because a table of methods of different messages has no narrower type: the codec is contra- and covariant.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type MethodTable = Readonly<Record<string, AnyMethod | MethodDefinition<any, any, any, any>>>;

@@ -1,0 +1,93 @@
+// Import directions (docs/architecture.md). `npm run directions`.
+//
+//   cli → fuse → client → protocol → core        master, chunkserver → protocol, core
+//
+// A folder imports only what stands to its right; the three roles never import each other; each third-party package
+// is imported in the one place that is named here.
+
+const MAY_IMPORT = {
+  core: [],
+  protocol: ['core'],
+  master: ['protocol', 'core'],
+  chunkserver: ['protocol', 'core'],
+  client: ['protocol', 'core'],
+  fuse: ['client', 'protocol', 'core'],
+  cli: ['fuse', 'client', 'master', 'chunkserver', 'protocol', 'core'],
+};
+
+/** Package → the only path that may import it. */
+const PLACE_OF_PACKAGE = {
+  pino: '^src/core/logger\\.ts$',
+  ws: '^src/protocol/websocket\\.ts$',
+  protobufjs: '^src/protocol/generated/',
+  lmdb: '^src/master/lmdb-store\\.ts$',
+  'sorted-btree': '^src/(core|master)/[^/]+\\.ts$',
+  'fuse-native': '^src/fuse/',
+  commander: '^src/cli/',
+  'cli-progress': '^src/cli/',
+  'cli-table3': '^src/cli/',
+};
+
+const packagePath = (name) => `(^|/)node_modules/(@types/)?${name}/`;
+
+module.exports = {
+  forbidden: [
+    {
+      name: 'no-cycles',
+      comment: 'Two files that import each other are one concept, or lack a third. Types may refer to each other.',
+      severity: 'error',
+      from: {},
+      to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } },
+    },
+    {
+      name: 'no-unresolvable',
+      comment: 'The file does not exist, or the package is not in package.json.',
+      severity: 'error',
+      from: {},
+      to: { couldNotResolve: true },
+    },
+    {
+      name: 'product-without-tests',
+      comment: 'What is shipped never needs test code, nor a package that is installed for development only.',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { path: '^(test|scripts)/' },
+    },
+    {
+      name: 'product-without-dev-packages',
+      comment: 'A user installs without development packages.',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only'], pathNot: '(^|/)node_modules/@types/' },
+    },
+    ...Object.entries(MAY_IMPORT).map(([folder, allowed]) => ({
+      name: `${folder}-imports-only-${allowed.join('-') || 'itself'}`,
+      comment: 'cli → fuse → client → protocol → core; master and chunkserver import protocol and core.',
+      severity: 'error',
+      from: { path: `^src/${folder}/` },
+      to: { path: '^src/', pathNot: [folder, ...allowed].map((name) => `^src/${name}/`) },
+    })),
+    ...Object.entries(PLACE_OF_PACKAGE).map(([name, place]) => ({
+      name: `${name}-in-one-place`,
+      comment: `Only ${place} may import ${name}: one adapter for each package.`,
+      severity: 'error',
+      from: { path: '^src/', pathNot: place },
+      to: { path: packagePath(name) },
+    })),
+    {
+      name: 'packages-are-listed',
+      comment: 'A package that the product imports has a place in .dependency-cruiser.cjs.',
+      severity: 'error',
+      from: { path: '^src/' },
+      to: { path: '(^|/)node_modules/', pathNot: Object.keys(PLACE_OF_PACKAGE).concat('node').map(packagePath) },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    // node_modules may be a link to a shared one: paths are then seen as they are imported.
+    preserveSymlinks: true,
+    enhancedResolveOptions: { conditionNames: ['import', 'require', 'node', 'default', 'types'] },
+  },
+};
