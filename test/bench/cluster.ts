@@ -1,0 +1,70 @@
+/** The bench's own cluster: started by scripts/up in a temporary directory, as a user would, and removed again. */
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const execute = promisify(execFile);
+
+export interface ProcessMemory {
+  readonly name: string;
+  readonly residentMiB: number;
+  readonly peakMiB: number;
+}
+
+export class BenchCluster {
+  private constructor(
+    private readonly repository: string,
+    private readonly directory: string,
+  ) {}
+
+  static async start(options: { repository: string; chunkservers: number; replicas: number }): Promise<BenchCluster> {
+    const directory = await mkdtemp(join(tmpdir(), 'cairn-bench-'));
+    const cluster = new BenchCluster(options.repository, directory);
+    await mkdir(cluster.mountpoint);
+    const counts = ['--chunkservers', String(options.chunkservers), '--replicas', String(options.replicas)];
+    try {
+      await execute(join(options.repository, 'scripts/up'), [cluster.mountpoint, '--data', cluster.data, ...counts]);
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
+    return cluster;
+  }
+
+  get mountpoint(): string {
+    return join(this.directory, 'mount');
+  }
+
+  private get data(): string {
+    return join(this.directory, 'data');
+  }
+
+  /** Of every process of the cluster that runs, by the pid files that scripts/up writes. */
+  async memory(): Promise<ProcessMemory[]> {
+    const found: ProcessMemory[] = [];
+    for (const name of (await readdir(this.data)).sort()) {
+      const pid = await readFile(join(this.data, name, 'pid'), 'utf8').catch(() => undefined);
+      if (pid === undefined) continue;
+      const status = await readFile(`/proc/${pid.trim()}/status`, 'utf8').catch(() => '');
+      const kibibytes = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(status)?.[1]);
+      found.push({ name, residentMiB: kibibytes('VmRSS') / 1024, peakMiB: kibibytes('VmHWM') / 1024 });
+    }
+    return found;
+  }
+
+  /** What a library client needs to join: the master's address and the secret. */
+  async access(): Promise<{ master: string; secret: Buffer }> {
+    const config = JSON.parse(await readFile(join(this.data, 'cluster.json'), 'utf8')) as { master: string };
+    const secret = Buffer.from((await readFile(join(this.data, 'secret'), 'utf8')).trim(), 'hex');
+    return { master: config.master, secret };
+  }
+
+  async stop(): Promise<void> {
+    await execute(join(this.repository, 'scripts/down'), [this.mountpoint, '--data', this.data]).catch(
+      (error: unknown) => console.error(`bench: ${error instanceof Error ? error.message : String(error)}`),
+    );
+    await rm(this.directory, { recursive: true, force: true });
+  }
+}
