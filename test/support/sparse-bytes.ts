@@ -16,6 +16,13 @@ export class SparseBytes {
     return this.pages.size * PAGE_BYTES;
   }
 
+  clone(): SparseBytes {
+    const copy = new SparseBytes();
+    for (const [index, page] of this.pages) copy.pages.set(index, Buffer.from(page));
+    copy.sizeBytes = this.sizeBytes;
+    return copy;
+  }
+
   read(offset: number, length: number): Buffer {
     const end = Math.min(offset + length, this.sizeBytes);
     const out = Buffer.alloc(Math.max(0, end - offset));

@@ -1,0 +1,381 @@
+/**
+ * A network between simulated hosts. A connection is reliable and ordered while it lasts, as a TCP connection is; what
+ * goes wrong shows as delay, as silence (a partition holds messages back until it heals or the ends give up), as a
+ * break that loses what was not delivered, or as an end that vanished with its machine.
+ */
+import { checksum } from '../../src/core/checksum.js';
+import { CairnError } from '../../src/core/errors.js';
+import { SEND_HIGH_WATER_BYTES } from '../../src/core/limits.js';
+import type { Random } from '../../src/core/random.js';
+import type { Listener, Message, Network, Transport, TransportHandlers } from '../../src/protocol/transport.js';
+import type { SimulatedClock } from './simulated-clock.js';
+import type { Trace } from './trace.js';
+
+/** One way between two hosts. */
+interface Link {
+  latencyUs: number;
+  bytesPerUs: number;
+  isBlocked: boolean;
+}
+
+/** One life of a process on a host; what belongs to a dead one does nothing any more. */
+export interface Incarnation {
+  readonly host: string;
+  isAlive: boolean;
+}
+
+interface BoundPort {
+  readonly owner: Incarnation;
+  readonly onConnection: (transport: Transport) => void;
+}
+
+const NORMAL_BYTES_PER_US = 1000;
+const FIRST_EPHEMERAL_PORT = 40_000;
+const FRAME_OVERHEAD_BYTES = 60;
+
+export class SimulatedNetwork {
+  private readonly links = new Map<string, Link>();
+  private readonly ports = new Map<string, BoundPort>();
+  private readonly ends = new Set<SimulatedTransport>();
+  /** Hosts whose machine is off: nothing answers there, not even with a refusal. */
+  private readonly downHosts = new Set<string>();
+  private nextPort = FIRST_EPHEMERAL_PORT;
+  private nextConnection = 1;
+
+  constructor(
+    readonly clock: SimulatedClock,
+    readonly random: Random,
+    readonly trace: Trace,
+  ) {}
+
+  forProcess(owner: Incarnation): Network {
+    return {
+      listen: async (address, onConnection) => this.listen(owner, address, onConnection),
+      connect: (address, timeoutMs) => this.connect(owner, address, timeoutMs),
+    };
+  }
+
+  link(from: string, to: string): Link {
+    const key = `${from}>${to}`;
+    let link = this.links.get(key);
+    if (link === undefined) {
+      link = { latencyUs: 30 + this.random.below(300), bytesPerUs: NORMAL_BYTES_PER_US, isBlocked: false };
+      this.links.set(key, link);
+    }
+    return link;
+  }
+
+  /** Nothing sent from `from` reaches `to` until `heal`. Both ways unless `oneWay`. */
+  partition(from: string, to: string, oneWay = false): void {
+    this.trace.add(`fault partition ${from} ${oneWay ? '>' : '<>'} ${to}`);
+    this.link(from, to).isBlocked = true;
+    if (!oneWay) this.link(to, from).isBlocked = true;
+  }
+
+  /** Makes the link slow, both ways. */
+  slow(one: string, two: string, factor: number): void {
+    this.trace.add(`fault slow ${one} <> ${two} x${factor}`);
+    for (const link of [this.link(one, two), this.link(two, one)]) {
+      link.latencyUs *= factor;
+      link.bytesPerUs = NORMAL_BYTES_PER_US / factor;
+    }
+  }
+
+  /** Ends every partition and slowness between the two hosts; what was held back goes on. */
+  heal(one: string, two: string): void {
+    this.trace.add(`heal ${one} <> ${two}`);
+    for (const link of [this.link(one, two), this.link(two, one)]) {
+      link.isBlocked = false;
+      link.bytesPerUs = NORMAL_BYTES_PER_US;
+      link.latencyUs = 30 + this.random.below(300);
+    }
+    for (const end of this.ends) end.resume();
+  }
+
+  healAll(): void {
+    const hosts = new Set([...this.links.keys()].flatMap((key) => key.split('>')));
+    for (const one of hosts) for (const two of hosts) if (one < two) this.heal(one, two);
+  }
+
+  /** Breaks one connection between the hosts, if there is any: what is under way is lost, both ends learn of it. */
+  breakConnection(one: string, two: string): void {
+    const between = [...this.ends].filter((end) => end.owner.host === one && end.remoteHost === two);
+    const end = between[this.random.below(Math.max(1, between.length))];
+    if (end === undefined) return;
+    this.trace.add(`fault break ${end.label}`);
+    end.loseEverything();
+  }
+
+  /** The process is gone; its kernel closes its connections. */
+  processKilled(owner: Incarnation): void {
+    this.unbind(owner);
+    for (const end of this.ends) if (end.owner === owner) end.abandon({ tellPeer: true });
+  }
+
+  /** The machine is gone: nobody tells the peers. */
+  hostDown(owner: Incarnation): void {
+    this.unbind(owner);
+    this.downHosts.add(owner.host);
+    for (const end of this.ends) if (end.owner === owner) end.abandon({ tellPeer: false });
+  }
+
+  hostUp(host: string): void {
+    this.downHosts.delete(host);
+  }
+
+  isDown(host: string): boolean {
+    return this.downHosts.has(host);
+  }
+
+  forget(end: SimulatedTransport): void {
+    this.ends.delete(end);
+  }
+
+  private unbind(owner: Incarnation): void {
+    for (const [address, port] of this.ports) if (port.owner === owner) this.ports.delete(address);
+  }
+
+  private listen(owner: Incarnation, asked: string, onConnection: (transport: Transport) => void): Listener {
+    const [, portText = '0'] = asked.split(':');
+    const port = portText === '0' ? this.nextPort++ : Number(portText);
+    const address = `${owner.host}:${port}`;
+    if (this.ports.has(address)) throw new CairnError('EBUSY', `${address} is taken`);
+    this.ports.set(address, { owner, onConnection });
+    return {
+      address,
+      close: async () => {
+        if (this.ports.get(address)?.owner === owner) this.ports.delete(address);
+      },
+    };
+  }
+
+  private connect(owner: Incarnation, address: string, timeoutMs: number): Promise<Transport> {
+    const host = address.split(':')[0] ?? address;
+    const there = this.link(owner.host, host);
+    const back = this.link(host, owner.host);
+    return new Promise((resolve, reject) => {
+      let isDone = false;
+      const finish = (outcome: () => void): void => {
+        if (isDone || !owner.isAlive) return;
+        isDone = true;
+        timeout.cancel();
+        outcome();
+      };
+      const refuse = (why: string): void => finish(() => reject(new CairnError('UNAVAILABLE', `${address}: ${why}`)));
+      const timeout = this.clock.schedule(timeoutMs * 1000, () => refuse('no answer in time'));
+      this.clock.schedule(there.latencyUs + this.random.below(50), () => {
+        // A partition swallows the call, and a machine that is off says nothing.
+        if (there.isBlocked || back.isBlocked || this.isDown(host)) return;
+        this.clock.schedule(back.latencyUs, () => {
+          if (isDone) return;
+          const port = this.ports.get(address);
+          if (port === undefined) {
+            refuse('connection refused');
+            return;
+          }
+          if (!owner.isAlive) return;
+          const [near, far] = this.connectionPair(owner, port.owner, address);
+          this.trace.add(`connect ${near.label}`);
+          finish(() => resolve(near));
+          port.onConnection(far);
+        });
+      });
+    });
+  }
+
+  private connectionPair(
+    caller: Incarnation,
+    server: Incarnation,
+    address: string,
+  ): [SimulatedTransport, SimulatedTransport] {
+    const number = this.nextConnection++;
+    const near = new SimulatedTransport(this, caller, server.host, `${caller.host}>${server.host}#${number}`, address);
+    const from = `${caller.host}:${FIRST_EPHEMERAL_PORT + (number % 20_000)}`;
+    const far = new SimulatedTransport(this, server, caller.host, `${server.host}>${caller.host}#${number}`, from);
+    near.join(far);
+    far.join(near);
+    this.ends.add(near).add(far);
+    return [near, far];
+  }
+}
+
+interface Parcel {
+  /** undefined: the end of the connection. */
+  readonly message: Message | undefined;
+  readonly bytes: number;
+  readonly sum: number;
+  readonly original: Uint8Array | undefined;
+  dueUs: number;
+  reason: string;
+}
+
+/** One end of a connection. What it sends waits in `outbound` until the link delivers it. */
+class SimulatedTransport implements Transport {
+  private handlers: TransportHandlers | undefined;
+  private remote: SimulatedTransport | undefined;
+  private readonly outbound: Parcel[] = [];
+  private isPumping = false;
+  private lineBusyUntilUs = 0;
+  private isClosed = false;
+  /** The connection broke: nothing that is sent arrives any more. */
+  private isCut = false;
+  private readonly early: (() => void)[] = [];
+  private drainWaiters: (() => void)[] = [];
+  queuedBytes = 0;
+
+  constructor(
+    private readonly network: SimulatedNetwork,
+    readonly owner: Incarnation,
+    readonly remoteHost: string,
+    readonly label: string,
+    readonly peer: string,
+  ) {}
+
+  join(remote: SimulatedTransport): void {
+    this.remote = remote;
+  }
+
+  start(handlers: TransportHandlers): void {
+    this.handlers = handlers;
+    for (const each of this.early.splice(0)) each();
+  }
+
+  send(message: Message): void {
+    if (this.isClosed || !this.owner.isAlive) return;
+    const bytes = message.header.length + message.payload.length + FRAME_OVERHEAD_BYTES;
+    const copy = { header: Buffer.from(message.header), payload: Buffer.from(message.payload) };
+    this.queuedBytes += bytes;
+    this.enqueue({
+      message: copy,
+      bytes,
+      sum: checksum(copy.payload),
+      original: message.payload,
+      dueUs: 0,
+      reason: '',
+    });
+  }
+
+  drained(): Promise<void> {
+    if (this.isClosed || this.queuedBytes < SEND_HIGH_WATER_BYTES) return Promise.resolve();
+    return new Promise((resolve) => this.drainWaiters.push(resolve));
+  }
+
+  close(reason: string): void {
+    if (this.isClosed || !this.owner.isAlive) return;
+    this.sayEnd();
+    this.end(reason);
+  }
+
+  /** The process or the machine of this end is gone. */
+  abandon(options: { tellPeer: boolean }): void {
+    if (options.tellPeer && !this.isClosed) this.sayEnd();
+    if (!options.tellPeer) this.outbound.length = 0;
+    this.isClosed = true;
+    this.handlers = undefined;
+    if (this.outbound.length === 0) this.network.forget(this);
+  }
+
+  loseEverything(): void {
+    const { clock, random } = this.network;
+    for (const end of [this, this.remote]) {
+      if (end === undefined) continue;
+      end.outbound.length = 0;
+      end.isPumping = false;
+      end.drop(clock, random.below(200_000));
+    }
+  }
+
+  /** The link was healed. */
+  resume(): void {
+    this.isPumping = false;
+    this.pump();
+  }
+
+  private drop(clock: SimulatedClock, delayUs: number): void {
+    if (this.isCut) return;
+    this.isCut = true;
+    clock.schedule(delayUs, () => {
+      if (this.owner.isAlive) this.end('connection broken');
+    });
+  }
+
+  private sayEnd(): void {
+    this.enqueue({ message: undefined, bytes: 0, sum: 0, original: undefined, dueUs: 0, reason: 'closed by peer' });
+  }
+
+  private enqueue(parcel: Parcel): void {
+    if (this.isCut) return;
+    const { clock, random } = this.network;
+    const link = this.network.link(this.owner.host, this.remoteHost);
+    const startUs = Math.max(clock.nowUs, this.lineBusyUntilUs);
+    this.lineBusyUntilUs = startUs + parcel.bytes / link.bytesPerUs;
+    parcel.dueUs = this.lineBusyUntilUs + link.latencyUs + random.below(1 + link.latencyUs / 2);
+    this.outbound.push(parcel);
+    this.pump();
+  }
+
+  private pump(): void {
+    const head = this.outbound[0];
+    if (this.isPumping || head === undefined) return;
+    this.isPumping = true;
+    const { clock } = this.network;
+    clock.schedule(head.dueUs - clock.nowUs, () => {
+      // A break or a heal may have come between, and scheduled its own.
+      if (this.outbound[0] !== head || !this.isPumping) return;
+      if (this.network.link(this.owner.host, this.remoteHost).isBlocked) return;
+      this.isPumping = false;
+      this.outbound.shift();
+      this.deliver(head);
+      this.pump();
+    });
+  }
+
+  private deliver(parcel: Parcel): void {
+    const { trace, clock } = this.network;
+    if (parcel.original !== undefined && checksum(parcel.original) !== parcel.sum && this.owner.isAlive) {
+      throw new Error(`${this.label}: the payload of a message changed before the network had taken it`);
+    }
+    this.queuedBytes -= parcel.bytes;
+    if (this.queuedBytes < SEND_HIGH_WATER_BYTES) this.wakeDrained();
+    if (this.isClosed && this.outbound.length === 0) this.network.forget(this);
+    const { remote } = this;
+    if (remote === undefined || this.network.isDown(this.remoteHost)) return;
+    if (remote.isClosed || !remote.owner.isAlive) {
+      // Nobody there any more: the kernel of that host answers with a reset, if this end still listens.
+      const back = this.network.link(this.remoteHost, this.owner.host);
+      if (!this.isClosed && !back.isBlocked) this.drop(clock, back.latencyUs);
+      return;
+    }
+    if (parcel.message === undefined) {
+      trace.add(`end ${this.label}`);
+      remote.end(parcel.reason);
+      return;
+    }
+    const { header, payload } = parcel.message;
+    trace.add(`message ${this.label} ${header.length}:${checksum(header)} ${payload.length}:${parcel.sum}`);
+    remote.receive(parcel.message);
+  }
+
+  private receive(message: Message): void {
+    if (this.handlers === undefined) this.early.push(() => this.receive(message));
+    else this.handlers.onMessage(message);
+  }
+
+  private end(reason: string): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.queuedBytes = 0;
+    this.wakeDrained();
+    // As a socket's, its close event comes after the call that closed it.
+    this.network.clock.schedule(0, () => {
+      if (!this.owner.isAlive) return;
+      if (this.handlers === undefined) this.early.push(() => this.handlers?.onClose(reason));
+      else this.handlers.onClose(reason);
+    });
+    if (this.outbound.length === 0) this.network.forget(this);
+  }
+
+  private wakeDrained(): void {
+    for (const wake of this.drainWaiters.splice(0)) wake();
+  }
+}

@@ -1,0 +1,47 @@
+/** The master's database on a simulated machine: a commit takes time, is all or nothing, and is durable. */
+import type { Key, KeyRange, Store, StoreChange } from '../../src/master/store.js';
+import type { Random } from '../../src/core/random.js';
+import type { SimulatedClock } from './simulated-clock.js';
+import type { Incarnation } from './simulated-network.js';
+import type { Trace } from './trace.js';
+
+export class SimulatedStore {
+  private readonly pending = new Set<{ readonly owner: Incarnation; readonly changes: readonly StoreChange[] }>();
+
+  constructor(
+    private readonly inner: Store,
+    private readonly clock: SimulatedClock,
+    private readonly random: Random,
+    private readonly trace: Trace,
+  ) {}
+
+  forProcess(owner: Incarnation): Store {
+    return {
+      get: (key: Key) => this.inner.get(key),
+      range: (range: KeyRange) => this.inner.range(range),
+      commit: (changes) => this.commit(owner, [...changes]),
+      close: async () => undefined,
+    };
+  }
+
+  /** A commit under way when its process dies has happened, or has not. */
+  async processKilled(owner: Incarnation): Promise<void> {
+    for (const each of this.pending) {
+      if (each.owner !== owner) continue;
+      this.pending.delete(each);
+      if (this.random.below(2) === 0) await this.inner.commit(each.changes);
+    }
+  }
+
+  private commit(owner: Incarnation, changes: readonly StoreChange[]): Promise<void> {
+    const call = { owner, changes };
+    this.pending.add(call);
+    return new Promise((resolve, reject) => {
+      this.clock.schedule(300 + this.random.below(600), () => {
+        if (!this.pending.delete(call)) return;
+        this.trace.add(`store commit ${changes.length}`);
+        this.inner.commit(changes).then(resolve, reject);
+      });
+    });
+  }
+}
