@@ -68,6 +68,16 @@ export const CHUNKSERVER_DEAD_MS = 10_000;
 export const CHUNKSERVER_FENCE_MS = 8_000;
 /** A client session unheard of for so long ends, with its opens and leases. */
 export const SESSION_TTL_MS = 60_000;
+/** Files that one mount has open at a time; handles are small numbers, used again. */
+export const MAX_MOUNT_OPEN_FILES = 65_536;
+/** Inodes whose change counter a mount remembers, to know whether the kernel's pages of them are current. */
+export const MAX_PAGE_CACHE_GUARDS = 65_536;
+/**
+ * Entries of a directory that the fuse-native driver hands over with inode number and type, at 250 bytes each; a longer
+ * listing goes without, because libfuse takes a listing whole.
+ */
+export const MAX_TYPED_LISTING = 50_000;
+
 /** Time that a metadata or data operation is retried before its caller gets an error. */
 export const CLIENT_OPERATION_TIMEOUT_MS = 60_000;
 /** Time for one attempt of a request to a server. */

@@ -1,0 +1,22 @@
+import t from 'tap';
+import { isCairnMount, parseMountInfo } from '../../src/fuse/mountpoint.js';
+
+t.test('mountinfo: optional fields, escaped paths, lines that are none', (t) => {
+  const entries = parseMountInfo(
+    [
+      '22 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw',
+      '42 22 0:39 / /mnt/with\\040space rw,nosuid,nodev - fuse.cairn cairn rw,user_id=0',
+      'nonsense',
+      '',
+    ].join('\n'),
+  );
+  t.same(entries, [
+    { mountpoint: '/', type: 'ext4', source: '/dev/vda' },
+    { mountpoint: '/mnt/with space', type: 'fuse.cairn', source: 'cairn' },
+  ]);
+  t.same(
+    entries.map((entry) => isCairnMount(entry)),
+    [false, true],
+  );
+  t.end();
+});

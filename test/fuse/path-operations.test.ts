@@ -1,0 +1,149 @@
+import t from 'tap';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import { toMs } from '../../src/fuse/native-encoding.js';
+import { PathOperations } from '../../src/fuse/path-operations.js';
+import { ModelFileSystem } from '../support/model-filesystem.js';
+
+const O_RDWR = 2;
+const HIDDEN = '.fuse_hidden0000000a00000001';
+
+function setUp(callersUnknown = false): { fileSystem: ModelFileSystem; operations: PathOperations } {
+  const fileSystem = new ModelFileSystem();
+  return { fileSystem, operations: new PathOperations(fileSystem, ROOT_CREDENTIALS, { callersUnknown, toMs }) };
+}
+
+async function writeFile(operations: PathOperations, path: string, text: string): Promise<void> {
+  const handle = await operations.create(path, 0o644);
+  await operations.write(handle, Buffer.from(text), 0);
+  await operations.flush(handle);
+  await operations.release(handle);
+}
+
+async function readFile(operations: PathOperations, handle: number): Promise<string> {
+  const into = Buffer.alloc(100);
+  return into.toString('utf8', 0, await operations.read(handle, into, 0));
+}
+
+const names = async (operations: PathOperations, path: string): Promise<string[]> =>
+  (await operations.readdir(path)).map((entry) => entry.name.toString());
+
+t.test('paths lead to inodes, component by component', async (t) => {
+  const { operations } = setUp();
+  await operations.mkdir('/a', 0o755);
+  await operations.mkdir('/a/b', 0o755);
+  await writeFile(operations, '/a/b/file', 'text');
+  t.equal((await operations.getattr('/')).inode, ROOT_INODE);
+  t.equal((await operations.getattr('/a/b/file')).size, 4);
+  t.same(await names(operations, '/a/b'), ['.', '..', 'file']);
+  t.equal((await operations.readdir('/a/b'))[1]?.inode, (await operations.getattr('/a')).inode);
+  await t.rejects(operations.getattr('/a/none/file'), { code: 'ENOENT' });
+  await t.rejects(operations.getattr('/a/b/file/x'), { code: 'ENOTDIR' });
+  await t.rejects(operations.getattr(`/${'n'.repeat(256)}`), { code: 'ENAMETOOLONG' });
+  await t.rejects(operations.rmdir('/'), { code: 'EBUSY' });
+});
+
+t.test('a name that is not UTF-8 is refused rather than changed', async (t) => {
+  const { operations } = setUp();
+  await t.rejects(operations.mkdir('/\uFFFD', 0o755), { code: 'EINVAL' });
+});
+
+t.test(
+  'an open file that is removed lives on by handle and by its hidden path, and no directory shows it',
+  async (t) => {
+    const { operations } = setUp();
+    await operations.mkdir('/d', 0o755);
+    await writeFile(operations, '/d/f', 'kept');
+    const handle = await operations.open('/d/f', O_RDWR);
+    await operations.rename('/d/f', `/d/${HIDDEN}`);
+    t.same(await names(operations, '/d'), ['.', '..']);
+    t.equal((await operations.getattr(`/d/${HIDDEN}`)).nlink, 0);
+    t.equal(await readFile(operations, handle), 'kept');
+    await operations.ftruncate(handle, 2);
+    t.equal((await operations.fgetattr(handle)).attributes.size, 2);
+    await operations.chmod(`/d/${HIDDEN}`, 0o600);
+    const again = await operations.open(`/d/${HIDDEN}`, O_RDWR);
+    t.equal(await readFile(operations, again), 'ke', 'as through /proc/self/fd');
+
+    await t.rejects(operations.rmdir('/d'), { code: 'ESTALE' }, 'the kernel asks once more, behind a close on its way');
+    await t.rejects(operations.rmdir('/d'), { code: 'ENOTEMPTY' });
+    await operations.release(handle);
+    await operations.release(again);
+    await operations.rmdir('/d');
+    t.equal(operations.openFiles, 0);
+  },
+);
+
+t.test('libfuse removes the hidden path itself after the last close', async (t) => {
+  const { operations } = setUp();
+  await writeFile(operations, '/f', 'x');
+  const handle = await operations.open('/f', O_RDWR);
+  await operations.rename('/f', `/${HIDDEN}`);
+  await operations.unlink(`/${HIDDEN}`);
+  await t.rejects(operations.getattr(`/${HIDDEN}`), { code: 'ENOENT' });
+  await operations.release(handle);
+});
+
+t.test('a file that is not open is renamed even to a hidden name', async (t) => {
+  const { operations } = setUp();
+  await writeFile(operations, '/f', 'x');
+  await operations.rename('/f', `/${HIDDEN}`);
+  t.same(await names(operations, '/'), ['.', '..', HIDDEN]);
+});
+
+t.test('a create that another mount won is ESTALE, so that the kernel looks again', async (t) => {
+  const { operations } = setUp();
+  await writeFile(operations, '/f', 'x');
+  await t.rejects(operations.create('/f', 0o644), { code: 'ESTALE' });
+  t.equal(operations.openFiles, 0);
+});
+
+t.test('P12: where callers are not known, new files are not set-user-id', async (t) => {
+  const { operations } = setUp(true);
+  await operations.release(await operations.create('/f', 0o6755));
+  t.equal((await operations.getattr('/f')).mode & 0o7777, 0o755);
+  await operations.mknod('/g', 0o106755, 0);
+  t.equal((await operations.getattr('/g')).mode & 0o7777, 0o755);
+});
+
+t.test('P2: pages are dropped at an open when only the change counter tells that the bytes differ', async (t) => {
+  const { fileSystem, operations } = setUp();
+  await writeFile(operations, '/f', 'old');
+  const { inode, mtime } = await operations.getattr('/f');
+  const dropsAtOpen = async (): Promise<boolean> => {
+    const handle = await operations.open('/f', O_RDWR);
+    const { dropPages } = await operations.fgetattr(handle);
+    t.equal((await operations.fgetattr(handle)).dropPages, false, 'only the first answer is for libfuse');
+    await operations.release(handle);
+    return dropPages;
+  };
+  await dropsAtOpen();
+  t.equal(await dropsAtOpen(), false);
+  // Another mount writes as many bytes and sets the time back, as rsync does.
+  const { file } = await fileSystem.open(ROOT_CREDENTIALS, inode, { read: false, write: true });
+  await file.write(0, Buffer.from('new'));
+  await file.close();
+  await fileSystem.setAttributes(ROOT_CREDENTIALS, inode, { mtime });
+  t.equal(await dropsAtOpen(), true);
+  t.equal(await dropsAtOpen(), false);
+});
+
+t.test('extended attributes: what the kernel asks before each write is answered without the cluster', async (t) => {
+  const { operations } = setUp();
+  await writeFile(operations, '/f', 'x');
+  await operations.setxattr('/f', 'user.a', Buffer.from('b'), 0);
+  t.equal((await operations.getxattr('/f', 'user.a')).toString(), 'b');
+  t.same((await operations.listxattr('/f')).map(String), ['user.a']);
+  await t.rejects(operations.setxattr('/f', 'user.a', Buffer.from('c'), 1), { code: 'EEXIST' });
+  await operations.removexattr('/f', 'user.a');
+  await t.rejects(operations.getxattr('/f', 'user.a'), { code: 'ENODATA' });
+  await t.rejects(operations.getxattr('/missing', 'security.capability'), { code: 'ENODATA' });
+  await t.rejects(operations.setxattr('/f', 'system.posix_acl_access', Buffer.from('c'), 0), { code: 'EOPNOTSUPP' });
+});
+
+t.test('a directory of many entries is listed whole', async (t) => {
+  const { operations } = setUp();
+  const wanted = Array.from({ length: 1300 }, (_, i) => `file-${i}`);
+  for (const name of wanted) await operations.mknod(`/${name}`, 0o100644, 0);
+  t.same((await names(operations, '/')).sort(), ['.', '..', ...wanted].sort());
+});
