@@ -59,6 +59,19 @@ export const MAX_REPORT_ENTRIES = 4096;
 /** Replicas of one chunk. */
 export const MAX_REPLICAS = 8;
 
+/** Bytes of one record of the operation log: far above any operation, far below what would stall the master. */
+export const MAX_LOG_RECORD_BYTES = 32 * MIB;
+/** Bytes at which the operation log goes on in a new segment: small, so that space behind the checkpoint is freed soon. */
+export const LOG_SEGMENT_BYTES = 16 * MIB;
+/** Changed keys and bytes that the master holds in memory before mutations wait for the store. Twice this while it commits. */
+export const MAX_OVERLAY_CHANGES = 64 * KIB;
+export const MAX_OVERLAY_BYTES = 32 * MIB;
+/** Changed keys at which the overlay is committed to the store at once, and the time after which it is anyway. */
+export const COMMIT_CHANGES = 16 * KIB;
+export const COMMIT_DELAY_MS = 1_000;
+/** Changes in one transaction: handing them to the store keeps the event loop busy for 1-2 us each. */
+export const TRANSACTION_CHANGES = 4 * KIB;
+
 /** A chunk lease (GFS section 3.1: 60 s). Renewed by writers while they write. */
 export const LEASE_TTL_MS = 60_000;
 /** Heartbeats of chunkservers and of client sessions. */
@@ -101,3 +114,4 @@ assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itsel
 assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats must not fence a server');
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
+assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');

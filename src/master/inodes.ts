@@ -7,8 +7,8 @@ import { CHUNK_SIZE_BYTES } from '../core/limits.js';
 import { S_IFDIR, isDirectory, isRegular } from '../core/mode.js';
 import { InodeRecord } from '../protocol/generated/messages.js';
 import type { AttributesInit } from '../protocol/generated/messages.js';
-import { keys, packed, prefixRange, unpacked } from './keys.js';
-import type { MetaName } from './keys.js';
+import { addToCounter, readCounter } from './counters.js';
+import { keys, packed, prefixRange } from './keys.js';
 import type { Mutation, StateReader } from './state.js';
 
 /** What an operation knows beside the state and its request. */
@@ -117,15 +117,6 @@ export function dropLink(m: Mutation, context: OperationContext, inode: InodeId,
   record.ctime = context.now;
   if (record.nlink === 0) m.put(keys.orphan(inode), EMPTY);
   saveInode(m, inode, record);
-}
-
-export function readCounter(reader: StateReader, name: MetaName, initial: number): number {
-  const value = reader.get(keys.meta(name));
-  return value === undefined ? initial : unpacked(value);
-}
-
-export function addToCounter(m: Mutation, name: MetaName, by: number): void {
-  m.put(keys.meta(name), packed(readCounter(m, name, 0) + by));
 }
 
 /** Bytes of storage that stat(2) shows: at most the size, less when chunks are missing (holes). */

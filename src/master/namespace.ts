@@ -11,7 +11,8 @@ import { X_OK, isSymlink } from '../core/mode.js';
 import { CairnError } from '../core/errors.js';
 import type { EntryInit, LookupRequest, ReadLinkReplyInit, ReadLinkRequest } from '../protocol/generated/messages.js';
 import { checkName, isDot, isDotDot, requireEntry } from './directories.js';
-import { attributesOf, readCounter, requireDirectory, requireInode } from './inodes.js';
+import { readCounter } from './counters.js';
+import { attributesOf, requireDirectory, requireInode } from './inodes.js';
 import { credentialsOf, requireAccess } from './permissions.js';
 import type { StateReader } from './state.js';
 

@@ -1,0 +1,13 @@
+/** Numbers of the cluster under their own keys ('M' table): the next ids, and how many there are of things. */
+import { keys, packed, unpacked } from './keys.js';
+import type { MetaName } from './keys.js';
+import type { Mutation, StateReader } from './state.js';
+
+export function readCounter(reader: Pick<StateReader, 'get'>, name: MetaName, initial: number): number {
+  const value = reader.get(keys.meta(name));
+  return value === undefined ? initial : unpacked(value);
+}
+
+export function addToCounter(m: Mutation, name: MetaName, by: number): void {
+  m.put(keys.meta(name), packed(readCounter(m, name, 0) + by));
+}

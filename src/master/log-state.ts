@@ -1,0 +1,275 @@
+/**
+ * The master's state: the store, over it the overlay of what the operation log holds and the store does not, and the
+ * log itself. A mutation is decided, written to the log, applied to the overlay. In the background the overlay goes to
+ * the store in transactions; the last one carries the sequence up to which the store is complete (the checkpoint), and
+ * the log behind it is deleted.
+ *
+ * The log is synced before the overlay is committed, so the store never has a part of an operation whose record could
+ * still be lost; replaying records that the store has in part is harmless, as they say what keys are, not what changes.
+ */
+import type { Clock, Timer } from '../core/clock.js';
+import type { Disk } from '../core/disk.js';
+import { asCairnError, CairnError } from '../core/errors.js';
+import {
+  COMMIT_CHANGES,
+  COMMIT_DELAY_MS,
+  MAX_OVERLAY_BYTES,
+  MAX_OVERLAY_CHANGES,
+  TRANSACTION_CHANGES,
+} from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { deferred } from '../core/sync.js';
+import type { Deferred } from '../core/sync.js';
+import { readCounter } from './counters.js';
+import { keys, packed } from './keys.js';
+import { OperationLog } from './operation-log.js';
+import { mergeLayers, Overlay } from './overlay.js';
+import type { OverlayValue } from './overlay.js';
+import type { Mutation, State, StateReader } from './state.js';
+import type { Key, KeyRange, Store, StoreChange } from './store.js';
+
+export interface LogStateOptions {
+  /** Stays open after `stop`: who opened it closes it. */
+  readonly store: Store;
+  readonly disk: Disk;
+  /** Of the operation log; made when missing. */
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Called once when a write or sync failed: the master must stop serving. Every later call here fails. */
+  readonly onFailure: (error: CairnError) => void;
+  readonly segmentBytes?: number;
+  readonly commitChanges?: number;
+  readonly commitDelayMs?: number;
+  readonly transactionChanges?: number;
+  readonly maxOverlayChanges?: number;
+}
+
+export class LogState implements State {
+  private readonly overlay = new Overlay();
+  private log: OperationLog | undefined;
+  private failure: CairnError | undefined;
+  private commitTimer: Timer | undefined;
+  private committing: Promise<void> | undefined;
+  /** Waiters of `ready`; there while the overlay is full. */
+  private room: Deferred<void> | undefined;
+  private deciding = false;
+  private stopping = false;
+  /** Grows with every start; durable before `open` returns. */
+  epoch = 0;
+
+  private constructor(private readonly options: LogStateOptions) {}
+
+  /** Opens the state of a directory and a store: costs what the log holds behind the checkpoint. */
+  static async open(options: LogStateOptions): Promise<LogState> {
+    const state = new LogState(options);
+    const started = options.clock.monotonicMs();
+    const checkpoint = readCounter(options.store, 'sequence', 0);
+    let replayed = 0;
+    state.log = await OperationLog.open({
+      disk: options.disk,
+      directory: options.directory,
+      logger: options.logger,
+      ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
+      checkpoint,
+      apply: (record) => {
+        state.overlay.apply(record.changes);
+        replayed++;
+      },
+      onFailure: (error) => state.fail(error),
+    });
+    // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty.
+    await state.commitAll();
+    state.epoch = readCounter(state, 'epoch', 0) + 1;
+    state.mutate((m) => m.put(keys.meta('epoch'), packed(state.epoch)));
+    await state.durable();
+    options.logger.info(
+      { epoch: state.epoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
+      'metadata opened',
+    );
+    return state;
+  }
+
+  get(key: Key): Uint8Array | undefined {
+    if (this.failure !== undefined) throw this.failure;
+    const value = this.overlay.get(key);
+    return value === undefined ? this.options.store.get(key) : (value ?? undefined);
+  }
+
+  range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
+    if (this.failure !== undefined) throw this.failure;
+    const layers = this.overlay.layers(range);
+    const stored = this.options.store.range(range);
+    return layers.length === 0 ? stored : mergeLayers([...layers, stored]);
+  }
+
+  mutate<T>(decide: (mutation: Mutation) => T): T {
+    if (this.failure !== undefined) throw this.failure;
+    if (this.stopping) throw new CairnError('UNAVAILABLE', 'the master is stopping');
+    if (this.deciding) throw new CairnError('INTERNAL', 'a mutation began within another');
+    const pending = new PendingMutation(this);
+    this.deciding = true;
+    let result: T;
+    try {
+      result = decide(pending);
+    } finally {
+      this.deciding = false;
+    }
+    if (pending.changes.size > 0) {
+      this.openLog().append(this.epoch, pending.changes);
+      this.overlay.apply(pending.changes);
+      this.scheduleCommit();
+    }
+    return result;
+  }
+
+  durable(): Promise<void> {
+    return this.failure === undefined ? this.openLog().durable() : Promise.reject(this.failure);
+  }
+
+  ready(): Promise<void> | undefined {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    if (!this.isFull()) return undefined;
+    this.room ??= deferred();
+    this.startCommit();
+    return this.room.promise;
+  }
+
+  /** The sequence of the last record, for operators. */
+  get lastSequence(): number {
+    return this.openLog().lastSequence;
+  }
+
+  /** Commits everything to the store and closes the log. Mutations fail from now on. */
+  async stop(): Promise<void> {
+    if (this.stopping) return;
+    this.stopping = true;
+    this.commitTimer?.cancel();
+    this.commitTimer = undefined;
+    await this.committing;
+    if (this.failure === undefined) await this.commitAll();
+    await this.openLog().close();
+  }
+
+  private openLog(): OperationLog {
+    if (this.log === undefined) throw new CairnError('UNAVAILABLE', 'the operation log is still being replayed');
+    return this.log;
+  }
+
+  private isFull(): boolean {
+    const { activeChanges, activeBytes } = this.overlay;
+    return activeChanges >= (this.options.maxOverlayChanges ?? MAX_OVERLAY_CHANGES) || activeBytes >= MAX_OVERLAY_BYTES;
+  }
+
+  private scheduleCommit(): void {
+    if (this.committing !== undefined || this.stopping) return;
+    const { activeChanges, activeBytes } = this.overlay;
+    if (activeChanges >= (this.options.commitChanges ?? COMMIT_CHANGES) || activeBytes >= MAX_OVERLAY_BYTES / 2) {
+      this.startCommit();
+    } else {
+      this.commitTimer ??= this.options.clock.setTimer(this.options.commitDelayMs ?? COMMIT_DELAY_MS, () => {
+        this.commitTimer = undefined;
+        this.startCommit();
+      });
+    }
+  }
+
+  /** Begins a commit unless one runs. Failures end in `fail`; the promise never rejects. */
+  private startCommit(): void {
+    if (this.committing !== undefined || this.stopping || this.failure !== undefined) return;
+    this.commitTimer?.cancel();
+    this.commitTimer = undefined;
+    this.committing = this.commitOnce()
+      .catch((error: unknown) => {
+        this.failCommit(error);
+      })
+      .finally(() => {
+        this.committing = undefined;
+        if (this.overlay.activeChanges > 0 && this.failure === undefined) this.scheduleCommit();
+      });
+  }
+
+  private async commitAll(): Promise<void> {
+    try {
+      await this.commitOnce();
+    } catch (error) {
+      throw this.failCommit(error);
+    }
+  }
+
+  private async commitOnce(): Promise<void> {
+    // A caller may be within a range of the state, which must not lose its layers meanwhile.
+    await Promise.resolve();
+    const log = this.openLog();
+    const checkpoint = log.lastSequence;
+    if (this.overlay.activeChanges === 0) return log.cut(checkpoint);
+    const changes = this.overlay.beginCommit();
+    this.room?.resolve();
+    this.room = undefined;
+    await log.durable();
+    let batch: StoreChange[] = [];
+    for (const change of changes) {
+      batch.push(change);
+      if (batch.length < (this.options.transactionChanges ?? TRANSACTION_CHANGES)) continue;
+      await this.options.store.commit(batch);
+      batch = [];
+    }
+    // With the last transaction the store is complete up to here.
+    batch.push({ key: keys.meta('sequence'), value: packed(checkpoint) });
+    await this.options.store.commit(batch);
+    this.overlay.endCommit();
+    await log.cut(checkpoint);
+  }
+
+  private failCommit(cause: unknown): CairnError {
+    if (this.failure !== undefined) return this.failure;
+    const { code, message } = asCairnError(cause);
+    const error = new CairnError(
+      'UNAVAILABLE',
+      `cannot commit to the metadata store (${code}: ${message}): the master stops; free space or mend the disk, then ` +
+        `start it again`,
+      { cause },
+    );
+    this.fail(error);
+    return error;
+  }
+
+  private fail(error: CairnError): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    this.commitTimer?.cancel();
+    this.room?.reject(error);
+    this.room = undefined;
+    this.options.logger.error({ err: error.message }, 'the master cannot keep its promises any more');
+    this.options.onFailure(error);
+  }
+}
+
+/** The changes of one operation, over the state. */
+class PendingMutation implements Mutation {
+  readonly changes = new Map<Key, OverlayValue>();
+
+  constructor(private readonly base: StateReader) {}
+
+  get(key: Key): Uint8Array | undefined {
+    const value = this.changes.get(key);
+    return value === undefined ? this.base.get(key) : (value ?? undefined);
+  }
+
+  /** Shows the mutation's own changes as they are when the iteration begins: it may change what it iterates over. */
+  range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
+    const own: (readonly [Key, OverlayValue])[] = [];
+    for (const entry of this.changes) if (entry[0] >= range.start && entry[0] < range.end) own.push(entry);
+    if (own.length === 0) return this.base.range(range);
+    own.sort((a, b) => (a[0] < b[0] ? -1 : 1));
+    return mergeLayers([own, this.base.range(range)]);
+  }
+
+  put(key: Key, value: Uint8Array): void {
+    this.changes.set(key, value);
+  }
+
+  delete(key: Key): void {
+    this.changes.set(key, null);
+  }
+}
