@@ -11,6 +11,8 @@ import { addToCounter, readCounter } from './counters.js';
 import { keys, packed, prefixRange } from './keys.js';
 import type { Mutation, StateReader } from './state.js';
 
+export { addToCounter, readCounter };
+
 /** What an operation knows beside the state and its request. */
 export interface OperationContext {
   /** The time that the operation stamps on what it changes. */

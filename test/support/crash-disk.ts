@@ -1,0 +1,180 @@
+/**
+ * A disk in memory that forgets: `kill` ends the process and keeps what it wrote, `powerLoss` keeps what was synced and,
+ * by chance, any part of the rest. Files opened before a crash do nothing afterwards.
+ */
+import type { Disk, DiskFile, DiskSpace } from '../../src/core/disk.js';
+import { CairnError } from '../../src/core/errors.js';
+import type { Random } from '../../src/core/random.js';
+
+interface Node {
+  durable: Buffer;
+  current: Buffer;
+  /** Since the last sync, in order; a Uint8Array at its offset, or a truncate. */
+  unsynced: { offset: number; bytes: Uint8Array | null }[];
+}
+
+function applyWrite(content: Buffer, offset: number, bytes: Uint8Array | null): Buffer {
+  if (bytes === null) return Buffer.from(content.subarray(0, offset));
+  const out = Buffer.alloc(Math.max(content.length, offset + bytes.length));
+  content.copy(out);
+  out.set(bytes, offset);
+  return out;
+}
+
+export class CrashDisk implements Disk {
+  private durableNames = new Map<string, Node>();
+  private names = new Map<string, Node>();
+  private boots = 1;
+  private lives = 1;
+  private readonly faults: { label: string; after: number }[] = [];
+
+  constructor(private readonly random: Random) {}
+
+  /** Lets the call with this label fail, after `after` that succeed. */
+  failOn(label: string, after = 0): void {
+    this.faults.push({ label, after });
+  }
+
+  kill(): void {
+    this.lives++;
+  }
+
+  powerLoss(): void {
+    this.kill();
+    this.boots++;
+    const names = new Map<string, Node>();
+    for (const path of new Set([...this.durableNames.keys(), ...this.names.keys()])) {
+      const before = this.durableNames.get(path);
+      const after = this.names.get(path);
+      const node = before === after || this.random.below(2) === 0 ? after : before;
+      if (node !== undefined) names.set(path, node);
+    }
+    for (const node of names.values()) {
+      let content = node.durable;
+      for (const { offset, bytes } of node.unsynced) {
+        const luck = this.random.below(3);
+        if (luck === 0) continue;
+        const kept = bytes === null || luck === 1 ? bytes : bytes.subarray(0, this.random.below(bytes.length + 1));
+        content = applyWrite(content, offset, kept);
+      }
+      node.durable = node.current = content;
+      node.unsynced = [];
+    }
+    this.names = names;
+    this.durableNames = new Map(names);
+  }
+
+  bootId(): string {
+    return `boot-${this.boots}`;
+  }
+
+  /** The paths there are, sorted. */
+  paths(): string[] {
+    return [...this.names.keys()].sort();
+  }
+
+  /** The content of a file, to look at and to damage. */
+  content(path: string): Buffer {
+    const node = this.names.get(path);
+    if (node === undefined) throw new Error(`no file ${path}`);
+    return node.current;
+  }
+
+  private step(label: string, life: number): void {
+    if (life !== this.lives) throw new CairnError('EIO', `${label}: the process is dead`);
+    const fault = this.faults.find((candidate) => candidate.label === label);
+    if (fault === undefined) return;
+    if (fault.after-- > 0) return;
+    this.faults.splice(this.faults.indexOf(fault), 1);
+    throw new CairnError('EIO', `${label}: injected fault`);
+  }
+
+  async open(label: string, path: string, mode: 'existing' | 'create' | 'exclusive'): Promise<DiskFile> {
+    const life = this.lives;
+    await Promise.resolve();
+    this.step(label, life);
+    let node = this.names.get(path);
+    if (node === undefined && mode === 'existing') throw new CairnError('ENOENT', path);
+    if (node !== undefined && mode === 'exclusive') throw new CairnError('EEXIST', path);
+    if (node === undefined) {
+      node = { durable: Buffer.alloc(0), current: Buffer.alloc(0), unsynced: [] };
+      this.names.set(path, node);
+    }
+    return this.handle(node, life);
+  }
+
+  private handle(node: Node, life: number): DiskFile {
+    const write = (label: string, bytes: Uint8Array | null, offset: number): void => {
+      this.step(label, life);
+      const copy = bytes === null ? null : Uint8Array.from(bytes);
+      node.unsynced.push({ offset, bytes: copy });
+      node.current = applyWrite(node.current, offset, copy);
+    };
+    const readSync = (label: string, into: Uint8Array, offset: number): number => {
+      this.step(label, life);
+      const part = node.current.subarray(offset, offset + into.length);
+      into.set(part);
+      return part.length;
+    };
+    return {
+      readSync,
+      read: async (label, into, offset) => (await Promise.resolve(), readSync(label, into, offset)),
+      write: async (label, bytes, offset) => (await Promise.resolve(), write(label, bytes, offset)),
+      writeSync: write,
+      truncate: async (label, length) => (await Promise.resolve(), write(label, null, length)),
+      size: async (label) => (await Promise.resolve(), this.step(label, life), node.current.length),
+      datasync: async (label) => {
+        this.step(label, life);
+        const [content, count] = [node.current, node.unsynced.length];
+        for (let i = this.random.below(4); i >= 0; i--) await Promise.resolve();
+        this.step(label, life);
+        node.durable = content;
+        node.unsynced = node.unsynced.slice(count);
+      },
+      close: () => Promise.resolve(),
+    };
+  }
+
+  async mkdir(label: string): Promise<void> {
+    await Promise.resolve();
+    this.step(label, this.lives);
+  }
+
+  async *list(label: string, path: string): AsyncIterable<string> {
+    await Promise.resolve();
+    this.step(label, this.lives);
+    for (const name of [...this.names.keys()]) if (name.startsWith(`${path}/`)) yield name.slice(path.length + 1);
+  }
+
+  async rename(label: string, from: string, to: string): Promise<void> {
+    await Promise.resolve();
+    this.step(label, this.lives);
+    const node = this.names.get(from);
+    if (node === undefined) throw new CairnError('ENOENT', from);
+    this.names.delete(from);
+    this.names.set(to, node);
+  }
+
+  async unlink(label: string, path: string): Promise<void> {
+    const life = this.lives;
+    await Promise.resolve();
+    this.step(label, life);
+    if (!this.names.delete(path)) throw new CairnError('ENOENT', path);
+  }
+
+  async syncDirectory(label: string, path: string): Promise<void> {
+    const life = this.lives;
+    await Promise.resolve();
+    this.step(label, life);
+    for (const name of new Set([...this.names.keys(), ...this.durableNames.keys()])) {
+      if (!name.startsWith(`${path}/`)) continue;
+      const node = this.names.get(name);
+      if (node === undefined) this.durableNames.delete(name);
+      else this.durableNames.set(name, node);
+    }
+  }
+
+  space(): Promise<DiskSpace> {
+    return Promise.resolve({ totalBytes: 2 ** 40, freeBytes: 2 ** 40 });
+  }
+}
