@@ -7,7 +7,7 @@
 //   --limit          time for one file (default 120)
 // The file that TEST_RESULTS names, if any, gets `N passed, N failed, N skipped` (scripts/test adds them up).
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -43,6 +43,8 @@ const hasSource = (file) =>
   undefined;
 
 const runDirectory = mkdtempSync(join(tmpdir(), 'cairn-tests-'));
+// Tests that act as other users must reach what is below.
+chmodSync(runDirectory, 0o711);
 
 /** Processes that were started with `mark` in their environment, other than zombies. */
 function processesWith(mark) {
