@@ -108,6 +108,39 @@ export const MAX_OPENS_PER_SESSION = 1_000_000;
 /** Files in one page of a reclaim. */
 export const MAX_RECLAIM_ENTRIES = 4096;
 
+/** Smallest and largest pause between attempts of a client; they double, with jitter. */
+export const RETRY_PAUSE_MIN_MS = 20;
+export const RETRY_PAUSE_MAX_MS = 1_000;
+/** Time that a client keeps attributes and names, unless told otherwise: what NFS and FUSE users expect. */
+export const CLIENT_CACHE_TTL_MS = 1_000;
+/** Inodes, and names, in a client's cache: about 300 bytes each. */
+export const MAX_CACHED_INODES = 65_536;
+/** Time that chunk locations are believed. Wrong ones are refused by version, so this bounds only holes' and moves' delay. */
+export const CHUNK_MAP_TTL_MS = 30_000;
+/** Chunk locations in a client's cache, and chunks asked for at once: 256 MiB of a file that is read in order. */
+export const MAX_CACHED_CHUNKS = 16_384;
+export const CHUNK_MAP_FETCH = 4;
+/** Write leases in a client's cache. */
+export const MAX_CACHED_LEASES = 4_096;
+/** Connections of a client to chunkservers, and the idle time after which one is closed. */
+export const MAX_CHUNKSERVER_PEERS = 256;
+export const CHUNKSERVER_PEER_IDLE_MS = 60_000;
+/** Time that a chunkserver which failed or was slow is asked only when no other has the chunk. */
+export const FAILED_SERVER_MEMORY_MS = 3_000;
+/** Time without an answer after which a read is also sent to the next replica. */
+export const READ_HEDGE_MS = 1_500;
+/** Bytes read ahead of one open file, and of all: eight requests in flight, and memory for eight such streams. */
+export const MAX_READAHEAD_BYTES = 8 * MIB;
+export const MAX_TOTAL_READAHEAD_BYTES = 64 * MIB;
+/** Buffered bytes that are not yet on the chunkservers: of one file, and of a client. Then writers wait. */
+export const MAX_DIRTY_BYTES = 24 * MIB;
+export const MAX_TOTAL_DIRTY_BYTES = 64 * MIB;
+/** Writes of one file in flight: many, for small ones; their bytes leave room for other files on the connection. */
+export const MAX_WRITES_IN_FLIGHT = 64;
+export const MAX_WRITE_BYTES_IN_FLIGHT = 12 * MIB;
+/** Age at which buffered bytes are written back without being asked to. */
+export const WRITE_BACK_AGE_MS = 1_000;
+
 assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itself before it is replaced');
@@ -115,3 +148,5 @@ assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
 assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');
+assert.ok(MAX_DIRTY_BYTES >= 2 * MAX_PAYLOAD_BYTES && MAX_DIRTY_BYTES <= MAX_TOTAL_DIRTY_BYTES);
+assert.ok(MAX_WRITE_BYTES_IN_FLIGHT < MAX_IN_FLIGHT_BYTES, 'one file must not fill a connection');
