@@ -82,4 +82,3 @@ export function permits(attributes: Attributes, credentials: Credentials, mask: 
   else if (credentials.gid === attributes.gid || credentials.groups.includes(attributes.gid)) granted = (mode >> 3) & 7;
   return (granted & mask) === mask;
 }
-

@@ -106,7 +106,7 @@ export interface ChunkPlacement {
 /** An open file. Reads see this client's own writes at once, flushed or not. */
 export interface OpenFile {
   readonly inode: InodeId;
-  /** Up to `length` bytes at `offset`; fewer only at the end of the file. The caller owns the result. */
+  /** Up to `length` bytes at `offset`; fewer only at the end of the file. May be a view: not to be changed. */
   read(offset: number, length: number): Promise<Buffer>;
   /**
    * Writes all of `bytes`, which it copies, and returns the count. May return before the bytes left this machine

@@ -1,0 +1,133 @@
+/**
+ * Attributes of inodes and names of directories, as the master last told them, for a short time.
+ *
+ * What this client does itself is seen at once: every own operation invalidates what it changed, and an answer that
+ * set out before the invalidation is not taken in afterwards. For that, time is counted in `moments`: a request notes
+ * the moment before it is sent, an invalidation starts a new one, and what was asked before it is refused.
+ */
+import type { Clock } from '../core/clock.js';
+import type { InodeId } from '../core/ids.js';
+import { CLIENT_CACHE_TTL_MS, MAX_CACHED_INODES } from '../core/limits.js';
+import type { InodeAttributes } from './attributes.js';
+import { LruMap } from './lru.js';
+
+/** When a request was sent, in the cache's count of invalidations. */
+export type Moment = number;
+
+const ABSENT = 0 as InodeId;
+
+interface Cached<V> {
+  value: V | undefined;
+  expiresMs: number;
+  /** Answers to requests from before this moment are refused. */
+  validFrom: Moment;
+}
+
+export interface AttributeCacheOptions {
+  readonly clock: Clock;
+  /** 0 keeps nothing. */
+  readonly ttlMs?: number;
+  readonly maxEntries?: number;
+}
+
+export class AttributeCache {
+  private readonly attributes: LruMap<InodeId, Cached<InodeAttributes>>;
+  private readonly names: LruMap<string, Cached<InodeId>>;
+  private moment: Moment = 0;
+  /** Nothing from before these moments is valid. */
+  private attributesFloor: Moment = 0;
+  private namesFloor: Moment = 0;
+  private readonly clock: Clock;
+  private readonly ttlMs: number;
+
+  constructor(options: AttributeCacheOptions) {
+    this.clock = options.clock;
+    this.ttlMs = options.ttlMs ?? CLIENT_CACHE_TTL_MS;
+    const maxEntries = options.maxEntries ?? MAX_CACHED_INODES;
+    // An entry that is forgotten must not let an old answer in.
+    this.attributes = new LruMap<InodeId, Cached<InodeAttributes>>(maxEntries, (entry) => {
+      this.attributesFloor = Math.max(this.attributesFloor, entry.validFrom);
+    });
+    this.names = new LruMap<string, Cached<InodeId>>(maxEntries, (entry) => {
+      this.namesFloor = Math.max(this.namesFloor, entry.validFrom);
+    });
+  }
+
+  /** To be noted before a request is sent whose answer is to be put here. */
+  now(): Moment {
+    return this.moment;
+  }
+
+  getAttributes(inode: InodeId): InodeAttributes | undefined {
+    return this.fresh(this.attributes.get(inode));
+  }
+
+  getName(parent: InodeId, name: Buffer): InodeId | undefined {
+    const inode = this.fresh(this.names.get(nameKey(parent, name)));
+    return inode === ABSENT ? undefined : inode;
+  }
+
+  putAttributes(attributes: InodeAttributes, asked: Moment): void {
+    const known = this.attributes.peek(attributes.inode);
+    if (known?.value !== undefined && known.value.change > attributes.change) return;
+    if (asked < this.attributesFloor) return;
+    this.put(this.attributes, attributes.inode, known, attributes, asked);
+  }
+
+  putName(parent: InodeId, name: Buffer, inode: InodeId, asked: Moment): void {
+    const key = nameKey(parent, name);
+    if (asked < this.namesFloor) return;
+    this.put(this.names, key, this.names.peek(key), inode, asked);
+  }
+
+  /** Notes that the master knows no such name. It is not served, it only spares `dropName` its worst case. */
+  putAbsent(parent: InodeId, name: Buffer, asked: Moment): void {
+    this.putName(parent, name, ABSENT, asked);
+  }
+
+  dropAttributes(inode: InodeId): void {
+    this.attributes.set(inode, { value: undefined, expiresMs: 0, validFrom: ++this.moment });
+  }
+
+  /** Forgets a name, and the attributes of the inode that it named: its link count may have changed. */
+  dropName(parent: InodeId, name: Buffer): void {
+    const key = nameKey(parent, name);
+    const inode = this.fresh(this.names.peek(key));
+    this.names.set(key, { value: undefined, expiresMs: 0, validFrom: ++this.moment });
+    if (inode === ABSENT) return;
+    if (inode !== undefined) this.dropAttributes(inode);
+    else this.dropAllAttributes(); // which inode it named is not known, so any may have changed
+  }
+
+  dropAllAttributes(): void {
+    this.attributesFloor = ++this.moment;
+    this.attributes.clear();
+  }
+
+  dropAll(): void {
+    this.dropAllAttributes();
+    this.namesFloor = this.moment;
+    this.names.clear();
+  }
+
+  private put<K, V>(map: LruMap<K, Cached<V>>, key: K, known: Cached<V> | undefined, value: V, asked: Moment): void {
+    if (this.ttlMs === 0 || (known !== undefined && asked < known.validFrom)) return;
+    const expiresMs = this.clock.monotonicMs() + this.ttlMs;
+    if (known === undefined) map.set(key, { value, expiresMs, validFrom: 0 });
+    else {
+      known.value = value;
+      known.expiresMs = expiresMs;
+    }
+  }
+
+  private fresh<V>(entry: Cached<V> | undefined): V | undefined {
+    if (entry?.value === undefined) return undefined;
+    if (entry.expiresMs <= this.clock.monotonicMs()) {
+      entry.value = undefined;
+      return undefined;
+    }
+    return entry.value;
+  }
+}
+
+const nameKey = (parent: InodeId, name: Buffer): string => `${parent}/${name.toString('latin1')}`;

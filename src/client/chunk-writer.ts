@@ -1,0 +1,114 @@
+/**
+ * Writes and syncs of one chunk, through its primary. A failure asks for the lease again and repeats the same bytes at
+ * the same offset under it, until CLIENT_OPERATION_TIMEOUT_MS have passed. Who calls keeps writes that overlap apart:
+ * the second begins when the first has ended, repeats included.
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
+import type { InodeId } from '../core/ids.js';
+import { CLIENT_OPERATION_TIMEOUT_MS } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import type { ChunkWrites } from './chunk-io.js';
+import type { ChunkServers } from './chunk-servers.js';
+import type { Lease, LeaseTable } from './lease-table.js';
+import { Backoff, isTransient } from './retry.js';
+
+export interface ChunkWriterOptions {
+  readonly leases: LeaseTable;
+  readonly servers: ChunkServers;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly timeoutMs?: number;
+}
+
+/** Bytes that arrive damaged this often were damaged here. */
+const MAX_CORRUPT_ATTEMPTS = 3;
+
+export class ChunkWriter implements ChunkWrites {
+  private readonly timeoutMs: number;
+
+  constructor(private readonly options: ChunkWriterOptions) {
+    this.timeoutMs = options.timeoutMs ?? CLIENT_OPERATION_TIMEOUT_MS;
+  }
+
+  prepare(inode: InodeId, index: number): void {
+    const lease = this.options.leases.get(inode, index);
+    // The write that follows asks again and gets the error.
+    if (lease instanceof Promise) lease.catch(() => undefined);
+  }
+
+  writeRange(
+    inode: InodeId,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    checksums: readonly number[],
+  ): Promise<void> {
+    const { servers } = this.options;
+    return this.underLease(inode, index, (lease) =>
+      servers.call(
+        lease.primary.address,
+        CHUNKSERVER_METHODS.writeChunk,
+        { handle: lease.handle, version: lease.version, leaseId: lease.leaseId, offset, checksums },
+        { payload: bytes },
+      ),
+    );
+  }
+
+  syncChunk(inode: InodeId, index: number): Promise<void> {
+    const { servers } = this.options;
+    return this.underLease(inode, index, (lease) =>
+      servers.call(lease.primary.address, CHUNKSERVER_METHODS.syncChunk, {
+        handle: lease.handle,
+        version: lease.version,
+        leaseId: lease.leaseId,
+      }),
+    );
+  }
+
+  private async underLease(inode: InodeId, index: number, attempt: (lease: Lease) => Promise<unknown>): Promise<void> {
+    const { leases, clock, random, logger } = this.options;
+    const deadline = clock.monotonicMs() + this.timeoutMs;
+    let backoff: Backoff | undefined;
+    let corrupt = 0;
+    for (;;) {
+      const held = leases.get(inode, index);
+      const lease = held instanceof Promise ? await held : held;
+      try {
+        await attempt(lease);
+        return;
+      } catch (error) {
+        const { code, message } = asCairnError(error);
+        const again = isTransient(error) || hasCode(error, 'STALE_VERSION', 'NOT_PRIMARY', 'NO_REPLICA', 'CORRUPT');
+        if (!again) throw error;
+        if (code === 'CORRUPT' && ++corrupt >= MAX_CORRUPT_ATTEMPTS) {
+          throw new CairnError('EIO', `chunk ${lease.handle}: the bytes sent do not arrive undamaged`, {
+            cause: error,
+          });
+        }
+        if (clock.monotonicMs() >= deadline) {
+          throw new CairnError(
+            'EIO',
+            `chunk ${lease.handle} of inode ${inode} could not be written in time: ${message}`,
+            {
+              cause: error,
+            },
+          );
+        }
+        // BUSY and CORRUPT say nothing against the lease.
+        if (code !== 'BUSY' && code !== 'CORRUPT') {
+          logger.warn(
+            { chunk: lease.handle, version: lease.version, primary: lease.primary.address, code },
+            'write repeated',
+          );
+          leases.failed(inode, index, lease, hasCode(error, 'DISCONNECTED', 'TIMEOUT', 'UNAVAILABLE'));
+        }
+        backoff ??= new Backoff(clock, random);
+        await backoff.pause(deadline);
+      }
+    }
+  }
+}

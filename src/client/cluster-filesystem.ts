@@ -1,0 +1,424 @@
+/**
+ * `FileSystem` on a cluster: the master for names and attributes, the chunkservers for bytes, with this client's
+ * caches between. What each of them does is in its own file; here they are put together, and every operation says
+ * what it makes the caches forget.
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError, hasCode } from '../core/errors.js';
+import { chunkHandle, chunkVersion, inodeId, type InodeId } from '../core/ids.js';
+import {
+  CHUNK_SIZE_BYTES,
+  MAX_CHUNKS_PER_PAGE,
+  MAX_NAME_BYTES,
+  MAX_READDIR_ENTRIES,
+  REQUEST_TIMEOUT_MS,
+} from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
+import type { CreateRequestInit, StatusReply } from '../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import type { Network } from '../protocol/transport.js';
+import { AttributeCache, type Moment } from './attribute-cache.js';
+import { fromWireAttributes, kindOfMode, permits, toWireCaller, typeBits, type InodeAttributes } from './attributes.js';
+import { ChunkServers } from './chunk-servers.js';
+import type {
+  AttributeChanges,
+  Attributes,
+  ChunkPlacement,
+  Credentials,
+  DirectoryPage,
+  FileSystem,
+  FileSystemStats,
+  NewNode,
+  OpenFile,
+  OpenFlags,
+  RenameFlags,
+} from './filesystem.js';
+import { FileTable, type FileTunables } from './file-table.js';
+import { MasterConnection } from './master-connection.js';
+
+export interface ClusterFileSystemDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly network: Network;
+  readonly logger: Logger;
+}
+
+export interface ClusterFileSystemConfig extends FileTunables {
+  /** host:port. */
+  readonly master: string;
+  /** 32 bytes. */
+  readonly secret: Buffer;
+  /** Host and process, for the operator. */
+  readonly clientName: string;
+  /** Time to wait for the master at first. Default REQUEST_TIMEOUT_MS. */
+  readonly connectTimeoutMs?: number;
+  /** Time that attributes and names are believed; 0 asks always. Default CLIENT_CACHE_TTL_MS. */
+  readonly cacheTtlMs?: number;
+}
+
+/** OpenFlags of cairn.proto. */
+const OPEN_READ = 1;
+const OPEN_WRITE = 2;
+const OPEN_TRUNCATE = 4;
+const RENAME_NOREPLACE = 1;
+const RENAME_EXCHANGE = 2;
+const XATTR_CREATE = 1;
+const XATTR_REPLACE = 2;
+
+export class ClusterFileSystem implements FileSystem {
+  private closed: Promise<void> | undefined;
+
+  private constructor(
+    private readonly master: MasterConnection,
+    private readonly servers: ChunkServers,
+    private readonly cache: AttributeCache,
+    private readonly files: FileTable,
+  ) {}
+
+  /** Opens a session. UNAUTHENTICATED when the secret is another; UNAVAILABLE when no master answers in time. */
+  static async connect(
+    deps: ClusterFileSystemDependencies,
+    config: ClusterFileSystemConfig,
+  ): Promise<ClusterFileSystem> {
+    const { clock, random, network, logger } = deps;
+    const endpoint: EndpointOptions = { network, clock, random, logger, secret: config.secret, role: 'client' };
+    let clusterId: string | undefined;
+    const connect = async (): Promise<Awaited<ReturnType<typeof connectPeer>>> => {
+      const options = clusterId === undefined ? endpoint : { ...endpoint, clusterId };
+      const peer = await connectPeer(options, config.master, { role: 'master' });
+      clusterId = peer.clusterId;
+      return peer;
+    };
+    // The table comes after the connection that it uses; until then nothing is open.
+    const table: { current?: FileTable } = {};
+    const timeout = config.operationTimeoutMs;
+    const master = await MasterConnection.connect(
+      {
+        ...{ connect, clock, random, logger, clientName: config.clientName },
+        opens: () => table.current?.openStates() ?? [],
+        onSessionLost: () => table.current?.sessionLost(),
+        ...(timeout !== undefined && { operationTimeoutMs: timeout }),
+      },
+      config.connectTimeoutMs ?? REQUEST_TIMEOUT_MS,
+    );
+    const servers = new ChunkServers({
+      clock,
+      connect: (address) => connectPeer({ ...endpoint, clusterId: master.clusterId }, address, { role: 'chunkserver' }),
+    });
+    const cache = new AttributeCache({ clock, ...(config.cacheTtlMs !== undefined && { ttlMs: config.cacheTtlMs }) });
+    table.current = new FileTable({ ...{ clock, random, logger, master, servers, cache }, tunables: config });
+    return new ClusterFileSystem(master, servers, cache, table.current);
+  }
+
+  get clusterId(): string {
+    return this.master.clusterId;
+  }
+
+  /** What the master says of the cluster's health. */
+  status(): Promise<StatusReply> {
+    return this.master.call(MASTER_METHODS.status, {});
+  }
+
+  // ---- Names ------------------------------------------------------------------------------------
+
+  async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
+    const known = this.cache.getName(parent, name);
+    if (known !== undefined) {
+      const directory = this.cache.getAttributes(parent);
+      const attributes = this.cache.getAttributes(known);
+      if (directory !== undefined && attributes !== undefined && permits(directory, credentials, 1)) {
+        return this.files.overlay(attributes);
+      }
+    }
+    const asked = this.cache.now();
+    try {
+      const entry = await this.master.call(MASTER_METHODS.lookup, {
+        ...{ caller: toWireCaller(credentials), parent, name },
+      });
+      return this.files.overlay(this.learnEntry(parent, name, fromWireAttributes(present(entry.attributes)), asked));
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) this.cache.putAbsent(parent, name, asked);
+      throw error;
+    }
+  }
+
+  async readDirectory(
+    credentials: Credentials,
+    inode: InodeId,
+    cookie: number,
+    options: { readonly maxEntries?: number; readonly withAttributes?: boolean } = {},
+  ): Promise<DirectoryPage> {
+    const asked = this.cache.now();
+    const reply = await this.master.call(MASTER_METHODS.readDirectory, {
+      ...{ caller: toWireCaller(credentials), inode, cookie },
+      maxEntries: Math.max(1, Math.min(MAX_READDIR_ENTRIES, options.maxEntries ?? MAX_READDIR_ENTRIES)),
+      withAttributes: options.withAttributes === true,
+    });
+    const entries = reply.entries.map((entry) => {
+      // Copied out of the message, which would else live as long as any of its names.
+      const name = Buffer.from(entry.name);
+      const common = { name, inode: inodeId(entry.inode), kind: kindOfMode(entry.mode), cookie: entry.cookie };
+      if (entry.attributes === null) return common;
+      const attributes = this.learnEntry(inode, name, fromWireAttributes(entry.attributes), asked);
+      return { ...common, attributes: this.files.overlay(attributes) };
+    });
+    return { entries, end: reply.end, parent: inodeId(reply.parent) };
+  }
+
+  async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {
+    return this.createEntry(credentials, parent, name, {
+      ...{ mode: typeBits(node.kind) | (node.mode & 0o7777), rdev: node.rdev ?? 0, exclusive: true },
+    });
+  }
+
+  async symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
+    return this.createEntry(credentials, parent, name, {
+      ...{ mode: typeBits('symlink') | 0o777, symlinkTarget: target, exclusive: true },
+    });
+  }
+
+  async readLink(credentials: Credentials, inode: InodeId): Promise<Buffer> {
+    const reply = await this.master.call(MASTER_METHODS.readLink, { caller: toWireCaller(credentials), inode });
+    return Buffer.from(reply.target);
+  }
+
+  async link(credentials: Credentials, inode: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes> {
+    const reply = await this.master.mutate(MASTER_METHODS.link, (operation) => ({
+      ...{ operation, caller: toWireCaller(credentials), inode, parent: newParent, name: newName },
+    }));
+    this.cache.dropAttributes(newParent);
+    this.cache.dropAttributes(inode);
+    return this.files.overlay(this.learnEntry(newParent, newName, fromWireAttributes(reply), this.cache.now()));
+  }
+
+  unlink(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
+    return this.remove(credentials, parent, name, false);
+  }
+
+  removeDirectory(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
+    return this.remove(credentials, parent, name, true);
+  }
+
+  async rename(
+    credentials: Credentials,
+    from: { readonly parent: InodeId; readonly name: Buffer },
+    to: { readonly parent: InodeId; readonly name: Buffer },
+    flags: RenameFlags = {},
+  ): Promise<void> {
+    try {
+      await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
+        ...{ operation, caller: toWireCaller(credentials) },
+        ...{ parent: from.parent, name: from.name, newParent: to.parent, newName: to.name },
+        flags: (flags.noReplace === true ? RENAME_NOREPLACE : 0) | (flags.exchange === true ? RENAME_EXCHANGE : 0),
+      }));
+    } finally {
+      // Also after a failure: what it found differs from what was believed, or is in doubt.
+      this.cache.dropName(from.parent, from.name);
+      this.cache.dropName(to.parent, to.name);
+      this.cache.dropAttributes(from.parent);
+      this.cache.dropAttributes(to.parent);
+    }
+  }
+
+  // ---- Attributes -------------------------------------------------------------------------------
+
+  async getAttributes(inode: InodeId): Promise<Attributes> {
+    return this.files.overlay(await this.files.freshAttributes(inode));
+  }
+
+  async setAttributes(credentials: Credentials, inode: InodeId, changes: AttributeChanges): Promise<Attributes> {
+    return this.files.overlay(await this.files.changeAttributes(credentials, inode, changes, false));
+  }
+
+  async access(credentials: Credentials, inode: InodeId, mask: number): Promise<void> {
+    const known = this.cache.getAttributes(inode);
+    if (known !== undefined && permits(known, credentials, mask)) return;
+    // A refusal is the master's to say: what is believed here may be old.
+    await this.master.call(MASTER_METHODS.access, { caller: toWireCaller(credentials), inode, mask });
+  }
+
+  async getXattr(credentials: Credentials, inode: InodeId, name: Buffer): Promise<Buffer> {
+    const reply = await this.master.call(MASTER_METHODS.getXattr, { caller: toWireCaller(credentials), inode, name });
+    return Buffer.from(reply.value);
+  }
+
+  async setXattr(
+    credentials: Credentials,
+    inode: InodeId,
+    name: Buffer,
+    value: Uint8Array,
+    flags: { readonly create?: boolean; readonly replace?: boolean } = {},
+  ): Promise<void> {
+    const bits = (flags.create === true ? XATTR_CREATE : 0) | (flags.replace === true ? XATTR_REPLACE : 0);
+    await this.master.mutate(
+      MASTER_METHODS.setXattr,
+      (operation) => ({ operation, caller: toWireCaller(credentials), inode, name, value, flags: bits }),
+      { idempotent: bits === 0 },
+    );
+    this.cache.dropAttributes(inode);
+  }
+
+  async listXattrs(credentials: Credentials, inode: InodeId): Promise<Buffer[]> {
+    const reply = await this.master.call(MASTER_METHODS.listXattrs, { caller: toWireCaller(credentials), inode });
+    return reply.names.map((name) => Buffer.from(name));
+  }
+
+  async removeXattr(credentials: Credentials, inode: InodeId, name: Buffer): Promise<void> {
+    await this.master.mutate(MASTER_METHODS.removeXattr, (operation) => ({
+      ...{ operation, caller: toWireCaller(credentials), inode, name },
+    }));
+    this.cache.dropAttributes(inode);
+  }
+
+  // ---- Files ------------------------------------------------------------------------------------
+
+  async create(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
+    const asked = this.cache.now();
+    let created = false;
+    const attributes = await this.files.openWith(
+      this.knownInode(parent, name),
+      credentials,
+      options.flags,
+      async () => {
+        const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
+          ...{ operation, caller: toWireCaller(credentials), parent, name },
+          mode: typeBits('file') | (options.mode & 0o7777),
+          exclusive: options.exclusive === true,
+          openFlags: openBits(options.flags),
+        }));
+        created = reply.created;
+        return fromWireAttributes(present(reply.attributes));
+      },
+    );
+    if (created) this.cache.dropAttributes(parent);
+    this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
+    const file = this.files.opened(credentials, attributes, options.flags);
+    return { file, attributes: this.files.overlay(attributes), created };
+  }
+
+  open(
+    credentials: Credentials,
+    inode: InodeId,
+    flags: OpenFlags,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
+    return this.openEntry(credentials, { inode, parent: 0, name: Buffer.alloc(0) }, flags, inode);
+  }
+
+  async openAt(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    flags: OpenFlags,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
+    const asked = this.cache.now();
+    const known = this.knownInode(parent, name);
+    const result = await this.openEntry(credentials, { inode: 0, parent, name }, flags, known);
+    this.cache.putName(parent, name, result.attributes.inode, asked);
+    return result;
+  }
+
+  private async openEntry(
+    credentials: Credentials,
+    target: { readonly inode: number; readonly parent: number; readonly name: Buffer },
+    flags: OpenFlags,
+    known: InodeId | undefined,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
+    const request = { caller: toWireCaller(credentials), ...target, flags: openBits(flags) };
+    const attributes = await this.files.openWith(known, credentials, flags, async () =>
+      fromWireAttributes(
+        flags.truncate === true
+          ? await this.master.mutate(MASTER_METHODS.open, (operation) => ({ ...request, operation }))
+          : await this.master.call(MASTER_METHODS.open, request),
+      ),
+    );
+    const file = this.files.opened(credentials, attributes, flags);
+    return { file, attributes: this.files.overlay(attributes) };
+  }
+
+  async syncMetadata(): Promise<void> {
+    await this.master.call(MASTER_METHODS.sync, {});
+  }
+
+  async statFs(): Promise<FileSystemStats> {
+    const { totalBytes, freeBytes, inodes } = await this.master.call(MASTER_METHODS.statFs, {});
+    return { totalBytes, freeBytes, inodes, maxNameBytes: MAX_NAME_BYTES };
+  }
+
+  async placement(inode: InodeId, firstIndex: number): Promise<readonly ChunkPlacement[]> {
+    const { size } = await this.files.freshAttributes(inode);
+    const count = Math.min(MAX_CHUNKS_PER_PAGE, Math.ceil(size / CHUNK_SIZE_BYTES) - firstIndex);
+    if (count <= 0) return [];
+    const reply = await this.master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count });
+    return reply.chunks.map(({ index, handle, version, replicas }) => ({
+      ...{ index, handle: chunkHandle(handle), version: chunkVersion(version) },
+      replicas: replicas.map(({ serverId, address }) => ({ serverId, address })),
+    }));
+  }
+
+  close(): Promise<void> {
+    this.closed ??= this.finish();
+    return this.closed;
+  }
+
+  private async finish(): Promise<void> {
+    try {
+      await this.files.close();
+    } finally {
+      await this.master.close();
+      this.servers.close();
+    }
+  }
+
+  // ---- Inside -----------------------------------------------------------------------------------
+
+  private learnEntry(parent: InodeId, name: Buffer, attributes: InodeAttributes, asked: Moment): InodeAttributes {
+    this.cache.putName(parent, name, attributes.inode, asked);
+    return this.files.learn(attributes, asked);
+  }
+
+  private knownInode(parent: InodeId, name: Buffer): InodeId | undefined {
+    return this.cache.getName(parent, name);
+  }
+
+  private async createEntry(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    node: CreateRequestInit,
+  ): Promise<Attributes> {
+    const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
+      ...{ operation, caller: toWireCaller(credentials), parent, name, ...node },
+    }));
+    this.cache.dropAttributes(parent);
+    return this.learnEntry(parent, name, fromWireAttributes(present(reply.attributes)), this.cache.now());
+  }
+
+  private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {
+    try {
+      await this.master.mutate(MASTER_METHODS.unlink, (operation) => ({
+        ...{ operation, caller: toWireCaller(credentials), parent, name, directory },
+      }));
+    } finally {
+      this.cache.dropName(parent, name);
+      this.cache.dropAttributes(parent);
+    }
+  }
+}
+
+function openBits(flags: OpenFlags): number {
+  const bits = (flags.read ? OPEN_READ : 0) | (flags.write ? OPEN_WRITE : 0);
+  if (bits === 0) throw new CairnError('EINVAL', 'a file is opened for reading, for writing, or both');
+  return bits | (flags.truncate === true ? OPEN_TRUNCATE : 0);
+}
+
+function present<T>(value: T | null): T {
+  if (value === null) throw new CairnError('PROTOCOL', 'the master left attributes out of its answer');
+  return value;
+}

@@ -1,0 +1,269 @@
+/**
+ * The files that this client has open: one OpenInode each, with its writer, and what the caches of attributes, chunk
+ * maps and leases must forget when a file changes.
+ */
+import type { Clock } from '../core/clock.js';
+import { asCairnError } from '../core/errors.js';
+import type { InodeId } from '../core/ids.js';
+import { CHUNK_SIZE_BYTES, MAX_FILE_BYTES } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import type { OpenStateInit } from '../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import type { AttributeCache, Moment } from './attribute-cache.js';
+import { fromWireAttributes, toWireCaller, type InodeAttributes } from './attributes.js';
+import { ChunkMapCache } from './chunk-map-cache.js';
+import { ChunkReader } from './chunk-reader.js';
+import type { ChunkServers } from './chunk-servers.js';
+import { ChunkWriter } from './chunk-writer.js';
+import type { AttributeChanges, Credentials, OpenFlags } from './filesystem.js';
+import { LeaseTable } from './lease-table.js';
+import type { MasterConnection } from './master-connection.js';
+import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
+import { OpenInode } from './open-inode.js';
+import { Readahead, ReadaheadBudget } from './readahead.js';
+import { WriteBudget } from './write-budget.js';
+import { Writer } from './writer.js';
+
+export interface FileTunables {
+  /** Time that an operation is tried for. Default CLIENT_OPERATION_TIMEOUT_MS. */
+  readonly operationTimeoutMs?: number;
+  /** Bound on what one file, and all together, have buffered for writing. */
+  readonly maxDirtyBytes?: number;
+  readonly maxTotalDirtyBytes?: number;
+  /** Bound on what is read ahead of one open file, and of all together. */
+  readonly maxReadaheadBytes?: number;
+  readonly maxTotalReadaheadBytes?: number;
+}
+
+export interface FileTableOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly master: MasterConnection;
+  readonly servers: ChunkServers;
+  readonly cache: AttributeCache;
+  readonly tunables: FileTunables;
+}
+
+export class FileTable implements OpenFileHost {
+  private readonly inodes = new Map<InodeId, OpenInode>();
+  private readonly files = new Set<ClusterOpenFile>();
+  private readonly chunkMap: ChunkMapCache;
+  private readonly leases: LeaseTable;
+  private readonly reader: ChunkReader;
+  private readonly chunkWriter: ChunkWriter;
+  private readonly writeBudget: WriteBudget;
+  private readonly readBudget: ReadaheadBudget;
+
+  constructor(private readonly options: FileTableOptions) {
+    const { clock, random, logger, master, servers, tunables } = options;
+    this.chunkMap = new ChunkMapCache(clock, (inode, firstIndex, count) =>
+      master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count }),
+    );
+    this.leases = new LeaseTable(
+      clock,
+      (request) => master.call(MASTER_METHODS.leaseChunk, request),
+      (inode, index, { handle, version, replicas }) =>
+        // The grant made the replicas cut themselves: nothing is left to hide.
+        this.chunkMap.put(inode, index, { handle, version, replicas: [...replicas], validBytes: CHUNK_SIZE_BYTES }),
+    );
+    const timeout = tunables.operationTimeoutMs !== undefined && { timeoutMs: tunables.operationTimeoutMs };
+    this.reader = new ChunkReader({
+      ...{ map: this.chunkMap, servers, clock, random, logger, ...timeout },
+      report: (handle, version, serverId, errorCode) => {
+        master.call(MASTER_METHODS.reportReplica, { handle, version, serverId, errorCode }).catch((error: unknown) => {
+          logger.warn({ chunk: handle, reason: asCairnError(error).message }, 'corrupt replica could not be reported');
+        });
+      },
+    });
+    this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
+    this.writeBudget = new WriteBudget(tunables.maxTotalDirtyBytes);
+    this.readBudget = new ReadaheadBudget(tunables.maxTotalReadaheadBytes);
+  }
+
+  /** What the session holds open, for the master after a reconnect. */
+  *openStates(): Generator<OpenStateInit> {
+    for (const { inode, readers, writers } of this.inodes.values()) yield { inode, readers, writers };
+  }
+
+  /** The master forgot the session: what it had not been told is lost, and what is cached may be. */
+  sessionLost(): void {
+    this.options.cache.dropAll();
+    for (const { inode, writer } of this.inodes.values()) {
+      this.chunkMap.drop(inode);
+      this.leases.drop(inode, 0);
+      writer?.sessionLost();
+    }
+  }
+
+  /** `attributes` with what was written here and not published. */
+  overlay(attributes: InodeAttributes): InodeAttributes {
+    return this.inodes.get(attributes.inode)?.overlay(attributes) ?? attributes;
+  }
+
+  /** Takes in what the master told, in answer to a request sent at `asked`. */
+  learn(attributes: InodeAttributes, asked: Moment): InodeAttributes {
+    this.options.cache.putAttributes(attributes, asked);
+    const open = this.inodes.get(attributes.inode);
+    if (open !== undefined && attributes.change > open.attributes.change) {
+      const cut = attributes.layoutVersion !== open.attributes.layoutVersion;
+      open.learn(attributes);
+      if (cut) this.layoutChanged(attributes);
+    }
+    return attributes;
+  }
+
+  /** At most the cache time-out old, without what is unpublished. */
+  async freshAttributes(inode: InodeId): Promise<InodeAttributes> {
+    const { cache, master } = this.options;
+    const known = cache.getAttributes(inode);
+    if (known !== undefined) return known;
+    const asked = cache.now();
+    return this.learn(fromWireAttributes(await master.call(MASTER_METHODS.getAttributes, { inode })), asked);
+  }
+
+  /** setAttributes, in order with this client's own writes to the file. */
+  async changeAttributes(
+    credentials: Credentials,
+    inode: InodeId,
+    changes: AttributeChanges,
+    openedForWriting: boolean,
+  ): Promise<InodeAttributes> {
+    const { atime, mtime, ...plain } = changes;
+    const change = async (): Promise<InodeAttributes> => {
+      const reply = await this.options.master.mutate(
+        MASTER_METHODS.setAttributes,
+        (operation) => ({
+          ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
+          ...(atime === 'now' ? { atimeNow: true } : { atime }),
+          ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
+        }),
+        { idempotent: true },
+      );
+      const attributes = this.changed(fromWireAttributes(reply));
+      if (changes.size !== undefined) this.layoutChanged(attributes);
+      return attributes;
+    };
+    const writer = this.inodes.get(inode)?.writer;
+    if (writer !== undefined && changes.size !== undefined) return writer.truncate(change);
+    if (writer !== undefined && mtime !== undefined) return writer.setTimes(change);
+    return change();
+  }
+
+  async setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void> {
+    await this.changeAttributes(credentials, inode, { size }, true);
+  }
+
+  async syncMetadata(): Promise<void> {
+    await this.options.master.call(MASTER_METHODS.sync, {});
+  }
+
+  /**
+   * Runs `open`, the master's part of an open, in order with this client's own writes when it truncates. `known` is the
+   * inode that will be opened, as far as it can be told.
+   */
+  async openWith(
+    known: InodeId | undefined,
+    credentials: Credentials,
+    flags: OpenFlags,
+    open: () => Promise<InodeAttributes>,
+  ): Promise<InodeAttributes> {
+    const asked = this.options.cache.now();
+    if (flags.truncate !== true) return this.learn(await open(), asked);
+    const cut = async (): Promise<InodeAttributes> => {
+      const attributes = this.changed(await open());
+      this.layoutChanged(attributes);
+      return attributes;
+    };
+    const writer = known === undefined ? undefined : this.inodes.get(known)?.writer;
+    const attributes = await (writer === undefined ? cut() : writer.truncate(cut));
+    const other = this.inodes.get(attributes.inode)?.writer;
+    if (other === undefined || other === writer || other.isClean) return attributes;
+    // It was another file than thought, with bytes of this client's still under way: they are older than the cut.
+    return this.changeAttributes(credentials, attributes.inode, { size: 0 }, true);
+  }
+
+  /** A handle on an inode that the master has opened. */
+  opened(credentials: Credentials, attributes: InodeAttributes, flags: OpenFlags): ClusterOpenFile {
+    const { inode } = attributes;
+    this.chunkMap.validate(inode, attributes.layoutVersion, attributes.change);
+    let open = this.inodes.get(inode);
+    if (open === undefined) {
+      open = new OpenInode(inode, attributes);
+      this.inodes.set(inode, open);
+    }
+    if (flags.read) open.readers++;
+    if (flags.write) {
+      open.writers++;
+      open.writer ??= this.newWriter(open);
+    }
+    let readahead: Readahead | undefined;
+    if (flags.read) {
+      readahead = new Readahead(inode, this.reader, this.readBudget, this.options.tunables.maxReadaheadBytes);
+      open.readaheads.add(readahead);
+    }
+    const file = new ClusterOpenFile(this, open, credentials, flags, readahead);
+    this.files.add(file);
+    return file;
+  }
+
+  release(file: ClusterOpenFile, open: OpenInode): void {
+    this.files.delete(file);
+    const { flags, readahead } = file;
+    if (readahead !== undefined) {
+      readahead.dispose();
+      open.readaheads.delete(readahead);
+    }
+    const given = { inode: open.inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0 };
+    open.readers -= given.readers;
+    open.writers -= given.writers;
+    if (open.readers + open.writers === 0) {
+      open.writer?.dispose();
+      this.inodes.delete(open.inode);
+    }
+    this.options.master.giveBack(given).catch((error: unknown) => {
+      const { code, message } = asCairnError(error);
+      this.options.logger.error({ inode: open.inode, code, reason: message }, 'an open could not be given back');
+    });
+  }
+
+  /** Closes every open file; fails with the first failure. */
+  async close(): Promise<void> {
+    const results = await Promise.allSettled([...this.files].map((file) => file.close()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** Takes in the answer to an own change: nothing asked before it is believed any more. */
+  private changed(attributes: InodeAttributes): InodeAttributes {
+    const { cache } = this.options;
+    cache.dropAttributes(attributes.inode);
+    return this.learn(attributes, cache.now());
+  }
+
+  /** Chunks were dropped or cut: what is known of them is void. */
+  private layoutChanged({ inode, size }: InodeAttributes): void {
+    this.chunkMap.drop(inode);
+    this.leases.drop(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
+    this.inodes.get(inode)?.invalidateReads(0, MAX_FILE_BYTES);
+  }
+
+  private newWriter(open: OpenInode): Writer {
+    const { clock, logger, master, tunables } = this.options;
+    return new Writer({
+      ...{ inode: open.inode, io: this.chunkWriter, clock, logger, budget: this.writeBudget },
+      publish: async (current) =>
+        this.changed(
+          fromWireAttributes(
+            await master.mutate(MASTER_METHODS.publish, (operation) => ({ operation, ...current() }), {
+              idempotent: true,
+            }),
+          ),
+        ),
+      syncMetadata: () => this.syncMetadata(),
+      attributes: () => open.attributes,
+      onWritten: (offset, length) => open.invalidateReads(offset, length),
+      ...(tunables.maxDirtyBytes !== undefined && { maxDirtyBytes: tunables.maxDirtyBytes }),
+    });
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * The leases under which this client writes chunks: who the primary is, and until when. Asking again renews. After a
+ * failure the next question names the lease that failed, so that the master makes a new one and the old one's messages
+ * that may still be on their way are refused.
+ */
+import type { Clock } from '../core/clock.js';
+import type { InodeId } from '../core/ids.js';
+import { MAX_CACHED_LEASES } from '../core/limits.js';
+import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../protocol/generated/messages.js';
+import { LruMap } from './lru.js';
+
+export interface Lease {
+  readonly handle: number;
+  readonly version: number;
+  readonly leaseId: number;
+  readonly primary: Replica;
+  readonly replicas: readonly Replica[];
+  readonly layoutVersion: number;
+  /** From when on it is asked for again, in the background, and until when it is used. Monotonic. */
+  readonly renewMs: number;
+  readonly expiresMs: number;
+}
+
+interface Entry {
+  readonly inode: InodeId;
+  readonly index: number;
+  lease: Lease | undefined;
+  pending: Promise<Lease> | undefined;
+  /** To be named in the next question; 0 for none. */
+  failedVersion: number;
+  failedLease: number;
+  /** The lease that was refused, without doubt about what had been sent under it. */
+  refusedLease: number;
+}
+
+export class LeaseTable {
+  private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES);
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly ask: (request: LeaseChunkRequestInit) => Promise<LeaseChunkReply>,
+    private readonly onLease: (inode: InodeId, index: number, lease: Lease) => void,
+  ) {}
+
+  /** The lease of a chunk, asked for when there is none or it ran out. Allocates the chunk in a hole. */
+  get(inode: InodeId, index: number): Lease | Promise<Lease> {
+    const entry = this.entryOf(inode, index);
+    const { lease } = entry;
+    if (lease !== undefined) {
+      const now = this.clock.monotonicMs();
+      if (now < lease.expiresMs) {
+        if (now >= lease.renewMs && entry.pending === undefined) {
+          // In the background: a failure shows when the lease runs out and is asked for in earnest.
+          this.request(entry, inode, index).catch(() => undefined);
+        }
+        return lease;
+      }
+      entry.lease = undefined;
+    }
+    return entry.pending ?? this.request(entry, inode, index);
+  }
+
+  /**
+   * A write under `lease` failed. `inDoubt`: it may have been applied, or may still be. A plain refusal only asks anew,
+   * but the second under the same lease is named to the master too.
+   */
+  failed(inode: InodeId, index: number, lease: Lease, inDoubt: boolean): void {
+    const entry = this.entryOf(inode, index);
+    if (entry.lease !== undefined && entry.lease.leaseId !== lease.leaseId) return; // a newer one is there already
+    // Of many writes that fail together, only the first counts as a refusal.
+    const first = entry.lease !== undefined;
+    if (first) {
+      entry.lease = undefined;
+      entry.pending = undefined; // a renewal of what failed
+    }
+    const suspect = inDoubt || (first && entry.refusedLease === lease.leaseId);
+    if (suspect && entry.failedLease !== lease.leaseId) {
+      entry.pending = undefined; // asked without naming it
+      entry.failedVersion = lease.version;
+      entry.failedLease = lease.leaseId;
+    }
+    if (first) entry.refusedLease = lease.leaseId;
+  }
+
+  /** Forgets the leases of a file's chunks from `fromIndex` on: a truncate dropped the chunks. */
+  drop(inode: InodeId, fromIndex: number): void {
+    for (const entry of [...this.entries.values()]) {
+      if (entry.inode === inode && entry.index >= fromIndex) this.entries.delete(key(inode, entry.index));
+    }
+  }
+
+  private entryOf(inode: InodeId, index: number): Entry {
+    let entry = this.entries.get(key(inode, index));
+    if (entry === undefined) {
+      entry = {
+        ...{ inode, index, lease: undefined, pending: undefined },
+        ...{ failedVersion: 0, failedLease: 0, refusedLease: 0 },
+      };
+      this.entries.set(key(inode, index), entry);
+    }
+    return entry;
+  }
+
+  private request(entry: Entry, inode: InodeId, index: number): Promise<Lease> {
+    const askedMs = this.clock.monotonicMs();
+    const pending: Promise<Lease> = this.ask({
+      inode,
+      index,
+      failedVersion: entry.failedVersion,
+      failedLease: entry.failedLease,
+    }).then(
+      (reply) => {
+        const lease = toLease(reply, askedMs);
+        if (entry.pending === pending) {
+          entry.pending = undefined;
+          const renewed = entry.lease?.leaseId === lease.leaseId;
+          entry.lease = lease;
+          entry.failedVersion = entry.failedLease = 0;
+          if (!renewed) this.onLease(inode, index, lease);
+        }
+        return lease;
+      },
+      (error: unknown) => {
+        if (entry.pending === pending) entry.pending = undefined;
+        throw error;
+      },
+    );
+    entry.pending = pending;
+    return pending;
+  }
+}
+
+const key = (inode: InodeId, index: number): string => `${inode}:${index}`;
+
+function toLease(reply: LeaseChunkReply, askedMs: number): Lease {
+  return {
+    handle: reply.handle,
+    version: reply.version,
+    leaseId: reply.leaseId,
+    primary: reply.primary ?? { serverId: 0, address: '' },
+    replicas: reply.replicas,
+    layoutVersion: reply.layoutVersion,
+    renewMs: askedMs + reply.leaseTtlMs / 2,
+    expiresMs: askedMs + reply.leaseTtlMs * 0.9,
+  };
+}

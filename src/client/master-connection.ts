@@ -1,0 +1,338 @@
+/**
+ * The client's one connection to the master and its session there.
+ *
+ * A loop keeps the connection up: connect, open or resume the session, tell what is open (`reclaim`), heartbeat, and
+ * again with growing pauses when it breaks. Every operation waits for it and is repeated, until
+ * CLIENT_OPERATION_TIMEOUT_MS have passed, when the way to the master fails; errors of POSIX are answers and go back
+ * at once. A mutation carries its place in the session, so that a repeat gets the first answer (P6). When the session
+ * itself is lost, a mutation that may have taken effect is not repeated, unless doing it twice is the same as once.
+ */
+import type { Clock, Timer } from '../core/clock.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
+import {
+  CLIENT_OPERATION_TIMEOUT_MS,
+  HEARTBEAT_INTERVAL_MS,
+  MAX_CHUNKS_PER_PAGE,
+  REQUEST_TIMEOUT_MS,
+} from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { deferred, type Deferred } from '../core/sync.js';
+import type { OpenStateInit, OperationIdInit } from '../protocol/generated/messages.js';
+import { MASTER_METHODS, type MethodDefinition } from '../protocol/methods.js';
+import type { Peer } from '../protocol/rpc.js';
+import { Backoff, isTransient } from './retry.js';
+
+export interface MasterConnectionOptions {
+  readonly connect: () => Promise<Peer>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Host and process, for the operator. */
+  readonly clientName: string;
+  readonly operationTimeoutMs?: number;
+  /** What the session holds open now. */
+  readonly opens: () => Iterable<OpenStateInit>;
+  /** The session ended, a new one takes its place: what the old one did not publish is gone. */
+  readonly onSessionLost: () => void;
+}
+
+interface Link {
+  readonly peer: Peer;
+  /** Counts sessions; sequence numbers belong to one. */
+  readonly session: number;
+}
+
+interface CallTimes {
+  readonly timeoutMs?: number;
+}
+
+export class MasterConnection {
+  clusterId = '';
+  private link: Link | undefined;
+  private linkReady: Deferred<Link> = deferred();
+  private sessionId = 0;
+  private session = 0;
+  private nextSequence = 1;
+  /** Sequences without a reply, in ascending order. */
+  private readonly outstanding = new Set<number>();
+  private closing = false;
+  private heartbeat: Timer | undefined;
+  private readonly operationTimeoutMs: number;
+  private maintained: Promise<void> = Promise.resolve();
+
+  private constructor(private readonly options: MasterConnectionOptions) {
+    this.operationTimeoutMs = options.operationTimeoutMs ?? CLIENT_OPERATION_TIMEOUT_MS;
+  }
+
+  /** Opens a session. Fails with UNAUTHENTICATED at once, with UNAVAILABLE when no master answers in `timeoutMs`. */
+  static async connect(options: MasterConnectionOptions, timeoutMs: number): Promise<MasterConnection> {
+    const connection = new MasterConnection(options);
+    const { clock, random } = options;
+    const deadline = clock.monotonicMs() + timeoutMs;
+    const backoff = new Backoff(clock, random);
+    for (;;) {
+      try {
+        const link = await connection.establish();
+        connection.maintained = connection.maintain(link);
+        return connection;
+      } catch (error) {
+        if (!isTransient(error) || clock.monotonicMs() >= deadline) throw error;
+        await backoff.pause(deadline);
+      }
+    }
+  }
+
+  /** Asks something that changes nothing, as often as it takes. */
+  call<Q, QI, R, RI>(method: MethodDefinition<Q, QI, R, RI>, request: QI, times: CallTimes = {}): Promise<R> {
+    return this.attempt(method, () => request, times);
+  }
+
+  /**
+   * Changes something, exactly once within the session. `build` makes the request with the operation id it is given.
+   * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost.
+   */
+  async mutate<Q, QI, R, RI>(
+    method: MethodDefinition<Q, QI, R, RI>,
+    build: (operation: OperationIdInit) => QI,
+    options: { readonly idempotent?: boolean } = {},
+  ): Promise<R> {
+    const place: Place = { sequence: 0, session: -1, inDoubt: false, idempotent: options.idempotent === true };
+    try {
+      return await this.attempt(method, (link) => build(this.operationId(link, place)), {}, place);
+    } finally {
+      if (place.session === this.session) this.outstanding.delete(place.sequence);
+    }
+  }
+
+  /**
+   * Gives opens back, once and without waiting for a broken connection: after a reconnect `reclaim` tells the truth
+   * anyway. Where it is in doubt on a living connection, that connection is ended, so that it is told again.
+   */
+  async giveBack(open: OpenStateInit): Promise<void> {
+    const backoff = new Backoff(this.options.clock, this.options.random);
+    const { link } = this;
+    while (link !== undefined && link === this.link) {
+      try {
+        await link.peer.call(MASTER_METHODS.close, open);
+        return;
+      } catch (error) {
+        if (hasCode(error, 'BUSY', 'UNAVAILABLE')) await backoff.pause();
+        else if (hasCode(error, 'DISCONNECTED')) return;
+        else {
+          link.peer.close(`closing an inode failed: ${asCairnError(error).message}`);
+          return;
+        }
+      }
+    }
+  }
+
+  /** Ends the session, when the master can be reached, and the connection. */
+  async close(): Promise<void> {
+    if (this.closing) return;
+    this.closing = true;
+    this.heartbeat?.cancel();
+    const { link } = this;
+    if (link !== undefined) {
+      try {
+        await link.peer.call(MASTER_METHODS.closeSession, {}, { timeoutMs: HEARTBEAT_INTERVAL_MS });
+      } catch (error) {
+        this.options.logger.warn(
+          { error: asCairnError(error).message },
+          'session not closed: the master ends it when its time is over',
+        );
+      }
+      link.peer.close('client closes');
+    } else {
+      this.linkReady.promise.catch(() => undefined); // nobody may be waiting
+      this.linkReady.reject(closedError());
+    }
+    await this.maintained;
+  }
+
+  private operationId(link: Link, place: Place): OperationIdInit {
+    if (place.session !== link.session) {
+      if (place.inDoubt && !place.idempotent) {
+        throw new CairnError(
+          'EIO',
+          'the session with the master ended during a change: whether it took effect is unknown',
+        );
+      }
+      place.session = link.session;
+      place.sequence = this.nextSequence++;
+      this.outstanding.add(place.sequence);
+    }
+    return { sequence: place.sequence, ackedBelow: this.ackedBelow() };
+  }
+
+  private ackedBelow(): number {
+    for (const lowest of this.outstanding) return lowest;
+    return this.nextSequence;
+  }
+
+  private async attempt<Q, QI, R, RI>(
+    method: MethodDefinition<Q, QI, R, RI>,
+    build: (link: Link) => QI,
+    times: CallTimes,
+    place?: Place,
+  ): Promise<R> {
+    const { clock } = this.options;
+    const deadline = clock.monotonicMs() + (times.timeoutMs ?? this.operationTimeoutMs);
+    let backoff: Backoff | undefined;
+    let last: unknown;
+    for (;;) {
+      const link = this.link ?? (await this.waitForLink(deadline, last));
+      const timeoutMs = Math.min(REQUEST_TIMEOUT_MS, deadline - clock.monotonicMs());
+      if (timeoutMs <= 0) throw timedOut(last);
+      const request = build(link);
+      try {
+        return (await link.peer.call(method, request, { timeoutMs })).reply;
+      } catch (error) {
+        last = error;
+        if (place !== undefined && hasCode(error, 'DISCONNECTED', 'TIMEOUT')) place.inDoubt = true;
+        if (hasCode(error, 'SESSION_EXPIRED')) this.drop(link, 'session expired');
+        else if (!isTransient(error)) throw error;
+        else if (link.peer.isClosed) this.drop(link, 'connection ended');
+        else {
+          // An open whose answer got lost would stay counted for ever: a new connection tells what is really open.
+          if (hasCode(error, 'TIMEOUT') && opens.has(method.number)) this.drop(link, 'an open was not answered');
+          backoff ??= new Backoff(clock, this.options.random);
+          await backoff.pause(deadline);
+        }
+      }
+    }
+  }
+
+  private async waitForLink(deadline: number, last: unknown): Promise<Link> {
+    if (this.closing) throw closedError();
+    const { clock } = this.options;
+    const late = deferred<never>();
+    const timer = clock.setTimer(Math.max(0, deadline - clock.monotonicMs()), () => late.reject(timedOut(last)));
+    try {
+      return await Promise.race([this.linkReady.promise, late.promise]);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** Takes a link out of use at once, so that nobody tries it again; `maintain` makes the next. */
+  private drop(link: Link, reason: string): void {
+    if (this.link !== link) return;
+    this.link = undefined;
+    this.linkReady = deferred();
+    this.heartbeat?.cancel();
+    link.peer.close(reason);
+  }
+
+  private async maintain(first: Link): Promise<void> {
+    const { clock, random, logger } = this.options;
+    const backoff = new Backoff(clock, random);
+    let link: Link | undefined = first;
+    while (!this.closing) {
+      if (link !== undefined) {
+        this.startHeartbeat(link);
+        const reason = await link.peer.closed;
+        this.drop(link, reason);
+        link = undefined;
+        if (!this.closing) logger.warn({ master: first.peer.address, reason }, 'connection to the master ended');
+        continue;
+      }
+      try {
+        link = await this.establish();
+        backoff.reset();
+        logger.info({ master: link.peer.address, session: this.sessionId }, 'connected to the master again');
+      } catch (error) {
+        if (!isTransient(error)) {
+          logger.error({ error: asCairnError(error).message }, 'the master refuses this client; trying on');
+        }
+        await backoff.pause();
+      }
+    }
+  }
+
+  private async establish(): Promise<Link> {
+    const peer = await this.options.connect();
+    try {
+      const { reply } = await peer.call(MASTER_METHODS.openSession, {
+        sessionId: this.sessionId,
+        clientName: this.options.clientName,
+      });
+      const known = this.sessionId !== 0;
+      if (!reply.resumed) {
+        this.session++;
+        this.nextSequence = 1;
+        this.outstanding.clear();
+        if (known) {
+          this.options.logger.error({ session: this.sessionId }, 'the session ended at the master; a new one begins');
+          this.options.onSessionLost();
+        }
+      }
+      this.sessionId = reply.sessionId;
+      this.clusterId = reply.clusterId;
+      if (known) await this.reclaim(peer);
+      if (this.closing) throw closedError();
+    } catch (error) {
+      peer.close('the session could not be opened');
+      throw error;
+    }
+    const link: Link = { peer, session: this.session };
+    this.link = link;
+    this.linkReady.resolve(link);
+    return link;
+  }
+
+  private async reclaim(peer: Peer): Promise<void> {
+    let page: OpenStateInit[] = [];
+    // A copy: files may be closed while the pages go out.
+    for (const open of [...this.options.opens()]) {
+      page.push(open);
+      if (page.length === MAX_CHUNKS_PER_PAGE) {
+        await peer.call(MASTER_METHODS.reclaim, { opens: page, done: false });
+        page = [];
+      }
+    }
+    await peer.call(MASTER_METHODS.reclaim, { opens: page, done: true });
+  }
+
+  private startHeartbeat(link: Link): void {
+    const beat = (): void => {
+      link.peer
+        .call(MASTER_METHODS.keepSession, { ackedBelow: this.ackedBelow() })
+        .then(
+          () => undefined,
+          (error: unknown) => {
+            if (hasCode(error, 'SESSION_EXPIRED')) this.drop(link, 'session expired');
+            else if (!isTransient(error)) {
+              this.options.logger.warn({ error: asCairnError(error).message }, 'heartbeat refused by the master');
+            }
+          },
+        )
+        .finally(() => {
+          if (this.link === link && !this.closing) {
+            this.heartbeat = this.options.clock.setTimer(HEARTBEAT_INTERVAL_MS, beat);
+          }
+        });
+    };
+    this.heartbeat = this.options.clock.setTimer(HEARTBEAT_INTERVAL_MS, beat);
+  }
+}
+
+/** A mutation's place among those of its session. */
+interface Place {
+  sequence: number;
+  session: number;
+  /** An attempt was sent, and no answer came: it may have taken effect. */
+  inDoubt: boolean;
+  readonly idempotent: boolean;
+}
+
+const opens: ReadonlySet<number> = new Set([MASTER_METHODS.open.number, MASTER_METHODS.create.number]);
+
+const closedError = (): CairnError => new CairnError('EBADF', 'the file system is closed');
+
+const timedOut = (cause: unknown): CairnError =>
+  new CairnError(
+    'ETIMEDOUT',
+    `the master did not answer in time${cause === undefined ? '' : ` (${asCairnError(cause).message})`}: is it running?`,
+    { cause },
+  );

@@ -1,0 +1,168 @@
+/** An open file of the cluster: its own place in the readahead, and the inode's writer that all handles share. */
+import { CairnError } from '../core/errors.js';
+import type { InodeId } from '../core/ids.js';
+import { MAX_FILE_BYTES } from '../core/limits.js';
+import type { Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
+import type { InodeAttributes } from './attributes.js';
+import type { OpenInode } from './open-inode.js';
+import type { Readahead } from './readahead.js';
+import type { Writer } from './writer.js';
+
+/** What an open file needs of the file system that it belongs to. */
+export interface OpenFileHost {
+  /** Attributes at most the cache time-out old, without what is unpublished. */
+  freshAttributes(inode: InodeId): Promise<InodeAttributes>;
+  setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
+  syncMetadata(): Promise<void>;
+  /** Gives the open back to the master, in the background. */
+  release(file: ClusterOpenFile, open: OpenInode): void;
+}
+
+export class ClusterOpenFile implements OpenFile {
+  private closed: Promise<void> | undefined;
+  /** Failures of write-back that this handle's user was told, or that came before it was opened. */
+  private seenFailures: number;
+
+  constructor(
+    private readonly host: OpenFileHost,
+    private readonly open: OpenInode,
+    private readonly credentials: Credentials,
+    readonly flags: OpenFlags,
+    readonly readahead: Readahead | undefined,
+  ) {
+    this.seenFailures = open.writer?.failures ?? 0;
+  }
+
+  get inode(): OpenInode['inode'] {
+    return this.open.inode;
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    const { readahead } = this;
+    if (this.closed !== undefined || readahead === undefined) throw notOpenFor('reading');
+    checkOffset(offset);
+    const size = await this.sizeFor(offset + length);
+    const count = Math.min(length, size - offset);
+    if (count <= 0) return Buffer.alloc(0);
+    const { writer } = this.open;
+    if (writer === undefined || writer.isClean) return readahead.read(offset, count, size);
+    return this.readOver(writer, readahead, offset, count);
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<number> {
+    const writer = this.writerOf();
+    this.throwFailure(writer);
+    if (this.flags.append !== true) checkRange(offset, bytes.length);
+    await writer.write(this.flags.append === true ? 'end' : offset, bytes);
+    if (this.flags.sync === true) {
+      await writer.sync();
+      this.throwFailure(writer);
+    }
+    return bytes.length;
+  }
+
+  async flush(): Promise<void> {
+    if (this.closed !== undefined) throw notOpenFor('flushing');
+    const writer = this.flags.write ? this.open.writer : undefined;
+    if (writer === undefined) return;
+    await writer.flush();
+    this.throwFailure(writer);
+  }
+
+  async sync(): Promise<void> {
+    if (this.closed !== undefined) throw notOpenFor('syncing');
+    // Also through a handle for reading: fsync(2) is about the file.
+    const { writer } = this.open;
+    if (writer === undefined) return this.host.syncMetadata();
+    await writer.sync();
+    if (this.flags.write) this.throwFailure(writer);
+  }
+
+  async truncate(size: number): Promise<void> {
+    this.writerOf();
+    checkRange(size, 0);
+    await this.host.setSize(this.credentials, this.open.inode, size);
+  }
+
+  async attributes(): Promise<Attributes> {
+    return this.open.overlay(await this.host.freshAttributes(this.open.inode));
+  }
+
+  close(): Promise<void> {
+    this.closed ??= this.finish();
+    return this.closed;
+  }
+
+  private async finish(): Promise<void> {
+    const writer = this.flags.write ? this.open.writer : undefined;
+    try {
+      if (writer === undefined) return;
+      if (!writer.isClean) await writer.flush();
+      this.throwFailure(writer);
+    } finally {
+      this.host.release(this, this.open);
+    }
+  }
+
+  private writerOf(): Writer {
+    const { writer } = this.open;
+    if (this.closed !== undefined || !this.flags.write || writer === undefined) throw notOpenFor('writing');
+    return writer;
+  }
+
+  /** P7: tells a failure of write-back, once through this handle. */
+  private throwFailure(writer: Writer): void {
+    if (writer.failures === this.seenFailures) return;
+    this.seenFailures = writer.failures;
+    throw writer.failure;
+  }
+
+  /** The size as it matters to a read up to `end`: at the end of the file, another client may have appended. */
+  private async sizeFor(end: number): Promise<number> {
+    const { open } = this;
+    const local = open.writer?.size ?? open.attributes.size;
+    if (end <= local) return local;
+    const attributes = await this.host.freshAttributes(open.inode);
+    return Math.max(attributes.size, open.writer?.size ?? 0);
+  }
+
+  /** What the chunkservers have, with what is still buffered here laid over it. */
+  private async readOver(writer: Writer, readahead: Readahead, offset: number, length: number): Promise<Buffer> {
+    const extents = writer.pinOverlay(offset, length);
+    try {
+      if (extents.length === 0) return await readahead.read(offset, length, this.open.attributes.size);
+      const size = this.open.attributes.size;
+      const result = Buffer.allocUnsafe(length);
+      const single = extents.length === 1 ? extents[0] : undefined;
+      const covered =
+        single !== undefined && single.offset <= offset && single.offset + single.length >= offset + length;
+      if (!covered) {
+        const base = await readahead.read(offset, length, size);
+        base.copy(result);
+      }
+      for (const extent of extents) {
+        const from = Math.max(offset, extent.offset);
+        const to = Math.min(offset + length, extent.offset + extent.length);
+        extent.buffer.copy(result, from - offset, from - extent.offset, to - extent.offset);
+      }
+      return result;
+    } finally {
+      writer.unpin(extents);
+    }
+  }
+}
+
+const notOpenFor = (what: string): CairnError => new CairnError('EBADF', `the file is closed, or not open for ${what}`);
+
+function checkOffset(offset: number): void {
+  if (!Number.isSafeInteger(offset) || offset < 0) {
+    throw new CairnError('EINVAL', `an offset must be a whole number of bytes from 0, got ${offset}`);
+  }
+}
+
+function checkRange(offset: number, length: number): void {
+  checkOffset(offset);
+  if (offset + length > MAX_FILE_BYTES) {
+    throw new CairnError('EFBIG', `a file has at most ${MAX_FILE_BYTES} bytes, asked for ${offset + length}`);
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * What this client knows of an inode that it has open: how often, the attributes the master last told, and the bytes
+ * that were written here and that the master does not know of yet.
+ */
+import { compareTimespec } from '../core/clock.js';
+import type { InodeId } from '../core/ids.js';
+import type { InodeAttributes } from './attributes.js';
+import type { Readahead } from './readahead.js';
+import type { Writer } from './writer.js';
+
+export class OpenInode {
+  readers = 0;
+  writers = 0;
+  /** From the first open for writing on. */
+  writer: Writer | undefined;
+  readonly readaheads = new Set<Readahead>();
+  private known: InodeAttributes;
+
+  constructor(
+    readonly inode: InodeId,
+    attributes: InodeAttributes,
+  ) {
+    this.known = attributes;
+  }
+
+  /** As the master last told. */
+  get attributes(): InodeAttributes {
+    return this.known;
+  }
+
+  /** Takes in what the master told, unless something newer is known. */
+  learn(attributes: InodeAttributes): void {
+    if (attributes.change >= this.known.change) this.known = attributes;
+  }
+
+  /** `attributes` with what was written here and not published. */
+  overlay(attributes: InodeAttributes): InodeAttributes {
+    const { writer } = this;
+    if (writer === undefined || writer.isClean) return attributes;
+    const size = Math.max(attributes.size, writer.size);
+    const written = writer.pendingMtime;
+    if (written === undefined) return size === attributes.size ? attributes : { ...attributes, size };
+    const ctime = compareTimespec(written, attributes.ctime) > 0 ? written : attributes.ctime;
+    return { ...attributes, size, mtime: written, ctime };
+  }
+
+  invalidateReads(offset: number, length: number): void {
+    for (const readahead of this.readaheads) readahead.invalidate(offset, length);
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * Reads of one open file, with readahead. Sequential reading is answered from units of MAX_PAYLOAD_BYTES that are asked
+ * for before they are needed; how far ahead doubles while it goes on, and falls to nothing with a jump. Random reads
+ * ask for exactly what they need.
+ *
+ * A unit's bytes are handed out as views, not copies, and are dropped when reading has moved past them.
+ */
+import type { InodeId } from '../core/ids.js';
+import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES, MAX_READAHEAD_BYTES, MAX_TOTAL_READAHEAD_BYTES } from '../core/limits.js';
+import type { ChunkReads } from './chunk-io.js';
+
+const UNIT = MAX_PAYLOAD_BYTES;
+
+/** The bound on what all open files of a client hold of read-ahead bytes together. */
+export class ReadaheadBudget {
+  usedBytes = 0;
+
+  constructor(readonly maxBytes = MAX_TOTAL_READAHEAD_BYTES) {}
+
+  hasRoom(bytes: number): boolean {
+    return this.usedBytes + bytes <= this.maxBytes;
+  }
+}
+
+interface FetchedUnit {
+  readonly start: number;
+  readonly end: number;
+  readonly bytes: Promise<Buffer>;
+}
+
+export class Readahead {
+  private readonly units = new Map<number, FetchedUnit>();
+  /** Where the next read begins if it is sequential. */
+  private nextOffset = 0;
+  private windowBytes = 0;
+
+  constructor(
+    private readonly inode: InodeId,
+    private readonly io: ChunkReads,
+    private readonly budget: ReadaheadBudget,
+    private readonly maxWindowBytes = MAX_READAHEAD_BYTES,
+  ) {}
+
+  /** Exactly `length` bytes at `offset`; nothing at or past `size` is asked for ahead. Must not be changed. */
+  async read(offset: number, length: number, size: number): Promise<Buffer> {
+    const sequential = this.observe(offset, length);
+    const end = offset + length;
+    const parts: (Buffer | Promise<Buffer>)[] = [];
+    for (let at = offset; at < end;) {
+      const number = Math.floor(at / UNIT);
+      const upTo = Math.min(end, (number + 1) * UNIT);
+      parts.push(this.part(number, at, upTo, sequential, Math.max(size, end)));
+      at = upTo;
+    }
+    if (sequential) this.ahead(end, size);
+    if (parts.length === 1 && parts[0] !== undefined) return parts[0];
+    return Buffer.concat(await Promise.all(parts), length);
+  }
+
+  /** The bytes changed on the chunkservers: what was read before is old. */
+  invalidate(offset: number, length: number): void {
+    for (const [number, unit] of this.units) {
+      if (unit.start < offset + length && unit.end > offset) this.drop(number, unit);
+    }
+  }
+
+  dispose(): void {
+    for (const [number, unit] of this.units) this.drop(number, unit);
+  }
+
+  /** Whether this read goes on from the ones before; sizes the window by it. */
+  private observe(offset: number, length: number): boolean {
+    // The kernel's own readahead sends requests side by side, so they may arrive somewhat out of order.
+    const near = Math.abs(offset - this.nextOffset) <= UNIT;
+    if (!near) {
+      this.windowBytes = 0;
+      this.dispose();
+      this.nextOffset = offset + length;
+      return false;
+    }
+    if (offset + length > this.nextOffset) {
+      // The first read opens no window: many files are opened to read their start only.
+      if (this.nextOffset > 0 || length > UNIT / 2) {
+        this.windowBytes = Math.min(this.maxWindowBytes, Math.max(2 * UNIT, this.windowBytes * 2));
+      }
+      this.nextOffset = offset + length;
+    }
+    return true;
+  }
+
+  private part(number: number, from: number, to: number, sequential: boolean, size: number): Buffer | Promise<Buffer> {
+    let unit = this.units.get(number);
+    if (unit !== undefined && (from < unit.start || to > unit.end)) {
+      this.drop(number, unit);
+      unit = undefined;
+    }
+    if (unit === undefined) {
+      const end = Math.min((number + 1) * UNIT, size);
+      if (!sequential || end - from > UNIT || !this.budget.hasRoom(end - from)) return this.fetch(from, to);
+      unit = this.start(number, from, end);
+    }
+    const { start } = unit;
+    return unit.bytes.then((bytes) => bytes.subarray(from - start, to - start));
+  }
+
+  /** Asks for what the window covers, and lets go of what reading has passed. */
+  private ahead(position: number, size: number): void {
+    const current = Math.floor(position / UNIT);
+    for (const [number, unit] of this.units) {
+      // The unit before is kept for requests that arrive out of order.
+      if (number < current - 1) this.drop(number, unit);
+    }
+    const limit = Math.min(size, position + this.windowBytes);
+    for (let number = current; number * UNIT < limit; number++) {
+      if (this.units.has(number)) continue;
+      const start = Math.max(number * UNIT, position);
+      const end = Math.min((number + 1) * UNIT, size);
+      if (start >= end || !this.budget.hasRoom(end - start)) return;
+      this.start(number, start, end);
+    }
+  }
+
+  private start(number: number, start: number, end: number): FetchedUnit {
+    const unit: FetchedUnit = { start, end, bytes: this.fetch(start, end) };
+    this.units.set(number, unit);
+    this.budget.usedBytes += end - start;
+    // Whoever needs the bytes gets the error; nobody may. The next read tries anew.
+    unit.bytes.catch(() => this.drop(number, unit));
+    return unit;
+  }
+
+  private drop(number: number, unit: FetchedUnit): void {
+    if (this.units.get(number) !== unit) return;
+    this.units.delete(number);
+    this.budget.usedBytes -= unit.end - unit.start;
+  }
+
+  private fetch(from: number, to: number): Promise<Buffer> {
+    const index = Math.floor(from / CHUNK_SIZE_BYTES);
+    return this.io.readRange(this.inode, index, from - index * CHUNK_SIZE_BYTES, to - from);
+  }
+}

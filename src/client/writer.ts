@@ -1,0 +1,393 @@
+/**
+ * Write-behind of one inode, shared by all its open handles in this client.
+ *
+ * `write` copies bytes into extents (dirty-data.ts) and returns. An extent is sent when it is full, when somebody
+ * flushes, when much is buffered, or when WRITE_BACK_AGE_MS have passed; several are in flight at once, those that
+ * overlap never. `flush` waits for what was written before it and publishes size and mtime with the master (P2), `sync`
+ * makes both durable (P1). An error of a write-back loses its bytes and is told once to every handle that was open
+ * then (P7): handles compare `failures` with what they have seen.
+ */
+import { segmentChecksums } from '../core/checksum.js';
+import type { Clock, Timer, Timespec } from '../core/clock.js';
+import { CairnError, asCairnError } from '../core/errors.js';
+import type { InodeId } from '../core/ids.js';
+import {
+  CHUNK_SIZE_BYTES,
+  MAX_DIRTY_BYTES,
+  MAX_FILE_BYTES,
+  MAX_PAYLOAD_BYTES,
+  MAX_WRITES_IN_FLIGHT,
+  MAX_WRITE_BYTES_IN_FLIGHT,
+  WRITE_BACK_AGE_MS,
+} from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { Mutex, deferred, type Deferred } from '../core/sync.js';
+import type { InodeAttributes } from './attributes.js';
+import type { ChunkWrites } from './chunk-io.js';
+import { DirtyData, type Extent } from './dirty-data.js';
+import type { WriteBudget } from './write-budget.js';
+
+/** What the writer tells the master. */
+export interface Publication {
+  readonly inode: InodeId;
+  /** The size becomes at least this. */
+  readonly end: number;
+  /** Of the last write; null when it was set by hand since. */
+  readonly mtime: Timespec | null;
+  readonly durable: boolean;
+  readonly layoutVersion: number;
+}
+
+export interface WriterOptions {
+  readonly inode: InodeId;
+  readonly io: ChunkWrites;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly budget: WriteBudget;
+  /** Tells the master what `current` gives, called anew for each attempt. */
+  readonly publish: (current: () => Publication) => Promise<InodeAttributes>;
+  /** Resolves when all earlier metadata is durable. */
+  readonly syncMetadata: () => Promise<void>;
+  /** What the master last said of the file. */
+  readonly attributes: () => InodeAttributes;
+  /** Bytes of the file have changed on the chunkservers: data read before is old. */
+  readonly onWritten: (offset: number, length: number) => void;
+  readonly maxDirtyBytes?: number;
+}
+
+export class Writer {
+  /** Counts failed write-backs. */
+  failures = 0;
+  private lastFailure: CairnError | undefined;
+  private readonly dirty: DirtyData;
+  /** Extents that may be sent, in the order in which they became so. */
+  private readonly ready = new Set<Extent>();
+  /** Extents that wait for a sent one which they overlap. */
+  private readonly blocked = new Set<Extent>();
+  private inFlight = 0;
+  private inFlightBytes = 0;
+  /** End of what was written here and is not published; 0 for none. */
+  private localEnd = 0;
+  /** End of what is on the chunkservers and is not published. */
+  private writtenEnd = 0;
+  private unpublished = false;
+  private mtime: Timespec | undefined;
+  /** Chunks written since they were last synced. */
+  private readonly unsynced = new Set<number>();
+  private readonly publishing = new Mutex();
+  private readonly syncing = new Mutex();
+  private readonly truncating = new Mutex();
+  /** Calls of `write` under way, and who waits for them to end. */
+  private activeWrites = 0;
+  private quiet: Deferred<void> | undefined;
+  private gate: Deferred<void> | undefined;
+  private room: Deferred<void> | undefined;
+  private writeBack: Timer | undefined;
+  private readonly maxDirtyBytes: number;
+
+  constructor(private readonly options: WriterOptions) {
+    this.dirty = new DirtyData(options.budget.buffers);
+    this.maxDirtyBytes = options.maxDirtyBytes ?? MAX_DIRTY_BYTES;
+    options.budget.join(this);
+  }
+
+  /** Nothing is buffered and nothing is left to publish. */
+  get isClean(): boolean {
+    return this.dirty.isEmpty && !this.unpublished;
+  }
+
+  get heldBytes(): number {
+    return this.dirty.heldBytes;
+  }
+
+  /** The size as this client's programs see it. */
+  get size(): number {
+    return Math.max(this.options.attributes().size, this.localEnd);
+  }
+
+  /** mtime of writes that the master does not know yet. */
+  get pendingMtime(): Timespec | undefined {
+    return this.unpublished ? this.mtime : undefined;
+  }
+
+  get failure(): CairnError {
+    return this.lastFailure ?? new CairnError('EIO', 'an earlier write failed');
+  }
+
+  /** Buffers `bytes` at `offset`, or at the end of the file. Waits while too much is buffered. */
+  async write(offset: number | 'end', bytes: Uint8Array): Promise<void> {
+    while (this.gate !== undefined) await this.gate.promise;
+    if (bytes.length === 0) return;
+    let at = offset === 'end' ? this.size : offset;
+    if (at + bytes.length > MAX_FILE_BYTES) {
+      throw new CairnError(
+        'EFBIG',
+        `a file has at most ${MAX_FILE_BYTES} bytes; tried to write up to ${at + bytes.length}`,
+      );
+    }
+    // At once, so that the next append goes behind this one.
+    this.localEnd = Math.max(this.localEnd, at + bytes.length);
+    this.mtime = this.options.clock.now();
+    this.unpublished = true;
+    this.activeWrites++;
+    try {
+      let from = 0;
+      while (from < bytes.length) {
+        if (this.mustWait()) await this.waitForRoom();
+        const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
+        const whole = from === 0 && count === bytes.length;
+        this.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
+        from += count;
+        at += count;
+      }
+    } finally {
+      this.activeWrites--;
+      if (this.activeWrites === 0) this.quiet?.resolve();
+    }
+  }
+
+  /** All that was written before is on the chunkservers, and published. Failures of write-back are counted, not thrown. */
+  async flush(): Promise<void> {
+    await this.drain();
+    await this.publish(false);
+  }
+
+  /** As `flush`, and it survives power loss. */
+  sync(): Promise<void> {
+    // One after another: the second must not return before the first has made its chunks durable.
+    return this.syncing.run(() => this.syncNow());
+  }
+
+  private async syncNow(): Promise<void> {
+    await this.drain();
+    const indexes = [...this.unsynced];
+    this.unsynced.clear();
+    const results = await Promise.allSettled(
+      indexes.map((index) => this.options.io.syncChunk(this.options.inode, index)),
+    );
+    let failed: PromiseRejectedResult | undefined;
+    results.forEach((result, i) => {
+      const index = indexes[i];
+      if (result.status === 'rejected' && index !== undefined) {
+        this.unsynced.add(index);
+        failed ??= result;
+      }
+    });
+    if (failed !== undefined) throw failed.reason;
+    await this.publish(true);
+  }
+
+  /**
+   * Runs `change`, which sets the size at the master, when all earlier writes are there; later writes wait for it.
+   * The master then knows how far chunks were written, and cuts them (P5).
+   */
+  async truncate(change: () => Promise<InodeAttributes>): Promise<InodeAttributes> {
+    return this.truncating.run(async () => {
+      this.gate = deferred();
+      try {
+        if (this.activeWrites > 0) {
+          this.quiet = deferred();
+          await this.quiet.promise;
+          this.quiet = undefined;
+        }
+        await this.flush();
+        return await this.publishing.run(async () => {
+          const attributes = await change();
+          if (this.dirty.isEmpty) this.localEnd = this.writtenEnd = 0;
+          return attributes;
+        });
+      } finally {
+        const { gate } = this;
+        this.gate = undefined;
+        gate.resolve();
+      }
+    });
+  }
+
+  /** Runs `change`, which sets the mtime by hand: no write before it may set it again. */
+  setTimes(change: () => Promise<InodeAttributes>): Promise<InodeAttributes> {
+    return this.publishing.run(async () => {
+      const before = this.mtime;
+      this.mtime = undefined;
+      try {
+        return await change();
+      } catch (error) {
+        this.mtime ??= before;
+        throw error;
+      }
+    });
+  }
+
+  /** Extents over a range, oldest first, for readers; each is pinned and must be given to `unpin`. */
+  pinOverlay(offset: number, length: number): Extent[] {
+    const extents = this.dirty.overlay(offset, length);
+    for (const extent of extents) extent.pins++;
+    return extents;
+  }
+
+  unpin(extents: readonly Extent[]): void {
+    for (const extent of extents) extent.pins--;
+  }
+
+  /** Sends what is buffered, now. */
+  startWriteBack(): void {
+    for (const extent of this.dirty.pending()) if (!this.blocked.has(extent)) this.ready.add(extent);
+    this.pump();
+  }
+
+  /**
+   * The session that knew of this file's unpublished bytes is gone: the master cuts what lies past the published size.
+   * Whether it did cannot be known, so it counts as a failure.
+   */
+  sessionLost(): void {
+    if (this.writtenEnd > this.options.attributes().size) {
+      this.fail(new CairnError('EIO', 'the session with the master was lost: bytes written lately may be gone'));
+      this.writtenEnd = 0;
+      this.localEnd = this.dirty.end();
+    }
+  }
+
+  /** No more writes will come. */
+  dispose(): void {
+    this.writeBack?.cancel();
+    this.options.budget.leave(this);
+  }
+
+  private mustWait(): boolean {
+    return this.dirty.heldBytes >= this.maxDirtyBytes || this.options.budget.isExhausted;
+  }
+
+  private async waitForRoom(): Promise<void> {
+    while (this.mustWait()) {
+      this.startWriteBack();
+      if (this.dirty.heldBytes >= this.maxDirtyBytes) {
+        this.room ??= deferred();
+        await this.room.promise;
+      } else {
+        await this.options.budget.waitForRoom();
+      }
+    }
+  }
+
+  private buffer(offset: number, bytes: Uint8Array): void {
+    const before = this.dirty.heldBytes;
+    if (this.dirty.isEmpty) this.options.io.prepare(this.options.inode, Math.floor(offset / CHUNK_SIZE_BYTES));
+    const { extent, full, absorbed } = this.dirty.write(offset, bytes);
+    let wanted = full;
+    for (const old of absorbed) {
+      // Somebody waits for the old one: the new one takes its place.
+      if (this.ready.delete(old) || this.blocked.delete(old)) wanted = true;
+    }
+    this.options.budget.use(this.dirty.heldBytes - before);
+    if (wanted && !this.blocked.has(extent)) this.ready.add(extent);
+    if (this.dirty.heldBytes > this.maxDirtyBytes / 2) this.startWriteBack();
+    else if (wanted) this.pump();
+    this.scheduleWriteBack();
+  }
+
+  private scheduleWriteBack(): void {
+    this.writeBack ??= this.options.clock.setTimer(WRITE_BACK_AGE_MS, () => {
+      this.writeBack = undefined;
+      this.flush().catch((error: unknown) => {
+        // What could not be published stays so, and the next flush tries again and tells its caller.
+        const { code, message } = asCairnError(error);
+        this.options.logger.warn({ inode: this.options.inode, code, reason: message }, 'size and mtime not published');
+        if (this.unpublished) this.scheduleWriteBack();
+      });
+    });
+  }
+
+  /** Waits until what is buffered now is on the chunkservers, or given up. */
+  private async drain(): Promise<void> {
+    if (this.dirty.isEmpty) return;
+    const waiting = [...this.dirty.all()];
+    this.startWriteBack();
+    for (const extent of waiting) await extent.done.promise;
+  }
+
+  private pump(): void {
+    for (const extent of this.ready) {
+      if (this.inFlight >= MAX_WRITES_IN_FLIGHT || this.inFlightBytes >= MAX_WRITE_BYTES_IN_FLIGHT) return;
+      this.ready.delete(extent);
+      if (this.dirty.startable(extent)) this.send(extent);
+      else this.blocked.add(extent);
+    }
+  }
+
+  private send(extent: Extent): void {
+    this.dirty.start(extent);
+    this.inFlight++;
+    this.inFlightBytes += extent.length;
+    const index = Math.floor(extent.offset / CHUNK_SIZE_BYTES);
+    const offset = extent.offset - index * CHUNK_SIZE_BYTES;
+    const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
+    this.options.io.writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset)).then(
+      () => this.sent(extent, index, undefined),
+      (error: unknown) => this.sent(extent, index, asCairnError(error)),
+    );
+  }
+
+  private sent(extent: Extent, index: number, error: CairnError | undefined): void {
+    this.inFlight--;
+    this.inFlightBytes -= extent.length;
+    const before = this.dirty.heldBytes;
+    // After a failure an attempt may still lie in some queue: its buffer is left alone.
+    this.dirty.finish(extent, error === undefined);
+    this.unsynced.add(index);
+    if (error === undefined) {
+      this.writtenEnd = Math.max(this.writtenEnd, extent.offset + extent.length);
+    } else {
+      this.fail(error);
+      this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
+    }
+    this.options.onWritten(extent.offset, extent.length);
+    extent.done.resolve();
+    for (const waiting of this.blocked) {
+      if (!this.dirty.startable(waiting)) continue;
+      this.blocked.delete(waiting);
+      this.ready.add(waiting);
+    }
+    this.pump();
+    this.options.budget.use(this.dirty.heldBytes - before);
+    if (this.room !== undefined && this.dirty.heldBytes < this.maxDirtyBytes) {
+      const { room } = this;
+      this.room = undefined;
+      room.resolve();
+    }
+  }
+
+  private fail(error: CairnError): void {
+    this.failures++;
+    this.lastFailure = error;
+    this.options.logger.error(
+      { inode: this.options.inode, code: error.code, reason: error.message },
+      'write-back failed: its bytes are lost, the writing program is told',
+    );
+  }
+
+  private publish(durable: boolean): Promise<void> {
+    return this.publishing.run(async () => {
+      if (!this.unpublished) {
+        if (durable) await this.options.syncMetadata();
+        return;
+      }
+      const { inode, attributes } = this.options;
+      let end = 0;
+      this.unpublished = false;
+      try {
+        await this.options.publish(() => {
+          // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
+          end = this.writtenEnd;
+          return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion: attributes().layoutVersion };
+        });
+        if (this.writtenEnd === end) this.writtenEnd = 0;
+        if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.localEnd = 0;
+      } catch (error) {
+        this.unpublished = true;
+        throw error;
+      }
+      // Written while the answer was on its way: its size is not published yet.
+      if (this.writtenEnd > 0) this.unpublished = true;
+    });
+  }
+}
