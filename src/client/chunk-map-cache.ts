@@ -5,7 +5,13 @@
  */
 import type { Clock } from '../core/clock.js';
 import type { InodeId } from '../core/ids.js';
-import { CHUNK_MAP_FETCH, CHUNK_MAP_TTL_MS, CLIENT_CACHE_TTL_MS, MAX_CACHED_CHUNKS } from '../core/limits.js';
+import {
+  CHUNK_MAP_FETCH,
+  CHUNK_MAP_TTL_MS,
+  CHUNK_SIZE_BYTES,
+  CLIENT_CACHE_TTL_MS,
+  MAX_CACHED_CHUNKS,
+} from '../core/limits.js';
 import type { ChunkLocation, GetChunksReply } from '../protocol/generated/messages.js';
 import { LruMap } from './lru.js';
 
@@ -71,11 +77,15 @@ export class ChunkMapCache {
     this.setChunk(file, index, location);
   }
 
-  /** Voids what is known when the attributes say that others changed the file. */
+  /** Voids what may be old when the attributes say that the file changed. */
   validate(inode: InodeId, layoutVersion: number, change: number): void {
     const file = this.files.peek(inode);
     if (file === undefined) return;
-    if (file.layoutVersion !== layoutVersion || file.change !== change) this.clear(file);
+    if (file.layoutVersion !== layoutVersion) this.clear(file);
+    else if (file.change !== change) {
+      file.pending.clear();
+      for (const [index, { location }] of file.chunks) if (isPassing(location)) this.dropChunk(inode, index);
+    }
     file.layoutVersion = layoutVersion;
     file.change = change;
   }
@@ -112,8 +122,7 @@ export class ChunkMapCache {
   }
 
   private setChunk(file: CachedFile, index: number, location: Location): void {
-    // A hole may be filled by anybody, and no server would say so.
-    const ttlMs = location.handle === 0 ? CLIENT_CACHE_TTL_MS : CHUNK_MAP_TTL_MS;
+    const ttlMs = isPassing(location) ? CLIENT_CACHE_TTL_MS : CHUNK_MAP_TTL_MS;
     if (file.chunks.delete(index)) this.chunkCount--;
     if (file.chunks.size >= MAX_CHUNKS_PER_FILE || this.chunkCount >= MAX_CACHED_CHUNKS) {
       for (const oldest of file.chunks.keys()) {
@@ -126,3 +135,6 @@ export class ChunkMapCache {
     this.chunkCount++;
   }
 }
+
+/** A hole may be filled, and a cut lifted, by anybody's lease, and no server would say so. */
+const isPassing = ({ handle, validBytes }: Location): boolean => handle === 0 || validBytes < CHUNK_SIZE_BYTES;

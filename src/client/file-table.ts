@@ -109,6 +109,8 @@ export class FileTable implements OpenFileHost {
     if (open !== undefined && attributes.change > open.attributes.change) {
       const cut = attributes.layoutVersion !== open.attributes.layoutVersion;
       open.learn(attributes);
+      this.chunkMap.validate(attributes.inode, attributes.layoutVersion, attributes.change);
+      open.invalidateReads(0, MAX_FILE_BYTES);
       if (cut) this.layoutChanged(attributes);
     }
     return attributes;
@@ -189,6 +191,7 @@ export class FileTable implements OpenFileHost {
     const { inode } = attributes;
     this.chunkMap.validate(inode, attributes.layoutVersion, attributes.change);
     let open = this.inodes.get(inode);
+    open?.learn(attributes);
     if (open === undefined) {
       open = new OpenInode(inode, attributes);
       this.inodes.set(inode, open);
@@ -244,7 +247,8 @@ export class FileTable implements OpenFileHost {
   /** Chunks were dropped or cut: what is known of them is void. */
   private layoutChanged({ inode, size }: InodeAttributes): void {
     this.chunkMap.drop(inode);
-    this.leases.drop(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
+    // That of the chunk across the cut too: asked again, the master answers when the replicas have been cut (P5).
+    this.leases.drop(inode, Math.floor(size / CHUNK_SIZE_BYTES));
     this.inodes.get(inode)?.invalidateReads(0, MAX_FILE_BYTES);
   }
 

@@ -112,7 +112,9 @@ export class MasterConnection {
   async giveBack(open: OpenStateInit): Promise<void> {
     const backoff = new Backoff(this.options.clock, this.options.random);
     const { link } = this;
-    while (link !== undefined && link === this.link) {
+    if (link === undefined) return;
+    for (;;) {
+      if (link !== this.link) return;
       try {
         await link.peer.call(MASTER_METHODS.close, open);
         return;

@@ -45,7 +45,7 @@ export class Readahead {
   async read(offset: number, length: number, size: number): Promise<Buffer> {
     const sequential = this.observe(offset, length);
     const end = offset + length;
-    const parts: (Buffer | Promise<Buffer>)[] = [];
+    const parts: Promise<Buffer>[] = [];
     for (let at = offset; at < end;) {
       const number = Math.floor(at / UNIT);
       const upTo = Math.min(end, (number + 1) * UNIT);
@@ -88,7 +88,7 @@ export class Readahead {
     return true;
   }
 
-  private part(number: number, from: number, to: number, sequential: boolean, size: number): Buffer | Promise<Buffer> {
+  private part(number: number, from: number, to: number, sequential: boolean, size: number): Promise<Buffer> {
     let unit = this.units.get(number);
     if (unit !== undefined && (from < unit.start || to > unit.end)) {
       this.drop(number, unit);
