@@ -84,7 +84,10 @@ async function stillbirth(test: Tap, random: SeededRandom, world: World): Promis
   for (let i = random.below(120); i > 0; i--) await Promise.resolve();
   store.dead = true;
   if (random.below(2) === 0) world.disk.kill();
-  else world.disk.powerLoss();
+  else {
+    world.disk.powerLoss();
+    world.atLeast = world.durable;
+  }
   await opening;
 }
 
@@ -109,13 +112,13 @@ async function life(test: Tap, random: SeededRandom, world: World): Promise<void
   );
   world.atLeast = count;
 
-  let durable = count;
+  world.durable = count;
   for (let step = random.below(60); step > 0; step--) {
     const choice = random.below(12);
     if (choice === 0) clock.advance(random.below(15));
     else if (choice === 1) {
       const before = world.history.length;
-      const flush = state.durable().then(() => (durable = Math.max(durable, before)));
+      const flush = state.durable().then(() => (world.durable = Math.max(world.durable, before)));
       if (random.below(2) === 0) await flush;
       else flush.catch((error: unknown) => store.dead || test.fail(String(error)));
     } else if (choice === 2) {
@@ -154,7 +157,7 @@ async function life(test: Tap, random: SeededRandom, world: World): Promise<void
   if (end === 0) {
     await state.stop();
     test.strictSame(content(world.store), sorted(modelAfter(world.history, world.history.length)), 'stop commits all');
-    world.atLeast = world.history.length;
+    world.atLeast = world.durable = world.history.length;
     store.dead = true;
     world.disk.powerLoss();
     return;
@@ -164,7 +167,7 @@ async function life(test: Tap, random: SeededRandom, world: World): Promise<void
     world.atLeast = world.history.length;
     world.disk.kill();
   } else {
-    world.atLeast = durable;
+    world.atLeast = world.durable;
     world.disk.powerLoss();
   }
   // What the dead process still had in flight fails now.
@@ -177,6 +180,8 @@ interface World {
   readonly history: Changes[];
   /** Operations that the next start must find. */
   atLeast: number;
+  /** Operations that survive power loss. */
+  durable: number;
   epoch: number;
 }
 type Tap = typeof t;
@@ -186,7 +191,14 @@ void t.test('P10: crashes at any step', async (test) => {
   for (let run = 0; run < 60; run++) {
     const seed = seeds.below(2 ** 31);
     const random = new SeededRandom(seed);
-    const world: World = { store: new MemoryStore(), disk: new CrashDisk(random), history: [], atLeast: 0, epoch: 0 };
+    const world: World = {
+      store: new MemoryStore(),
+      disk: new CrashDisk(random),
+      history: [],
+      atLeast: 0,
+      durable: 0,
+      epoch: 0,
+    };
     await test.test(`run ${run}, seed ${seed}`, async (sub) => {
       for (let lives = 0; lives < 12; lives++) await life(sub as unknown as Tap, random, world);
     });
