@@ -26,18 +26,18 @@ import type { Mutation } from './state.js';
  */
 export function create(m: Mutation, context: OperationContext, request: CreateRequest): CreateReplyInit {
   const credentials = credentialsOf(request.caller);
+  const type = typeOf(request.mode);
+  checkTarget(type, request.symlinkTarget);
   const parent = inodeId(request.parent);
   const directory = requireDirectory(m, parent);
   requireAccess(directory, credentials, mode.X_OK);
   const existing = findForCreation(m, parent, request.name);
-  const type = typeOf(request.mode);
   if (existing !== undefined) {
     if (type !== mode.S_IFREG || request.exclusive) throw alreadyExists();
     if (mode.isDirectory(existing.type)) throw new CairnError('EISDIR', 'open with O_CREAT names a directory');
     const opened = openExisting(m, context, { inode: existing.inode, credentials, flags: request.openFlags });
     return { attributes: opened, created: false };
   }
-  checkTarget(type, request.symlinkTarget);
   requireLiving(parent, directory);
   requireAccess(directory, credentials, mode.W_OK | mode.X_OK);
   if ((type === mode.S_IFCHR || type === mode.S_IFBLK) && credentials.uid !== 0) {
@@ -71,9 +71,9 @@ export function link(m: Mutation, context: OperationContext, request: LinkReques
   if (findForCreation(m, parent, request.name) !== undefined) throw alreadyExists();
   const inode = inodeId(request.inode);
   const record = requireInode(m, inode);
-  if (mode.isDirectory(record.mode)) throw new CairnError('EPERM', 'a directory can have one name only');
   requireLiving(parent, directory);
   requireAccess(directory, credentials, mode.W_OK | mode.X_OK);
+  if (mode.isDirectory(record.mode)) throw new CairnError('EPERM', 'a directory can have one name only');
   if (record.nlink === 0) throw new CairnError('ENOENT', `inode ${inode} has no name any more`);
   if (record.nlink >= MAX_LINKS) throw new CairnError('EMLINK', `inode ${inode} has ${record.nlink} names already`);
   record.nlink++;

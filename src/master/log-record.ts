@@ -87,6 +87,19 @@ export function readFrame(bytes: Buffer, at: number): FrameState {
   return { kind: 'record', payload, end };
 }
 
+/** The sequence of a payload, without decoding the rest. */
+export function sequenceOf(payload: Buffer): number {
+  let value = 0;
+  let scale = 1;
+  for (let at = 1; at < payload.length; at++) {
+    const byte = payload[at] ?? 0;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) break;
+    scale *= 0x80;
+  }
+  return value;
+}
+
 export function decodeRecord(payload: Buffer): DecodedRecord {
   const record = LogRecord.decode(payload);
   const changes = new Map<Key, OverlayValue>();

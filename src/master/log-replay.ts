@@ -13,7 +13,7 @@
 import type { Disk, DiskFile } from '../core/disk.js';
 import { CairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
-import { decodeRecord, findFrames, readFrame } from './log-record.js';
+import { decodeRecord, findFrames, readFrame, sequenceOf } from './log-record.js';
 import type { DecodedRecord } from './log-record.js';
 import { readHeader, readSegment, SEGMENT_HEADER_BYTES, segmentPath } from './log-segment.js';
 
@@ -66,13 +66,13 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
       const frame = header === undefined ? ({ kind: 'bad' } as const) : readFrame(bytes, at);
       if (frame.kind === 'end') break;
       if (frame.kind === 'record') {
-        const record = decodeRecord(frame.payload);
-        if (record.sequence <= next) {
-          if (record.sequence === next) {
-            await options.apply(record);
+        const sequence = sequenceOf(frame.payload);
+        if (sequence <= next) {
+          if (sequence === next) {
+            await options.apply(decodeRecord(frame.payload));
             next++;
           }
-          lastSequence = record.sequence;
+          lastSequence = sequence;
           at = frame.end;
           continue;
         }

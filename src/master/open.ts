@@ -32,8 +32,8 @@ export function resolveOpen(reader: StateReader, request: OpenRequest): OpenTarg
 }
 
 /**
- * Opens without O_TRUNC: changes nothing. Errors: ENOENT, ENOTDIR, EACCES, EISDIR (a directory for writing), ELOOP (a
- * symlink), ENAMETOOLONG.
+ * Opens without O_TRUNC: changes nothing. Errors: ENOENT, ENOTDIR, EACCES, EISDIR, ELOOP (a symlink), ENXIO (a FIFO,
+ * socket or device: the kernel opens those), ENAMETOOLONG, ESTALE.
  */
 export function open(reader: StateReader, request: OpenRequest): AttributesInit {
   const target = resolveOpen(reader, request);
@@ -50,7 +50,7 @@ export function openTruncating(m: Mutation, context: OperationContext, request: 
 
 export function openExisting(m: Mutation, context: OperationContext, target: OpenTarget): AttributesInit {
   const record = checkOpen(m, target);
-  if ((target.flags & OpenFlagsBit.TRUNCATE) !== 0 && isRegular(record.mode)) {
+  if ((target.flags & OpenFlagsBit.TRUNCATE) !== 0) {
     changeSize(m, context, { inode: target.inode, record, size: 0, credentials: target.credentials });
     saveInode(m, target.inode, record);
   }
@@ -59,9 +59,11 @@ export function openExisting(m: Mutation, context: OperationContext, target: Ope
 
 function checkOpen(reader: StateReader, { inode, credentials, flags }: OpenTarget): InodeRecord {
   const record = requireInode(reader, inode);
+  if (flags === 0) return record;
   if (isSymlink(record.mode)) throw new CairnError('ELOOP', 'a symlink cannot be opened');
+  if (isDirectory(record.mode)) throw new CairnError('EISDIR', 'a directory cannot be opened as a file');
+  if (!isRegular(record.mode)) throw new CairnError('ENXIO', 'only regular files have content to open');
   const writes = (flags & (OpenFlagsBit.WRITE | OpenFlagsBit.TRUNCATE)) !== 0;
-  if (writes && isDirectory(record.mode)) throw new CairnError('EISDIR', 'a directory cannot be opened for writing');
   requireAccess(record, credentials, ((flags & OpenFlagsBit.READ) !== 0 ? R_OK : 0) | (writes ? W_OK : 0));
   return record;
 }
