@@ -52,6 +52,7 @@ export function setAttributes(m: Mutation, context: OperationContext, request: S
   const before = record.mode;
   let changed = false;
   if (request.size !== null) {
+    requireTruncatable(record);
     if (!request.openedForWriting) requireAccess(record, credentials, W_OK);
     changeSize(m, context, { inode, record, size: request.size, credentials });
     changed = true;
@@ -111,8 +112,7 @@ export function changeSize(
   },
 ): void {
   const { inode, record, size, credentials } = change;
-  if (isDirectory(record.mode)) throw new CairnError('EISDIR', 'a directory cannot be truncated');
-  if (!isRegular(record.mode)) throw new CairnError('EINVAL', 'only a regular file can be truncated');
+  requireTruncatable(record);
   checkSize(size);
   // Also at the same size: bytes that another writer put behind it and has not published must not show later.
   if (size <= record.size) truncateChunkMap(m, inode, record, size);
@@ -120,6 +120,11 @@ export function changeSize(
   record.mtime = context.now;
   record.ctime = context.now;
   if (credentials.uid !== 0) record.mode = withoutPrivileges(record.mode);
+}
+
+function requireTruncatable(record: InodeRecord): void {
+  if (isDirectory(record.mode)) throw new CairnError('EISDIR', 'a directory cannot be truncated');
+  if (!isRegular(record.mode)) throw new CairnError('EINVAL', 'only a regular file can be truncated');
 }
 
 function checkSize(size: number): void {
@@ -144,7 +149,8 @@ function changeMode(record: InodeRecord, credentials: Credentials, permissions: 
   if (!isOwner(record, credentials)) {
     // A kernel that kills setuid and setgid itself after a write sends the mode without them, for the writer.
     const killed = before & PERMISSION_BITS & ~permissions;
-    const onlyKills = (permissions & ~before) === 0 && (killed & ~(S_ISUID | S_ISGID)) === 0;
+    const onlyKills =
+      isRegular(before) && killed !== 0 && (permissions & ~before) === 0 && (killed & ~(S_ISUID | S_ISGID)) === 0;
     if (!onlyKills || !mayAccess(record, credentials, W_OK)) requireOwner(record, credentials);
   }
   let bits = permissions;

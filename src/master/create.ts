@@ -67,10 +67,10 @@ export function link(m: Mutation, context: OperationContext, request: LinkReques
   const credentials = credentialsOf(request.caller);
   const parent = inodeId(request.parent);
   const directory = requireDirectory(m, parent);
-  requireAccess(directory, credentials, mode.X_OK);
-  if (findForCreation(m, parent, request.name) !== undefined) throw alreadyExists();
   const inode = inodeId(request.inode);
   const record = requireInode(m, inode);
+  requireAccess(directory, credentials, mode.X_OK);
+  if (findForCreation(m, parent, request.name) !== undefined) throw alreadyExists();
   requireLiving(parent, directory);
   requireAccess(directory, credentials, mode.W_OK | mode.X_OK);
   if (mode.isDirectory(record.mode)) throw new CairnError('EPERM', 'a directory can have one name only');
