@@ -40,6 +40,11 @@ export interface Disk {
   /** fsync(2) of a directory: entries made, renamed or removed in it survive power loss. */
   syncDirectory(label: DiskLabel, path: string): Promise<void>;
   space(label: DiskLabel, path: string): Promise<DiskSpace>;
+  /**
+   * Takes a directory for this process alone, until the returned function is called or the process ends. Fails with
+   * EBUSY when another process has it.
+   */
+  lock(label: DiskLabel, path: string): Promise<() => Promise<void>>;
   /** A string that changes when the machine boots: tells a killed process from a power loss. */
   bootId(): string;
 }

@@ -122,7 +122,7 @@ export const MAX_CACHED_CHUNKS = 16_384;
 export const CHUNK_MAP_FETCH = 4;
 /** Write leases in a client's cache. */
 export const MAX_CACHED_LEASES = 4_096;
-/** Connections of a client to chunkservers, and the idle time after which one is closed. */
+/** Connections of a client, or of a chunkserver, to chunkservers, and the idle time after which one is closed. */
 export const MAX_CHUNKSERVER_PEERS = 256;
 export const CHUNKSERVER_PEER_IDLE_MS = 60_000;
 /** Time that a chunkserver which failed or was slow is asked only when no other has the chunk. */
@@ -140,6 +140,33 @@ export const MAX_WRITES_IN_FLIGHT = 64;
 export const MAX_WRITE_BYTES_IN_FLIGHT = 12 * MIB;
 /** Age at which buffered bytes are written back without being asked to. */
 export const WRITE_BACK_AGE_MS = 1_000;
+
+/** Writes of at most this go to the page cache at once; the thread pool costs more than copying so little. */
+export const SMALL_WRITE_BYTES = 32 * KIB;
+/** Chunk files that a chunkserver keeps open, each with 4 KiB of checksums; within the usual 1024 descriptors. */
+export const MAX_OPEN_CHUNK_FILES = 512;
+/** Mutations of one chunk that wait at a secondary for an earlier serial, which came late. */
+export const MAX_WAITING_SERIALS = 256;
+/** Whole-chunk copies that a chunkserver pulls at once, and that wait: they compete with the clients for disks. */
+export const MAX_CHUNK_COPIES = 2;
+export const MAX_WAITING_COPIES = 64;
+/** Messages in flight to one peer while blocks are copied or repaired. */
+export const COPY_WINDOW = 4;
+/** Time for each server of the chain to apply a mutation: two of them fit into an attempt of the client. */
+export const FORWARD_TIMEOUT_MS = 4_000;
+/** A replica without mutations for so long is synced and marked clean, so that a power loss casts no doubt on it. */
+export const CLEAN_AFTER_IDLE_MS = 30_000;
+/** Time that a stopping chunkserver spends on that; what stays dirty is only suspected later, without need. */
+export const CLEAN_STOP_MS = 5_000;
+/** Free bytes below which a data directory gets no new chunks while another has more. */
+export const LOW_SPACE_BYTES = 256 * MIB;
+/** Time after its last use when a chunkserver forgets what it knew about a chunk's lease. */
+export const FORGET_REPLICA_AFTER_MS = 2 * LEASE_TTL_MS;
+/** Pause between attempts of a chunkserver to reach the master: doubled from the first to the last. */
+export const MASTER_RETRY_MIN_MS = 100;
+export const MASTER_RETRY_MAX_MS = 2_000;
+/** Subdirectories of a data directory that chunk files are spread over. */
+export const CHUNK_DIRECTORY_FANOUT = 256;
 
 assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);

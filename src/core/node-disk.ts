@@ -16,7 +16,8 @@ import {
   write,
   writeSync,
 } from 'node:fs';
-import { mkdir, opendir, rename, statfs, unlink } from 'node:fs/promises';
+import { mkdir, opendir, rename, stat, statfs, unlink } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { promisify } from 'node:util';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
 import { CairnError, asCairnError } from './errors.js';
@@ -182,6 +183,26 @@ export class NodeDisk implements Disk {
     } catch (error) {
       throw failure(error, label, path);
     }
+  }
+
+  /**
+   * By listening on an abstract socket named after the directory's device and inode: atomic, and the kernel ends it
+   * with the process, however that dies. Excludes processes of one machine and network namespace.
+   */
+  async lock(label: DiskLabel, path: string): Promise<() => Promise<void>> {
+    const { dev, ino } = await stat(path).catch((error: unknown) => {
+      throw failure(error, label, path);
+    });
+    const server = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error: NodeJS.ErrnoException) => {
+        const message = `${label} ${path}: another process uses this directory`;
+        reject(error.code === 'EADDRINUSE' ? new CairnError('EBUSY', message) : failure(error, label, path));
+      });
+      server.listen(`\0cairnfs-${dev}-${ino}`, resolve);
+    });
+    server.unref();
+    return () => new Promise((resolve) => server.close(() => resolve()));
   }
 
   bootId(): string {

@@ -58,3 +58,10 @@ t.test('directories: make, list, rename, sync, space', async (t) => {
   t.ok(space.totalBytes >= space.freeBytes && space.freeBytes > 0);
   t.match(disk.bootId(), /^[0-9a-f-]{36}$/);
 });
+
+t.test('a directory has one holder', async (t) => {
+  const release = await disk.lock('test', directory);
+  await t.rejects(new NodeDisk().lock('test', directory), { code: 'EBUSY', message: /another process/ });
+  await release();
+  await (await disk.lock('test', directory))();
+});

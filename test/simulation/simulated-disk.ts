@@ -114,6 +114,8 @@ export interface DiskFault {
 export class SimulatedDisk {
   readonly root = new DirectoryNode();
   private boots = 1;
+  /** Directories that a process has taken for itself. */
+  readonly locks = new Map<string, Incarnation>();
   /** Calls under way whose effect may happen in part when their process dies. */
   readonly pending = new Set<{ readonly owner: Incarnation; readonly onKilled: () => void }>();
   /** Asked before every call; the label says what it is for. */
@@ -282,6 +284,19 @@ class ProcessDisk implements Disk {
       totalBytes: TOTAL_BYTES,
       freeBytes: TOTAL_BYTES - this.disk.usedBytes(),
     }));
+  }
+
+  async lock(label: DiskLabel, path: string): Promise<() => Promise<void>> {
+    const { locks } = this.disk;
+    await this.call(label, path, 10, () => {
+      const holder = locks.get(path);
+      if (holder?.isAlive === true) throw new CairnError('EBUSY', `${label} ${path}: another process uses it`);
+      locks.set(path, this.owner);
+    });
+    return () => {
+      if (locks.get(path) === this.owner) locks.delete(path);
+      return Promise.resolve();
+    };
   }
 
   bootId(): string {

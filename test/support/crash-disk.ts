@@ -3,7 +3,7 @@
  * by chance, any part of the rest. Files opened before a crash do nothing afterwards.
  */
 import type { Disk, DiskFile, DiskSpace } from '../../src/core/disk.js';
-import { CairnError } from '../../src/core/errors.js';
+import { CairnError, type ErrorCode } from '../../src/core/errors.js';
 import type { Random } from '../../src/core/random.js';
 
 interface Node {
@@ -26,17 +26,36 @@ export class CrashDisk implements Disk {
   private names = new Map<string, Node>();
   private boots = 1;
   private lives = 1;
-  private readonly faults: { label: string; after: number }[] = [];
+  private readonly faults: { label: string; after: number; code: ErrorCode }[] = [];
+  private readonly locks = new Set<string>();
+  /** Changes made so far. */
+  changes = 0;
+  private killAt: { change: number; keepBytes: number } | undefined;
 
   constructor(private readonly random: Random) {}
 
   /** Lets the call with this label fail, after `after` that succeed. */
-  failOn(label: string, after = 0): void {
-    this.faults.push({ label, after });
+  failOn(label: string, after = 0, code: ErrorCode = 'EIO'): void {
+    this.faults.push({ label, after, code });
+  }
+
+  /** The process dies in the change numbered `change` (as counted by `changes`), of which `keepBytes` are written. */
+  killAtChange(change: number, keepBytes = 0): void {
+    this.killAt = { change, keepBytes };
   }
 
   kill(): void {
     this.lives++;
+    this.killAt = undefined;
+    this.locks.clear();
+  }
+
+  /** Counts a change; how many bytes of it are made when the process dies in it. */
+  private change(): number | undefined {
+    if (this.changes++ !== this.killAt?.change) return undefined;
+    const { keepBytes } = this.killAt;
+    this.kill();
+    return keepBytes;
   }
 
   powerLoss(): void {
@@ -86,7 +105,7 @@ export class CrashDisk implements Disk {
     if (fault === undefined) return;
     if (fault.after-- > 0) return;
     this.faults.splice(this.faults.indexOf(fault), 1);
-    throw new CairnError('EIO', `${label}: injected fault`);
+    throw new CairnError(fault.code, `${label}: injected fault`);
   }
 
   async open(label: string, path: string, mode: 'existing' | 'create' | 'exclusive'): Promise<DiskFile> {
@@ -106,9 +125,12 @@ export class CrashDisk implements Disk {
   private handle(node: Node, life: number): DiskFile {
     const write = (label: string, bytes: Uint8Array | null, offset: number): void => {
       this.step(label, life);
-      const copy = bytes === null ? null : Uint8Array.from(bytes);
+      const keep = this.change();
+      const copy = bytes === null ? null : Uint8Array.from(keep === undefined ? bytes : bytes.subarray(0, keep));
+      if (keep !== undefined && (copy === null || copy.length === 0)) throw new CairnError('EIO', `${label}: killed`);
       node.unsynced.push({ offset, bytes: copy });
       node.current = applyWrite(node.current, offset, copy);
+      if (keep !== undefined) throw new CairnError('EIO', `${label}: killed`);
     };
     const readSync = (label: string, into: Uint8Array, offset: number): number => {
       this.step(label, life);
@@ -149,6 +171,7 @@ export class CrashDisk implements Disk {
   async rename(label: string, from: string, to: string): Promise<void> {
     await Promise.resolve();
     this.step(label, this.lives);
+    if (this.change() !== undefined) throw new CairnError('EIO', `${label}: killed`);
     const node = this.names.get(from);
     if (node === undefined) throw new CairnError('ENOENT', from);
     this.names.delete(from);
@@ -159,6 +182,7 @@ export class CrashDisk implements Disk {
     const life = this.lives;
     await Promise.resolve();
     this.step(label, life);
+    if (this.change() !== undefined) throw new CairnError('EIO', `${label}: killed`);
     if (!this.names.delete(path)) throw new CairnError('ENOENT', path);
   }
 
@@ -172,6 +196,17 @@ export class CrashDisk implements Disk {
       if (node === undefined) this.durableNames.delete(name);
       else this.durableNames.set(name, node);
     }
+  }
+
+  async lock(label: string, path: string): Promise<() => Promise<void>> {
+    await Promise.resolve();
+    this.step(label, this.lives);
+    if (this.locks.has(path)) throw new CairnError('EBUSY', path);
+    this.locks.add(path);
+    return () => {
+      this.locks.delete(path);
+      return Promise.resolve();
+    };
   }
 
   space(): Promise<DiskSpace> {

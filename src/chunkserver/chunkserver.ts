@@ -1,0 +1,257 @@
+/**
+ * The chunkserver: puts the parts together and answers requests.
+ *
+ *   chunk-store      replicas on the data directories (chunk-file: one replica; replica-index: which there are)
+ *   replicas         leases, fencing, the order of mutations
+ *   primary, chain   writes, truncates and syncs, down the chain
+ *   recovery, copy   making replicas alike, making new ones
+ *   master-link      registration, reports, heartbeats
+ */
+import { CairnError, hasCode } from '../core/errors.js';
+import type { Clock, Timer } from '../core/clock.js';
+import type { Disk } from '../core/disk.js';
+import { chunkHandle } from '../core/ids.js';
+import { CHUNK_SIZE_BYTES, HEARTBEAT_INTERVAL_MS, MAX_PAYLOAD_BYTES } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../protocol/endpoint.js';
+import type { ReadChunkReplyInit, ReadChunkRequest } from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS, type ChunkserverMethods } from '../protocol/methods.js';
+import type { HandlerResult, Handlers, PeerRole } from '../protocol/rpc.js';
+import type { Network } from '../protocol/transport.js';
+import { Chain, failuresToReply } from './chain.js';
+import { ChunkStore } from './chunk-store.js';
+import { Copies } from './copy.js';
+import { MasterLink } from './master-link.js';
+import { PeerPool } from './peer-pool.js';
+import { Mutations } from './primary.js';
+import { Recovery } from './recovery.js';
+import { Replicas } from './replicas.js';
+
+export interface ChunkserverDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly network: Network;
+  readonly disk: Disk;
+  readonly logger: Logger;
+}
+
+export interface ChunkserverConfig {
+  /** host:port; port 0 for any. */
+  readonly listen: string;
+  /** host:port that clients and other chunkservers reach this one at; as `listen` when not given. */
+  readonly advertise?: string;
+  readonly master: string;
+  readonly secret: Buffer;
+  readonly dataDirectories: readonly string[];
+}
+
+/** Time to connect to another chunkserver: a dead one must be noticed within the time for a forward. */
+const CONNECT_TIMEOUT_MS = 2_000;
+/** Deletions of one request that run at the same time. */
+const DELETE_WIDTH = 8;
+const DONE = { reply: {} } as const;
+
+export class Chunkserver {
+  private readonly store: ChunkStore;
+  private readonly replicas: Replicas;
+  private readonly pool: PeerPool;
+  private readonly mutations: Mutations;
+  private readonly recovery: Recovery;
+  private readonly copies: Copies;
+  private readonly link: MasterLink;
+  private readonly endpoint: EndpointOptions;
+  private server: PeerServer | undefined;
+  private housekeeping: Timer | undefined;
+  private active = 0;
+  private stopping = false;
+  private idle: (() => void) | undefined;
+
+  constructor(
+    private readonly deps: ChunkserverDependencies,
+    private readonly config: ChunkserverConfig,
+  ) {
+    const { clock, random, network, disk, logger } = deps;
+    this.endpoint = { network, clock, random, logger, secret: config.secret, role: 'chunkserver' };
+    const serverId = (): number => this.link.serverId;
+    this.store = new ChunkStore({
+      disk,
+      clock,
+      random,
+      logger,
+      directories: config.dataDirectories,
+      onLost: () => this.link.reportSoon(),
+    });
+    this.replicas = new Replicas(this.store, clock, serverId);
+    this.pool = new PeerPool((address) =>
+      connectPeer(this.clusterEndpoint(), address, { role: 'chunkserver', timeoutMs: CONNECT_TIMEOUT_MS }),
+    );
+    this.link = new MasterLink({
+      clock,
+      random,
+      logger,
+      store: this.store,
+      replicas: this.replicas,
+      connect: () =>
+        connectPeer(this.endpoint, config.master, {
+          role: 'master',
+          service: { table: CHUNKSERVER_METHODS, handlers: this.handlers },
+        }),
+      activeRequests: () => this.active,
+    });
+    this.mutations = new Mutations({
+      replicas: this.replicas,
+      chain: new Chain(this.pool),
+      logger,
+      serverId,
+      reportFailure: (report) => this.link.reportFailure(report),
+      reportDamage: (handle, version, error) => this.link.reportDamage(handle, version, error),
+    });
+    this.recovery = new Recovery({ store: this.store, replicas: this.replicas, pool: this.pool, serverId, logger });
+    this.copies = new Copies(this.store, this.pool);
+  }
+
+  /**
+   * Opens the data directories, listens, and tries to join. An unreachable master is tried on in the background; a
+   * wrong secret or a master of another cluster fails.
+   */
+  async start(): Promise<{ address: string }> {
+    const { logger } = this.deps;
+    try {
+      await this.store.start();
+      this.server = await servePeers(this.endpoint, this.config.listen, {
+        table: CHUNKSERVER_METHODS,
+        handlers: this.handlers,
+        accept: ['client', 'chunkserver'],
+        clusterId: () => this.link.clusterId,
+      });
+      const address = this.config.advertise ?? this.server.address;
+      await this.link.start(address);
+      this.scheduleHousekeeping();
+      logger.info({ address, replicas: this.store.index.size, ...this.store.space() }, 'chunkserver serves');
+      return { address };
+    } catch (error) {
+      await this.server?.close();
+      this.pool.close();
+      await this.store.stop();
+      throw error;
+    }
+  }
+
+  /** Finishes what is under way, marks the replicas clean, and ends all connections. */
+  async stop(): Promise<void> {
+    this.stopping = true;
+    this.housekeeping?.cancel();
+    await this.link.stop();
+    await this.replicas.drain();
+    await this.server?.close();
+    this.pool.close();
+    if (this.active > 0) await new Promise<void>((resolve) => (this.idle = resolve));
+    await this.store.stop();
+    this.deps.logger.info({}, 'chunkserver stopped');
+  }
+
+  private clusterEndpoint(): EndpointOptions {
+    const clusterId = this.link.clusterId;
+    return clusterId === '' ? this.endpoint : { ...this.endpoint, clusterId };
+  }
+
+  private scheduleHousekeeping(): void {
+    this.housekeeping = this.deps.clock.setTimer(HEARTBEAT_INTERVAL_MS, () => {
+      const work = async (): Promise<void> => {
+        await this.store.measure();
+        this.replicas.forgetIdle();
+        await this.store.clean((handle, section) => this.replicas.exclusive(handle, section));
+      };
+      this.counted(work)
+        .catch((error: unknown) => this.deps.logger.error({ reason: String(error) }, 'housekeeping failed'))
+        .finally(() => {
+          if (!this.stopping) this.scheduleHousekeeping();
+        });
+    });
+  }
+
+  private async counted<T>(work: () => Promise<T>): Promise<T> {
+    if (this.stopping) throw new CairnError('UNAVAILABLE', 'the chunkserver stops');
+    this.active++;
+    try {
+      return await work();
+    } finally {
+      this.active--;
+      if (this.active === 0) this.idle?.();
+    }
+  }
+
+  /** A request of a client or another chunkserver: refused while the master may have given this server up. */
+  private served<T>(work: () => Promise<T>): Promise<T> {
+    return this.counted(() => {
+      this.link.refuseFenced();
+      return work();
+    });
+  }
+
+  private async read(request: ReadChunkRequest, caller: PeerRole): Promise<HandlerResult<ReadChunkReplyInit>> {
+    const { version, offset, length } = request;
+    const handle = chunkHandle(request.handle);
+    if (length > MAX_PAYLOAD_BYTES || offset + length > CHUNK_SIZE_BYTES) {
+      throw new CairnError('EINVAL', `read of ${length} bytes at ${offset} of chunk ${handle}`);
+    }
+    // Recovery may take blocks from a suspect replica: each is verified by its checksum.
+    if (caller === 'client') this.replicas.checkVersion(handle, version);
+    else if (this.store.entry(handle).version !== version) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle} is not at version ${version} here`);
+    }
+    try {
+      const { bytes, checksums } = await this.store.use(handle, (file) => file.read(offset, length));
+      return { reply: { checksums }, payload: bytes };
+    } catch (error) {
+      if (hasCode(error, 'CORRUPT')) this.link.reportDamage(handle, version, error);
+      throw error;
+    }
+  }
+
+  private readonly handlers: Handlers<ChunkserverMethods> = {
+    grantLease: (request) => this.counted(async () => this.replicas.grant(request).then(() => DONE)),
+    revokeLease: (request) =>
+      this.counted(async () => {
+        await this.replicas.revoke(chunkHandle(request.handle), request.leaseId);
+        return DONE;
+      }),
+    recoverChunk: (request) =>
+      this.counted(async () => ({ reply: { succeeded: await this.recovery.recover(request) } })),
+    truncateChunk: (request) => this.counted(() => this.mutations.truncate(request).then(() => DONE)),
+    copyChunk: (request) => this.counted(() => this.copies.pull(request).then(() => DONE)),
+    deleteChunks: (request) =>
+      this.counted(async () => {
+        const chunks = [...request.chunks];
+        const worker = async (): Promise<void> => {
+          for (let next = chunks.pop(); next !== undefined; next = chunks.pop()) {
+            await this.link.remove(next.handle, next.version);
+          }
+        };
+        await Promise.all(Array.from({ length: DELETE_WIDTH }, worker));
+        return DONE;
+      }),
+
+    readChunk: (request, context) => this.served(() => this.read(request, context.peer.role)),
+    writeChunk: (request, context) =>
+      this.served(() => this.mutations.write(request, context.payload).then(() => DONE)),
+    syncChunk: (request) => this.served(() => this.mutations.sync(request).then(() => DONE)),
+
+    forward: (request, context) =>
+      this.served(async () => ({
+        reply: failuresToReply(await this.mutations.forwarded(request, context.payload)),
+      })),
+    inspectReplica: (request) => this.served(async () => ({ reply: await this.recovery.inspect(request) })),
+    repairBlocks: (request, context) =>
+      this.served(async () => {
+        await this.recovery.repair(request, context.payload);
+        return DONE;
+      }),
+    adoptVersion: (request) =>
+      this.served(async () => {
+        await this.recovery.adopt(request);
+        return DONE;
+      }),
+  };
+}

@@ -1,0 +1,93 @@
+/** Pulls a whole replica from another chunkserver: verified, holes left as holes, synced, visible only when whole. */
+import { segmentsMatch } from '../core/checksum.js';
+import { CairnError } from '../core/errors.js';
+import { chunkHandle, chunkVersion } from '../core/ids.js';
+import {
+  BLOCK_SIZE_BYTES,
+  CHUNK_SIZE_BYTES,
+  COPY_WINDOW,
+  MAX_CHUNK_COPIES,
+  MAX_PAYLOAD_BYTES,
+  MAX_WAITING_COPIES,
+} from '../core/limits.js';
+import { Semaphore } from '../core/sync.js';
+import type { CopyChunkRequest } from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import type { CallResult } from '../protocol/rpc.js';
+import type { ReadChunkReply } from '../protocol/generated/messages.js';
+import { ZERO_BLOCK_SUM } from './chunk-format.js';
+import type { ChunkFile } from './chunk-file.js';
+import type { ChunkStore } from './chunk-store.js';
+import type { PeerPool } from './peer-pool.js';
+
+export class Copies {
+  private readonly permits = new Semaphore(MAX_CHUNK_COPIES, MAX_WAITING_COPIES);
+
+  constructor(
+    private readonly store: ChunkStore,
+    private readonly pool: PeerPool,
+  ) {}
+
+  /** Does nothing when a replica at the version is here already. */
+  async pull(request: CopyChunkRequest): Promise<void> {
+    const { source, version } = request;
+    const handle = chunkHandle(request.handle);
+    if (source === null) throw new CairnError('EINVAL', `copy of chunk ${handle} from nowhere`);
+    const release = await this.permits.acquire();
+    try {
+      const existing = this.store.index.get(handle);
+      if (existing !== undefined && existing.version >= version && !existing.suspect) return;
+      const peer = await this.pool.get(source.address);
+      const read = (offset: number): Promise<CallResult<ReadChunkReply>> =>
+        peer.call(CHUNKSERVER_METHODS.readChunk, { handle, version, offset, length: MAX_PAYLOAD_BYTES });
+      await this.store.replace(handle, chunkVersion(version), (file) => fill(file, read));
+    } finally {
+      release();
+    }
+  }
+}
+
+async function fill(file: ChunkFile, read: (offset: number) => Promise<CallResult<ReadChunkReply>>): Promise<void> {
+  const ahead: Promise<CallResult<ReadChunkReply>>[] = [];
+  let asked = 0;
+  for (let offset = 0; offset < CHUNK_SIZE_BYTES; offset += MAX_PAYLOAD_BYTES) {
+    for (; asked < CHUNK_SIZE_BYTES && ahead.length < COPY_WINDOW; asked += MAX_PAYLOAD_BYTES) {
+      const piece = read(asked);
+      piece.catch(() => undefined); // Seen when its turn comes; when an earlier one fails, that one tells.
+      ahead.push(piece);
+    }
+    const piece = await ahead.shift();
+    if (piece === undefined) break;
+    const { reply, payload } = piece;
+    if (!segmentsMatch(payload, offset, reply.checksums)) {
+      throw new CairnError('CORRUPT', `chunk ${file.handle} at ${offset} was damaged on the way`);
+    }
+    await writeUnlessZeros(file, offset, payload, reply.checksums);
+    if (payload.length < MAX_PAYLOAD_BYTES) break;
+  }
+}
+
+const ZEROS = Buffer.alloc(BLOCK_SIZE_BYTES);
+
+/** Writes the runs of blocks that are not zeros, and extends over the rest. */
+async function writeUnlessZeros(
+  file: ChunkFile,
+  offset: number,
+  payload: Uint8Array,
+  sums: readonly number[],
+): Promise<void> {
+  const isHole = (block: number): boolean => {
+    if (sums[block] !== ZERO_BLOCK_SUM) return false;
+    return ZEROS.equals(payload.subarray(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES));
+  };
+  for (let block = 0; block < sums.length;) {
+    const first = block;
+    while (block < sums.length && !isHole(block)) block++;
+    if (block > first) {
+      const bytes = payload.subarray(first * BLOCK_SIZE_BYTES, block * BLOCK_SIZE_BYTES);
+      await file.write(offset + first * BLOCK_SIZE_BYTES, bytes, sums.slice(first, block));
+    }
+    while (block < sums.length && isHole(block)) block++;
+  }
+  if (file.length < offset + payload.length) await file.truncate(offset + payload.length);
+}

@@ -1,0 +1,201 @@
+/**
+ * One data directory, usually one disk:
+ *
+ *   identity            which cluster and server it belongs to (JSON)
+ *   session             the boot under which it was last used, and whether it was left clean (JSON)
+ *   chunks/XX/H.V       chunk file: handle H and version V in hexadecimal; XX from the handle
+ *   incoming/           copies not complete yet; emptied at start
+ *
+ * The version in the name lets a start list the replicas without opening them; the header of the file decides.
+ */
+import { dirname } from 'node:path';
+import type { Disk } from '../core/disk.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
+import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../core/ids.js';
+import { CHUNK_DIRECTORY_FANOUT } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { SharedRun } from './shared-run.js';
+
+export interface Identity {
+  readonly clusterId: string;
+  readonly serverId: number;
+}
+
+export interface FoundReplica {
+  readonly handle: ChunkHandle;
+  readonly version: ChunkVersion;
+}
+
+const NAME_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})$/;
+/** Neighbouring handles share a subdirectory, and with it the fsync of their entries. */
+const HANDLES_PER_SUBDIRECTORY = 4096;
+const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
+
+function subdirectoryOf(handle: ChunkHandle): string {
+  return hex(Math.floor(handle / HANDLES_PER_SUBDIRECTORY) % CHUNK_DIRECTORY_FANOUT, 2);
+}
+
+export class DataDirectory {
+  private readonly subdirectorySyncs = new Map<string, SharedRun>();
+  private unlock: (() => Promise<void>) | undefined;
+  identity: Identity | undefined;
+  /** All its replicas were synced when it was used last. */
+  leftClean = false;
+  /** Left clean, or used last under this boot: replicas that are dirty are not suspect. */
+  trusted = false;
+  /** Why the directory is out of service. */
+  failure: CairnError | undefined;
+  freeBytes = 0;
+  totalBytes = 0;
+
+  constructor(
+    private readonly disk: Disk,
+    readonly path: string,
+    readonly number: number,
+    private readonly logger: Logger,
+  ) {}
+
+  /** Locks and reads what is not chunks; makes what is missing. */
+  async open(): Promise<void> {
+    if (await this.makeDirectory(this.path)) await this.disk.syncDirectory('directory.sync', dirname(this.path));
+    this.unlock = await this.disk.lock('directory.lock', this.path);
+    this.identity = parseIdentity(await this.readJson('identity'), this.path);
+    const session = await this.readJson('session');
+    this.leftClean = session?.['clean'] === true;
+    this.trusted = session === undefined || this.leftClean || session['bootId'] === this.disk.bootId();
+    await this.writeJson('session', { bootId: this.disk.bootId(), clean: false });
+    await this.makeDirectory(`${this.path}/chunks`);
+    await this.makeDirectory(`${this.path}/incoming`);
+    for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) await this.makeDirectory(`${this.path}/chunks/${hex(i, 2)}`);
+    const leftovers: string[] = [];
+    for await (const name of this.disk.list('directory.list', `${this.path}/incoming`)) leftovers.push(name);
+    for (const name of leftovers) await this.disk.unlink('directory.clear', `${this.path}/incoming/${name}`);
+    await this.disk.syncDirectory('directory.sync', `${this.path}/chunks`);
+    await this.disk.syncDirectory('directory.sync', this.path);
+    await this.measure();
+  }
+
+  /** The replicas by the names of their files. */
+  async *replicas(): AsyncIterable<FoundReplica> {
+    for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) {
+      for await (const name of this.disk.list('directory.list', `${this.path}/chunks/${hex(i, 2)}`)) {
+        const match = NAME_PATTERN.exec(name);
+        if (match?.[1] === undefined || match[2] === undefined) continue;
+        yield { handle: chunkHandle(parseInt(match[1], 16)), version: chunkVersion(parseInt(match[2], 16)) };
+      }
+    }
+  }
+
+  chunkPath(handle: ChunkHandle, version: ChunkVersion): string {
+    return `${this.path}/chunks/${subdirectoryOf(handle)}/${hex(handle, 14)}.${hex(version, 1)}`;
+  }
+
+  incomingPath(handle: ChunkHandle, version: ChunkVersion): string {
+    return `${this.path}/incoming/${hex(handle, 14)}.${hex(version, 1)}`;
+  }
+
+  /** The entry of a chunk's file survives power loss. Chunks of one subdirectory share the fsync. */
+  syncEntry(handle: ChunkHandle): Promise<void> {
+    const name = subdirectoryOf(handle);
+    let sync = this.subdirectorySyncs.get(name);
+    if (sync === undefined) {
+      sync = new SharedRun(() => this.disk.syncDirectory('directory.sync', `${this.path}/chunks/${name}`));
+      this.subdirectorySyncs.set(name, sync);
+    }
+    return sync.run();
+  }
+
+  async measure(): Promise<void> {
+    const { totalBytes, freeBytes } = await this.disk.space('directory.space', this.path);
+    this.totalBytes = totalBytes;
+    this.freeBytes = freeBytes;
+  }
+
+  async writeIdentity(identity: Identity): Promise<void> {
+    await this.writeJson('identity', { format: 1, ...identity });
+    this.identity = identity;
+  }
+
+  /** True when `error` says that the disk itself fails, and not one of its files or its lack of space. */
+  static isFailure(error: unknown): boolean {
+    return hasCode(error, 'EIO', 'EROFS', 'ENODEV', 'ENXIO');
+  }
+
+  takeOutOfService(error: unknown): void {
+    if (this.failure !== undefined) return;
+    this.failure = asCairnError(error);
+    this.freeBytes = 0;
+    this.totalBytes = 0;
+    this.logger.error({ directory: this.path, reason: this.failure.message }, 'data directory fails: out of service');
+  }
+
+  /** Does nothing when it was not opened. */
+  async close(clean: boolean): Promise<void> {
+    if (this.unlock === undefined) return;
+    try {
+      if (clean && this.failure === undefined) {
+        await this.writeJson('session', { bootId: this.disk.bootId(), clean: true });
+      }
+    } finally {
+      await this.unlock();
+      this.unlock = undefined;
+    }
+  }
+
+  /** False when it was there already. */
+  private async makeDirectory(path: string): Promise<boolean> {
+    try {
+      await this.disk.mkdir('directory.make', path);
+      return true;
+    } catch (error) {
+      if (!hasCode(error, 'EEXIST')) throw error;
+      return false;
+    }
+  }
+
+  private async readJson(name: string): Promise<Record<string, unknown> | undefined> {
+    const path = `${this.path}/${name}`;
+    let file;
+    try {
+      file = await this.disk.open(`directory.${name}`, path, 'existing');
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+    try {
+      const bytes = Buffer.alloc(4096);
+      const count = await file.read(`directory.${name}`, bytes, 0);
+      const value: unknown = JSON.parse(bytes.toString('utf8', 0, count));
+      if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+      throw new SyntaxError('not an object');
+    } catch (error) {
+      if (error instanceof SyntaxError) throw new CairnError('EINVAL', `${path} is not readable: ${error.message}`);
+      throw error;
+    } finally {
+      await file.close();
+    }
+  }
+
+  private async writeJson(name: string, value: object): Promise<void> {
+    const path = `${this.path}/${name}`;
+    const file = await this.disk.open(`directory.${name}`, `${path}.new`, 'create');
+    try {
+      await file.truncate(`directory.${name}`, 0);
+      await file.write(`directory.${name}`, Buffer.from(JSON.stringify(value) + '\n'), 0);
+      await file.datasync(`directory.${name}`);
+    } finally {
+      await file.close();
+    }
+    await this.disk.rename(`directory.${name}`, `${path}.new`, path);
+    await this.disk.syncDirectory(`directory.${name}`, this.path);
+  }
+}
+
+function parseIdentity(value: Record<string, unknown> | undefined, path: string): Identity | undefined {
+  if (value === undefined) return undefined;
+  const { format, clusterId, serverId } = value;
+  if (format !== 1 || typeof clusterId !== 'string' || !Number.isSafeInteger(serverId)) {
+    throw new CairnError('EINVAL', `${path}/identity was not written by this version of CairnFS`);
+  }
+  return { clusterId, serverId: Number(serverId) };
+}

@@ -1,0 +1,270 @@
+/**
+ * The connection to the master: register, report all replicas, heartbeats; made again whenever it ends. It also knows
+ * whether this server may serve: not when the master has been silent for so long that it may have taken it for dead.
+ */
+import { sleep, type Clock } from '../core/clock.js';
+import { CairnError, asCairnError, errorNumber, hasCode, type ErrorCode } from '../core/errors.js';
+import { chunkHandle, chunkVersion } from '../core/ids.js';
+import {
+  CHUNKSERVER_FENCE_MS,
+  HEARTBEAT_INTERVAL_MS,
+  MASTER_RETRY_MAX_MS,
+  MASTER_RETRY_MIN_MS,
+  MAX_REPORT_ENTRIES,
+} from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { deferred } from '../core/sync.js';
+import type { ServerLoadInit } from '../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import type { ConnectedPeer } from '../protocol/endpoint.js';
+import type { ChunkStore } from './chunk-store.js';
+import type { ForwardFailureReport } from './primary.js';
+import type { Replicas } from './replicas.js';
+
+export interface MasterLinkOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly store: ChunkStore;
+  readonly replicas: Replicas;
+  readonly connect: () => Promise<ConnectedPeer>;
+  readonly activeRequests: () => number;
+}
+
+/** Time for a report of a failure to reach the master before the writer is told anyway. */
+const FAILURE_REPORT_TIMEOUT_MS = 2_000;
+
+export class MasterLink {
+  private peer: ConnectedPeer | undefined;
+  /** When the last heartbeat was sent that the master answered, knowing this server's replicas. */
+  private heardMs = -Infinity;
+  /** The master has a whole report from this connection: it has named the stale replicas, and they are gone. */
+  private reported = false;
+  private stopped = false;
+  private running: Promise<void> = Promise.resolve();
+  private readonly stopSignal = deferred<void>();
+  private reportAgain = false;
+  private reporting: Promise<void> | undefined;
+  private readonly damageReports = new Set<number>();
+
+  constructor(private readonly options: MasterLinkOptions) {}
+
+  /**
+   * Connects and keeps connected. Resolves after the first attempt, successful or not; rejects when it showed that
+   * this server can never join (another cluster, another secret).
+   */
+  async start(address: string): Promise<void> {
+    let first: unknown;
+    try {
+      await this.join(address);
+    } catch (error) {
+      if (hasCode(error, 'EINVAL', 'UNAUTHENTICATED', 'PROTOCOL')) throw error;
+      first = error;
+    }
+    await this.reporting;
+    this.running = this.run(address, first);
+    this.running.catch((error: unknown) => this.options.logger.error({ reason: String(error) }, 'master link ended'));
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.stopSignal.resolve();
+    this.peer?.close('the chunkserver stops');
+    await this.running;
+  }
+
+  get clusterId(): string {
+    return this.options.store.identity?.clusterId ?? '';
+  }
+
+  get serverId(): number {
+    return this.options.store.identity?.serverId ?? 0;
+  }
+
+  /** Fails with UNAVAILABLE while the master may have given this server up. */
+  refuseFenced(): void {
+    const silentMs = this.options.clock.monotonicMs() - this.heardMs;
+    if (silentMs > CHUNKSERVER_FENCE_MS) {
+      throw new CairnError('UNAVAILABLE', `chunkserver ${this.serverId} has not heard from the master: try another`);
+    }
+  }
+
+  /** Resolves when the master knows, or cannot be told in time. */
+  async reportFailure(report: ForwardFailureReport): Promise<void> {
+    const { logger } = this.options;
+    logger.warn({ ...report }, 'mutation failed on a replica: the chunk needs recovery');
+    try {
+      await this.peer?.call(MASTER_METHODS.reportForwardFailure, report, { timeoutMs: FAILURE_REPORT_TIMEOUT_MS });
+    } catch (error) {
+      logger.warn({ handle: report.handle, reason: asCairnError(error).message }, 'the master was not told');
+    }
+  }
+
+  /** Tells the master that this server's replica is damaged. Does not wait. */
+  reportDamage(handle: number, version: number, error: unknown): void {
+    const { logger } = this.options;
+    if (this.damageReports.has(handle)) return;
+    this.damageReports.add(handle);
+    logger.error({ handle, version, reason: asCairnError(error).message }, 'damaged replica');
+    const report = { handle, version, serverId: this.serverId, errorCode: errorNumber('CORRUPT') };
+    const told = this.peer?.call(MASTER_METHODS.reportReplica, report) ?? Promise.resolve();
+    told
+      .catch((cause: unknown) =>
+        logger.warn({ handle, reason: asCairnError(cause).message }, 'the master was not told'),
+      )
+      .finally(() => this.damageReports.delete(handle));
+  }
+
+  /** Replicas were lost: reports all again. */
+  reportSoon(): void {
+    this.reportAgain = true;
+    if (this.peer !== undefined) this.report(this.peer);
+  }
+
+  private async run(address: string, firstFailure: unknown): Promise<void> {
+    const { clock, random, logger } = this.options;
+    let retryMs = MASTER_RETRY_MIN_MS;
+    let failure = firstFailure;
+    let said: ErrorCode | undefined;
+    for (;;) {
+      const peer = this.peer;
+      if (peer !== undefined) {
+        retryMs = MASTER_RETRY_MIN_MS;
+        said = undefined;
+        const reason = await this.beat(peer);
+        this.peer = undefined;
+        if (this.stopped) return;
+        logger.warn({ reason }, 'connection to the master ended');
+      } else {
+        const { code, message } = asCairnError(failure);
+        // One line when it begins, not one an attempt.
+        if (said !== code) logger.warn({ code, reason: message }, 'the master cannot be reached: trying on');
+        said = code;
+      }
+      // Spread, so that many servers do not come back to a restarted master in the same moment.
+      await Promise.race([sleep(clock, retryMs / 2 + random.below(retryMs)), this.stopSignal.promise]);
+      if (this.stopped) return;
+      retryMs = Math.min(retryMs * 2, MASTER_RETRY_MAX_MS);
+      try {
+        await this.join(address);
+      } catch (error) {
+        failure = error;
+      }
+    }
+  }
+
+  /** Connects, checks that it is the same cluster, registers, and begins the report. */
+  private async join(address: string): Promise<void> {
+    const { store, logger } = this.options;
+    const peer = await this.options.connect();
+    try {
+      const known = store.identity;
+      this.refuseOtherCluster(peer.clusterId);
+      const { reply } = await peer.call(MASTER_METHODS.register, {
+        serverId: known?.serverId ?? 0,
+        address,
+        load: this.load(),
+      });
+      this.refuseOtherCluster(reply.clusterId);
+      if (known !== undefined && known.serverId !== reply.serverId) {
+        throw new CairnError('EINVAL', `the master knows this server as ${reply.serverId}, not ${known.serverId}`);
+      }
+      await store.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });
+      if (this.stopped) throw new CairnError('CANCELLED', 'the chunkserver stops');
+      this.peer = peer;
+      this.reported = false;
+      logger.info({ serverId: reply.serverId, clusterId: reply.clusterId, epoch: reply.epoch }, 'joined the cluster');
+      this.reportAgain = true;
+      this.report(peer);
+    } catch (error) {
+      peer.close('not joined');
+      throw error;
+    }
+  }
+
+  private refuseOtherCluster(clusterId: string): void {
+    const mine = this.clusterId;
+    if (mine !== '' && clusterId !== mine) {
+      throw new CairnError(
+        'EINVAL',
+        `these data directories belong to cluster ${mine}, the master is of cluster ${clusterId}: ` +
+          'start with the right master, or with empty data directories',
+      );
+    }
+  }
+
+  /** Heartbeats until the connection ends; returns why. */
+  private async beat(peer: ConnectedPeer): Promise<string> {
+    const { clock, logger } = this.options;
+    const ended = peer.closed;
+    let open = true;
+    ended.then(() => (open = false)).catch(() => undefined);
+    for (;;) {
+      await Promise.race([sleep(clock, HEARTBEAT_INTERVAL_MS), ended]);
+      if (!open) return ended;
+      const sentMs = clock.monotonicMs();
+      try {
+        await peer.call(MASTER_METHODS.heartbeat, { load: this.load() }, { timeoutMs: CHUNKSERVER_FENCE_MS });
+        if (this.reported) this.heardMs = Math.max(this.heardMs, sentMs);
+      } catch (error) {
+        if (!open) return ended;
+        logger.warn({ reason: asCairnError(error).message }, 'heartbeat failed');
+        peer.close('heartbeat failed');
+      }
+    }
+  }
+
+  private load(): ServerLoadInit {
+    const { store, activeRequests } = this.options;
+    return { ...store.space(), chunks: store.index.size, activeRequests: activeRequests() };
+  }
+
+  /** Reports all replicas, page by page; again from the start when replicas were lost meanwhile. One at a time. */
+  private report(peer: ConnectedPeer): void {
+    if (this.reporting !== undefined) return;
+    const { logger } = this.options;
+    this.reporting = this.reportPages(peer)
+      .catch((error: unknown) => {
+        logger.warn({ reason: asCairnError(error).message }, 'report to the master failed');
+        peer.close('report failed');
+      })
+      .finally(() => {
+        this.reporting = undefined;
+        if (this.reportAgain && this.peer !== undefined && !this.peer.isClosed) this.report(this.peer);
+      });
+  }
+
+  private async reportPages(peer: ConnectedPeer): Promise<void> {
+    const { store, logger, clock } = this.options;
+    this.reportAgain = false;
+    let afterHandle = 0;
+    let count = 0;
+    let sentMs = clock.monotonicMs();
+    for (let done = false; !done && !this.reportAgain;) {
+      // Read and sent in the same tick: what the master asks for afterwards comes after this page.
+      const page = store.index.page(afterHandle, MAX_REPORT_ENTRIES);
+      const last = page.at(-1);
+      done = last === undefined || page.length < MAX_REPORT_ENTRIES;
+      const upToHandle = done || last === undefined ? 0 : last.handle;
+      const replicas = page.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
+      sentMs = clock.monotonicMs();
+      const { reply } = await peer.call(MASTER_METHODS.report, { afterHandle, upToHandle, replicas });
+      count += page.length;
+      afterHandle = upToHandle;
+      for (const { handle, version } of reply.delete) await this.remove(handle, version);
+    }
+    if (this.reportAgain) return;
+    this.reported = true;
+    this.heardMs = Math.max(this.heardMs, sentMs);
+    logger.info({ replicas: count }, 'replicas reported');
+  }
+
+  /** Deletes a replica at `version` or lower. */
+  async remove(handle: number, version: number): Promise<void> {
+    const { replicas, store } = this.options;
+    const known = chunkHandle(handle);
+    if (store.index.get(known) === undefined) return;
+    await replicas.exclusive(known, () => store.remove(known, chunkVersion(version)));
+  }
+}

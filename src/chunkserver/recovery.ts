@@ -1,0 +1,317 @@
+/**
+ * Recovery of a chunk after a primary or a secondary failed (docs/architecture.md): one member makes the others
+ * byte-identical to itself, and all adopt the next version. Every acknowledged mutation is on every member, so any of
+ * them will do; blocks that are damaged in its own copy come from another.
+ */
+import { segmentChecksums, segmentsMatch } from '../core/checksum.js';
+import { CairnError, asCairnError } from '../core/errors.js';
+import { chunkHandle, chunkVersion, type ChunkHandle } from '../core/ids.js';
+import { BLOCK_SIZE_BYTES, COPY_WINDOW, MAX_PAYLOAD_BYTES } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { Mutex, Semaphore } from '../core/sync.js';
+import type {
+  AdoptVersionRequest,
+  InspectReplicaReplyInit,
+  InspectReplicaRequest,
+  RecoverChunkRequest,
+  RepairBlocksRequest,
+  Replica as ReplicaAddress,
+} from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import type { Peer } from '../protocol/rpc.js';
+import { blockCount, blockLength, checksumZeros } from './chunk-format.js';
+import { CorruptBlockError } from './chunk-file.js';
+import type { ChunkStore } from './chunk-store.js';
+import type { PeerPool } from './peer-pool.js';
+import type { Replica, Replicas } from './replicas.js';
+
+interface Member {
+  readonly serverId: number;
+  readonly peer: Peer;
+  readonly version: number;
+  readonly length: number;
+  readonly checksums: readonly number[];
+  readonly corrupt: ReadonlySet<number>;
+}
+
+export interface RecoveryDependencies {
+  readonly store: ChunkStore;
+  readonly replicas: Replicas;
+  readonly pool: PeerPool;
+  readonly serverId: () => number;
+  readonly logger: Logger;
+}
+
+const BLOCKS_PER_MESSAGE = MAX_PAYLOAD_BYTES / BLOCK_SIZE_BYTES;
+
+export class Recovery {
+  constructor(private readonly deps: RecoveryDependencies) {}
+
+  // ---- A member's part ------------------------------------------------------------------------------
+
+  /** Fences older leases and says what this replica holds. */
+  inspect(request: InspectReplicaRequest): Promise<InspectReplicaReplyInit> {
+    const handle = chunkHandle(request.handle);
+    const replica = this.fence(handle, request.version, request.belowVersion || Infinity, request.leaseId);
+    return replica.order.run(() => this.state(handle));
+  }
+
+  /** Overwrites blocks. */
+  repair(request: RepairBlocksRequest, payload: Uint8Array): Promise<void> {
+    const { offset, checksums, leaseId } = request;
+    const handle = chunkHandle(request.handle);
+    if (offset % BLOCK_SIZE_BYTES !== 0 || !segmentsMatch(payload, offset, checksums)) {
+      throw new CairnError('CORRUPT', `repair of chunk ${handle} at ${offset} was damaged on the way`);
+    }
+    const replica = this.fenced(handle, leaseId);
+    return replica.order.run(async () => {
+      this.fenced(handle, leaseId);
+      await this.deps.store.mutate(handle, (file) => file.write(offset, payload, checksums));
+    });
+  }
+
+  /** Takes the final length and the new version, durably. */
+  adopt(request: AdoptVersionRequest): Promise<void> {
+    const { fromVersion, toVersion, leaseId, length } = request;
+    const handle = chunkHandle(request.handle);
+    const replica = this.fenced(handle, leaseId);
+    return replica.order.run(async () => {
+      this.fenced(handle, leaseId);
+      const { version } = this.deps.store.entry(handle);
+      if (version < fromVersion || version > toVersion) {
+        throw new CairnError('STALE_VERSION', `chunk ${handle} at version ${version} cannot adopt ${toVersion}`);
+      }
+      await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
+    });
+  }
+
+  // ---- The part of the member that recovers ---------------------------------------------------------
+
+  /** Returns the servers that are at the new version, alike. Fails when this server's own replica cannot be. */
+  recover(request: RecoverChunkRequest): Promise<number[]> {
+    const { fromVersion, toVersion, leaseId } = request;
+    const handle = chunkHandle(request.handle);
+    const replica = this.fence(handle, fromVersion, toVersion, leaseId);
+    const self = this.deps.serverId();
+    return replica.order.run(async () => {
+      const others = request.members.filter((member) => member.serverId !== self);
+      const inspected = await Promise.all(others.map((member) => this.inspectMember(member, request)));
+      const members = inspected.filter((member) => member !== undefined);
+      this.fenced(handle, leaseId);
+      const length = await this.prepareOwn(handle, request.validBytes, members);
+      const healing = new Mutex();
+      const succeeded = await Promise.all(
+        members.map(async (member) => {
+          try {
+            await this.push(request, member, members, length, healing);
+            const adopted = { handle, fromVersion, toVersion, leaseId, length };
+            await member.peer.call(CHUNKSERVER_METHODS.adoptVersion, adopted);
+            return member.serverId;
+          } catch (error) {
+            this.memberFailed(handle, member.serverId, error);
+            return undefined;
+          }
+        }),
+      );
+      this.fenced(handle, leaseId);
+      await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
+      const servers = [self, ...succeeded.filter((server) => server !== undefined)];
+      this.deps.logger.info({ handle, version: toVersion, servers, length }, 'chunk recovered');
+      return servers;
+    });
+  }
+
+  private async inspectMember(member: ReplicaAddress, request: RecoverChunkRequest): Promise<Member | undefined> {
+    const { handle, fromVersion, toVersion, leaseId } = request;
+    try {
+      const peer = await this.deps.pool.get(member.address);
+      const { reply } = await peer.call(CHUNKSERVER_METHODS.inspectReplica, {
+        handle,
+        version: fromVersion,
+        leaseId,
+        belowVersion: toVersion,
+      });
+      const { version, length, checksums } = reply;
+      return { serverId: member.serverId, peer, version, length, checksums, corrupt: new Set(reply.corruptBlocks) };
+    } catch (error) {
+      this.memberFailed(handle, member.serverId, error);
+      return undefined;
+    }
+  }
+
+  /** Cuts the own replica and replaces its damaged blocks. Returns the length that all shall have. */
+  private async prepareOwn(handle: ChunkHandle, validBytes: number, members: readonly Member[]): Promise<number> {
+    const { store } = this.deps;
+    const own = await this.state(handle);
+    const length = Math.min(own.length, validBytes);
+    if (length < own.length) await store.mutate(handle, (file) => file.truncate(length));
+    for (const block of own.corruptBlocks) {
+      if (block < blockCount(length)) await this.heal(handle, block, length, members);
+    }
+    return length;
+  }
+
+  /** Takes a block from a member where it is sound. False when there is none: the block stays unreadable. */
+  private async heal(handle: ChunkHandle, block: number, length: number, members: readonly Member[]): Promise<boolean> {
+    const { store, logger } = this.deps;
+    const offset = block * BLOCK_SIZE_BYTES;
+    const wanted = blockLength(block, length);
+    for (const member of members) {
+      if (member.corrupt.has(block)) continue;
+      try {
+        const { reply, payload } = await member.peer.call(CHUNKSERVER_METHODS.readChunk, {
+          handle,
+          version: member.version,
+          offset,
+          length: wanted,
+        });
+        if (!segmentsMatch(payload, offset, reply.checksums)) continue;
+        const bytes = Buffer.alloc(wanted);
+        bytes.set(payload);
+        await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
+        logger.warn({ handle, block, from: member.serverId }, 'damaged block replaced');
+        return true;
+      } catch (error) {
+        logger.warn(
+          { handle, block, from: member.serverId, reason: asCairnError(error).message },
+          'no help with block',
+        );
+      }
+    }
+    logger.error({ handle, block }, 'damaged block: no replica has it whole');
+    return false;
+  }
+
+  /** Sends a member the blocks in which it differs. */
+  private async push(
+    request: RecoverChunkRequest,
+    member: Member,
+    members: readonly Member[],
+    length: number,
+    healing: Mutex,
+  ): Promise<void> {
+    const { store } = this.deps;
+    const handle = chunkHandle(request.handle);
+    const sums = await store.use(handle, (file) => Promise.resolve(file.checksums()));
+    const different: number[] = [];
+    for (let block = 0; block < blockCount(length); block++) {
+      if (differs(member, block, blockLength(block, length), sums[block] ?? 0)) different.push(block);
+    }
+    const window = new Semaphore(COPY_WINDOW);
+    const sends: Promise<void>[] = [];
+    for (const [first, count] of runs(different)) {
+      const release = await window.acquire();
+      sends.push(this.pushRun(request, member, members, { first, count, length }, healing).finally(release));
+    }
+    await Promise.all(sends);
+  }
+
+  private async pushRun(
+    request: RecoverChunkRequest,
+    member: Member,
+    members: readonly Member[],
+    run: { first: number; count: number; length: number },
+    healing: Mutex,
+  ): Promise<void> {
+    const { handle, fromVersion, leaseId } = request;
+    const { first, count, length } = run;
+    const offset = first * BLOCK_SIZE_BYTES;
+    let bytes: Uint8Array;
+    try {
+      bytes = await this.deps.store.use(chunkHandle(handle), async (file) => {
+        return (await file.read(offset, count * BLOCK_SIZE_BYTES)).bytes;
+      });
+    } catch (error) {
+      if (!(error instanceof CorruptBlockError)) throw error;
+      // Block by block, to replace the damaged ones; one that is whole nowhere stays as it is everywhere.
+      if (count > 1) {
+        for (let block = first; block < first + count; block++) {
+          await this.pushRun(request, member, members, { first: block, count: 1, length }, healing);
+        }
+        return;
+      }
+      const sound = await healing.run(() => this.soundAfterHealing(chunkHandle(handle), first, length, members));
+      if (sound) await this.pushRun(request, member, members, run, healing);
+      return;
+    }
+    // The member may have more bytes in its last block, even damaged ones: whole blocks need no look at those.
+    const behind = member.length > offset + bytes.length && bytes.length % BLOCK_SIZE_BYTES !== 0;
+    const payload = behind ? padToBlock(bytes) : bytes;
+    const checksums = segmentChecksums(payload, offset);
+    const repair = { handle, version: fromVersion, leaseId, offset, checksums };
+    await member.peer.call(CHUNKSERVER_METHODS.repairBlocks, repair, { payload });
+  }
+
+  private async soundAfterHealing(
+    handle: ChunkHandle,
+    block: number,
+    length: number,
+    members: readonly Member[],
+  ): Promise<boolean> {
+    if (await this.deps.store.use(handle, (file) => file.isSound(block))) return true;
+    return this.heal(handle, block, length, members);
+  }
+
+  private state(handle: ChunkHandle): Promise<{
+    length: number;
+    checksums: number[];
+    corruptBlocks: number[];
+    version: number;
+  }> {
+    return this.deps.store.use(handle, async (file) => {
+      const corruptBlocks = await file.damagedBlocks();
+      return { length: file.length, checksums: file.checksums(), corruptBlocks, version: file.version };
+    });
+  }
+
+  private fence(handle: ChunkHandle, from: number, below: number, leaseId: number): Replica {
+    const { version } = this.deps.store.entry(handle);
+    if (version < from || version >= below) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle} is at version ${version}, not in [${from}, ${below})`);
+    }
+    const replica = this.deps.replicas.get(handle);
+    replica.raiseFence(leaseId);
+    return replica;
+  }
+
+  /** The replica, while the recovery under `leaseId` is the newest that it knows of, and no lease was granted since. */
+  private fenced(handle: ChunkHandle, leaseId: number): Replica {
+    this.deps.store.entry(handle);
+    const replica = this.deps.replicas.get(handle);
+    if (replica.fence !== leaseId || replica.lease !== undefined) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle}: recovery under lease ${leaseId} is over`);
+    }
+    return replica;
+  }
+
+  private memberFailed(handle: number, serverId: number, error: unknown): void {
+    const { code, message } = asCairnError(error);
+    this.deps.logger.warn({ handle, member: serverId, code, reason: message }, 'recovery goes on without a member');
+  }
+}
+
+/** Whether a member's block will not be as this server's, once the member is cut or extended to the common length. */
+function differs(member: Member, block: number, length: number, sum: number): boolean {
+  const theirs = blockLength(block, member.length);
+  if (theirs > length || member.corrupt.has(block)) return true;
+  const before = theirs === 0 ? 0 : (member.checksums[block] ?? 0);
+  return checksumZeros(length - theirs, before) !== sum;
+}
+
+/** Ascending blocks as runs of neighbours that fit into a message: [first, count]. */
+function* runs(blocks: readonly number[]): Generator<[first: number, count: number]> {
+  let at = 0;
+  while (at < blocks.length) {
+    const first = blocks[at] ?? 0;
+    let count = 1;
+    while (count < BLOCKS_PER_MESSAGE && blocks[at + count] === first + count) count++;
+    yield [first, count];
+    at += count;
+  }
+}
+
+function padToBlock(bytes: Uint8Array): Uint8Array {
+  const padded = Buffer.alloc(Math.ceil(bytes.length / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES);
+  padded.set(bytes);
+  return padded;
+}

@@ -1,0 +1,246 @@
+/**
+ * What this server knows about the leases of its replicas: fencing, the primary's role, the order of mutations.
+ *
+ * A mutation needs exactly the lease that the master granted last to this process. A server that was restarted
+ * knows no lease and refuses mutations until the master grants one or a recovery brings it up to date.
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
+import { chunkHandle, chunkVersion, type ChunkHandle } from '../core/ids.js';
+import { CHUNK_SIZE_BYTES, FORGET_REPLICA_AFTER_MS, REQUEST_TIMEOUT_MS, MAX_WAITING_SERIALS } from '../core/limits.js';
+import { Mutex, deferred, type Deferred } from '../core/sync.js';
+import type { GrantLeaseRequest, Replica as ReplicaAddress } from '../protocol/generated/messages.js';
+import type { ChunkFile } from './chunk-file.js';
+import type { ChunkStore } from './chunk-store.js';
+
+/** A lease as one replica sees it, with the serial order of the mutations under it. */
+export class Lease {
+  /** Last serial that the primary gave out. */
+  assigned = 0;
+  /** Last serial whose mutation was let into the order. */
+  private started = 0;
+  private readonly waiting = new Map<number, Deferred<void>>();
+  /** Why no mutation is taken any more: one failed, so this replica may differ from the others. */
+  broken: CairnError | undefined;
+  /** The report of the first failure, shared by all mutations that failed with it. */
+  failureReport: Promise<void> | undefined;
+
+  constructor(
+    readonly id: number,
+    readonly version: number,
+    readonly isPrimary: boolean,
+    /** Members after this server, in the order of the chain. For the primary. */
+    readonly chain: readonly ReplicaAddress[],
+    public expiresAtMs: number,
+  ) {}
+
+  /** Waits until the mutation `serial` is the next. Returns at once (undefined) when it is. */
+  turn(serial: number, clock: Clock): Promise<void> | undefined {
+    if (this.broken !== undefined) throw this.broken;
+    if (serial === this.started + 1) {
+      this.admit(serial);
+      return undefined;
+    }
+    return this.wait(serial, clock);
+  }
+
+  private async wait(serial: number, clock: Clock): Promise<void> {
+    if (serial <= this.started) throw new CairnError('STALE_VERSION', `mutation ${serial} came twice`);
+    if (this.waiting.size >= MAX_WAITING_SERIALS || this.waiting.has(serial)) {
+      throw new CairnError('STALE_VERSION', `mutation ${serial} cannot wait for ${this.started + 1}`);
+    }
+    const turn = deferred<void>();
+    this.waiting.set(serial, turn);
+    const timer = clock.setTimer(REQUEST_TIMEOUT_MS, () => {
+      turn.reject(new CairnError('STALE_VERSION', `the mutation before ${serial} did not come`));
+    });
+    try {
+      await turn.promise;
+    } finally {
+      timer.cancel();
+      this.waiting.delete(serial);
+    }
+  }
+
+  private admit(serial: number): void {
+    this.started = serial;
+    const next = this.waiting.get(serial + 1);
+    if (next === undefined) return;
+    this.waiting.delete(serial + 1);
+    this.admit(serial + 1);
+    next.resolve();
+  }
+
+  /** Mutations up to `serial` are in the order. */
+  hasStarted(serial: number): boolean {
+    return serial <= this.started;
+  }
+
+  break(error: CairnError): void {
+    this.broken ??= error;
+    for (const turn of this.waiting.values()) turn.reject(this.broken);
+  }
+}
+
+export class Replica {
+  /** Highest lease id seen: lower ones are refused. */
+  fence = 0;
+  lease: Lease | undefined;
+  /** Mutations, grants, recovery and cleaning, one at a time. */
+  readonly order = new Mutex();
+  lastUsedMs = 0;
+
+  constructor(readonly handle: ChunkHandle) {}
+
+  /** Refuses mutations of leases below `leaseId`, and of the one that was active, from now on. */
+  raiseFence(leaseId: number): void {
+    if (leaseId < this.fence) {
+      throw new CairnError('STALE_VERSION', `chunk ${this.handle}: lease ${leaseId} is older than ${this.fence}`);
+    }
+    this.fence = leaseId;
+    this.lease?.break(new CairnError('STALE_VERSION', `chunk ${this.handle}: lease ${this.lease.id} has ended`));
+    this.lease = undefined;
+  }
+}
+
+export class Replicas {
+  private readonly replicas = new Map<ChunkHandle, Replica>();
+
+  constructor(
+    private readonly store: ChunkStore,
+    private readonly clock: Clock,
+    private readonly serverId: () => number,
+  ) {}
+
+  get(handle: ChunkHandle): Replica {
+    let replica = this.replicas.get(handle);
+    if (replica === undefined) {
+      replica = new Replica(handle);
+      this.replicas.set(handle, replica);
+    }
+    replica.lastUsedMs = this.clock.monotonicMs();
+    return replica;
+  }
+
+  async grant(request: GrantLeaseRequest): Promise<void> {
+    const handle = chunkHandle(request.handle);
+    if (request.create) await this.store.create(handle, chunkVersion(request.version));
+    this.checkVersion(handle, request.version);
+    const replica = this.get(handle);
+    const expiresAtMs = this.clock.monotonicMs() + request.leaseTtlMs;
+    const active = replica.lease;
+    if (active?.id === request.leaseId && active.broken === undefined) {
+      active.expiresAtMs = expiresAtMs;
+      return;
+    }
+    if (active?.id === request.leaseId) throw new CairnError('STALE_VERSION', `lease ${active.id} is broken`);
+    replica.raiseFence(request.leaseId);
+    await replica.order.run(async () => {
+      if (replica.fence !== request.leaseId) throw new CairnError('STALE_VERSION', 'a newer lease was granted');
+      this.checkVersion(handle, request.version);
+      if (request.validBytes < CHUNK_SIZE_BYTES) await this.cut(handle, request.validBytes);
+      const self = this.serverId();
+      const chain = request.replicas.filter((member) => member.serverId !== self);
+      const isPrimary = request.primary === self;
+      replica.lease = new Lease(request.leaseId, request.version, isPrimary, chain, expiresAtMs);
+    });
+  }
+
+  /** When it returns, no mutation of the lease is under way and none will be. */
+  async revoke(handle: ChunkHandle, leaseId: number): Promise<void> {
+    const replica = this.replicas.get(handle);
+    if (replica === undefined || replica.fence > leaseId) return;
+    replica.raiseFence(leaseId);
+    await replica.order.run(() => undefined);
+  }
+
+  /** The lease under which this server may take a client's mutations. */
+  primaryLease(handle: ChunkHandle, version: number, leaseId: number): { replica: Replica; lease: Lease } {
+    const found = this.memberLease(handle, version, leaseId);
+    if (!found.lease.isPrimary || found.lease.expiresAtMs <= this.clock.monotonicMs()) {
+      throw new CairnError('NOT_PRIMARY', `chunk ${handle}: lease ${leaseId} has lapsed or is another server's`);
+    }
+    return found;
+  }
+
+  /** The lease under which this server takes forwarded mutations. Its end is the primary's to watch. */
+  memberLease(handle: ChunkHandle, version: number, leaseId: number): { replica: Replica; lease: Lease } {
+    this.checkVersion(handle, version);
+    const replica = this.get(handle);
+    const lease = replica.lease;
+    if (lease?.id !== leaseId) {
+      throw new CairnError('NOT_PRIMARY', `chunk ${handle}: this server knows no lease ${leaseId}, ask the master`);
+    }
+    if (lease.broken !== undefined) throw lease.broken;
+    return { replica, lease };
+  }
+
+  /** Applies a mutation in its turn. A failure ends the lease here: this replica may now differ from the others. */
+  async apply(
+    { replica, lease }: { replica: Replica; lease: Lease },
+    serial: number,
+    mutation: (file: ChunkFile) => Promise<void>,
+  ): Promise<void> {
+    try {
+      const turn = lease.turn(serial, this.clock);
+      if (turn !== undefined) await turn;
+      await replica.order.run(async () => {
+        if (lease.broken !== undefined) throw lease.broken;
+        await this.store.mutate(replica.handle, mutation);
+      });
+    } catch (error) {
+      lease.break(new CairnError('STALE_VERSION', `chunk ${replica.handle}: mutation ${serial} failed here`));
+      throw error;
+    }
+  }
+
+  /** What was applied up to `serial` survives power loss. */
+  async sync({ replica, lease }: { replica: Replica; lease: Lease }, serial: number): Promise<void> {
+    if (!lease.hasStarted(serial)) throw new CairnError('STALE_VERSION', `mutation ${serial} has not come here`);
+    await replica.order.run(() => undefined);
+    if (lease.broken !== undefined) throw lease.broken;
+    await this.store.sync(replica.handle);
+  }
+
+  /** Keeps mutations away while `section` runs. */
+  exclusive(handle: ChunkHandle, section: () => Promise<void>): Promise<void> {
+    return this.get(handle).order.run(section);
+  }
+
+  /** STALE_VERSION unless the replica is at `version` and not suspect. */
+  checkVersion(handle: ChunkHandle, version: number): void {
+    const entry = this.store.entry(handle);
+    if (entry.version !== version) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle} is at version ${entry.version} here, not ${version}`);
+    }
+    if (entry.suspect) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle} was under mutation when power failed: it needs recovery`);
+    }
+  }
+
+  /** Forgets replicas that nobody uses: they refuse mutations until the next grant, as after a restart. */
+  forgetIdle(): void {
+    const now = this.clock.monotonicMs();
+    for (const [handle, replica] of this.replicas) {
+      const leased = replica.lease !== undefined && replica.lease.expiresAtMs > now;
+      if (leased || !replica.order.idle || replica.lastUsedMs + FORGET_REPLICA_AFTER_MS > now) continue;
+      this.replicas.delete(handle);
+    }
+  }
+
+  /** The leases end, and mutations under way finish: for a clean stop. */
+  async drain(): Promise<void> {
+    for (const replica of this.replicas.values()) {
+      replica.raiseFence(replica.fence);
+      await replica.order.run(() => undefined);
+    }
+  }
+
+  private async cut(handle: ChunkHandle, validBytes: number): Promise<void> {
+    const length = await this.store.use(handle, (file) => Promise.resolve(file.length));
+    if (length <= validBytes) return;
+    await this.store.mutate(handle, (file) => file.truncate(validBytes));
+    // The master forgets about the cut once it is made, so power loss must not bring the old bytes back (P5).
+    await this.store.sync(handle);
+  }
+}
