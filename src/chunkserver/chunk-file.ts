@@ -72,6 +72,7 @@ export class ChunkFile {
   /** Mutations so far, and how many of them a finished sync covers. */
   private mutations: number;
   private mutationsSynced = 0;
+  private changing = false;
 
   private constructor(
     private readonly disk: Disk,
@@ -237,6 +238,8 @@ export class ChunkFile {
   async sync(): Promise<void> {
     this.refuseBroken();
     if (this.mutationsSynced >= this.mutations) return;
+    // Not while a mutation is between its rows and its end: they must stay as it wrote them.
+    if (!this.changing) this.flushSums();
     const covered = this.mutations;
     try {
       await this.synced.run();
@@ -354,6 +357,7 @@ export class ChunkFile {
     const release = typeof lock === 'function' ? lock : await lock;
     try {
       const { newSums, newLength, apply } = await plan();
+      this.changing = true;
       this.writeRows(first, newSums);
       this.mutations++;
       try {
@@ -369,6 +373,7 @@ export class ChunkFile {
       }
       this.dataLength = newLength;
     } finally {
+      this.changing = false;
       release();
     }
   }

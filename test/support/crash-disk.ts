@@ -14,7 +14,8 @@ interface Node {
 }
 
 function applyWrite(content: Buffer, offset: number, bytes: Uint8Array | null): Buffer {
-  if (bytes === null) return Buffer.from(content.subarray(0, offset));
+  if (bytes === null)
+    return Buffer.concat([content.subarray(0, offset), Buffer.alloc(Math.max(0, offset - content.length))]);
   const out = Buffer.alloc(Math.max(content.length, offset + bytes.length));
   content.copy(out);
   out.set(bytes, offset);
