@@ -213,4 +213,24 @@ export class CrashDisk implements Disk {
   space(): Promise<DiskSpace> {
     return Promise.resolve({ totalBytes: 2 ** 40, freeBytes: 2 ** 40 });
   }
+
+  /** The disk as one process sees it, which ends with `kill` and `powerLoss`. */
+  forProcess(): Disk {
+    const life = this.lives;
+    const alive = (label: string): CrashDisk => {
+      if (life !== this.lives) throw new CairnError('EIO', `${label}: the process is dead`);
+      return this;
+    };
+    return {
+      open: async (label, path, mode) => alive(label).open(label, path, mode),
+      mkdir: async (label) => alive(label).mkdir(label),
+      list: (label, path) => alive(label).list(label, path),
+      rename: async (label, from, to) => alive(label).rename(label, from, to),
+      unlink: async (label, path) => alive(label).unlink(label, path),
+      syncDirectory: async (label, path) => alive(label).syncDirectory(label, path),
+      space: async (label) => alive(label).space(),
+      lock: async (label, path) => alive(label).lock(label, path),
+      bootId: () => this.bootId(),
+    };
+  }
 }
