@@ -39,7 +39,7 @@ interface Damage {
   readonly offset: number;
   /** The first record that cannot be had. */
   readonly sequence: number;
-  /** The machine has not booted since it was written, and the file does not end within a frame. */
+  /** Neither the end of a process nor a loss of power leaves such a thing. */
   readonly unexplained: boolean;
   readonly sameBoot: boolean;
 }
@@ -84,9 +84,10 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
           continue;
         }
       }
-      const sameBoot = header?.sameBoot ?? false;
-      damage = { segment: number, offset: at, sequence: next, sameBoot, unexplained: sameBoot && frame.kind === 'bad' };
-      // A header is written and synced before the segment is used: without one it may be a start that was cut short.
+      // A header is synced before its segment is used: without one, a start was cut short, and there is no record.
+      const unexplained =
+        header === undefined ? findFrames(bytes, 0).next().done === false : header.sameBoot && frame.kind === 'bad';
+      damage = { segment: number, offset: at, sequence: next, sameBoot: header?.sameBoot ?? false, unexplained };
       refuseIfDurable(options, damage, bytes, at);
     }
     if (damage !== undefined && (at <= SEGMENT_HEADER_BYTES || lastSequence === 0)) await file.close();
