@@ -28,6 +28,9 @@ import type { OverlayValue } from './overlay.js';
 import type { Mutation, State, StateReader } from './state.js';
 import type { Key, KeyRange, Store, StoreChange } from './store.js';
 
+/** Of the tables in the store (docs/disk-format.md). */
+const FORMAT_VERSION = 1;
+
 export interface LogStateOptions {
   /** Stays open after `stop`: who opened it closes it. */
   readonly store: Store;
@@ -80,8 +83,18 @@ export class LogState implements State {
     });
     // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty.
     await state.commitAll();
+    const format = readCounter(state, 'format', FORMAT_VERSION);
+    if (format !== FORMAT_VERSION) {
+      throw new CairnError(
+        'EINVAL',
+        `the metadata has format ${format}, this program knows ${FORMAT_VERSION}: use its release`,
+      );
+    }
     state.epoch = readCounter(state, 'epoch', 0) + 1;
-    state.mutate((m) => m.put(keys.meta('epoch'), packed(state.epoch)));
+    state.mutate((m) => {
+      m.put(keys.meta('format'), packed(FORMAT_VERSION));
+      m.put(keys.meta('epoch'), packed(state.epoch));
+    });
     await state.durable();
     options.logger.info(
       { epoch: state.epoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
