@@ -99,6 +99,8 @@ export const REQUEST_TIMEOUT_MS = 10_000;
 export const MAX_CHUNKS_PER_RECORD = 4096;
 /** Chunk leases that stand at a time; the oldest are ended early. Also what a restarted master loads of them. */
 export const MAX_ACTIVE_LEASES = 32_768;
+/** Chunkservers of a cluster: all of them are in memory, and in one status reply. */
+export const MAX_CHUNKSERVERS = 1024;
 /** Client sessions that stand at a time: more than there may be connections, as some wait to be resumed. */
 export const MAX_SESSIONS = 8192;
 /** Replies kept for a session: many times what it may have in flight. */

@@ -1,0 +1,137 @@
+/**
+ * Lazy deletion (GFS section 4.4): chunks of removed and truncated files, replicas that are no members, and the rest
+ * of truncates too large for one record. Each tick does a bounded part; none looks at living files.
+ */
+import { asCairnError } from '../core/errors.js';
+import type { Clock } from '../core/clock.js';
+import { chunkHandle } from '../core/ids.js';
+import type { ChunkHandle, InodeId, ServerId } from '../core/ids.js';
+import { MAX_CHUNKS_PER_PAGE } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { ReplicaVersion } from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import { continueCuts, forgetChunk, getChunk, inodesWithCuts } from './chunk-map.js';
+import type { CutProgress } from './chunk-map.js';
+import { keys, packed, prefixRange, unpacked, unpackNumber } from './keys.js';
+import type { ChunkLeases } from './leases.js';
+import type { ServerRegistry } from './servers.js';
+import type { State } from './state.js';
+
+/** Replicas to delete that are remembered; more are found by their server's next report. */
+const MAX_STRAYS = 65_536;
+
+export class Collector {
+  private readonly strays = new Map<string, { handle: ChunkHandle; version: number; server: ServerId }>();
+  private readonly cuts = new Map<InodeId, CutProgress>();
+  /** Garbage at or below it was looked at in this round. */
+  private cursor = 0;
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly servers: ServerRegistry;
+      /** Set after construction: the leases tell the collector of strays, and it takes their locks. */
+      readonly leases: () => ChunkLeases;
+      readonly graceMs: number;
+    },
+  ) {}
+
+  /** A replica that is no member, or will not be: deleted soon, unless it is one by then. */
+  addStray(handle: ChunkHandle, version: number, server: ServerId): void {
+    if (this.strays.size < MAX_STRAYS) this.strays.set(`${handle}:${server}`, { handle, version, server });
+  }
+
+  /** Returns true when more is to be done at once. */
+  async tick(): Promise<boolean> {
+    const more = this.cutStep();
+    await this.deleteStrays();
+    return (await this.collect()) || more;
+  }
+
+  private cutStep(): boolean {
+    const [inode] = inodesWithCuts(this.deps.state, 1);
+    if (inode === undefined) return false;
+    const progress = this.deps.state.mutate((m) => continueCuts(m, inode, this.cuts.get(inode)));
+    if (progress === undefined) this.cuts.delete(inode);
+    else this.cuts.set(inode, progress);
+    return true;
+  }
+
+  private async deleteStrays(): Promise<void> {
+    const { servers, state, logger } = this.deps;
+    for (const [key, stray] of [...this.strays].slice(0, MAX_CHUNKS_PER_PAGE)) {
+      this.strays.delete(key);
+      const { handle, server } = stray;
+      // Under the lock, as a copy to that server may be about to become a member.
+      await this.deps.leases().locks.run(handle, async () => {
+        const record = getChunk(state, handle);
+        const peer = servers.peerOf(server);
+        if (peer === undefined || record?.servers.includes(server) === true) return;
+        const version = Math.max(stray.version, record?.lastVersion ?? 0);
+        try {
+          await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [{ handle, version }] });
+        } catch (error) {
+          logger.info({ chunk: handle, server, error: asCairnError(error).message }, 'stray replica not deleted yet');
+        }
+      });
+    }
+  }
+
+  /** One page of garbage: stamps what is new, deletes the replicas of what is old enough, and forgets it. */
+  private async collect(): Promise<boolean> {
+    const { state, clock, servers, graceMs, logger } = this.deps;
+    const nowSeconds = clock.now().seconds;
+    const fresh: ChunkHandle[] = [];
+    const ripe: ChunkHandle[] = [];
+    let seen = 0;
+    const { end } = prefixRange('G');
+    for (const [key, value] of state.range({ start: keys.garbage(chunkHandle(this.cursor + 1)), end })) {
+      if (seen === MAX_CHUNKS_PER_PAGE) break;
+      seen++;
+      const handle = chunkHandle(unpackNumber(key, 1));
+      this.cursor = handle;
+      if (value.length === 0 && graceMs > 0) fresh.push(handle);
+      else if (value.length === 0 || nowSeconds - unpacked(value) >= graceMs / 1000) ripe.push(handle);
+    }
+    const more = seen === MAX_CHUNKS_PER_PAGE;
+    if (!more) this.cursor = 0;
+    if (fresh.length > 0) {
+      state.mutate((m) => {
+        for (const handle of fresh) m.put(keys.garbage(handle), packed(nowSeconds));
+      });
+    }
+    if (ripe.length === 0) return more;
+
+    const byServer = new Map<ServerId, ReplicaVersion[]>();
+    const versions = new Map<ChunkHandle, number[]>();
+    for (const handle of ripe) {
+      const record = getChunk(state, handle);
+      versions.set(handle, record?.servers ?? []);
+      for (const id of (record?.servers ?? []) as ServerId[]) {
+        const chunks = byServer.get(id) ?? [];
+        chunks.push({ handle, version: record?.lastVersion ?? 0 });
+        byServer.set(id, chunks);
+      }
+    }
+    // A server that is not there reports its replicas when it comes back, and is told to delete what is unknown.
+    const failed = new Set<ServerId>();
+    await Promise.all(
+      [...byServer].map(async ([id, chunks]) => {
+        try {
+          await servers.peerOf(id)?.call(CHUNKSERVER_METHODS.deleteChunks, { chunks });
+        } catch (error) {
+          logger.info({ server: id, error: asCairnError(error).message }, 'chunkserver did not delete garbage yet');
+          if (servers.isUp(id)) failed.add(id);
+        }
+      }),
+    );
+    state.mutate((m) => {
+      for (const handle of ripe) {
+        if (!(versions.get(handle) ?? []).some((id) => failed.has(id as ServerId))) forgetChunk(m, handle);
+      }
+    });
+    return more;
+  }
+}

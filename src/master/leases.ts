@@ -1,0 +1,513 @@
+/**
+ * Chunk leases (GFS section 3.1): who orders the writes of a chunk. For each chunk:
+ *
+ *   none ──grant──► pending ──all members answered──► active ──lapsed, revoked cleanly──► none
+ *                      │                                 │
+ *                      └───── a member did not ──────────┴─ a member went, a forward failed, the lease ended in doubt
+ *                                        ▼
+ *                                   doubtful (needs_recovery) ──recovery──► none
+ *
+ * 'L' is written and flushed before a lease is sent and deleted when the lease ended cleanly. A restarted master finds
+ * 'L' for every lease that may be in use (`inherited`) and recovers those chunks before it leases them again: it does
+ * not know what was in flight. Lease ids come from a flushed reserve, so every id is above all ever sent.
+ *
+ * All that changes the lease or the members of one chunk holds that chunk's lock; so requests that come together
+ * share one grant: the first does it, the others find it active. A lease is handed out without the lock only while
+ * it is active and fresh, and it leaves the table before anything is done that voids it.
+ *
+ * A writer that names a failed lease is believed only after the master asked all members itself. If they are in order
+ * the writer gets the same lease back; on the second such complaint another member becomes primary (that writer may
+ * be unable to reach this one). So one confused writer cannot keep a chunk in recovery.
+ */
+import type { Clock } from '../core/clock.js';
+import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { chunkHandle, leaseId } from '../core/ids.js';
+import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../core/ids.js';
+import {
+  CHUNK_SIZE_BYTES,
+  CHUNKSERVER_DEAD_MS,
+  LEASE_TTL_MS,
+  MAX_ACTIVE_LEASES,
+  REQUEST_TIMEOUT_MS,
+} from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { isRegular } from '../core/mode.js';
+import { pick } from '../core/random.js';
+import type { Random } from '../core/random.js';
+import { KeyedMutex } from '../core/sync.js';
+import { ChunkRecord, LeaseRecord } from '../protocol/generated/messages.js';
+import type { InodeRecord, LeaseChunkReplyInit } from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import { addChunk, getChunk, lookupChunk } from './chunk-map.js';
+import type { IdReserve } from './id-reserve.js';
+import { readInode } from './inodes.js';
+import { keys } from './keys.js';
+import { LeaseTable } from './lease-table.js';
+import type { Lease } from './lease-table.js';
+import { chooseServers, placementError } from './placement.js';
+import type { ChunkConfig, Recovery, StraySink } from './recovery.js';
+import type { ServerRegistry } from './servers.js';
+import type { Mutation, State } from './state.js';
+
+/** The lease that a writer found failing. */
+export interface FailedLease {
+  readonly version: number;
+  readonly leaseId: number;
+}
+
+export interface LeaseRequest {
+  readonly inode: InodeId;
+  readonly index: ChunkIndex;
+  readonly failed: FailedLease | undefined;
+}
+
+/** After that many new sets of servers that did not all take a new chunk, the writer is told to come again. */
+const MAX_CREATE_ATTEMPTS = 4;
+const MAX_GRANT_ATTEMPTS = 3;
+/** After a restart of the master, time that a lease request gives its members to register. */
+const EXPECTED_SERVER_WAIT_MS = 1_500;
+/** Complaints about a lease in order after which another member becomes primary. */
+const COMPLAINTS_TO_MOVE = 2;
+
+export class ChunkLeases {
+  readonly table = new LeaseTable();
+  /** Held by all that changes the lease, the members or the replicas of a chunk. */
+  readonly locks = new KeyedMutex<ChunkHandle>();
+  private readonly holeLocks = new KeyedMutex<string>();
+  /** Chunks whose first grant is under way: servers have replicas of them that the state does not know yet. */
+  private readonly creating = new Set<ChunkHandle>();
+  private readonly watches = new Map<ChunkHandle, { granted: boolean }>();
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly random: Random;
+      readonly logger: Logger;
+      readonly servers: ServerRegistry;
+      readonly recovery: Recovery;
+      readonly handles: IdReserve;
+      readonly leaseIds: IdReserve;
+      readonly config: ChunkConfig;
+      readonly onStray: StraySink;
+    },
+  ) {}
+
+  isCreating(handle: ChunkHandle): boolean {
+    return this.creating.has(handle);
+  }
+
+  /** Tells whether a lease of the chunk was granted since; one watch a chunk at a time. */
+  watchGrants(handle: ChunkHandle): { readonly granted: boolean; end(): void } {
+    const watch = { granted: false, end: () => this.watches.delete(handle) };
+    this.watches.set(handle, watch);
+    return watch;
+  }
+
+  /** The lease of a chunk for writing; allocates the chunk in a hole. Answers at once when a fresh lease stands. */
+  lease(request: LeaseRequest): LeaseChunkReplyInit | Promise<LeaseChunkReplyInit> {
+    const { record, handle } = this.find(request);
+    const lease = handle === undefined ? undefined : this.table.get(handle);
+    if (lease !== undefined && this.isFresh(lease) && !isNamed(request.failed, lease)) return this.reply(record, lease);
+    return this.leaseSlowly(request);
+  }
+
+  private async leaseSlowly(request: LeaseRequest): Promise<LeaseChunkReplyInit> {
+    for (;;) {
+      const { handle } = this.find(request);
+      const lease =
+        handle === undefined
+          ? await this.holeLocks.run(`${request.inode}:${request.index}`, () => this.create(request))
+          : await this.locks.run(handle, () => this.leaseExisting(request, handle));
+      // undefined: the map changed while this waited for the lock.
+      if (lease !== undefined) return this.reply(this.find(request).record, lease);
+    }
+  }
+
+  private find(request: LeaseRequest): { record: InodeRecord; handle: ChunkHandle | undefined } {
+    const record = readInode(this.deps.state, request.inode);
+    if (record === undefined) throw new CairnError('ESTALE', `inode ${request.inode} does not exist any more`);
+    if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${request.inode} is no regular file`);
+    return { record, handle: lookupChunk(this.deps.state, request.inode, record, request.index) };
+  }
+
+  private reply(record: InodeRecord, lease: Lease): LeaseChunkReplyInit {
+    const { servers, clock } = this.deps;
+    return {
+      handle: lease.handle,
+      version: lease.version,
+      leaseId: lease.id,
+      leaseTtlMs: Math.max(1, Math.floor(lease.expiresMs - clock.monotonicMs())),
+      primary: servers.replica(lease.primary),
+      replicas: lease.members.map((id) => servers.replica(id)),
+      layoutVersion: record.layoutVersion,
+    };
+  }
+
+  /** Fresh: active, all members up, and more than half of its time left, so that it need not be renewed yet. */
+  private isFresh(lease: Lease): boolean {
+    return lease.expiresMs - this.deps.clock.monotonicMs() > LEASE_TTL_MS / 2 && this.isSound(lease);
+  }
+
+  private isSound(lease: Lease): boolean {
+    return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
+  }
+
+  // ---- A new chunk ---------------------------------------------------------------------------------
+
+  /** Under the lock of the hole. The replicas are made first; only then the chunk enters the map. */
+  private async create(request: LeaseRequest): Promise<Lease | undefined> {
+    const { servers, random, config } = this.deps;
+    const avoided = new Set<ServerId>();
+    let failure: CairnError | undefined;
+    if (servers.all().every((server) => server.peer === null)) {
+      await servers.waitUntil(() => servers.all().some((server) => server.peer !== null), EXPECTED_SERVER_WAIT_MS);
+    }
+    for (let attempt = 0; attempt < MAX_CREATE_ATTEMPTS; attempt++) {
+      if (this.find(request).handle !== undefined) return undefined;
+      const all = servers.all();
+      const chosen = chooseServers({ servers: all, count: config.wantedReplicas, exclude: avoided, random });
+      if (chosen.length < config.minReplicas) throw failure ?? placementError(all, chosen.length, config.minReplicas);
+      const members = chosen.map((server) => server.id);
+      const handle = chunkHandle(await this.deps.handles.take());
+      this.creating.add(handle);
+      try {
+        const outcome = await this.locks.run(handle, () => this.createOn(request, handle, members));
+        if (outcome.failed.length === 0) return outcome.lease;
+        failure = outcome.error;
+        for (const id of outcome.failed) avoided.add(id);
+      } finally {
+        this.creating.delete(handle);
+      }
+    }
+    throw new CairnError('UNAVAILABLE', `no chunkservers took a new chunk: ${failure?.message ?? ''}`);
+  }
+
+  private async createOn(
+    request: LeaseRequest,
+    handle: ChunkHandle,
+    members: readonly ServerId[],
+  ): Promise<{ lease?: Lease; failed: readonly ServerId[]; error?: CairnError }> {
+    const { state, config } = this.deps;
+    const { inode, index } = request;
+    const lease = await this.newLease({ handle, inode, index, version: 1, members });
+    const { failed, error } = await this.sendGrant(lease, { create: true, validBytes: CHUNK_SIZE_BYTES });
+    const discard = (): void => {
+      for (const id of members) this.deps.onStray(handle, 1, id);
+    };
+    if (failed.length > 0) {
+      discard();
+      return { failed, ...(error === undefined ? {} : { error }) };
+    }
+    const added = state.mutate((m) => {
+      const record = readInode(m, inode);
+      if (record === undefined || lookupChunk(m, inode, record, index) !== undefined) return false;
+      const { version, id } = lease;
+      const { wantedReplicas } = config;
+      const servers = members;
+      addChunk(m, { inode, inodeRecord: record, index, handle, version, lease: id, servers, wantedReplicas });
+      this.recordLease(m, lease);
+      return true;
+    });
+    if (!added) {
+      discard();
+      return { failed: [] };
+    }
+    this.table.put(lease);
+    return { lease: await this.activate(lease), failed: [] };
+  }
+
+  // ---- A chunk that is there -----------------------------------------------------------------------
+
+  /** Under the lock of the chunk. */
+  private async leaseExisting(request: LeaseRequest, handle: ChunkHandle): Promise<Lease | undefined> {
+    if (this.find(request).handle !== handle) return undefined;
+    const { servers } = this.deps;
+    const lease = this.table.get(handle);
+    let avoidPrimary: ServerId | undefined;
+    if (lease !== undefined && this.isSound(lease)) {
+      const lapsed = lease.expiresMs <= this.deps.clock.monotonicMs();
+      if (isNamed(request.failed, lease) && !lapsed) {
+        if (await this.renew(lease)) {
+          if (++lease.complaints < COMPLAINTS_TO_MOVE) return lease;
+          if (await this.endCleanly(lease)) avoidPrimary = lease.primary;
+        }
+      } else if (this.isFresh(lease) || (!lapsed && (await this.renew(lease)))) {
+        return lease;
+      } else if (lapsed) {
+        await this.endCleanly(lease);
+      }
+    }
+    const members = getChunk(this.deps.state, handle)?.servers ?? [];
+    const noneExpected = (): boolean => members.every((id) => servers.liveness(id) !== 'expected');
+    await servers.waitUntil(noneExpected, EXPECTED_SERVER_WAIT_MS);
+    return this.grant(request, handle, avoidPrimary);
+  }
+
+  /** A new lease over all members; recovers the chunk first when it is in doubt, or when a member does not answer. */
+  private async grant(
+    request: LeaseRequest,
+    handle: ChunkHandle,
+    avoidPrimary: ServerId | undefined,
+  ): Promise<Lease | undefined> {
+    const { state, servers, config } = this.deps;
+    let failure: CairnError | undefined;
+    for (let attempt = 0; attempt < MAX_GRANT_ATTEMPTS; attempt++) {
+      if (this.find(request).handle !== handle) return undefined;
+      let record = getChunk(state, handle);
+      if (record === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is mapped but has no record`);
+      const certain =
+        failure === undefined &&
+        !record.needsRecovery &&
+        state.get(keys.lease(handle)) === undefined &&
+        record.servers.length > 0 &&
+        record.servers.every((id) => servers.isUp(id));
+      if (!certain) record = await this.recoverLocked(handle);
+      if (record.servers.length < config.minReplicas) {
+        throw new CairnError(
+          'UNAVAILABLE',
+          `chunk ${handle} has ${record.servers.length} replicas, writing needs ${config.minReplicas}: wait for repair`,
+        );
+      }
+      const { inode, index } = request;
+      const { version, validBytes } = record;
+      const members = this.chain(record.servers as ServerId[], avoidPrimary);
+      const lease = await this.newLease({ handle, inode, index, version, members });
+      this.table.put(lease);
+      state.mutate((m) => this.recordLease(m, lease));
+      await state.durable();
+      const { failed, error } = await this.sendGrant(lease, { create: false, validBytes });
+      if (failed.length === 0) {
+        this.clearValidBytes(lease, validBytes);
+        return this.activate(lease);
+      }
+      failure = error ?? new CairnError('UNAVAILABLE', `chunkservers ${failed.join(', ')} did not take the lease`);
+    }
+    await this.recoverLocked(handle);
+    throw new CairnError('UNAVAILABLE', `chunk ${handle} could not be leased: ${failure?.message ?? ''}`);
+  }
+
+  /** The members in the order of the chain, the primary first. */
+  private chain(members: readonly ServerId[], avoidPrimary: ServerId | undefined): ServerId[] {
+    const fit = members.filter((id) => id !== avoidPrimary);
+    const primary = pick(this.deps.random, fit.length > 0 ? fit : members);
+    return [primary, ...members.filter((id) => id !== primary)];
+  }
+
+  private async newLease(about: {
+    readonly handle: ChunkHandle;
+    readonly inode: InodeId;
+    readonly index: ChunkIndex;
+    readonly version: number;
+    readonly members: readonly ServerId[];
+  }): Promise<Lease> {
+    const [primary] = about.members;
+    if (primary === undefined) throw new CairnError('UNAVAILABLE', `chunk ${about.handle} has no replica`);
+    const id = leaseId(await this.deps.leaseIds.take());
+    const watch = this.watches.get(about.handle);
+    if (watch !== undefined) watch.granted = true;
+    return { ...about, id, primary, state: 'pending', expiresMs: 0, complaints: 0 };
+  }
+
+  private recordLease(m: Mutation, lease: Lease): void {
+    const { id, primary, inode, index } = lease;
+    m.put(keys.lease(lease.handle), LeaseRecord.encode({ leaseId: id, primary, inode, index }).finish());
+  }
+
+  /** From here a client may have the lease: everything it rests on is flushed first. */
+  private async activate(lease: Lease): Promise<Lease> {
+    await this.deps.state.durable();
+    lease.state = 'active';
+    this.table.renew(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
+    return lease;
+  }
+
+  /** Sends the lease to all members at once; the same id again renews it. */
+  private async sendGrant(
+    lease: Lease,
+    options: { readonly create: boolean; readonly validBytes: number },
+  ): Promise<{ failed: ServerId[]; error: CairnError | undefined }> {
+    const { servers, logger } = this.deps;
+    const request = {
+      ...{ handle: lease.handle, version: lease.version, leaseId: lease.id, leaseTtlMs: LEASE_TTL_MS },
+      ...{ primary: lease.primary, replicas: lease.members.map((id) => servers.replica(id)) },
+      ...options,
+    };
+    let error: CairnError | undefined;
+    const failed: ServerId[] = [];
+    const send = async (id: ServerId): Promise<void> => {
+      try {
+        const peer = servers.peerOf(id);
+        if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${id} is not connected`);
+        await peer.call(CHUNKSERVER_METHODS.grantLease, request, { timeoutMs: REQUEST_TIMEOUT_MS });
+      } catch (cause) {
+        error = asCairnError(cause);
+        failed.push(id);
+        logger.warn({ chunk: lease.handle, server: id, error: error.message }, 'chunkserver did not take a lease');
+      }
+    };
+    await Promise.all(lease.members.map(send));
+    return { failed, error };
+  }
+
+  /** Asks all members, so it also finds out whether the lease is in order. Under the lock. */
+  private async renew(lease: Lease): Promise<boolean> {
+    const sentMs = this.deps.clock.monotonicMs();
+    const { failed } = await this.sendGrant(lease, { create: false, validBytes: CHUNK_SIZE_BYTES });
+    if (failed.length > 0 || this.table.get(lease.handle) !== lease) return false;
+    this.table.renew(lease, sentMs + LEASE_TTL_MS);
+    return true;
+  }
+
+  private clearValidBytes(lease: Lease, sent: number): void {
+    if (sent >= CHUNK_SIZE_BYTES) return;
+    this.deps.state.mutate((m) => {
+      const record = getChunk(m, lease.handle);
+      if (record === undefined || record.version !== lease.version || record.validBytes !== sent) return;
+      m.put(keys.chunk(lease.handle), ChunkRecord.encode({ ...record, validBytes: CHUNK_SIZE_BYTES }).finish());
+    });
+  }
+
+  // ---- The end of a lease --------------------------------------------------------------------------
+
+  /** Under the lock. True when the primary said that nothing was left in flight: the replicas are at rest. */
+  async endCleanly(lease: Lease): Promise<boolean> {
+    const { servers, state, logger } = this.deps;
+    const { handle } = lease;
+    this.table.delete(handle);
+    try {
+      const peer = servers.peerOf(lease.primary);
+      if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${lease.primary} is not connected`);
+      await peer.call(CHUNKSERVER_METHODS.revokeLease, { handle, leaseId: lease.id });
+    } catch (error) {
+      logger.info({ chunk: handle, error: asCairnError(error).message }, 'lease did not end cleanly');
+      return false;
+    }
+    state.mutate((m) => m.delete(keys.lease(handle)));
+    return true;
+  }
+
+  /** Under the lock. */
+  async recoverLocked(handle: ChunkHandle): Promise<ChunkRecord> {
+    this.table.delete(handle);
+    return this.deps.recovery.recover(handle);
+  }
+
+  /** Recovers the chunk if `stillNeeded` says so once its lock is held. Errors are for the caller. */
+  async recover(handle: ChunkHandle, stillNeeded: () => boolean): Promise<void> {
+    await this.locks.run(handle, async () => {
+      if (stillNeeded()) await this.recoverLocked(handle);
+    });
+  }
+
+  /** Ends one lapsed lease. */
+  async end(lease: Lease): Promise<void> {
+    await this.locks.run(lease.handle, async () => {
+      if (this.table.get(lease.handle) !== lease) return;
+      const full = this.table.size >= MAX_ACTIVE_LEASES;
+      if (!full && lease.expiresMs > this.deps.clock.monotonicMs()) return;
+      if (this.isGone(lease.handle)) this.forget(lease);
+      else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(lease.handle);
+    });
+  }
+
+  isGone(handle: ChunkHandle): boolean {
+    const { state } = this.deps;
+    return state.get(keys.chunk(handle)) === undefined || state.get(keys.garbage(handle)) !== undefined;
+  }
+
+  private isMapped(lease: Lease): boolean {
+    const record = readInode(this.deps.state, lease.inode);
+    return record !== undefined && lookupChunk(this.deps.state, lease.inode, record, lease.index) === lease.handle;
+  }
+
+  private forget(lease: Lease): void {
+    this.table.delete(lease.handle);
+    this.deps.state.mutate((m) => m.delete(keys.lease(lease.handle)));
+  }
+
+  // ---- Truncation ----------------------------------------------------------------------------------
+
+  /**
+   * To be awaited before a truncate of `inode` is answered: afterwards no writer can put bytes where the truncate cut
+   * (they would be cut off later) or into a chunk that it dropped. undefined: there is nothing to wait for.
+   */
+  afterTruncate(inode: InodeId): Promise<void> | undefined {
+    if (!this.table.hasInode(inode)) return undefined;
+    const settle = this.table.ofInode(inode).map((handle) => this.locks.run(handle, () => this.settleCut(handle)));
+    return Promise.all(settle).then(() => undefined);
+  }
+
+  private async settleCut(handle: ChunkHandle): Promise<void> {
+    const { state, servers, logger } = this.deps;
+    const lease = this.table.get(handle);
+    if (lease === undefined) return;
+    if (this.isGone(handle) || !this.isMapped(lease)) return this.stopWritesToDropped(lease);
+    const record = getChunk(state, handle);
+    if (record === undefined || record.validBytes >= CHUNK_SIZE_BYTES) return;
+    const { id, version } = lease;
+    const length = record.validBytes;
+    try {
+      const peer = this.isSound(lease) ? servers.peerOf(lease.primary) : undefined;
+      if (peer !== undefined) {
+        await peer.call(CHUNKSERVER_METHODS.truncateChunk, { handle, version, leaseId: id, length });
+        this.clearValidBytes(lease, length);
+        return;
+      }
+    } catch (error) {
+      logger.warn(
+        { chunk: handle, error: asCairnError(error).message },
+        'primary could not cut a chunk: recovering it',
+      );
+    }
+    try {
+      await this.recoverLocked(handle);
+    } catch (error) {
+      if (!hasCode(error, 'UNAVAILABLE', 'ENOENT')) throw error;
+      // The cut stands in the record; it is made before the next lease. The old primary must be past serving.
+      await this.untilFenced(lease.primary);
+    }
+  }
+
+  /** A writer with a cached lease must not go on writing into a chunk that is no part of the file any more. */
+  private async stopWritesToDropped(lease: Lease): Promise<void> {
+    const { servers } = this.deps;
+    const { handle } = lease;
+    if (!(await this.endCleanly(lease))) {
+      // Without its replica no member acknowledges, and an acknowledgement needs them all.
+      const record = getChunk(this.deps.state, handle);
+      const others = (record?.servers ?? []).map((id) => servers.peerOf(id)).filter((peer) => peer !== undefined);
+      const version = record?.lastVersion ?? lease.version;
+      const request = { chunks: [{ handle, version }] };
+      const deleted = await Promise.allSettled(
+        others.map((peer) => peer.call(CHUNKSERVER_METHODS.deleteChunks, request)),
+      );
+      if (!deleted.some((outcome) => outcome.status === 'fulfilled')) await this.untilFenced(lease.primary);
+    }
+    this.forget(lease);
+  }
+
+  /** Resolves when `server` registered again or must have fenced itself. */
+  private async untilFenced(server: ServerId): Promise<void> {
+    const { servers } = this.deps;
+    const isFenced = (): boolean => servers.liveness(server) === 'dead';
+    await servers.waitUntil(isFenced, Math.max(0, CHUNKSERVER_DEAD_MS - servers.silentMs(server)));
+  }
+
+  // ---- After a restart -----------------------------------------------------------------------------
+
+  /** Takes over what an earlier master leased. */
+  inherit(entries: Iterable<readonly [ChunkHandle, LeaseRecord]>): void {
+    for (const [handle, record] of entries) {
+      this.table.put({
+        ...{ handle, inode: record.inode as InodeId, index: record.index as ChunkIndex },
+        ...{ id: leaseId(record.leaseId), version: 0, primary: record.primary as ServerId, members: [] },
+        ...{ state: 'inherited', expiresMs: 0, complaints: 0 },
+      });
+    }
+  }
+}
+
+function isNamed(failed: FailedLease | undefined, lease: Lease): boolean {
+  return failed !== undefined && failed.leaseId === lease.id && failed.version === lease.version;
+}

@@ -1,0 +1,189 @@
+/**
+ * Recovery: one procedure that makes the replicas of a chunk byte-identical and the membership certain again, after
+ * anything that put either in doubt (docs/architecture.md, "Recovery").
+ *
+ * What is durable before what, so that a crash of the master at any step leaves a chunk that recovers again:
+ *
+ *   1. needs_recovery is set, and 'L' (a lease may be in use) is removed by the same record.
+ *   2. last_version + 1 and a new lease id are recorded and FLUSHED; only then
+ *   3. recoverChunk goes to a live member, the source. From here members may hold any version up to last_version.
+ *      None of those versions was ever leased, so a member at any version from `version` on still has every
+ *      acknowledged mutation, and may take part in the next recovery.
+ *   4. The members that the source brought along are recorded as the set at the new version, needs_recovery cleared.
+ *      It is flushed before a lease at that version reaches a client (leases.ts): a master that lost step 4 to power
+ *      loss would otherwise take a replica that was left behind for a member.
+ *
+ * A member that is not connected but not dead takes part: the source reaches it or not. So a server whose connection
+ * to the master broke is not left behind while it goes on serving reads. The old primary, alive and partitioned,
+ * cannot acknowledge anything: every member that the source reached refuses its lease id, and an acknowledgement
+ * needs all members.
+ */
+import type { Clock } from '../core/clock.js';
+import { asCairnError, CairnError } from '../core/errors.js';
+import type { ChunkHandle, ServerId } from '../core/ids.js';
+import { CHUNK_SIZE_BYTES } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { ChunkRecord } from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import { getChunk, saveChunk } from './chunk-map.js';
+import type { IdReserve } from './id-reserve.js';
+import { keys } from './keys.js';
+import type { ServerRegistry } from './servers.js';
+import type { Mutation, State } from './state.js';
+
+export interface ChunkConfig {
+  readonly wantedReplicas: number;
+  readonly minReplicas: number;
+  /** Time for one recoverChunk: it may move a whole chunk. */
+  readonly recoveryTimeoutMs: number;
+  /** How long a replica that may miss unsynced mutations waits for one that does not, before it is trusted. */
+  readonly suspectGraceMs: number;
+}
+
+/** Tells the collector of a replica that is no member: at `version` or lower, on a server that may be up. */
+export type StraySink = (handle: ChunkHandle, version: number, server: ServerId) => void;
+
+const MAX_SOURCES_TRIED = 3;
+
+export class Recovery {
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly servers: ServerRegistry;
+      readonly leaseIds: IdReserve;
+      readonly config: ChunkConfig;
+      readonly onStray: StraySink;
+    },
+  ) {}
+
+  /** Step 1. The chunk is not leased before it is recovered. Does nothing when it is gone. */
+  markDoubtful(m: Mutation, handle: ChunkHandle, suspects: readonly number[] = []): void {
+    const record = getChunk(m, handle);
+    if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
+    if (record === undefined || m.get(keys.garbage(handle)) !== undefined) return;
+    const added = suspects.filter((id) => record.servers.includes(id) && !record.suspects.includes(id));
+    if (record.needsRecovery && added.length === 0) return;
+    record.needsRecovery = true;
+    record.suspects.push(...added);
+    saveChunk(m, handle, record, this.deps.config.wantedReplicas);
+  }
+
+  /**
+   * Recovers the chunk; the caller holds its lock and has taken its lease from the table. Returns its new record.
+   * UNAVAILABLE when no member can serve as source now (needs_recovery stays set), ENOENT when the chunk is gone.
+   */
+  async recover(handle: ChunkHandle): Promise<ChunkRecord> {
+    const { state, logger } = this.deps;
+    state.mutate((m) => this.markDoubtful(m, handle));
+    const tried = new Set<number>();
+    let failure: CairnError | undefined;
+    while (tried.size < MAX_SOURCES_TRIED) {
+      const record = this.living(handle);
+      const source = this.chooseSource(record, tried);
+      if (source === undefined) throw failure ?? this.noSource(handle, record);
+      tried.add(source);
+      try {
+        return await this.recoverFrom(handle, source);
+      } catch (error) {
+        failure = asCairnError(error);
+        if (failure.code === 'ENOENT' || failure.code === 'INTERNAL') throw failure;
+        logger.warn(
+          { chunk: handle, server: source, error: failure.message },
+          'chunk could not be recovered from here',
+        );
+      }
+    }
+    const reason = failure?.message ?? '';
+    throw new CairnError('UNAVAILABLE', `chunk ${handle} could not be recovered yet: ${reason}`, { cause: failure });
+  }
+
+  private living(handle: ChunkHandle): ChunkRecord {
+    const record = getChunk(this.deps.state, handle);
+    if (record === undefined || this.deps.state.get(keys.garbage(handle)) !== undefined) {
+      throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
+    }
+    return record;
+  }
+
+  /** A member that is up, with a replica beyond doubt when there is one, or after a grace without it. */
+  private chooseSource(record: ChunkRecord, tried: ReadonlySet<number>): ServerId | undefined {
+    const { servers, config } = this.deps;
+    const sound = record.servers.filter((id) => !record.suspects.includes(id));
+    const usable = sound.filter((id) => servers.isUp(id) && !tried.has(id));
+    if (usable[0] !== undefined) return usable[0] as ServerId;
+    const awaited = sound.some((id) => !servers.isUp(id) && servers.silentMs(id) < config.suspectGraceMs);
+    if (awaited) return undefined;
+    return record.suspects.find((id) => servers.isUp(id) && !tried.has(id)) as ServerId | undefined;
+  }
+
+  private noSource(handle: ChunkHandle, record: ChunkRecord): CairnError {
+    const where = record.servers.map((id) => `${id} (${this.deps.servers.liveness(id)})`).join(', ');
+    return new CairnError(
+      'UNAVAILABLE',
+      `no replica of chunk ${handle} can be used now; its chunkservers: ${where || 'none, all replicas are lost'}`,
+    );
+  }
+
+  private async recoverFrom(handle: ChunkHandle, source: ServerId): Promise<ChunkRecord> {
+    const { state, servers, leaseIds, config, logger } = this.deps;
+    const leaseId = await leaseIds.take();
+    const plan = state.mutate((m) => {
+      const record = getChunk(m, handle);
+      if (record === undefined || m.get(keys.garbage(handle)) !== undefined) return undefined;
+      record.lastVersion += 1;
+      record.lastLease = leaseId;
+      record.needsRecovery = true;
+      saveChunk(m, handle, record, config.wantedReplicas);
+      return record;
+    });
+    if (plan === undefined) throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
+    await state.durable();
+    const peer = servers.peerOf(source);
+    if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${source} is gone`);
+    const others = plan.servers.filter((id) => id !== source && servers.liveness(id) !== 'dead');
+    const members = [source, ...others];
+    const { reply } = await peer.call(
+      CHUNKSERVER_METHODS.recoverChunk,
+      {
+        ...{ handle, fromVersion: plan.version, toVersion: plan.lastVersion, leaseId },
+        ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes },
+      },
+      { timeoutMs: config.recoveryTimeoutMs },
+    );
+    const succeeded = members.filter((id) => reply.succeeded.includes(id));
+    if (succeeded[0] !== source) {
+      throw new CairnError('UNAVAILABLE', `chunkserver ${source} did not bring its own replica to the new version`);
+    }
+    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded }));
+    const left = plan.servers.filter((id) => !succeeded.includes(id));
+    for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
+    logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');
+    return recovered;
+  }
+
+  /** Step 4. */
+  private commit(
+    m: Mutation,
+    done: { readonly handle: ChunkHandle; readonly plan: ChunkRecord; readonly succeeded: readonly number[] },
+  ): ChunkRecord {
+    const { handle, plan, succeeded } = done;
+    const record = getChunk(m, handle);
+    if (record === undefined || m.get(keys.garbage(handle)) !== undefined) {
+      throw new CairnError('ENOENT', `chunk ${handle} was deleted while it was recovered`);
+    }
+    if (record.lastVersion !== plan.lastVersion) {
+      throw new CairnError('INTERNAL', `chunk ${handle} was recovered twice at once: its lock was not held`);
+    }
+    record.version = plan.lastVersion;
+    record.servers = [...succeeded];
+    // What became suspect while this ran is still to be looked at.
+    record.suspects = record.suspects.filter((id) => succeeded.includes(id) && !plan.suspects.includes(id));
+    record.needsRecovery = record.suspects.length > 0;
+    // A truncate that came meanwhile cuts lower: that is still to be done.
+    if (record.validBytes === plan.validBytes) record.validBytes = CHUNK_SIZE_BYTES;
+    saveChunk(m, handle, record, this.deps.config.wantedReplicas);
+    return record;
+  }
+}

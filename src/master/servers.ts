@@ -1,0 +1,249 @@
+/**
+ * The chunkservers: who they are (durable, 'S'), and who is there now (memory).
+ *
+ *   up        connected and heard within CHUNKSERVER_DEAD_MS: may be called
+ *   expected  not heard since this master started, not long ago: probably serves, and will register
+ *   lost      its connection broke less than CHUNKSERVER_DEAD_MS after it was last heard: it may still be serving
+ *   dead      unheard of for longer: it refuses reads and writes by itself (CHUNKSERVER_FENCE_MS)
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
+import { serverId } from '../core/ids.js';
+import type { ServerId } from '../core/ids.js';
+import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { ServerRecord } from '../protocol/generated/messages.js';
+import type { RegisterRequest, Replica, ServerLoad } from '../protocol/generated/messages.js';
+import type { Peer } from '../protocol/rpc.js';
+import type { IdReserve } from './id-reserve.js';
+import { keys, prefixRange, unpackNumber } from './keys.js';
+import type { State } from './state.js';
+
+export type Liveness = 'up' | 'expected' | 'lost' | 'dead';
+
+export interface Server {
+  readonly id: ServerId;
+  address: string;
+  peer: Peer | null;
+  /** By the master's monotonic clock; undefined: not since this master started. */
+  lastHeardMs: number | undefined;
+  load: ServerLoad;
+  /** Chunks placed here since its last heartbeat: its load does not show them yet. */
+  placedSinceHeartbeat: number;
+  /** Its report after the last registration is complete, so what it holds is known. */
+  reported: boolean;
+  /** Handles from here on did not exist when it registered: its report cannot be expected to name them. */
+  reportHorizon: number;
+}
+
+export interface ServerEvents {
+  onUp(server: Server): void;
+  /** Its connection ended or it fell silent. */
+  onDown(server: Server): void;
+}
+
+/** A record of free space is rewritten when it is off by more than this part of the whole. */
+const SAVE_LOAD_FRACTION = 1 / 64;
+
+/** The failure domain: the host of host:port. */
+export function hostOf(server: Server): string {
+  return server.address.slice(0, Math.max(0, server.address.lastIndexOf(':')));
+}
+
+export class ServerRegistry {
+  private readonly servers = new Map<ServerId, Server>();
+  private readonly byPeer = new Map<Peer, Server>();
+  private readonly saved = new Map<ServerId, { address: string; freeBytes: number; totalBytes: number }>();
+  private readonly startedMs: number;
+  private readonly waiters = new Set<() => void>();
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly serverIds: IdReserve;
+      /** Every chunk handle given from now on is at least this. */
+      readonly handleHorizon: () => number;
+      readonly events: ServerEvents;
+    },
+  ) {
+    this.startedMs = deps.clock.monotonicMs();
+    for (const [key, value] of deps.state.range(prefixRange('S'))) {
+      const record = ServerRecord.decode(value);
+      const id = serverId(unpackNumber(key, 1));
+      const { totalBytes, freeBytes } = record;
+      const load = { totalBytes, freeBytes, chunks: record.replicas, activeRequests: 0 };
+      this.add(id, record.address, load);
+      this.saved.set(id, { address: record.address, freeBytes, totalBytes });
+    }
+  }
+
+  private add(id: ServerId, address: string, load: ServerLoad): Server {
+    const server: Server = {
+      ...{ id, address, load, peer: null, lastHeardMs: undefined },
+      ...{ placedSinceHeartbeat: 0, reported: false, reportHorizon: 0 },
+    };
+    this.servers.set(id, server);
+    return server;
+  }
+
+  /** Takes `peer` as the server of its id, or as a new one. The id is durable when this returns. */
+  async register(peer: Peer, request: RegisterRequest): Promise<ServerId> {
+    const { address } = request;
+    if (!/^[^\s]{1,250}:\d{1,5}$/.test(address)) {
+      throw new CairnError('EINVAL', 'a chunkserver registers with the host:port that others reach it at');
+    }
+    const load = request.load ?? { totalBytes: 0, freeBytes: 0, chunks: 0, activeRequests: 0 };
+    const registered = this.byPeer.get(peer);
+    if (registered !== undefined && registered.peer === peer) return registered.id;
+    let server: Server;
+    if (request.serverId === 0) {
+      if (this.servers.size >= MAX_CHUNKSERVERS) {
+        throw new CairnError('BUSY', `the cluster has ${MAX_CHUNKSERVERS} chunkservers already`);
+      }
+      const id = serverId(await this.deps.serverIds.take());
+      server = this.add(id, address, load);
+    } else {
+      const known = this.servers.get(serverId(request.serverId));
+      if (known === undefined) {
+        throw new CairnError('EINVAL', `this cluster has no chunkserver ${request.serverId}: check the data directory`);
+      }
+      if (known.peer !== null && known.peer !== peer && known.address !== address) {
+        throw new CairnError(
+          'EBUSY',
+          `chunkserver ${known.id} is in service at ${known.address}: two processes use copies of one data directory?`,
+        );
+      }
+      server = known;
+    }
+    this.unbind(server, 'the server registered again');
+    server.address = address;
+    server.load = load;
+    this.save(server);
+    await this.deps.state.durable();
+    if (peer.isClosed) throw new CairnError('DISCONNECTED', `chunkserver ${server.id} left while it registered`);
+    if (server.peer !== null) throw new CairnError('EBUSY', `chunkserver ${server.id} registered twice at once`);
+    server.peer = peer;
+    server.lastHeardMs = this.deps.clock.monotonicMs();
+    server.reported = false;
+    server.reportHorizon = this.deps.handleHorizon();
+    server.placedSinceHeartbeat = 0;
+    this.byPeer.set(peer, server);
+    void peer.closed.then((reason) => {
+      if (server.peer === peer) this.down(server, reason);
+      this.byPeer.delete(peer);
+    });
+    this.deps.logger.info({ server: server.id, address, freeBytes: load.freeBytes }, 'chunkserver registered');
+    for (const wake of [...this.waiters]) wake();
+    this.deps.events.onUp(server);
+    return server.id;
+  }
+
+  heartbeat(peer: Peer, load: ServerLoad | null): void {
+    const server = this.require(peer);
+    server.lastHeardMs = this.deps.clock.monotonicMs();
+    server.placedSinceHeartbeat = 0;
+    if (load !== null) server.load = load;
+    const saved = this.saved.get(server.id);
+    const drift = Math.abs((saved?.freeBytes ?? 0) - server.load.freeBytes);
+    if (drift > server.load.totalBytes * SAVE_LOAD_FRACTION) this.save(server);
+  }
+
+  /** The registered server behind `peer`. UNAUTHENTICATED when it has not registered. */
+  require(peer: Peer): Server {
+    const server = this.byPeer.get(peer);
+    if (server === undefined || server.peer !== peer) {
+      throw new CairnError('UNAUTHENTICATED', `${peer.address} is no registered chunkserver: register first`);
+    }
+    return server;
+  }
+
+  get(id: number): Server | undefined {
+    return this.servers.get(id as ServerId);
+  }
+
+  /** In the order of their ids. */
+  all(): Server[] {
+    return [...this.servers.values()].sort((a, b) => a.id - b.id);
+  }
+
+  liveness(id: number): Liveness {
+    const server = this.get(id);
+    if (server === undefined) return 'dead';
+    if (server.peer !== null) return 'up';
+    const since = this.deps.clock.monotonicMs() - (server.lastHeardMs ?? this.startedMs);
+    if (since >= CHUNKSERVER_DEAD_MS) return 'dead';
+    return server.lastHeardMs === undefined ? 'expected' : 'lost';
+  }
+
+  isUp(id: number): boolean {
+    return this.peerOf(id) !== undefined;
+  }
+
+  /** For how long it has been unheard of. */
+  silentMs(id: number): number {
+    const server = this.get(id);
+    if (server === undefined) return Infinity;
+    return this.deps.clock.monotonicMs() - (server.lastHeardMs ?? this.startedMs);
+  }
+
+  /** Its connection, when it is up. */
+  peerOf(id: number): Peer | undefined {
+    return this.get(id)?.peer ?? undefined;
+  }
+
+  replica(id: number): Replica {
+    return { serverId: id, address: this.get(id)?.address ?? '' };
+  }
+
+  /** Resolves true when `done` holds, looked at whenever a server registers, or false after `timeoutMs`. */
+  async waitUntil(done: () => boolean, timeoutMs: number): Promise<boolean> {
+    if (done()) return true;
+    return new Promise((resolve) => {
+      const finish = (result: boolean): void => {
+        timer.cancel();
+        this.waiters.delete(wake);
+        resolve(result);
+      };
+      const wake = (): void => {
+        if (done()) finish(true);
+      };
+      const timer = this.deps.clock.setTimer(timeoutMs, () => finish(done()));
+      this.waiters.add(wake);
+    });
+  }
+
+  /** Gives up servers that fell silent. To be called every heartbeat interval. */
+  tick(): void {
+    for (const server of this.all()) {
+      if (server.peer === null || this.silentMs(server.id) < CHUNKSERVER_DEAD_MS) continue;
+      this.unbind(server, `no heartbeat for ${CHUNKSERVER_DEAD_MS} ms`);
+    }
+  }
+
+  private unbind(server: Server, reason: string): void {
+    const { peer } = server;
+    if (peer === null) return;
+    this.down(server, reason);
+    this.byPeer.delete(peer);
+    peer.close(reason);
+  }
+
+  private down(server: Server, reason: string): void {
+    server.peer = null;
+    server.reported = false;
+    this.deps.logger.warn({ server: server.id, address: server.address, reason }, 'chunkserver is gone');
+    this.deps.events.onDown(server);
+  }
+
+  private save(server: Server): void {
+    const { address, load } = server;
+    const { totalBytes, freeBytes, chunks } = load;
+    const saved = this.saved.get(server.id);
+    if (saved?.address === address && saved.freeBytes === freeBytes && saved.totalBytes === totalBytes) return;
+    this.saved.set(server.id, { address, freeBytes, totalBytes });
+    const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks }).finish();
+    this.deps.state.mutate((m) => m.put(keys.server(server.id), record));
+  }
+}

@@ -1,0 +1,233 @@
+/**
+ * Client sessions: a durable record each ('N'), and in memory who is connected and what is open.
+ *
+ * A session belongs to the connection that opened or resumed it last; requests on any other connection are refused,
+ * so nothing delayed on an old connection takes effect after the client went on. It ends when its client closes it or
+ * is unheard of for SESSION_TTL_MS, connected or not, and with it its opens and stored replies.
+ *
+ * Opens are told again by the client (`reclaim`) after it reconnected: what it says replaces what was known. After a
+ * restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
+ * orphan is reaped and no tail is cut.
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
+import { inodeId, sessionId } from '../core/ids.js';
+import type { InodeId, SessionId } from '../core/ids.js';
+import { MAX_OPENS_PER_SESSION, MAX_RECLAIM_ENTRIES, MAX_SESSIONS, SESSION_TTL_MS } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { SessionRecord } from '../protocol/generated/messages.js';
+import type { ReclaimRequest } from '../protocol/generated/messages.js';
+import type { Peer } from '../protocol/rpc.js';
+import type { IdReserve } from './id-reserve.js';
+import { keys, packNumber, prefixRange, unpackNumber } from './keys.js';
+import { Opens } from './opens.js';
+import { ReplyLedger } from './replies.js';
+import type { State } from './state.js';
+
+const MAX_CLIENT_NAME_BYTES = 255;
+
+export interface Session {
+  readonly id: SessionId;
+  readonly clientName: string;
+  peer: Peer | null;
+  lastHeardMs: number;
+  /** Its opens are known: it is new, or reclaimed since the master started. */
+  reclaimed: boolean;
+  readonly opens: Opens;
+  /** Pages of a reclaim that is not done. */
+  reclaiming: Opens | undefined;
+  readonly replies: ReplyLedger;
+}
+
+export interface SessionEvents {
+  /** Every session of before a restart has reclaimed or ended. Once. */
+  onSettled(): void;
+  /** `inode` was open for writing in a session that ended, and no other session writes it. */
+  onWriterDied(inode: InodeId): void;
+  /** An inode is open nowhere any more. */
+  onUnused(inode: InodeId): void;
+}
+
+export class Sessions {
+  private readonly sessions = new Map<SessionId, Session>();
+  private readonly byPeer = new Map<Peer, Session>();
+  /** Opens of all sessions together. */
+  private readonly total = new Opens(Infinity);
+  /** Inodes whose writer died while others wrote: cut when the last of them is done. */
+  private readonly tails = new Set<InodeId>();
+  private unsettled = new Set<SessionId>();
+  settled = false;
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly sessionIds: IdReserve;
+      readonly events: SessionEvents;
+    },
+  ) {
+    for (const [key, value] of deps.state.range(prefixRange('N'))) {
+      const id = sessionId(unpackNumber(key, 1));
+      this.sessions.set(id, this.make(id, SessionRecord.decode(value).clientName, false));
+      this.unsettled.add(id);
+    }
+  }
+
+  /** To be called once the others listen to the events. */
+  start(): void {
+    this.checkSettled();
+  }
+
+  get size(): number {
+    return this.sessions.size;
+  }
+
+  private make(id: SessionId, clientName: string, isNew: boolean): Session {
+    return {
+      ...{ id, clientName, peer: null, lastHeardMs: this.deps.clock.monotonicMs(), reclaimed: isNew },
+      ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined },
+      replies: new ReplyLedger(this.deps.state, id),
+    };
+  }
+
+  /** Resumes `wanted`, or makes a session when it is 0 or gone. Durable when this returns. */
+  async open(peer: Peer, wanted: number, clientName: string): Promise<{ session: Session; resumed: boolean }> {
+    if (Buffer.byteLength(clientName) > MAX_CLIENT_NAME_BYTES) {
+      throw new CairnError('EINVAL', `a client's name has at most ${MAX_CLIENT_NAME_BYTES} bytes`);
+    }
+    const known = wanted === 0 ? undefined : this.sessions.get(sessionId(wanted));
+    if (known !== undefined) {
+      this.bind(known, peer);
+      this.deps.logger.info({ session: known.id, client: known.clientName }, 'session resumed');
+      return { session: known, resumed: true };
+    }
+    if (this.sessions.size >= MAX_SESSIONS) throw new CairnError('BUSY', `${MAX_SESSIONS} sessions stand already`);
+    const id = sessionId(await this.deps.sessionIds.take());
+    const session = this.make(id, clientName, true);
+    const record = SessionRecord.encode({ clientName, ackedBelow: 0 }).finish();
+    this.deps.state.mutate((m) => m.put(keys.session(id), record));
+    this.sessions.set(id, session);
+    await this.deps.state.durable();
+    this.bind(session, peer);
+    this.deps.logger.info({ session: id, client: clientName, address: peer.address }, 'session opened');
+    return { session, resumed: false };
+  }
+
+  private bind(session: Session, peer: Peer): void {
+    const other = this.byPeer.get(peer);
+    if (other !== undefined && other !== session) other.peer = null;
+    const old = session.peer;
+    session.peer = peer;
+    session.lastHeardMs = this.deps.clock.monotonicMs();
+    session.reclaiming = undefined;
+    this.byPeer.set(peer, session);
+    if (old === peer) return;
+    if (old !== null) {
+      this.byPeer.delete(old);
+      old.close('its session goes on over another connection');
+    }
+    void peer.closed.then(() => {
+      const bound = this.byPeer.get(peer);
+      this.byPeer.delete(peer);
+      if (bound?.peer === peer) bound.peer = null;
+    });
+  }
+
+  /** The session of a client's connection. SESSION_EXPIRED when there is none, or it went on elsewhere. */
+  require(peer: Peer): Session {
+    const session = this.byPeer.get(peer);
+    if (session === undefined || session.peer !== peer) {
+      throw new CairnError('SESSION_EXPIRED', 'this connection has no session: open or resume one first');
+    }
+    session.lastHeardMs = this.deps.clock.monotonicMs();
+    return session;
+  }
+
+  // ---- Opens ---------------------------------------------------------------------------------------
+
+  isOpen(inode: InodeId): boolean {
+    return this.total.has(inode);
+  }
+
+  isWritten(inode: InodeId): boolean {
+    return this.total.writers(inode) > 0;
+  }
+
+  addOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
+    session.opens.add(inode, opens);
+    session.reclaiming?.add(inode, opens);
+    this.total.add(inode, opens);
+  }
+
+  closeOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
+    session.reclaiming?.remove(inode, opens);
+    this.released(inode, session.opens.remove(inode, opens));
+  }
+
+  private released(inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
+    this.total.remove(inode, opens);
+    if (this.total.writers(inode) === 0 && this.tails.delete(inode)) this.deps.events.onWriterDied(inode);
+    if (!this.total.has(inode)) this.deps.events.onUnused(inode);
+  }
+
+  /** One page of what the session has open; with `done` it replaces what was known. */
+  reclaim(session: Session, request: ReclaimRequest): void {
+    if (request.opens.length > MAX_RECLAIM_ENTRIES) {
+      throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} files`);
+    }
+    session.reclaiming ??= new Opens(MAX_OPENS_PER_SESSION);
+    for (const { inode, readers, writers } of request.opens)
+      session.reclaiming.add(inodeId(inode), { readers, writers });
+    if (!request.done) return;
+    const before = [...session.opens.entries()];
+    const after = [...session.reclaiming.entries()];
+    session.reclaiming = undefined;
+    session.opens.clear();
+    // First all that stays or comes, so that nothing counts as unused in between.
+    for (const [inode, opens] of after) {
+      session.opens.add(inode, opens);
+      this.total.add(inode, opens);
+    }
+    for (const [inode, opens] of before) this.released(inode, opens);
+    session.reclaimed = true;
+    this.unsettled.delete(session.id);
+    this.checkSettled();
+  }
+
+  private checkSettled(): void {
+    if (this.settled || this.unsettled.size > 0) return;
+    this.settled = true;
+    this.deps.events.onSettled();
+  }
+
+  // ---- The end -------------------------------------------------------------------------------------
+
+  /** Ends the sessions that are unheard of for too long. To be called about every second. */
+  tick(): void {
+    const nowMs = this.deps.clock.monotonicMs();
+    for (const session of [...this.sessions.values()]) {
+      if (nowMs - session.lastHeardMs >= SESSION_TTL_MS) this.end(session, 'expired');
+    }
+  }
+
+  end(session: Session, reason: 'closed' | 'expired'): void {
+    const { state, logger } = this.deps;
+    if (!this.sessions.delete(session.id)) return;
+    const opens = [...session.opens.entries()];
+    logger.info({ session: session.id, client: session.clientName, open: opens.length }, `session ${reason}`);
+    if (session.peer !== null) this.byPeer.delete(session.peer);
+    session.peer = null;
+    state.mutate((m) => {
+      m.delete(keys.session(session.id));
+      for (const [key] of m.range(prefixRange('P' + packNumber(session.id)))) m.delete(key);
+    });
+    for (const [inode, counts] of opens) {
+      if (counts.writers > 0) this.tails.add(inode);
+      this.released(inode, counts);
+    }
+    session.opens.clear();
+    this.unsettled.delete(session.id);
+    this.checkSettled();
+  }
+}
