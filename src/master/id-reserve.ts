@@ -4,7 +4,7 @@
  */
 import { keys, packed } from './keys.js';
 import type { MetaName } from './keys.js';
-import { readCounter } from './inodes.js';
+import { readCounter } from './counters.js';
 import type { State, StateReader } from './state.js';
 
 const FIRST_ID = 1;

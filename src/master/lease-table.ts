@@ -8,13 +8,14 @@ export interface Lease {
   readonly id: LeaseId;
   readonly version: number;
   readonly primary: ServerId;
-  /** The primary first, as the chain goes. Empty when inherited. */
+  /** The primary first, as the chain goes. Empty when of an earlier master. */
   readonly members: readonly ServerId[];
   /**
-   * pending: being granted; no client has it yet. active: clients write under it. inherited: of an earlier master,
-   * possibly in use; nothing but recovery may follow it.
+   * pending: being granted; no client has it yet. active: clients write under it. void: its primary may still take
+   * writes, but it is not given out any more; only recovery ends it (or a clean answer of the primary). Those of an
+   * earlier master are void.
    */
-  state: 'pending' | 'active' | 'inherited';
+  state: 'pending' | 'active' | 'void';
   expiresMs: number;
   /** Writers that named it as failed while its members were all in order. */
   complaints: number;
@@ -66,7 +67,7 @@ export class LeaseTable {
     return [...(this.byInode.get(inode) ?? [])];
   }
 
-  /** The first to lapse, at most `limit`, of those that lapsed before `nowMs`; inherited ones never do. */
+  /** The first to lapse, at most `limit`, of those that lapsed before `nowMs`; void ones never do. */
   lapsed(nowMs: number, limit: number): Lease[] {
     const found: Lease[] = [];
     for (const lease of this.byHandle.values()) {
@@ -81,7 +82,7 @@ export class LeaseTable {
     return [...this.byHandle.values()].filter((lease) => lease.members.includes(server));
   }
 
-  inherited(): Lease[] {
-    return [...this.byHandle.values()].filter((lease) => lease.state === 'inherited');
+  voided(): Lease[] {
+    return [...this.byHandle.values()].filter((lease) => lease.state === 'void');
   }
 }

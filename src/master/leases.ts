@@ -7,13 +7,13 @@
  *                                        ▼
  *                                   doubtful (needs_recovery) ──recovery──► none
  *
- * 'L' is written and flushed before a lease is sent and deleted when the lease ended cleanly. A restarted master finds
- * 'L' for every lease that may be in use (`inherited`) and recovers those chunks before it leases them again: it does
+ * 'L' is written and flushed before a lease is sent and deleted when the lease ended cleanly or was recovered. A
+ * restarted master finds 'L' for every lease that may be in use, takes them as void, and recovers those chunks before it leases them again: it does
  * not know what was in flight. Lease ids come from a flushed reserve, so every id is above all ever sent.
  *
  * All that changes the lease or the members of one chunk holds that chunk's lock; so requests that come together
  * share one grant: the first does it, the others find it active. A lease is handed out without the lock only while
- * it is active and fresh, and it leaves the table before anything is done that voids it.
+ * it is active and fresh, and leaves 'active' before anything is done that voids it.
  *
  * A writer that names a failed lease is believed only after the master asked all members itself. If they are in order
  * the writer gets the same lease back; on the second such complaint another member becomes primary (that writer may
@@ -372,9 +372,9 @@ export class ChunkLeases {
 
   /** Under the lock. True when the primary said that nothing was left in flight: the replicas are at rest. */
   async endCleanly(lease: Lease): Promise<boolean> {
-    const { servers, state, logger } = this.deps;
+    const { servers, logger } = this.deps;
     const { handle } = lease;
-    this.table.delete(handle);
+    lease.state = 'void';
     try {
       const peer = servers.peerOf(lease.primary);
       if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${lease.primary} is not connected`);
@@ -383,14 +383,36 @@ export class ChunkLeases {
       logger.info({ chunk: handle, error: asCairnError(error).message }, 'lease did not end cleanly');
       return false;
     }
-    state.mutate((m) => m.delete(keys.lease(handle)));
+    this.forget(lease);
     return true;
   }
 
   /** Under the lock. */
   async recoverLocked(handle: ChunkHandle): Promise<ChunkRecord> {
-    this.table.delete(handle);
-    return this.deps.recovery.recover(handle);
+    const lease = this.table.get(handle);
+    if (lease !== undefined) lease.state = 'void';
+    try {
+      const record = await this.deps.recovery.recover(handle);
+      this.table.delete(handle);
+      return record;
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) this.table.delete(handle);
+      throw error;
+    }
+  }
+
+  /** The lease is known to be broken: no client gets it any more, and the chunk is in doubt. */
+  voidLease(handle: ChunkHandle): void {
+    const lease = this.table.get(handle);
+    if (lease !== undefined) lease.state = 'void';
+    this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle));
+  }
+
+  /** A member's connection ended: it may have lost what it had in memory about its leases. Returns the chunks. */
+  voidLeasesOf(server: ServerId): ChunkHandle[] {
+    const leases = this.table.withMember(server);
+    for (const lease of leases) if (lease.state === 'active') lease.state = 'void';
+    return leases.map((lease) => lease.handle);
   }
 
   /** Recovers the chunk if `stillNeeded` says so once its lock is held. Errors are for the caller. */
@@ -502,7 +524,7 @@ export class ChunkLeases {
       this.table.put({
         ...{ handle, inode: record.inode as InodeId, index: record.index as ChunkIndex },
         ...{ id: leaseId(record.leaseId), version: 0, primary: record.primary as ServerId, members: [] },
-        ...{ state: 'inherited', expiresMs: 0, complaints: 0 },
+        ...{ state: 'void', expiresMs: 0, complaints: 0 },
       });
     }
   }

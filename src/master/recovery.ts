@@ -4,13 +4,13 @@
  *
  * What is durable before what, so that a crash of the master at any step leaves a chunk that recovers again:
  *
- *   1. needs_recovery is set, and 'L' (a lease may be in use) is removed by the same record.
+ *   1. needs_recovery is set.
  *   2. last_version + 1 and a new lease id are recorded and FLUSHED; only then
  *   3. recoverChunk goes to a live member, the source. From here members may hold any version up to last_version.
  *      None of those versions was ever leased, so a member at any version from `version` on still has every
  *      acknowledged mutation, and may take part in the next recovery.
- *   4. The members that the source brought along are recorded as the set at the new version, needs_recovery cleared.
- *      It is flushed before a lease at that version reaches a client (leases.ts): a master that lost step 4 to power
+ *   4. The members that the source brought along are recorded as the set at the new version, needs_recovery and 'L' (a
+ *      lease may be in use) cleared. It is flushed before a lease at that version reaches a client (leases.ts): a master that lost step 4 to power
  *      loss would otherwise take a replica that was left behind for a member.
  *
  * A member that is not connected but not dead takes part: the source reaches it or not. So a server whose connection
@@ -61,7 +61,6 @@ export class Recovery {
   /** Step 1. The chunk is not leased before it is recovered. Does nothing when it is gone. */
   markDoubtful(m: Mutation, handle: ChunkHandle, suspects: readonly number[] = []): void {
     const record = getChunk(m, handle);
-    if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
     if (record === undefined || m.get(keys.garbage(handle)) !== undefined) return;
     const added = suspects.filter((id) => record.servers.includes(id) && !record.suspects.includes(id));
     if (record.needsRecovery && added.length === 0) return;
@@ -184,6 +183,7 @@ export class Recovery {
     // A truncate that came meanwhile cuts lower: that is still to be done.
     if (record.validBytes === plan.validBytes) record.validBytes = CHUNK_SIZE_BYTES;
     saveChunk(m, handle, record, this.deps.config.wantedReplicas);
+    if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
     return record;
   }
 }

@@ -109,7 +109,7 @@ export class Repair {
     if (record === undefined || leases.isGone(handle)) return false;
     if (record.needsRecovery) return true;
     const lease = leases.table.get(handle);
-    if (lease === undefined ? state.get(keys.lease(handle)) !== undefined : lease.state === 'inherited') return true;
+    if (lease === undefined ? state.get(keys.lease(handle)) !== undefined : lease.state === 'void') return true;
     if (lease?.members.some((id) => !servers.isUp(id)) === true) return true;
     return this.isMadeUpFor(record);
   }

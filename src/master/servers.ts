@@ -37,7 +37,6 @@ export interface Server {
 }
 
 export interface ServerEvents {
-  onUp(server: Server): void;
   /** Its connection ended or it fell silent. */
   onDown(server: Server): void;
 }
@@ -136,7 +135,6 @@ export class ServerRegistry {
     });
     this.deps.logger.info({ server: server.id, address, freeBytes: load.freeBytes }, 'chunkserver registered');
     for (const wake of [...this.waiters]) wake();
-    this.deps.events.onUp(server);
     return server.id;
   }
 

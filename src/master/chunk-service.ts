@@ -1,0 +1,137 @@
+/** The methods about chunks: what chunkservers say, and what writers and readers ask for. */
+import { errorCodeOf } from '../core/errors.js';
+import type { Clock } from '../core/clock.js';
+import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
+import type { ChunkHandle } from '../core/ids.js';
+import type { Logger } from '../core/logger.js';
+import { LeaseRecord } from '../protocol/generated/messages.js';
+import type { ReportReplicaRequest } from '../protocol/generated/messages.js';
+import type { MasterMethods } from '../protocol/methods.js';
+import type { Handlers } from '../protocol/rpc.js';
+import { getChunk } from './chunk-map.js';
+import { keys } from './keys.js';
+import type { ChunkLeases } from './leases.js';
+import { checkChunkIndex, getChunks } from './locations.js';
+import type { Recovery } from './recovery.js';
+import type { Repair } from './repair.js';
+import { takeReport } from './reports.js';
+import type { ServerRegistry } from './servers.js';
+import type { Sessions } from './sessions.js';
+import type { State } from './state.js';
+
+type ChunkMethodName =
+  'getChunks' | 'leaseChunk' | 'reportReplica' | 'register' | 'heartbeat' | 'report' | 'reportForwardFailure';
+
+export interface ChunkServiceDeps {
+  readonly state: State;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly servers: ServerRegistry;
+  readonly sessions: Sessions;
+  readonly leases: ChunkLeases;
+  readonly recovery: Recovery;
+  readonly repair: Repair;
+  readonly wantedReplicas: number;
+  readonly identity: { readonly clusterId: string; readonly epoch: number };
+}
+
+/** A chunk that a client calls corrupt is looked at again no sooner: each look costs a recovery. */
+const CLIENT_REPORT_INTERVAL_MS = 10_000;
+const MAX_REMEMBERED_REPORTS = 4096;
+
+export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
+  const { state, servers, sessions, leases, repair, clock, logger } = deps;
+  const reportedMs = new Map<ChunkHandle, number>();
+
+  function mayReport(handle: ChunkHandle): boolean {
+    const nowMs = clock.monotonicMs();
+    const before = reportedMs.get(handle);
+    if (before !== undefined && nowMs - before < CLIENT_REPORT_INTERVAL_MS) return false;
+    reportedMs.delete(handle);
+    reportedMs.set(handle, nowMs);
+    for (const oldest of reportedMs.keys()) {
+      if (reportedMs.size <= MAX_REMEMBERED_REPORTS) break;
+      reportedMs.delete(oldest);
+    }
+    return true;
+  }
+
+  /** Only of a current member; that it is unreachable the master finds out by itself. */
+  function takeReplicaReport(request: ReportReplicaRequest, believed: boolean): void {
+    const code = errorCodeOf(request.errorCode);
+    if (code !== 'CORRUPT' && code !== 'NO_REPLICA' && code !== 'STALE_VERSION' && code !== 'EIO') return;
+    const handle = chunkHandle(request.handle);
+    const record = getChunk(state, handle);
+    if (record === undefined || record.version !== request.version) return;
+    if (!record.servers.includes(request.serverId) || record.suspects.includes(request.serverId)) return;
+    if (!believed && !mayReport(handle)) return;
+    logger.warn({ chunk: handle, server: request.serverId, error: code }, 'replica reported bad');
+    state.mutate((m) => deps.recovery.markDoubtful(m, handle, [request.serverId]));
+    repair.recoverSoon(handle);
+  }
+
+  return {
+    getChunks: (request, { peer }) => {
+      sessions.require(peer);
+      return { reply: getChunks(deps, request) };
+    },
+
+    leaseChunk: (request, { peer }) => {
+      sessions.require(peer);
+      checkChunkIndex(request.index);
+      const { failedVersion: version, failedLease: leaseId } = request;
+      const wanted = {
+        inode: inodeId(request.inode),
+        index: chunkIndex(request.index),
+        failed: leaseId === 0 ? undefined : { version, leaseId },
+      };
+      const room = state.ready();
+      const lease = room === undefined ? leases.lease(wanted) : room.then(() => leases.lease(wanted));
+      return lease instanceof Promise ? lease.then((reply) => ({ reply })) : { reply: lease };
+    },
+
+    reportReplica: (request, { peer }) => {
+      if (peer.role === 'client') sessions.require(peer);
+      const believed = peer.role === 'chunkserver' && servers.require(peer).id === request.serverId;
+      takeReplicaReport(request, believed);
+      return { reply: {} };
+    },
+
+    register: async (request, { peer }) => {
+      const id = await servers.register(peer, request);
+      return { reply: { serverId: id, ...deps.identity } };
+    },
+
+    heartbeat: (request, { peer }) => {
+      servers.heartbeat(peer, request.load);
+      return { reply: {} };
+    },
+
+    report: async (request, { peer }) => {
+      const server = servers.require(peer);
+      const reply = await takeReport(
+        {
+          ...deps,
+          isInMaking: (handle, id) => leases.isCreating(handle) || repair.isCopying(handle, id),
+          onDoubt: (handle) => repair.recoverSoon(handle),
+        },
+        server,
+        request,
+      );
+      return { reply };
+    },
+
+    // Answered before the recovery: the primary that reports is to take part in it.
+    reportForwardFailure: (request, { peer }) => {
+      const server = servers.require(peer);
+      const handle = chunkHandle(request.handle);
+      const value = state.get(keys.lease(handle));
+      const current = value === undefined ? undefined : LeaseRecord.decode(value);
+      if (current?.leaseId !== request.leaseId || current.primary !== server.id) return { reply: {} };
+      logger.warn({ chunk: handle, primary: server.id, failed: request.failedServers }, 'a write was not forwarded');
+      leases.voidLease(handle);
+      repair.recoverSoon(handle);
+      return { reply: {} };
+    },
+  };
+}

@@ -1,0 +1,281 @@
+/**
+ * The master: puts its parts together over the injected clock, network, disk and store, and gives them their turns.
+ *
+ *   service ──► namespace ──────────────► state (log, overlay, store)
+ *      ├──────► sessions ──► reaper         ▲
+ *      └──────► leases ──► recovery ────────┤
+ *                 ▲           ▲             │
+ *   servers ──► reports     repair ──► collector
+ */
+import { asCairnError, CairnError } from '../core/errors.js';
+import { sleep } from '../core/clock.js';
+import type { Clock, Timer } from '../core/clock.js';
+import type { Disk } from '../core/disk.js';
+import { chunkHandle } from '../core/ids.js';
+import type { ChunkHandle, ServerId } from '../core/ids.js';
+import { MAX_ACTIVE_LEASES } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { deferred, Semaphore } from '../core/sync.js';
+import { servePeers } from '../protocol/endpoint.js';
+import type { PeerServer } from '../protocol/endpoint.js';
+import { LeaseRecord } from '../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import type { Network } from '../protocol/transport.js';
+import { Collector } from './garbage.js';
+import { openIdentity } from './identity.js';
+import { IdReserve } from './id-reserve.js';
+import { prefixRange, unpackNumber } from './keys.js';
+import { ChunkLeases } from './leases.js';
+import { LogState } from './log-state.js';
+import { OrphanReaper } from './orphans.js';
+import { Recovery } from './recovery.js';
+import { Repair } from './repair.js';
+import { ServerRegistry } from './servers.js';
+import { masterHandlers } from './service.js';
+import { Sessions } from './sessions.js';
+import type { State } from './state.js';
+import type { Store } from './store.js';
+
+export interface MasterDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly network: Network;
+  readonly disk: Disk;
+  readonly store: Store;
+  readonly logger: Logger;
+}
+
+export interface MasterConfig {
+  /** host:port; port 0 takes a free one. */
+  readonly listen: string;
+  readonly secret: Buffer;
+  /** Of the operation log. */
+  readonly logDirectory: string;
+  /** Replicas that a chunk shall have (1 to MAX_REPLICAS), and the least with which it is written. */
+  readonly wantedReplicas: number;
+  readonly minReplicas: number;
+  /** A chunkserver that is gone for so long is not waited for: its chunks are copied elsewhere. Default 30 s. */
+  readonly repairGraceMs?: number;
+  /** Chunks that are copied at a time, in all and by one server. Default 4 and 2. */
+  readonly maxCopies?: number;
+  readonly maxCopiesPerServer?: number;
+  /** A deleted chunk's replicas are kept for so long. Default 10 s. */
+  readonly garbageGraceMs?: number;
+  /** Pause between two rounds of the background work. Default 250 ms. */
+  readonly backgroundIntervalMs?: number;
+}
+
+const HANDLE_RESERVE = 1024;
+const LEASE_RESERVE = 4096;
+const RECOVERY_TIMEOUT_MS = 30_000;
+const SUSPECT_GRACE_MS = 30_000;
+const COPY_TIMEOUT_MS = 120_000;
+const MAX_RECOVERIES = 8;
+/** Leases that are ended at a time. */
+const LEASE_ENDS = 16;
+/** Pause when background work has more to do: others get their turn. */
+const BUSY_INTERVAL_MS = 5;
+
+interface Parts {
+  readonly state: LogState;
+  readonly servers: ServerRegistry;
+  readonly sessions: Sessions;
+  readonly leases: ChunkLeases;
+  readonly repair: Repair;
+  readonly reaper: OrphanReaper;
+  readonly collector: Collector;
+}
+
+export class Master {
+  private parts: Parts | undefined;
+  private server: PeerServer | undefined;
+  private readonly timers = new Set<Timer>();
+  private stopping = false;
+  private readonly failure = deferred<CairnError>();
+
+  constructor(
+    private readonly deps: MasterDeps,
+    private readonly config: MasterConfig,
+  ) {
+    if (config.minReplicas < 1 || config.minReplicas > config.wantedReplicas) {
+      throw new CairnError('EINVAL', 'minReplicas must be from 1 to wantedReplicas');
+    }
+  }
+
+  /** Resolves when the master cannot go on (its log or store failed); the process should end and be started again. */
+  get failed(): Promise<CairnError> {
+    return this.failure.promise;
+  }
+
+  async start(): Promise<{ address: string; clusterId: string }> {
+    const { deps, config } = this;
+    const { clock, random, logger } = deps;
+    const state = await LogState.open({
+      ...{ store: deps.store, disk: deps.disk, directory: config.logDirectory, clock, logger },
+      onFailure: (error) => this.failure.resolve(error),
+    });
+    const clusterId = await openIdentity(state, { clock, random });
+    const parts = this.compose(state);
+    this.parts = parts;
+    const identity = { clusterId, epoch: state.epoch };
+    const { recovery, ...others } = parts;
+    const handlers = masterHandlers({
+      ...others,
+      ...{ recovery, clock, logger, identity },
+      wantedReplicas: config.wantedReplicas,
+      lastSequence: () => state.lastSequence,
+    });
+    parts.sessions.start();
+    this.server = await servePeers(
+      { network: deps.network, clock, random, logger, secret: config.secret, role: 'master' },
+      config.listen,
+      { table: MASTER_METHODS, handlers, accept: ['client', 'chunkserver'], clusterId: () => clusterId },
+    );
+    this.startBackground(parts);
+    logger.info({ address: this.server.address, clusterId, epoch: state.epoch }, 'master serves');
+    return { address: this.server.address, clusterId };
+  }
+
+  private compose(state: LogState): Parts & { recovery: Recovery } {
+    const { clock, random, logger } = this.deps;
+    const { config } = this;
+    const { wantedReplicas, minReplicas } = config;
+    const handles = new IdReserve(state, 'next-handle', HANDLE_RESERVE);
+    const leaseIds = new IdReserve(state, 'next-lease', LEASE_RESERVE);
+    const onStray = (handle: ChunkHandle, version: number, server: ServerId): void => {
+      collector.addStray(handle, version, server);
+    };
+    const servers = new ServerRegistry({
+      ...{ state, clock, logger, serverIds: new IdReserve(state, 'next-server', 1) },
+      handleHorizon: () => handles.horizon(),
+      events: {
+        onDown: (server) => {
+          for (const handle of leases.voidLeasesOf(server.id)) repair.recoverSoon(handle);
+        },
+      },
+    });
+    const chunkConfig = {
+      ...{ wantedReplicas, minReplicas },
+      ...{ recoveryTimeoutMs: RECOVERY_TIMEOUT_MS, suspectGraceMs: SUSPECT_GRACE_MS },
+    };
+    const recovery = new Recovery({ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray });
+    const leases = new ChunkLeases({
+      ...{ state, clock, random, logger, servers, recovery, handles, leaseIds, config: chunkConfig, onStray },
+    });
+    leases.inherit(readLeases(state));
+    const repair = new Repair({
+      ...{ state, clock, random, logger, servers, leases, onStray },
+      config: {
+        wantedReplicas,
+        graceMs: config.repairGraceMs ?? 30_000,
+        maxCopies: config.maxCopies ?? 4,
+        maxCopiesPerServer: config.maxCopiesPerServer ?? 2,
+        ...{ maxRecoveries: MAX_RECOVERIES, copyTimeoutMs: COPY_TIMEOUT_MS },
+      },
+    });
+    const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, leases });
+    const sessions = new Sessions({
+      ...{ state, clock, logger, sessionIds: new IdReserve(state, 'next-session', 1) },
+      events: {
+        onSettled: () => {
+          // Leases of before a restart that nobody came back for: their writers may be dead.
+          for (const lease of leases.table.voided()) {
+            reaper.cutTail(lease.inode);
+            repair.recoverSoon(lease.handle);
+          }
+        },
+        onWriterDied: (inode) => reaper.cutTail(inode),
+        onUnused: () => reaper.kick(),
+      },
+    });
+    const collector = new Collector({
+      ...{ state, clock, logger, servers, leases: () => leases },
+      graceMs: config.garbageGraceMs ?? 10_000,
+    });
+    return { state, servers, sessions, leases, recovery, repair, reaper, collector };
+  }
+
+  private startBackground({ servers, sessions, leases, repair, reaper, collector }: Parts): void {
+    const idleMs = this.config.backgroundIntervalMs ?? 250;
+    this.repeat('liveness', () => {
+      servers.tick();
+      sessions.tick();
+      return 1_000;
+    });
+    this.repeat('repair', () => {
+      repair.tick();
+      return idleMs * 4;
+    });
+    this.repeat('orphans', () => (reaper.tick() ? BUSY_INTERVAL_MS : idleMs));
+    this.repeat('garbage', async () => ((await collector.tick()) ? BUSY_INTERVAL_MS : idleMs));
+    this.repeat('leases', async () => ((await this.endLeases(leases)) ? BUSY_INTERVAL_MS : idleMs * 4));
+  }
+
+  /** Ends some of the leases that lapsed, or that are too many. Returns true when there may be more. */
+  private async endLeases(leases: ChunkLeases): Promise<boolean> {
+    const nowMs = leases.table.size >= MAX_ACTIVE_LEASES ? Infinity : this.deps.clock.monotonicMs();
+    const lapsed = leases.table.lapsed(nowMs, LEASE_ENDS * 8);
+    const places = new Semaphore(LEASE_ENDS);
+    await Promise.all(
+      lapsed.map(async (lease) => {
+        const release = await places.acquire();
+        try {
+          await leases.end(lease);
+        } catch (error) {
+          this.deps.logger.info(
+            { chunk: lease.handle, error: asCairnError(error).message },
+            'lease waits for recovery',
+          );
+        } finally {
+          release();
+        }
+      }),
+    );
+    return lapsed.length === LEASE_ENDS * 8;
+  }
+
+  /** Runs `work` again and again; it says after how many milliseconds. A failure is logged and does not end it. */
+  private repeat(what: string, work: () => number | Promise<number>): void {
+    const run = async (): Promise<void> => {
+      let delayMs = 1_000;
+      try {
+        delayMs = await work();
+      } catch (error) {
+        if (this.stopping) return;
+        this.deps.logger.error({ work: what, error: asCairnError(error).message }, 'background work failed');
+      }
+      schedule(delayMs);
+    };
+    const schedule = (delayMs: number): void => {
+      if (this.stopping) return;
+      const timer = this.deps.clock.setTimer(delayMs, () => {
+        this.timers.delete(timer);
+        void run();
+      });
+      this.timers.add(timer);
+    };
+    schedule(0);
+  }
+
+  /** Ends every connection, writes all to the store. Chunkservers and clients go on with the next master. */
+  async stop(): Promise<void> {
+    if (this.stopping) return;
+    this.stopping = true;
+    for (const timer of this.timers) timer.cancel();
+    this.parts?.repair.stop();
+    await this.server?.close();
+    // What was cut short by the end of the connections comes to its end first.
+    await sleep(this.deps.clock, 0);
+    await this.parts?.state.stop();
+    this.deps.logger.info({}, 'master stopped');
+  }
+}
+
+function readLeases(state: State): (readonly [ChunkHandle, LeaseRecord])[] {
+  const leases: (readonly [ChunkHandle, LeaseRecord])[] = [];
+  for (const [key, value] of state.range(prefixRange('L'))) {
+    leases.push([chunkHandle(unpackNumber(key, 1)), LeaseRecord.decode(value)]);
+  }
+  return leases;
+}

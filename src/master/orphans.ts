@@ -1,0 +1,112 @@
+/**
+ * What is left behind when nobody uses it any more: inodes without a name (reaped when no session has them open), and
+ * bytes that a dead writer put behind the published size (cut, P5). Both wait until the sessions of before a restart
+ * have told what they hold.
+ */
+import { asCairnError } from '../core/errors.js';
+import { inodeId } from '../core/ids.js';
+import type { InodeId } from '../core/ids.js';
+import { MAX_CHUNKS_PER_RECORD } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import { isRegular } from '../core/mode.js';
+import { dropChunks, truncateChunkMap } from './chunk-map.js';
+import { readInode, removeInode, saveInode } from './inodes.js';
+import { keys, prefixRange, unpackNumber } from './keys.js';
+import type { ChunkLeases } from './leases.js';
+import type { Sessions } from './sessions.js';
+import type { Mutation, State } from './state.js';
+
+/** Orphans that one step looks at. */
+const SLICE = 256;
+
+export class OrphanReaper {
+  private cursor = 0;
+  /** Something may have become an orphan, or unused, since the last full round. */
+  private pending = true;
+  private readonly tails = new Set<InodeId>();
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly logger: Logger;
+      readonly sessions: () => Sessions;
+      readonly leases: ChunkLeases;
+    },
+  ) {}
+
+  /** There may be something to reap. */
+  kick(): void {
+    this.pending = true;
+  }
+
+  /** A writer of `inode` died and nobody else writes it. */
+  cutTail(inode: InodeId): void {
+    this.tails.add(inode);
+  }
+
+  /** One bounded step. Returns true when more is to be done at once. */
+  tick(): boolean {
+    if (!this.deps.sessions().settled) return false;
+    this.cutTails();
+    if (!this.pending) return false;
+    this.pending = false;
+    const orphans: InodeId[] = [];
+    let seen = 0;
+    for (const [key] of this.deps.state.range({ start: keys.orphan(inodeId(this.cursor + 1)), end: ORPHANS_END })) {
+      if (seen === SLICE) break;
+      seen++;
+      const inode = inodeId(unpackNumber(key, 1));
+      this.cursor = inode;
+      if (!this.deps.sessions().isOpen(inode)) orphans.push(inode);
+    }
+    const complete = orphans.length === 0 || this.deps.state.mutate((m) => this.reap(m, orphans));
+    if (seen === SLICE) this.pending = true;
+    else this.cursor = 0;
+    if (!complete) {
+      this.pending = true;
+      this.cursor = 0;
+    }
+    return this.pending;
+  }
+
+  /** Returns false when the bound of one record was reached before all was done. */
+  private reap(m: Mutation, orphans: readonly InodeId[]): boolean {
+    let room = MAX_CHUNKS_PER_RECORD;
+    for (const inode of orphans) {
+      const record = readInode(m, inode);
+      if (record === undefined || record.nlink > 0) {
+        m.delete(keys.orphan(inode));
+        continue;
+      }
+      const dropped = record.chunkCount === 0 ? 0 : dropChunks(m, inode, record, room);
+      if (dropped === room) {
+        saveInode(m, inode, record);
+        return false;
+      }
+      room -= dropped;
+      m.delete(keys.pendingCut(inode));
+      removeInode(m, inode);
+    }
+    return true;
+  }
+
+  private cutTails(): void {
+    const { state, leases, logger } = this.deps;
+    for (const inode of [...this.tails].slice(0, SLICE)) {
+      this.tails.delete(inode);
+      if (this.deps.sessions().isWritten(inode)) continue;
+      const record = readInode(state, inode);
+      if (record === undefined || !isRegular(record.mode) || record.nlink === 0) continue;
+      state.mutate((m) => {
+        truncateChunkMap(m, inode, record, record.size);
+        saveInode(m, inode, record);
+      });
+      logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
+      leases.afterTruncate(inode)?.catch((error: unknown) => {
+        logger.warn({ inode, error: asCairnError(error).message }, 'chunk not cut yet');
+      });
+    }
+  }
+}
+
+const ORPHANS_END = prefixRange('U').end;

@@ -1,0 +1,172 @@
+/**
+ * The methods that the master serves. Thin: each checks who asks, runs one function of the namespace or of the cluster
+ * half, and does what must be done before the answer (flush, cut at the chunkservers).
+ *
+ * A mutation that need not wait answers in the same tick: that is where the rate of small operations comes from.
+ */
+import type { Clock } from '../core/clock.js';
+import { inodeId } from '../core/ids.js';
+import { SESSION_TTL_MS, BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES } from '../core/limits.js';
+import { OpenFlagsBit } from '../protocol/generated/messages.js';
+import type { AttributesInit, OperationId } from '../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import type { MasterMethods, MethodDefinition } from '../protocol/methods.js';
+import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js';
+import { chunkHandlers } from './chunk-service.js';
+import type { ChunkServiceDeps } from './chunk-service.js';
+import * as namespace from './namespace.js';
+import type { OrphanReaper } from './orphans.js';
+import type { OpenCounts } from './opens.js';
+import type { Outcome } from './replies.js';
+import type { Session } from './sessions.js';
+import type { Mutation, StateReader } from './state.js';
+import { clusterStatus, fileSystemStats } from './status.js';
+
+export interface ServiceDeps extends ChunkServiceDeps {
+  readonly clock: Clock;
+  readonly reaper: OrphanReaper;
+  readonly lastSequence: () => number;
+}
+
+/** An outcome of a mutation, with what the handler may still have to do for it. */
+interface Done<R> extends Outcome<R> {
+  readonly session: Session;
+}
+
+export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
+  const { state, sessions, leases, reaper, clock } = deps;
+
+  /** A method that only reads the namespace. */
+  function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
+    return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> => {
+      sessions.require(peer);
+      return { reply: read(state, request) };
+    };
+  }
+
+  /** Runs a mutation once, when there is room in the log, and then `after`; at once if neither has to wait. */
+  function once<Q extends { operation: OperationId | null }, QI, R, RI>(
+    method: MethodDefinition<Q, QI, R, RI>,
+    decide: (m: Mutation, context: namespace.OperationContext, request: Q) => RI,
+    after?: (done: Done<R | RI>, request: Q) => Promise<unknown> | undefined,
+  ) {
+    return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+      const run = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+        const session = sessions.require(peer);
+        const context = { now: clock.now() };
+        const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, context, request));
+        // What was decoded from a stored reply encodes as what was stored.
+        const result = { reply: outcome.reply as RI };
+        const waits = after?.({ ...outcome, session }, request);
+        return waits === undefined ? result : waits.then(() => result);
+      };
+      sessions.require(peer);
+      const room = state.ready();
+      return room === undefined ? run() : room.then(run);
+    };
+  }
+
+  function openCounts(flags: number): OpenCounts {
+    const writes = (flags & OpenFlagsBit.WRITE) !== 0;
+    const reads = (flags & OpenFlagsBit.READ) !== 0;
+    return { readers: reads || !writes ? 1 : 0, writers: writes ? 1 : 0 };
+  }
+
+  /** Opens are in memory only: a replay counts them if this process has not. */
+  function countOpen(
+    session: Session,
+    operation: OperationId | null,
+    attributes: AttributesInit | null | undefined,
+    flags: number,
+  ): number {
+    const inode = inodeId(attributes?.inode ?? 0);
+    if (flags !== 0 && session.replies.countOnce(operation?.sequence ?? 0)) {
+      sessions.addOpen(session, inode, openCounts(flags));
+    }
+    return inode;
+  }
+
+  const m = MASTER_METHODS;
+  const kick = (): undefined => {
+    reaper.kick();
+  };
+  const openTruncating = once(m.open, namespace.openTruncating, (done, request) => {
+    const inode = countOpen(done.session, request.operation, done.reply, request.flags);
+    return leases.afterTruncate(inodeId(inode));
+  });
+  const open: Handler<MasterMethods['open']> = (request, context) => {
+    if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncating(request, context);
+    const session = sessions.require(context.peer);
+    const reply = namespace.open(state, request);
+    sessions.addOpen(session, inodeId(reply.inode ?? 0), openCounts(request.flags));
+    return { reply };
+  };
+
+  return {
+    openSession: async (request, { peer }) => {
+      const { session, resumed } = await sessions.open(peer, request.sessionId, request.clientName);
+      return {
+        reply: {
+          ...{ sessionId: session.id, resumed, sessionTtlMs: SESSION_TTL_MS, ...deps.identity },
+          ...{ chunkSizeBytes: CHUNK_SIZE_BYTES, blockSizeBytes: BLOCK_SIZE_BYTES },
+        },
+      };
+    },
+    keepSession: (request, { peer }) => {
+      sessions.require(peer).replies.acknowledge(request.ackedBelow);
+      return { reply: {} };
+    },
+    closeSession: (_request, { peer }) => {
+      sessions.end(sessions.require(peer), 'closed');
+      return { reply: {} };
+    },
+    reclaim: (request, { peer }) => {
+      sessions.reclaim(sessions.require(peer), request);
+      return { reply: {} };
+    },
+
+    lookup: reads(namespace.lookup),
+    getAttributes: reads(namespace.getAttributes),
+    access: reads(namespace.access),
+    readLink: reads(namespace.readLink),
+    readDirectory: reads(namespace.readDirectory),
+    getXattr: reads(namespace.getXattr),
+    listXattrs: reads(namespace.listXattrs),
+    statFs: reads(() => fileSystemStats(deps)),
+
+    create: once(m.create, namespace.create, (done, request) => {
+      const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
+      if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
+      return leases.afterTruncate(inodeId(inode));
+    }),
+    link: once(m.link, namespace.link),
+    unlink: once(m.unlink, namespace.unlink, kick),
+    rename: once(m.rename, namespace.rename, kick),
+    setXattr: once(m.setXattr, namespace.setXattr),
+    removeXattr: once(m.removeXattr, namespace.removeXattr),
+    setAttributes: once(m.setAttributes, namespace.setAttributes, (_done, request) =>
+      request.size === null ? undefined : leases.afterTruncate(inodeId(request.inode)),
+    ),
+    publish: once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
+
+    open,
+    close: ({ inode, readers, writers }, { peer }) => {
+      sessions.closeOpen(sessions.require(peer), inodeId(inode), { readers, writers });
+      return { reply: {} };
+    },
+    sync: async (_request, { peer }) => {
+      sessions.require(peer);
+      await state.durable();
+      return { reply: {} };
+    },
+
+    ...chunkHandlers(deps),
+
+    // Without a session, so that an operator sees a cluster that takes no more of them.
+    status: () => {
+      const { clusterId, epoch } = deps.identity;
+      const about = { clusterId, epoch, sessions: sessions.size, logSequence: deps.lastSequence() };
+      return { reply: clusterStatus(deps, about) };
+    },
+  };
+}

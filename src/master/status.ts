@@ -1,0 +1,72 @@
+/** What operators see of the cluster. Its cost is bounded: counts that would need a long walk are lower bounds. */
+import { chunkHandle } from '../core/ids.js';
+import type { ChunkHandle } from '../core/ids.js';
+import type { ServerStatusInit, StatFsReplyInit, StatusReplyInit } from '../protocol/generated/messages.js';
+import { getChunk } from './chunk-map.js';
+import { readCounter } from './counters.js';
+import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from './keys.js';
+import type { Key } from './store.js';
+import { countInodes } from './namespace.js';
+import type { ServerRegistry } from './servers.js';
+import type { StateReader } from './state.js';
+
+/** Index entries that one status walks: some 50 ms at most. */
+const MAX_WALKED = 20_000;
+
+export function clusterStatus(
+  deps: { readonly state: StateReader; readonly servers: ServerRegistry; readonly wantedReplicas: number },
+  about: Pick<StatusReplyInit, 'clusterId' | 'epoch' | 'sessions' | 'logSequence'>,
+): StatusReplyInit {
+  const { state, servers, wantedReplicas } = deps;
+  const seen = new Set<ChunkHandle>();
+  let walked = 0;
+  let underReplicated = 0;
+  let unavailable = 0;
+  const walk = (prefix: Key, handleAt: number): void => {
+    for (const [key] of state.range(prefixRange(prefix))) {
+      if (walked++ >= MAX_WALKED) return;
+      const handle = chunkHandle(unpackNumber(key, handleAt));
+      if (seen.has(handle)) continue;
+      seen.add(handle);
+      const record = getChunk(state, handle);
+      if (record === undefined || state.get(keys.garbage(handle)) !== undefined) continue;
+      const live = record.servers.filter((id) => servers.isUp(id) && !record.suspects.includes(id)).length;
+      if (live === 0) unavailable++;
+      else if (live < wantedReplicas) underReplicated++;
+    }
+  };
+  walk('W', 1);
+  for (const server of servers.all()) if (server.peer === null) walk('R' + packNumber(server.id), PREFIX_LENGTH);
+  let garbage = 0;
+  for (const _ of state.range(prefixRange('G'))) if (++garbage >= MAX_WALKED) break;
+  return {
+    ...about,
+    wantedReplicas,
+    inodes: countInodes(state),
+    chunks: readCounter(state, 'chunk-count', 0),
+    underReplicatedChunks: underReplicated,
+    unavailableChunks: unavailable,
+    garbageChunks: garbage,
+    servers: servers.all().map(({ id, address, peer, load }): ServerStatusInit => ({
+      ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks },
+      ...{ totalBytes: load.totalBytes, freeBytes: load.freeBytes },
+      lastHeardMs: Math.round(servers.silentMs(id)),
+    })),
+  };
+}
+
+/** statfs(2): what fits in files, with the replicas that are wanted. */
+export function fileSystemStats(deps: {
+  readonly state: StateReader;
+  readonly servers: ServerRegistry;
+  readonly wantedReplicas: number;
+}): StatFsReplyInit {
+  let totalBytes = 0;
+  let freeBytes = 0;
+  for (const { peer, load } of deps.servers.all()) {
+    totalBytes += load.totalBytes;
+    if (peer !== null) freeBytes += load.freeBytes;
+  }
+  const share = (bytes: number): number => Math.floor(bytes / deps.wantedReplicas);
+  return { totalBytes: share(totalBytes), freeBytes: share(freeBytes), inodes: countInodes(deps.state) };
+}
