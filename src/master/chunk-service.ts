@@ -4,12 +4,10 @@ import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
 import type { ChunkHandle } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
-import { LeaseRecord } from '../protocol/generated/messages.js';
 import type { ReportReplicaRequest } from '../protocol/generated/messages.js';
 import type { MasterMethods } from '../protocol/methods.js';
 import type { Handlers } from '../protocol/rpc.js';
 import { getChunk } from './chunk-map.js';
-import { keys } from './keys.js';
 import type { ChunkLeases } from './leases.js';
 import { checkChunkIndex, getChunks } from './locations.js';
 import type { Recovery } from './recovery.js';
@@ -121,13 +119,13 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       return { reply };
     },
 
-    // Answered before the recovery: the primary that reports is to take part in it.
+    // Answered before the recovery: the primary that reports is to take part in it. Also a report under a lease that
+    // has ended since counts, as long as the version stands: what it tells of was not repaired.
     reportForwardFailure: (request, { peer }) => {
       const server = servers.require(peer);
       const handle = chunkHandle(request.handle);
-      const value = state.get(keys.lease(handle));
-      const current = value === undefined ? undefined : LeaseRecord.decode(value);
-      if (current?.leaseId !== request.leaseId || current.primary !== server.id) return { reply: {} };
+      const record = getChunk(state, handle);
+      if (record?.version !== request.version || !record.servers.includes(server.id)) return { reply: {} };
       logger.warn({ chunk: handle, primary: server.id, failed: request.failedServers }, 'a write was not forwarded');
       leases.voidLease(handle);
       repair.recoverSoon(handle);

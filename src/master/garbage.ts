@@ -34,6 +34,8 @@ export class Collector {
       readonly servers: ServerRegistry;
       /** Set after construction: the leases tell the collector of strays, and it takes their locks. */
       readonly leases: () => ChunkLeases;
+      /** A copy to that server is being made: it begins by deleting what is there. */
+      readonly isCopying: (handle: ChunkHandle, server: ServerId) => boolean;
       readonly graceMs: number;
     },
   ) {}
@@ -68,7 +70,8 @@ export class Collector {
       await this.deps.leases().locks.run(handle, async () => {
         const record = getChunk(state, handle);
         const peer = servers.peerOf(server);
-        if (peer === undefined || record?.servers.includes(server) === true) return;
+        if (peer === undefined || this.deps.isCopying(handle, server) || record?.servers.includes(server) === true)
+          return;
         const version = Math.max(stray.version, record?.lastVersion ?? 0);
         try {
           await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [{ handle, version }] });

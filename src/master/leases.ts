@@ -253,6 +253,7 @@ export class ChunkLeases {
     const { state, servers, config } = this.deps;
     let failure: CairnError | undefined;
     for (let attempt = 0; attempt < MAX_GRANT_ATTEMPTS; attempt++) {
+      // The map may have changed while this waited.
       if (this.find(request).handle !== handle) return undefined;
       let record = getChunk(state, handle);
       if (record === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is mapped but has no record`);
@@ -263,6 +264,7 @@ export class ChunkLeases {
         record.servers.length > 0 &&
         record.servers.every((id) => servers.isUp(id));
       if (!certain) record = await this.recoverLocked(handle);
+      if (!(await this.reconnected(record.servers))) continue;
       if (record.servers.length < config.minReplicas) {
         throw new CairnError(
           'UNAVAILABLE',
@@ -285,6 +287,18 @@ export class ChunkLeases {
     }
     await this.recoverLocked(handle);
     throw new CairnError('UNAVAILABLE', `chunk ${handle} could not be leased: ${failure?.message ?? ''}`);
+  }
+
+  /**
+   * A member that takes part in recovery without a connection to the master is alive, and serves reads until it fences
+   * itself: it is waited for that long, and only then left out (P9). False when one is to be left out.
+   */
+  private async reconnected(members: readonly number[]): Promise<boolean> {
+    const { servers } = this.deps;
+    const away = members.filter((id) => !servers.isUp(id));
+    if (away.length === 0) return true;
+    const waitMs = Math.max(...away.map((id) => CHUNKSERVER_DEAD_MS - servers.silentMs(id)), 0);
+    return servers.waitUntil(() => away.every((id) => servers.isUp(id)), waitMs);
   }
 
   /** The members in the order of the chain, the primary first. */

@@ -191,6 +191,7 @@ export class Master {
     });
     const collector = new Collector({
       ...{ state, clock, logger, servers, leases: () => leases },
+      isCopying: (handle, server) => repair.isCopying(handle, server),
       graceMs: config.garbageGraceMs ?? 10_000,
     });
     return { state, servers, sessions, leases, recovery, repair, reaper, collector };
@@ -256,6 +257,14 @@ export class Master {
       this.timers.add(timer);
     };
     schedule(0);
+  }
+
+  /** For tests of a crash: the listener is freed as by the end of the process, nothing else happens. */
+  async abandon(): Promise<void> {
+    this.stopping = true;
+    for (const timer of this.timers) timer.cancel();
+    this.parts?.repair.stop();
+    await this.server?.close();
   }
 
   /** Ends every connection, writes all to the store. Chunkservers and clients go on with the next master. */

@@ -81,7 +81,8 @@ export class Recovery {
     while (tried.size < MAX_SOURCES_TRIED) {
       const record = this.living(handle);
       const source = this.chooseSource(record, tried);
-      if (source === undefined) throw failure ?? this.noSource(handle, record);
+      if (source === undefined && failure === undefined) throw this.noSource(handle, record);
+      if (source === undefined) break;
       tried.add(source);
       try {
         return await this.recoverFrom(handle, source);

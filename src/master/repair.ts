@@ -218,6 +218,9 @@ export class Repair {
     try {
       const peer = servers.peerOf(target);
       if (peer === undefined) return;
+      // A replica left there, even at this version, may have missed mutations: the copy must not build on it.
+      const leftover = { handle, version: before.lastVersion };
+      await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [leftover] });
       const request = { handle, version: before.version, source: servers.replica(source) };
       await peer.call(CHUNKSERVER_METHODS.copyChunk, request, { timeoutMs: config.copyTimeoutMs });
       const added = await leases.locks.run(handle, () => {

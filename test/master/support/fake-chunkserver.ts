@@ -1,0 +1,201 @@
+/**
+ * A chunkserver of a few lines for the tests of the master: replicas are lists of words, a write appends one to every
+ * member. It keeps the rules that the master relies on (versions, fencing by lease id, recovery), and its calls can be
+ * failed, lost or delayed.
+ */
+import { CairnError } from '../../../src/core/errors.js';
+import type { ErrorCode } from '../../../src/core/errors.js';
+import { connectPeer } from '../../../src/protocol/endpoint.js';
+import type { ConnectedPeer, EndpointOptions } from '../../../src/protocol/endpoint.js';
+import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../../../src/protocol/methods.js';
+import type { ChunkserverMethods } from '../../../src/protocol/methods.js';
+import type { Handlers } from '../../../src/protocol/rpc.js';
+import type { LeaseChunkReply } from '../../../src/protocol/generated/messages.js';
+
+export interface FakeReplica {
+  version: number;
+  fence: number;
+  words: string[];
+  suspect: boolean;
+}
+
+type Method = 'grantLease' | 'revokeLease' | 'recoverChunk' | 'truncateChunk' | 'copyChunk' | 'deleteChunks';
+
+export class FakeChunkserver {
+  id = 0;
+  readonly replicas = new Map<number, FakeReplica>();
+  readonly calls: string[] = [];
+  /** Other chunkservers and clients reach it. */
+  reachable = true;
+  peer: ConnectedPeer | undefined;
+  freeBytes = 2 ** 40;
+  private readonly faults: { method: Method; when: 'before' | 'after'; code: ErrorCode }[] = [];
+  /** Called when a method has begun, before it does anything. */
+  onCall: ((method: Method) => Promise<void> | void) | undefined;
+
+  constructor(
+    private readonly options: EndpointOptions,
+    readonly address: string,
+    private readonly others: readonly FakeChunkserver[],
+  ) {}
+
+  /** The next call of `method` fails: before it did anything, or after (its answer is lost). */
+  failNext(method: Method, code: ErrorCode, when: 'before' | 'after' = 'before'): void {
+    this.faults.push({ method, when, code });
+  }
+
+  async join(master: string): Promise<void> {
+    const service = { table: CHUNKSERVER_METHODS, handlers: this.handlers() };
+    this.peer = await connectPeer(this.options, master, { role: 'master', service });
+    const { reply } = await this.peer.call(MASTER_METHODS.register, {
+      serverId: this.id,
+      address: this.address,
+      load: this.load(),
+    });
+    this.id = reply.serverId;
+    this.reachable = true;
+    await this.report();
+  }
+
+  async report(): Promise<void> {
+    const replicas = [...this.replicas]
+      .sort(([a], [b]) => a - b)
+      .map(([handle, { version, suspect }]) => ({ handle, version, suspect, length: 1 }));
+    const result = await this.peer?.call(MASTER_METHODS.report, { afterHandle: 0, upToHandle: 0, replicas });
+    for (const { handle, version } of result?.reply.delete ?? []) this.remove(handle, version);
+  }
+
+  async heartbeat(): Promise<void> {
+    await this.peer?.call(MASTER_METHODS.heartbeat, { load: this.load() });
+  }
+
+  private load(): { totalBytes: number; freeBytes: number; chunks: number; activeRequests: number } {
+    return { totalBytes: 2 ** 40, freeBytes: this.freeBytes, chunks: this.replicas.size, activeRequests: 0 };
+  }
+
+  /** kill -9: connections end, what was in memory (fences) is gone, replicas stay. */
+  kill(): void {
+    this.reachable = false;
+    this.peer?.close('killed');
+    this.peer = undefined;
+    for (const replica of this.replicas.values()) replica.fence = 0;
+  }
+
+  private remove(handle: number, version: number): void {
+    const replica = this.replicas.get(handle);
+    if (replica !== undefined && replica.version <= version) this.replicas.delete(handle);
+  }
+
+  private find(id: number): FakeChunkserver | undefined {
+    return this.others.find((other) => other.id === id && other.reachable);
+  }
+
+  private at(handle: number, version: number, lease: number): FakeReplica {
+    const replica = this.replicas.get(handle);
+    if (replica === undefined) throw new CairnError('NO_REPLICA', `no replica of ${handle}`);
+    if (replica.version !== version || replica.suspect) throw new CairnError('STALE_VERSION', 'another version');
+    if (lease < replica.fence) throw new CairnError('NOT_PRIMARY', `fenced by ${replica.fence}`);
+    return replica;
+  }
+
+  private handlers(): Handlers<ChunkserverMethods> {
+    const unused = (): never => {
+      throw new CairnError('INTERNAL', 'not faked');
+    };
+    const run = async <R>(method: Method, work: () => R): Promise<{ reply: R }> => {
+      this.calls.push(method);
+      await this.onCall?.(method);
+      const index = this.faults.findIndex((fault) => fault.method === method);
+      const [fault] = index < 0 ? [] : this.faults.splice(index, 1);
+      if (fault?.when === 'before') throw new CairnError(fault.code, 'scripted');
+      const reply = work();
+      if (fault !== undefined) throw new CairnError(fault.code, 'scripted');
+      return { reply };
+    };
+    return {
+      grantLease: (request) =>
+        run('grantLease', () => {
+          const { handle, version, leaseId, create, validBytes } = request;
+          if (create) this.replicas.set(handle, { version, fence: 0, words: [], suspect: false });
+          const replica = this.at(handle, version, leaseId);
+          replica.fence = leaseId;
+          replica.words.length = Math.min(replica.words.length, validBytes);
+          return {};
+        }),
+      revokeLease: ({ handle, leaseId }) =>
+        run('revokeLease', () => {
+          const replica = this.replicas.get(handle);
+          if (replica !== undefined) replica.fence = Math.max(replica.fence, leaseId + 0.5);
+          return {};
+        }),
+      recoverChunk: (request) =>
+        run('recoverChunk', () => {
+          const { handle, fromVersion, toVersion, leaseId, members, validBytes } = request;
+          const usable = (server: FakeChunkserver): FakeReplica | undefined => {
+            const replica = server.replicas.get(handle);
+            const fits = replica !== undefined && replica.version >= fromVersion && replica.version < toVersion;
+            return fits && replica.fence <= leaseId ? replica : undefined;
+          };
+          const own = usable(this);
+          if (own === undefined) throw new CairnError('STALE_VERSION', 'own replica is of no use');
+          const words = own.words.slice(0, validBytes);
+          const succeeded: number[] = [];
+          for (const { serverId } of members) {
+            const server = serverId === this.id ? this : this.find(serverId);
+            const replica = server === undefined ? undefined : usable(server);
+            if (server === undefined || replica === undefined) continue;
+            server.replicas.set(handle, { version: toVersion, fence: leaseId, words: [...words], suspect: false });
+            succeeded.push(serverId);
+          }
+          return { succeeded };
+        }),
+      truncateChunk: ({ handle, version, leaseId, length }) =>
+        run('truncateChunk', () => {
+          this.at(handle, version, leaseId);
+          for (const server of this.others) {
+            const replica = server.replicas.get(handle);
+            if (replica?.version === version) replica.words.length = Math.min(replica.words.length, length);
+          }
+          return {};
+        }),
+      copyChunk: ({ handle, version, source }) =>
+        run('copyChunk', () => {
+          const from = this.find(source?.serverId ?? 0)?.replicas.get(handle);
+          if (from?.version !== version) throw new CairnError('STALE_VERSION', 'source has another version');
+          this.replicas.set(handle, { version, fence: 0, words: [...from.words], suspect: false });
+          return {};
+        }),
+      deleteChunks: ({ chunks }) =>
+        run('deleteChunks', () => {
+          for (const { handle, version } of chunks) this.remove(handle, version);
+          return {};
+        }),
+      readChunk: unused,
+      writeChunk: unused,
+      syncChunk: unused,
+      forward: unused,
+      inspectReplica: unused,
+      repairBlocks: unused,
+      adoptVersion: unused,
+    };
+  }
+
+  /** A client's write under `lease`, at its primary: applied here and at the members; acknowledged if by all. */
+  static write(servers: readonly FakeChunkserver[], lease: LeaseChunkReply, word: string): boolean {
+    const { handle, version, leaseId } = lease;
+    const members = lease.replicas.map(({ serverId }) => servers.find((server) => server.id === serverId));
+    const primary = servers.find((server) => server.id === lease.primary?.serverId);
+    if (primary?.reachable !== true) return false;
+    let all = true;
+    for (const server of [primary, ...members.filter((member) => member !== primary)]) {
+      try {
+        if (server?.reachable !== true) throw new CairnError('DISCONNECTED', 'not reachable');
+        server.at(handle, version, leaseId).words.push(word);
+      } catch {
+        all = false;
+        if (server === primary) return false;
+      }
+    }
+    return all;
+  }
+}
