@@ -87,7 +87,7 @@ export class OperationLog {
 
   /** Appends one record; it survives kill -9 when this returns its sequence. */
   append(epoch: number, changes: ReadonlyMap<Key, OverlayValue>): number {
-    if (this.failure !== undefined) throw this.failure;
+    this.requireHealthy();
     if (this.closed) throw new CairnError('UNAVAILABLE', 'the master is stopping');
     const sequence = this.sequence + 1;
     const bytes = this.encoder.encode({ sequence, epoch, flushed: this.flushed }, changes);
@@ -142,7 +142,7 @@ export class OperationLog {
 
   private async flush(): Promise<void> {
     this.waitingFlush = undefined;
-    if (this.failure !== undefined) throw this.failure;
+    this.requireHealthy();
     const target = this.sequence;
     const segments = [...this.unsynced, this.current];
     try {
@@ -151,7 +151,7 @@ export class OperationLog {
     } catch (error) {
       throw this.fail('sync', error);
     }
-    if (this.failure !== undefined) throw this.failure;
+    this.requireHealthy();
     this.flushed = target;
     this.unsynced = this.unsynced.filter((segment) => !segments.includes(segment));
     if (segments.at(-1) !== this.current) {
@@ -184,6 +184,10 @@ export class OperationLog {
     } finally {
       this.makingSpare = undefined;
     }
+  }
+
+  private requireHealthy(): void {
+    if (this.failure !== undefined) throw this.failure;
   }
 
   private fail(what: string, cause: unknown): CairnError {
