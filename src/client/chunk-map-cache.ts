@@ -77,10 +77,9 @@ export class ChunkMapCache {
     this.setChunk(file, index, location);
   }
 
-  /** Voids what may be old when the attributes say that the file changed. */
+  /** Notes the attributes of an open file, and voids what may be old when they say that it changed. */
   validate(inode: InodeId, layoutVersion: number, change: number): void {
-    const file = this.files.peek(inode);
-    if (file === undefined) return;
+    const file = this.fileOf(inode);
     if (file.layoutVersion !== layoutVersion) this.clear(file);
     else if (file.change !== change) {
       file.pending.clear();

@@ -1,0 +1,248 @@
+/** What the client does when servers fail: failover, repeats in order, errors told once, nothing done twice. */
+import t from 'tap';
+import type { Test } from 'tap';
+import { CairnError, hasCode } from '../../src/core/errors.js';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import { KIB, MIB } from '../../src/core/limits.js';
+import { ROOT_CREDENTIALS as root, type FileSystem, type OpenFile } from '../../src/client/filesystem.js';
+import { pattern } from '../conformance/case.js';
+import { fakeClients, type FakeClients } from '../support/fake-clients.js';
+
+const READ_WRITE = { read: true, write: true };
+const name = (text: string): Buffer => Buffer.from(text);
+
+async function create(fs: FileSystem, text: string): Promise<OpenFile> {
+  return (await fs.create(root, ROOT_INODE, name(text), { mode: 0o644, flags: READ_WRITE })).file;
+}
+
+async function content(fs: FileSystem, text: string): Promise<Buffer> {
+  const { file, attributes } = await fs.openAt(root, ROOT_INODE, name(text), { read: true, write: false });
+  try {
+    return Buffer.from(await file.read(0, attributes.size));
+  } finally {
+    await file.close();
+  }
+}
+
+function test(title: string, run: (t: Test, clients: FakeClients) => Promise<void>): void {
+  void t.test(title, async (t) => {
+    const clients = await fakeClients();
+    try {
+      await run(t, clients);
+    } finally {
+      await clients.stop();
+    }
+  });
+}
+
+test('P3: a corrupt replica is reported and not served; another one is', async (t, { cluster, connect }) => {
+  const fs = await connect();
+  const bytes = pattern(300_000);
+  const file = await create(fs, 'f');
+  await file.write(0, bytes);
+  await file.close();
+  cluster.hooks.damage = (payload, server) => {
+    if (server === cluster.serverAddresses[0] || payload.length === 0) return;
+    payload[payload.length >> 1] = (payload[payload.length >> 1] ?? 0) ^ 1;
+  };
+  for (let i = 0; i < 4; i++) t.ok((await content(fs, 'f')).equals(bytes));
+  t.ok(cluster.reports.length > 0);
+  t.ok(cluster.reports.every((report) => report.serverId === 2));
+  cluster.hooks.damage = (payload) => void payload.fill(1);
+  await t.rejects(content(fs, 'f'), { code: 'EIO' }, 'all replicas corrupt');
+});
+
+test('P11: reads go on when a server hangs, and it is not asked again soon', async (t, { cluster, connect }) => {
+  const fs = await connect();
+  const bytes = pattern(100_000);
+  const file = await create(fs, 'f');
+  await file.write(0, bytes);
+  await file.close();
+  let asked = 0;
+  const never = new Promise<void>(() => undefined);
+  const hanging = cluster.serverAddresses[1];
+  cluster.hooks.read = (_request, server) => {
+    if (server !== hanging) return;
+    asked++;
+    return never;
+  };
+  const begin = performance.now();
+  for (let i = 0; i < 5; i++) t.ok((await content(fs, 'f')).equals(bytes));
+  t.ok(performance.now() - begin < 4000);
+  t.ok(asked <= 1);
+});
+
+test('a write is repeated under a new lease, and writes that overlap keep their order', async (t, clients) => {
+  const { cluster, network, connect } = clients;
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  const codes = ['STALE_VERSION', 'NOT_PRIMARY', 'UNAVAILABLE', 'BUSY', 'CORRUPT', 'cut', 'lost answer'] as const;
+  for (const code of codes) {
+    const expected = Buffer.alloc(64 * KIB);
+    let failures = 2;
+    cluster.hooks.write = (_request, server) => {
+      if (failures === 0 || code === 'lost answer') return;
+      failures--;
+      if (code === 'cut') network.cut(server);
+      else throw new CairnError(code, 'planted');
+    };
+    cluster.hooks.written = () => {
+      if (failures === 0 || code !== 'lost answer') return;
+      failures--;
+      network.cut(cluster.serverAddresses[0] ?? '');
+    };
+    // Each write overlaps the one before, which may be in flight or repeated still.
+    const flushes: Promise<void>[] = [];
+    for (let i = 0; i < 40; i++) {
+      const part = pattern(8 * KIB, i + code.length);
+      part.copy(expected, i * 1000);
+      await file.write(i * 1000, part);
+      if (i % 5 === 0) flushes.push(file.flush());
+    }
+    await Promise.all(flushes);
+    await file.write(60 * KIB, pattern(4 * KIB));
+    pattern(4 * KIB).copy(expected, 60 * KIB);
+    await file.sync();
+    t.equal(failures, 0, code);
+    t.ok((await file.read(0, 64 * KIB)).equals(expected), `${code}: own read`);
+    const other = await connect();
+    t.ok((await content(other, 'f')).equals(expected), `${code}: another client's read`);
+    await file.truncate(0);
+  }
+  cluster.hooks.write = cluster.hooks.written = () => undefined;
+  await file.close();
+});
+
+test('P7: a failed write-back is told once to each handle that was open, and nothing is dropped silently', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  const second = (await fs.openAt(root, ROOT_INODE, name('f'), READ_WRITE)).file;
+  cluster.hooks.write = () => {
+    throw new CairnError('ENOSPC', 'planted');
+  };
+  await file.write(0, pattern(100));
+  await t.rejects(file.flush(), { code: 'ENOSPC' });
+  await file.flush();
+  await t.rejects(second.write(0, pattern(10)), { code: 'ENOSPC' });
+  const third = (await fs.openAt(root, ROOT_INODE, name('f'), READ_WRITE)).file;
+  cluster.hooks.write = () => undefined;
+  await third.write(0, name('good'));
+  await third.close();
+  await second.close();
+  await file.close();
+  t.equal((await content(fs, 'f')).toString(), 'good');
+});
+
+test('P7: close tells what write-behind lost', async (t, { cluster, connect }) => {
+  const fs = await connect({ operationTimeoutMs: 300 });
+  const file = await create(fs, 'f');
+  cluster.hooks.write = () => {
+    throw new CairnError('UNAVAILABLE', 'planted');
+  };
+  await file.write(0, pattern(5 * MIB));
+  await t.rejects(file.close(), { code: 'EIO' });
+  cluster.hooks.write = () => undefined;
+  t.equal((await fs.lookup(root, ROOT_INODE, name('f'))).size, 0, 'lost bytes are not published');
+});
+
+test('P6: a mutation whose answer is lost takes effect once', async (t, { cluster, network, connect }) => {
+  const fs = await connect();
+  let cuts = 0;
+  cluster.hooks.mutated = () => {
+    if (cuts++ % 2 === 0) network.cut(cluster.masterAddress);
+  };
+  for (let i = 0; i < 6; i++) {
+    await fs.makeNode(root, ROOT_INODE, name(`d${i}`), { kind: 'directory', mode: 0o755 });
+    await fs.rename(root, { parent: ROOT_INODE, name: name(`d${i}`) }, { parent: ROOT_INODE, name: name(`e${i}`) });
+    await fs.removeDirectory(root, ROOT_INODE, name(`e${i}`));
+  }
+  t.ok(cuts >= 18);
+  const { entries } = await fs.readDirectory(root, ROOT_INODE, 0);
+  t.equal(entries.length, 0);
+});
+
+test('after a reconnect the master knows what is open', async (t, { cluster, network, connect }) => {
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  const again = (await fs.openAt(root, ROOT_INODE, name('f'), { read: true, write: false })).file;
+  cluster.opens.clear();
+  network.cut(cluster.masterAddress);
+  await fs.statFs();
+  t.same([...cluster.opens.values()], [{ readers: 2, writers: 1 }]);
+  await file.write(0, name('x'));
+  await file.close();
+  await again.close();
+  await fs.statFs();
+  t.same([...cluster.opens.values()], [{ readers: 0, writers: 0 }]);
+});
+
+test('a lost session: unpublished bytes are reported, open files go on under the new one', async (t, clients) => {
+  const { cluster, network, connect } = clients;
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(1000));
+  await file.flush();
+  cluster.hooks.master = (method) => {
+    if (method === 'publish') throw new CairnError('BUSY', 'planted');
+  };
+  await file.write(1000, pattern(1000));
+  const flushed = file.flush();
+  while (cluster.count('writeChunk') < 2) await fs.statFs();
+  cluster.expireSessions();
+  network.cut(cluster.masterAddress);
+  await fs.statFs();
+  cluster.hooks.master = () => undefined;
+  await t.rejects(flushed, { code: 'EIO' });
+  t.equal((await file.attributes()).size, 1000);
+  await file.write(1000, pattern(500));
+  await file.close();
+  t.equal((await content(fs, 'f')).length, 1500);
+});
+
+test('without a master an operation fails when its time is over, and works when it is back', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect({ operationTimeoutMs: 300, cacheTtlMs: 0 });
+  await cluster.stop();
+  await t.rejects(fs.getAttributes(ROOT_INODE), { code: 'ETIMEDOUT' });
+  const waiting = fs.getAttributes(ROOT_INODE).catch((error: unknown) => error);
+  await cluster.start();
+  const result = await waiting;
+  t.notOk(result instanceof Error && !hasCode(result, 'ETIMEDOUT'));
+  t.equal((await fs.getAttributes(ROOT_INODE)).inode, ROOT_INODE);
+});
+
+test('round trips: create, write, close of a small file costs four, closing what was read none', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(1000));
+  await file.close();
+  await content(fs, 'f');
+  const counted = ['create', 'leaseChunk', 'writeChunk', 'publish', 'open', 'readChunk', 'getChunks', 'sync', 'lookup'];
+  t.same(
+    counted.map((method) => cluster.count(method)),
+    [1, 1, 1, 1, 1, 1, 0, 0, 0],
+  );
+});
+
+test('many small writes are coalesced, and fsync of scattered ones sends many at once', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  for (let i = 0; i < 1024; i++) await file.write(i * 4096, pattern(4096, i));
+  await file.sync();
+  t.equal(cluster.count('writeChunk'), 4);
+  t.equal(cluster.count('syncChunk'), 1);
+  let active = 0;
+  let most = 0;
+  cluster.hooks.write = async () => {
+    most = Math.max(most, ++active);
+    for (let i = 0; i < 20; i++) await Promise.resolve();
+    active--;
+  };
+  for (let i = 0; i < 200; i++) await file.write(((i * 37) % 1024) * 4096, pattern(4096, i));
+  await file.sync();
+  t.ok(most >= 32, `${most} in flight`);
+  await file.close();
+});
