@@ -5,10 +5,11 @@
  * A mutation that need not wait answers in the same tick: that is where the rate of small operations comes from.
  */
 import type { Clock } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import { SESSION_TTL_MS, BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES } from '../core/limits.js';
 import { OpenFlagsBit } from '../protocol/generated/messages.js';
-import type { AttributesInit, OperationId } from '../protocol/generated/messages.js';
+import type { AttributesInit, GetAttributesRequest, OpenRequest, OperationId } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods, MethodDefinition } from '../protocol/methods.js';
 import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js';
@@ -86,18 +87,28 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     return inode;
   }
 
+  /** An inode without a name that nobody has open is gone already; the reaper only has not come by. */
+  function refuseUnused<A extends AttributesInit>(attributes: A): A {
+    if (attributes.nlink === 0 && !sessions.isOpen(inodeId(attributes.inode ?? 0))) {
+      throw new CairnError('ESTALE', `inode ${attributes.inode ?? 0} does not exist any more`);
+    }
+    return attributes;
+  }
+
   const m = MASTER_METHODS;
   const kick = (): undefined => {
     reaper.kick();
   };
-  const openTruncating = once(m.open, namespace.openTruncating, (done, request) => {
+  const decideOpen = (mutation: Mutation, context: namespace.OperationContext, request: OpenRequest): AttributesInit =>
+    refuseUnused(namespace.openTruncating(mutation, context, request));
+  const openTruncating = once(m.open, decideOpen, (done, request) => {
     const inode = countOpen(done.session, request.operation, done.reply, request.flags);
     return leases.afterTruncate(inodeId(inode));
   });
   const open: Handler<MasterMethods['open']> = (request, context) => {
     if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncating(request, context);
     const session = sessions.require(context.peer);
-    const reply = namespace.open(state, request);
+    const reply = refuseUnused(namespace.open(state, request));
     sessions.addOpen(session, inodeId(reply.inode ?? 0), openCounts(request.flags));
     return { reply };
   };
@@ -126,7 +137,9 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     },
 
     lookup: reads(namespace.lookup),
-    getAttributes: reads(namespace.getAttributes),
+    getAttributes: reads((reader, request: GetAttributesRequest) =>
+      refuseUnused(namespace.getAttributes(reader, request)),
+    ),
     access: reads(namespace.access),
     readLink: reads(namespace.readLink),
     readDirectory: reads(namespace.readDirectory),
