@@ -69,6 +69,9 @@ export const MAX_OVERLAY_BYTES = 32 * MIB;
 /** Changed keys at which the overlay is committed to the store at once, and the time after which it is anyway. */
 export const COMMIT_CHANGES = 16 * KIB;
 export const COMMIT_DELAY_MS = 1_000;
+/** Values of the store that the master keeps for the next reader, and the largest such: some 8 MiB at most. */
+export const READ_CACHE_ENTRIES = 16 * KIB;
+export const READ_CACHE_VALUE_BYTES = 512;
 /** Changes in one transaction: handing them to the store keeps the event loop busy for 1-2 us each. */
 export const TRANSACTION_CHANGES = 4 * KIB;
 

@@ -25,6 +25,7 @@ import { keys, packed } from './keys.js';
 import { OperationLog } from './operation-log.js';
 import { mergeLayers, Overlay } from './overlay.js';
 import type { OverlayValue } from './overlay.js';
+import { ReadCache } from './read-cache.js';
 import type { Mutation, State, StateReader } from './state.js';
 import type { Key, KeyRange, Store, StoreChange } from './store.js';
 
@@ -50,6 +51,7 @@ export interface LogStateOptions {
 
 export class LogState implements State {
   private readonly overlay = new Overlay();
+  private readonly cache: ReadCache;
   private log: OperationLog | undefined;
   private failure: CairnError | undefined;
   private commitTimer: Timer | undefined;
@@ -61,7 +63,9 @@ export class LogState implements State {
   /** Grows with every start; durable before `open` returns. */
   epoch = 0;
 
-  private constructor(private readonly options: LogStateOptions) {}
+  private constructor(private readonly options: LogStateOptions) {
+    this.cache = new ReadCache(options.store);
+  }
 
   /** Opens the state of a directory and a store: costs what the log holds behind the checkpoint. */
   static async open(options: LogStateOptions): Promise<LogState> {
@@ -106,7 +110,7 @@ export class LogState implements State {
   get(key: Key): Uint8Array | undefined {
     if (this.failure !== undefined) throw this.failure;
     const value = this.overlay.get(key);
-    return value === undefined ? this.options.store.get(key) : (value ?? undefined);
+    return value === undefined ? this.cache.get(key) : (value ?? undefined);
   }
 
   range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
@@ -130,6 +134,7 @@ export class LogState implements State {
     }
     if (pending.changes.size > 0) {
       this.openLog().append(this.epoch, pending.changes);
+      for (const key of pending.changes.keys()) this.cache.drop(key);
       this.overlay.apply(pending.changes);
       this.scheduleCommit();
     }

@@ -126,6 +126,10 @@ async function life(test: Tap, random: SeededRandom, world: World): Promise<void
       const start = `T${packNumber(random.below(30))}`;
       const expected = sorted(model).filter(([key]) => key >= start && key < 'U');
       test.strictSame(content(state, start), expected, 'ranges merge overlay and store');
+      const keys = Array.from({ length: 30 }, (_, i) => `T${packNumber(i)}`);
+      const values = keys.map((key) => state.get(key)).map((value) => value && Buffer.from(value).toString('hex'));
+      const wanted = keys.map((key) => model.get(key));
+      test.strictSame(values, wanted, 'each key reads as the last mutation left it');
     } else if (choice === 3) {
       const before = world.history.length;
       test.throws(() =>
