@@ -2,7 +2,7 @@
 import { asCairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { FileSystem } from '../client/filesystem.js';
-import type { Driver, Mounted } from './driver.js';
+import type { Driver, Mounted, UnmountMode } from './driver.js';
 
 export interface ServeOptions {
   readonly fileSystem: FileSystem;
@@ -22,13 +22,15 @@ export async function serveMount(driver: Driver, mountpoint: string, options: Se
   const { fileSystem, logger } = options;
   const mounted = await driver.mount();
   logger.info({ mountpoint }, 'mounted');
-  let signals = 0;
-  options.onSignal((signal) => {
-    signals++;
-    void leave(mounted, signals > 1 ? 'lazy' : 'clean', { logger, mountpoint, signal });
+  const told = new Promise<void>((endNow) => {
+    let signals = 0;
+    options.onSignal((signal) => {
+      signals++;
+      void leave(mounted, signals > 1 ? 'lazy' : 'clean', { logger, mountpoint, signal, endNow });
+    });
   });
   options.onReady();
-  await mounted.closed;
+  await Promise.race([mounted.closed, told]);
   logger.info({ mountpoint }, 'unmounted');
   await fileSystem.close();
 }
@@ -36,8 +38,13 @@ export async function serveMount(driver: Driver, mountpoint: string, options: Se
 /** Never rejects: a failure leaves the mount as it was, and is logged. */
 async function leave(
   mounted: Mounted,
-  mode: 'clean' | 'lazy',
-  context: { readonly logger: Logger; readonly mountpoint: string; readonly signal: string },
+  mode: UnmountMode,
+  context: {
+    readonly logger: Logger;
+    readonly mountpoint: string;
+    readonly signal: string;
+    readonly endNow: () => void;
+  },
 ): Promise<void> {
   const { logger, mountpoint, signal } = context;
   try {
@@ -45,6 +52,8 @@ async function leave(
     await mounted.unmount(mode);
   } catch (error) {
     const { code, message } = asCairnError(error);
+    // Detached before, and only programs that still have it open kept it alive until now.
+    if (code === 'EINVAL') return context.endNow();
     const advice = code === 'EBUSY' ? 'close what uses the mount and signal again, which detaches it' : message;
     logger.warn({ mountpoint, code, openFiles: mounted.openFiles() }, `still mounted: ${advice}`);
   }

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { access, constants, readFile, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { asCairnError, CairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { UnmountMode } from './driver.js';
 
@@ -41,9 +41,17 @@ export async function mountedOn(mountpoint: string): Promise<MountEntry | undefi
   return entries.findLast((entry) => entry.mountpoint === mountpoint);
 }
 
-/** Mounts of CairnFS on this machine, by any process. */
-export async function cairnMounts(): Promise<MountEntry[]> {
-  return parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8')).filter(isCairnMount);
+/** The mount of CairnFS that a file is in, and the file's path without symlinks. */
+export async function enclosingMount(file: string): Promise<{ mountpoint: string; path: string }> {
+  const path = await realpath(file);
+  const inside = (mountpoint: string): boolean => mountpoint === '/' || `${path}/`.startsWith(`${mountpoint}/`);
+  let found: MountEntry | undefined;
+  for (const entry of parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))) {
+    if (inside(entry.mountpoint) && entry.mountpoint.length >= (found?.mountpoint.length ?? 0)) found = entry;
+  }
+  if (found === undefined || !isCairnMount(found))
+    throw new CairnError('EINVAL', `${file} is not in a mount of CairnFS`);
+  return { mountpoint: found.mountpoint, path };
 }
 
 export const MOUNT_SOURCE = 'cairn';
@@ -74,9 +82,10 @@ export async function unmountPath(mountpoint: string, mode: UnmountMode): Promis
 }
 
 /** Runs without a shell: '' on success, else what it said. */
-function run(tool: string, args: readonly string[]): Promise<string> {
+function run(tool: string, args: readonly string[], timeoutMs = 0): Promise<string> {
+  const options = { env: { ...process.env, LC_ALL: 'C' }, timeout: timeoutMs, killSignal: 'SIGKILL' } as const;
   return new Promise((resolve) => {
-    execFile(tool, args, { env: { ...process.env, LC_ALL: 'C' } }, (error, _stdout, stderr) => {
+    execFile(tool, args, options, (error, _stdout, stderr) => {
       if (error === null) resolve('');
       else if (error.code === 'ENOENT') resolve('missing');
       else resolve(stderr.trim() || error.message);
@@ -100,41 +109,48 @@ export async function checkFuseDevice(): Promise<void> {
 
 /**
  * The mountpoint's absolute path without symlinks, when something can be mounted there. A mount whose process crashed is
- * taken away first. Must not be called by the process that serves a mount there: it could not answer.
+ * taken away first.
  */
 export async function prepareMountpoint(path: string, logger: Logger): Promise<string> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const mountpoint = await realpath(path);
-      const entry = await mountedOn(mountpoint);
-      if (entry === undefined || entry.mountpoint === '/') return await checkDirectory(mountpoint);
-      await stat(mountpoint); // ENOTCONN when nobody serves it
+  const mountpoint = await mountpointPath(path);
+  const entry = await mountedOn(mountpoint);
+  if (entry !== undefined && mountpoint !== '/') {
+    if ((await probe(mountpoint)) !== 'dead') {
       throw new CairnError('EBUSY', `${path} is a mount of ${entry.source} already: unmount it or choose another`);
-    } catch (error) {
-      if (attempt > 0 || !hasCode(asUnmounted(error), 'ENOTCONN')) throw missingRemedy(asCairnError(error), path);
-      logger.warn({ mountpoint: path }, 'clearing the mount of a crashed process');
-      await unmountPath(await lexicalPath(path), 'lazy');
     }
+    logger.warn({ mountpoint }, 'clearing the mount of a crashed process');
+    await unmountPath(mountpoint, 'lazy');
   }
+  return checkDirectory(mountpoint);
 }
 
-/** Node gives system errors that it has no name for as UNKNOWN. */
-function asUnmounted(error: unknown): CairnError {
-  if (error instanceof Error && 'errno' in error && error.errno === -107) {
-    return new CairnError('ENOTCONN', error.message, { cause: error });
-  }
-  return asCairnError(error);
+export type MountHealth = 'serving' | 'dead' | 'silent';
+
+/**
+ * Whether a mount answers: 'dead' when its process is gone, 'silent' when nothing came in time. Asks from a child process,
+ * since whoever asks about a mount that does not answer may wait for ever.
+ */
+export async function probe(mountpoint: string, timeoutMs = 5000): Promise<MountHealth> {
+  const outcome = await run('stat', ['-L', '--', mountpoint], timeoutMs);
+  if (outcome === '') return 'serving';
+  return /not connected|connection abort/i.test(outcome) ? 'dead' : 'silent';
 }
 
-function missingRemedy(error: CairnError, path: string): CairnError {
-  if (error.code !== 'ENOENT') return error;
-  return new CairnError('ENOENT', `the mountpoint ${path} does not exist: mkdir -p it first`, { cause: error });
-}
-
-/** The real path of a directory that itself cannot be looked at: by its parent. */
-async function lexicalPath(path: string): Promise<string> {
+/**
+ * The absolute path of a directory without symlinks. A path that is a mountpoint as it stands is not looked at, because
+ * that can fail or hang when the mount is dead.
+ */
+export async function mountpointPath(path: string): Promise<string> {
   const absolute = resolve(path);
-  return join(await realpath(dirname(absolute)), basename(absolute));
+  try {
+    const lexical = join(await realpath(dirname(absolute)), basename(absolute));
+    if ((await mountedOn(lexical)) !== undefined) return lexical;
+    return await realpath(absolute);
+  } catch (error) {
+    const fault = asCairnError(error);
+    if (fault.code !== 'ENOENT') throw fault;
+    throw new CairnError('ENOENT', `${path} does not exist: mkdir -p it first`, { cause: error });
+  }
 }
 
 async function checkDirectory(mountpoint: string): Promise<string> {

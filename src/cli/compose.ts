@@ -1,0 +1,93 @@
+/** The real world, for the parts that take it by constructor. */
+import { hostname } from 'node:os';
+import type { Chunkserver } from '../chunkserver/chunkserver.js';
+import { ClusterFileSystem } from '../client/cluster-filesystem.js';
+import { SystemClock } from '../core/clock.js';
+import { createLogger, silentLogger } from '../core/logger.js';
+import type { Logger, LogLevel } from '../core/logger.js';
+import { NodeDisk } from '../core/node-disk.js';
+import { SystemRandom } from '../core/random.js';
+import type { LmdbStore } from '../master/lmdb-store.js';
+import type { Master } from '../master/master.js';
+import { WebSocketNetwork } from '../protocol/websocket.js';
+import { UsageError } from './command.js';
+import type { Options, OptionSpec } from './command.js';
+import type { ClusterAddress } from './cluster-address.js';
+import { readSecret } from './secret.js';
+
+export const clock = new SystemClock();
+
+function world(logger: Logger): {
+  clock: SystemClock;
+  random: SystemRandom;
+  network: WebSocketNetwork;
+  logger: Logger;
+} {
+  return { clock, random: new SystemRandom(), network: new WebSocketNetwork(), logger };
+}
+
+export async function makeMaster(
+  logger: Logger,
+  options: {
+    readonly listen: string;
+    readonly secret: Buffer;
+    readonly storePath: string;
+    readonly logDirectory: string;
+    readonly wantedReplicas: number;
+    readonly minReplicas: number;
+  },
+): Promise<{ master: Master; store: LmdbStore }> {
+  const { storePath, ...config } = options;
+  // The roles are loaded by the commands that are one.
+  const { LmdbStore } = await import('../master/lmdb-store.js');
+  const { Master } = await import('../master/master.js');
+  const store = LmdbStore.open(storePath);
+  return { master: new Master({ ...world(logger), disk: new NodeDisk(), store }, config), store };
+}
+
+export async function makeChunkserver(
+  logger: Logger,
+  config: {
+    readonly listen: string;
+    readonly advertise?: string;
+    readonly master: string;
+    readonly secret: Buffer;
+    readonly dataDirectories: string[];
+  },
+): Promise<Chunkserver> {
+  const { Chunkserver } = await import('../chunkserver/chunkserver.js');
+  return new Chunkserver({ ...world(logger), disk: new NodeDisk() }, config);
+}
+
+/** A session with the cluster. Without `logger` it is silent, for commands that speak to a person. */
+export async function connectTo(cluster: ClusterAddress, logger: Logger = silentLogger): Promise<ClusterFileSystem> {
+  const secret = await readSecret(cluster.secretFile);
+  const clientName = `${hostname()}:${process.pid}`;
+  return ClusterFileSystem.connect(world(logger), { master: cluster.master, secret, clientName });
+}
+
+/** Runs `work` with a session, and ends the session whatever comes. */
+export async function withCluster<T>(
+  cluster: ClusterAddress,
+  work: (fileSystem: ClusterFileSystem) => Promise<T>,
+): Promise<T> {
+  const fileSystem = await connectTo(cluster);
+  try {
+    return await work(fileSystem);
+  } finally {
+    await fileSystem.close();
+  }
+}
+
+export const LOG_LEVEL_OPTION: OptionSpec = {
+  flags: '--log-level <level>',
+  description: 'debug, info, warn or error (default: info)',
+};
+
+export function makeLogger(role: string, options: Options): Logger {
+  const level = options.text('logLevel') ?? 'info';
+  if (!isLevel(level)) throw new UsageError(`--log-level must be debug, info, warn or error, not '${level}'`);
+  return createLogger({ role, level });
+}
+
+const isLevel = (text: string): text is LogLevel => ['debug', 'info', 'warn', 'error'].includes(text);

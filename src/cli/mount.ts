@@ -1,0 +1,118 @@
+/** `cairn mount`: serves a mountpoint, in the background unless told otherwise. */
+import { join, resolve } from 'node:path';
+import { asCairnError } from '../core/errors.js';
+import type { Credentials } from '../client/filesystem.js';
+import { serveMount } from '../fuse/mount.js';
+import { checkFuseDevice, prepareMountpoint } from '../fuse/mountpoint.js';
+import { clusterAddress, CLUSTER_OPTIONS } from './cluster-address.js';
+import type { ClusterAddress } from './cluster-address.js';
+import { print } from './command.js';
+import type { Command, Options } from './command.js';
+import { clock, connectTo, LOG_LEVEL_OPTION, makeLogger } from './compose.js';
+import { recordMount } from './mount-registry.js';
+import { defaultDataDirectory } from './paths.js';
+import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
+import { onStopSignal } from './service.js';
+
+const DEFAULT_ENTRY_TIMEOUT_MS = 1000;
+const START_TIMEOUT_MS = 30_000;
+
+export const mountCommand: Command = {
+  name: 'mount',
+  summary: 'mount a cluster on a directory',
+  arguments: [{ syntax: '<mountpoint>', description: 'an existing directory' }],
+  options: [
+    ...CLUSTER_OPTIONS,
+    { flags: '-f, --foreground', description: 'stay in the foreground and log to stderr' },
+    { flags: '--data <dir>', description: "directory for the mount's pid and log" },
+    { flags: '--allow-other', description: 'other users may use the mount (default for root)' },
+    { flags: '--no-allow-other', description: 'only this user may use the mount' },
+    {
+      flags: '--attribute-timeout <seconds>',
+      description:
+        'how long the kernel may answer stat from memory (default: 0; more is faster, but another mount’s changes show late)',
+    },
+    { flags: '--entry-timeout <seconds>', description: 'how long the kernel may believe a name (default: 1)' },
+    LOG_LEVEL_OPTION,
+  ],
+  examples: [
+    'cairn mount /mnt/cairn --master 10.0.0.1:9420 --secret /etc/cairn.secret',
+    'cairn mount ~/files --foreground',
+  ],
+  async run([path = ''], options) {
+    const logger = makeLogger('mount', options);
+    const cluster = await clusterAddress(options);
+    const timeouts = {
+      attributeTimeoutMs: options.seconds('attributeTimeout') ?? 0,
+      entryTimeoutMs: options.seconds('entryTimeout') ?? DEFAULT_ENTRY_TIMEOUT_MS,
+    };
+    const allowOther = options.choice('allowOther') ?? process.getuid?.() === 0;
+    await checkFuseDevice();
+    const mountpoint = await prepareMountpoint(path, logger);
+    const directory = resolve(options.text('data') ?? defaultProcessDirectory(mountpoint));
+    if (!options.flag('foreground')) return mountInBackground(mountpoint, directory, cluster, options);
+
+    await claimDirectory(directory);
+    try {
+      const fileSystem = await connectTo(cluster, logger);
+      // `up` starts mounts without being one: libfuse is loaded here only.
+      const { FuseNativeDriver } = await import('../fuse/fuse-native-driver.js');
+      const credentials = ownCredentials();
+      const driverOptions = { mountpoint, fileSystem, credentials, allowOther, ...timeouts, clock, logger };
+      await recordMount({ mountpoint, ...cluster, processDirectory: directory });
+      await serveMount(new FuseNativeDriver(driverOptions), mountpoint, {
+        fileSystem,
+        logger,
+        onSignal: onStopSignal,
+        onReady: () => tellReady(''),
+      });
+      return 0;
+    } catch (error) {
+      logger.error({ code: asCairnError(error).code, mountpoint }, asCairnError(error).message);
+      throw error;
+    } finally {
+      await leaveDirectory(directory);
+    }
+  },
+};
+
+function defaultProcessDirectory(mountpoint: string): string {
+  return join(defaultDataDirectory(), 'mounts', encodeURIComponent(mountpoint).slice(-200));
+}
+
+async function mountInBackground(
+  mountpoint: string,
+  directory: string,
+  cluster: ClusterAddress,
+  options: Options,
+): Promise<number> {
+  await startMount(mountpoint, directory, cluster, [
+    ...passOn(options, 'attributeTimeout', '--attribute-timeout'),
+    ...passOn(options, 'entryTimeout', '--entry-timeout'),
+    ...passOn(options, 'logLevel', '--log-level'),
+    ...{ true: ['--allow-other'], false: ['--no-allow-other'], undefined: [] }[`${options.choice('allowOther')}`],
+  ]);
+  print(`mounted on ${mountpoint}; log ${join(directory, 'log')}; to end: cairn umount ${mountpoint}`);
+  return 0;
+}
+
+function passOn(options: Options, name: string, flag: string): string[] {
+  const value = options.text(name);
+  return value === undefined ? [] : [flag, value];
+}
+
+/** Starts the process that serves the mount, and returns when the kernel has it. */
+export async function startMount(
+  mountpoint: string,
+  directory: string,
+  cluster: ClusterAddress,
+  extra: readonly string[] = [],
+): Promise<void> {
+  const { master, secretFile } = cluster;
+  const target = ['--data', directory, '--master', master, '--secret', resolve(secretFile), '--foreground', ...extra];
+  await startInBackground(directory, ['mount', ...target, '--', mountpoint], START_TIMEOUT_MS);
+}
+
+function ownCredentials(): Credentials {
+  return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: process.getgroups?.() ?? [] };
+}

@@ -1,0 +1,183 @@
+/**
+ * Background processes of `cairn`: starting one and waiting until it serves, and finding and stopping it later. Each has
+ * a directory with its `pid` and `log`. A pid is only believed, and only signalled, when /proc says that it is a `cairn`
+ * with that directory: numbers are used again.
+ */
+import { spawn } from 'node:child_process';
+import { mkdir, open, readFile, readlink, unlink, writeFile } from 'node:fs/promises';
+import { join, resolve as resolvePath } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { sleep, SystemClock } from '../core/clock.js';
+import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+
+const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
+const POLL_MS = 50;
+const LOG_LINES_SHOWN = 5;
+const LOG_TAIL_BYTES = 16 * 1024;
+const clock = new SystemClock();
+
+/** What a process tells its parent, once, over the IPC channel. */
+export interface ReadyMessage {
+  readonly ready: true;
+  /** host:port where it serves; '' for a mount. */
+  readonly address: string;
+}
+
+const pidFile = (directory: string): string => join(directory, 'pid');
+const logFile = (directory: string): string => join(directory, 'log');
+
+/** The pid of the process that runs in `directory`, or undefined. */
+export async function runningIn(directory: string): Promise<number | undefined> {
+  const text = await readIfThere(pidFile(directory));
+  const pid = text === undefined ? NaN : Number(text.trim());
+  if (!Number.isInteger(pid) || pid <= 1) return undefined;
+  return (await isCairnIn(pid, directory)) ? pid : undefined;
+}
+
+async function isCairnIn(pid: number, directory: string): Promise<boolean> {
+  const words = (await readIfThere(`/proc/${pid}/cmdline`))?.split('\0') ?? [];
+  if (!words.some((word) => word.endsWith('/cli/main.js') || word.endsWith('/cairn'))) return false;
+  if (await isZombie(pid)) return false;
+  const cwd = await workingDirectory(pid);
+  return words.some((word, i) => word === '--data' && resolvePath(cwd, words[i + 1] ?? '') === directory);
+}
+
+async function workingDirectory(pid: number): Promise<string> {
+  try {
+    return await readlink(`/proc/${pid}/cwd`);
+  } catch {
+    return '/'; // ended meanwhile, or another user's: an absolute path needs none
+  }
+}
+
+async function isZombie(pid: number): Promise<boolean> {
+  const status = await readIfThere(`/proc/${pid}/stat`);
+  return status === undefined || /\) [ZX] /.test(status);
+}
+
+/** Takes `directory` for this process; fails with EBUSY when another one runs there. */
+export async function claimDirectory(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  const other = await runningIn(directory);
+  if (other !== undefined && other !== process.pid) {
+    throw new CairnError('EBUSY', `process ${other} uses ${directory} already: stop it, or choose another --data`);
+  }
+  await writeFile(pidFile(directory), `${process.pid}\n`);
+}
+
+export async function leaveDirectory(directory: string): Promise<void> {
+  if ((await readIfThere(pidFile(directory)))?.trim() === String(process.pid)) await unlink(pidFile(directory));
+}
+
+/** Tells the parent, if it waits, that this process serves. */
+export function tellReady(address: string): void {
+  if (process.send === undefined) return;
+  const message: ReadyMessage = { ready: true, address };
+  process.send(message, undefined, undefined, () => {
+    if (process.connected) process.disconnect();
+  });
+}
+
+/**
+ * Starts `cairn` with `args` in the background, its output going to `directory`/log, and waits until it serves. Returns
+ * its address. When it ends instead, or says nothing for `timeoutMs`, it is stopped, and the error has the end of its log.
+ */
+export async function startInBackground(
+  directory: string,
+  args: readonly string[],
+  timeoutMs: number,
+): Promise<string> {
+  await mkdir(directory, { recursive: true });
+  const log = await open(logFile(directory), 'a');
+  const logStart = (await log.stat()).size;
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    detached: true,
+    cwd: '/',
+    stdio: ['ignore', log.fd, log.fd, 'ipc'],
+  });
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      const timer = clock.setTimer(timeoutMs, () =>
+        reject(new CairnError('TIMEOUT', `no answer within ${timeoutMs} ms`)),
+      );
+      const settle = (action: () => void): void => {
+        timer.cancel();
+        action();
+      };
+      child.on('error', (error) => settle(() => reject(error)));
+      child.on('exit', (code, signal) => {
+        settle(() => reject(new CairnError('UNAVAILABLE', `it ended with ${signal ?? `exit code ${String(code)}`}`)));
+      });
+      child.on('message', (message) => settle(() => resolve((message as ReadyMessage).address)));
+    });
+  } catch (error) {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+    const tail = await lastLines(directory, logStart);
+    throw new CairnError(
+      asCairnError(error).code,
+      `cairn ${args[0] ?? ''} did not start: ${asCairnError(error).message}; log ${logFile(directory)}: ${tail}`,
+    );
+  } finally {
+    await log.close();
+    child.removeAllListeners();
+    if (child.connected) child.disconnect();
+    child.unref();
+  }
+}
+
+/** The last lines of a log behind `start`, the plain message of each. */
+async function lastLines(directory: string, start: number): Promise<string> {
+  const file = await open(logFile(directory), 'r');
+  try {
+    const { size } = await file.stat();
+    const from = Math.max(start, size - LOG_TAIL_BYTES);
+    const bytes = Buffer.alloc(Math.max(0, size - from));
+    await file.read(bytes, 0, bytes.length, from);
+    const lines = bytes.toString('utf8').split('\n').filter(Boolean).slice(-LOG_LINES_SHOWN);
+    return lines.join(' | ') || 'nothing logged';
+  } finally {
+    await file.close();
+  }
+}
+
+/** Waits until nothing of `cairn` runs in `directory`; false after `timeoutMs`. */
+export async function waitUntilEnded(directory: string, timeoutMs: number): Promise<boolean> {
+  const deadline = clock.monotonicMs() + timeoutMs;
+  while ((await runningIn(directory)) !== undefined) {
+    if (clock.monotonicMs() >= deadline) return false;
+    await sleep(clock, POLL_MS);
+  }
+  return true;
+}
+
+/** SIGTERM, and SIGKILL when that did not end it in time. Returns whether there was something to stop. */
+export async function stopIn(directory: string, graceMs: number): Promise<'stopped' | 'killed' | 'not running'> {
+  const pid = await runningIn(directory);
+  if (pid === undefined) return 'not running';
+  signal(pid, 'SIGTERM');
+  if (await waitUntilEnded(directory, graceMs)) return 'stopped';
+  signal(pid, 'SIGKILL');
+  await waitUntilEnded(directory, graceMs);
+  return 'killed';
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if (!isNoSuchProcess(error)) throw error; // it ended meanwhile
+  }
+}
+
+const isNoSuchProcess = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && error.code === 'ESRCH';
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    // A process that ends while its files in /proc are read gives ESRCH.
+    if (hasCode(asCairnError(error), 'ENOENT', 'ENOTDIR') || isNoSuchProcess(error)) return undefined;
+    throw error;
+  }
+}

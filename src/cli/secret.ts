@@ -1,0 +1,41 @@
+/** The file with the cluster's secret: 64 hexadecimal digits, for its owner's eyes only. */
+import { chmod, link, mkdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { SystemRandom } from '../core/random.js';
+
+const SECRET_BYTES = 32;
+
+export async function readSecret(path: string): Promise<Buffer> {
+  let text: string;
+  try {
+    const { mode } = await stat(path);
+    if ((mode & 0o077) !== 0) {
+      throw new CairnError('EACCES', `others may read the secret ${path}: chmod 600 ${path}, and think of a new one`);
+    }
+    text = (await readFile(path, 'utf8')).trim();
+  } catch (error) {
+    const fault = asCairnError(error);
+    if (fault.code !== 'ENOENT') throw fault;
+    throw new CairnError('ENOENT', `there is no secret ${path}: copy the one of the master's machine there, mode 600`);
+  }
+  if (!/^[0-9a-fA-F]{64}$/.test(text)) throw new CairnError('EINVAL', `${path} is no secret: it has not 64 hex digits`);
+  return Buffer.from(text, 'hex');
+}
+
+/** Reads the secret; makes a new one first when there is none. */
+export async function readOrCreateSecret(path: string): Promise<Buffer> {
+  await mkdir(dirname(path), { recursive: true });
+  const random = new SystemRandom();
+  const draft = `${path}.${random.bytes(8).toString('hex')}`;
+  await writeFile(draft, `${random.bytes(SECRET_BYTES).toString('hex')}\n`, { mode: 0o600 });
+  try {
+    await chmod(draft, 0o600);
+    await link(draft, path); // whole or not at all, and never over another
+  } catch (error) {
+    if (!hasCode(asCairnError(error), 'EEXIST')) throw error;
+  } finally {
+    await unlink(draft);
+  }
+  return readSecret(path);
+}

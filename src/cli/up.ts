@@ -1,0 +1,207 @@
+/** `cairn up`: a whole cluster on this machine, in the background, mounted. Again: brings back what is missing. */
+import { access, constants, mkdir } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { sleep } from '../core/clock.js';
+import { asCairnError, CairnError } from '../core/errors.js';
+import { MAX_REPLICAS } from '../core/limits.js';
+import {
+  checkFuseDevice,
+  isCairnMount,
+  mountedOn,
+  mountpointPath,
+  prepareMountpoint,
+  probe,
+} from '../fuse/mountpoint.js';
+import { silentLogger } from '../core/logger.js';
+import { ClusterDirectory } from './cluster-directory.js';
+import type { ClusterDescription } from './cluster-directory.js';
+import type { ClusterAddress } from './cluster-address.js';
+import { print } from './command.js';
+import type { Command } from './command.js';
+import { clock, withCluster } from './compose.js';
+import { startMount } from './mount.js';
+import { defaultDataDirectory } from './paths.js';
+import { runningIn, startInBackground, stopIn } from './process-control.js';
+import { readOrCreateSecret } from './secret.js';
+import { nothingToDo, planUp } from './up-plan.js';
+import type { Observed, Plan, Wanted } from './up-plan.js';
+
+/** Chunkservers of one machine; each is a process of some 100 MB. */
+const MAX_LOCAL_CHUNKSERVERS = 64;
+const START_TIMEOUT_MS = 60_000;
+const REGISTERED_TIMEOUT_MS = 60_000;
+const STOP_GRACE_MS = 10_000;
+const POLL_MS = 100;
+
+export const upCommand: Command = {
+  name: 'up',
+  summary: 'start a cluster on this machine and mount it; keeps and brings back its data',
+  arguments: [{ syntax: '<mountpoint>', description: 'an existing, empty directory' }],
+  options: [
+    { flags: '--chunkservers <n>', description: 'how many (default: 3, or as before)' },
+    { flags: '--replicas <r>', description: 'chunkservers that keep each file (default: 2, or as before)' },
+    { flags: '--data <dir>', description: `where the data is (default: ${defaultDataDirectory()})` },
+    { flags: '--port <port>', description: "the master's port on 127.0.0.1 (default: 9420, or as before)" },
+  ],
+  examples: ['cairn up /mnt/cairn', 'cairn up /mnt/cairn --chunkservers 5 --replicas 3 --data /srv/cairn'],
+  async run([path = ''], options) {
+    const directory = new ClusterDirectory(options.text('data') ?? defaultDataDirectory());
+    const asked = {
+      chunkservers: options.whole('chunkservers', { min: 1, max: MAX_LOCAL_CHUNKSERVERS }),
+      replicas: options.whole('replicas', { min: 1, max: MAX_REPLICAS }),
+      port: options.whole('port', { min: 1, max: 65_535 }),
+    };
+    await checkFuseDevice();
+    const mountpoint = await mountpointPath(path);
+    const wanted: Wanted = { directory: directory.path, mountpoint, ...dropUndefined(asked) };
+    const plan = planUp(wanted, await observe(directory, mountpoint));
+    if (nothingToDo(plan)) {
+      print(`already up: ${describeCluster(directory, plan.description)}`);
+      return 0;
+    }
+    const description = await carryOut(plan, directory);
+    print(`up: ${describeCluster(directory, description)}`);
+    return 0;
+  },
+};
+
+function dropUndefined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}
+
+function describeCluster(
+  directory: ClusterDirectory,
+  { mountpoint, chunkservers, replicas }: ClusterDescription,
+): string {
+  const servers = `${chunkservers.length} chunkserver${chunkservers.length === 1 ? '' : 's'}`;
+  return [
+    `${mountpoint} is CairnFS on ${servers}, each file on ${replicas}`,
+    `  data and logs  ${directory.path}`,
+    `  health         cairn status${directory.path === defaultDataDirectory() ? '' : ` --data ${directory.path}`}`,
+    `  to stop        cairn down ${mountpoint}`,
+  ].join('\n');
+}
+
+async function observe(directory: ClusterDirectory, mountpoint: string): Promise<Observed> {
+  const before = await directory.describe();
+  const known = ['cluster.secret', 'mounts'];
+  const foreignFiles = before === undefined && (await directory.names()).some((name) => !known.includes(name));
+  const chunkserversRun: boolean[] = [];
+  for (const i of before?.chunkservers.keys() ?? []) {
+    chunkserversRun.push((await runningIn(directory.chunkserver(i + 1))) !== undefined);
+  }
+  const mountRuns = (await runningIn(directory.mount)) !== undefined;
+  const masterRuns = (await runningIn(directory.master)) !== undefined;
+  const state = { before, foreignFiles, masterRuns, chunkserversRun, mountRuns };
+  const entry = await mountedOn(mountpoint);
+  if (entry === undefined || mountpoint === '/') return { ...state, mounted: 'nothing' };
+  if (!isCairnMount(entry)) return { ...state, mounted: 'another file system' };
+  const mountHealth = await probe(mountpoint);
+  if (mountHealth === 'dead') return { ...state, mounted: 'a dead mount' };
+  const ours = mountRuns && before?.mountpoint === mountpoint;
+  return { ...state, mounted: ours ? 'this cluster' : 'another file system', mountHealth };
+}
+
+/** Starts what the plan says. When a step fails, what this call started is stopped again. */
+async function carryOut(plan: Plan, directory: ClusterDirectory): Promise<ClusterDescription> {
+  const started: string[] = [];
+  const start = async (where: string, args: readonly string[]): Promise<string> => {
+    const address = await startInBackground(where, args, START_TIMEOUT_MS);
+    started.push(where);
+    return address;
+  };
+  try {
+    await makeWritable(directory.path);
+    await readOrCreateSecret(directory.secretFile);
+    if (plan.mount) await prepareMountpoint(plan.description.mountpoint, silentLogger);
+    let description = plan.description;
+    if (plan.startMaster) {
+      await checkPortFree(description.master);
+      const replicas = ['--replicas', String(description.replicas)];
+      const args = ['master', ...common(directory.master, directory), '--listen', description.master, ...replicas];
+      description = { ...description, master: await start(directory.master, args) };
+    }
+    const chunkservers = [...description.chunkservers];
+    await Promise.all(
+      plan.startChunkservers.map(async (number) => {
+        const where = directory.chunkserver(number);
+        const listen = await freeAddress(chunkservers[number - 1] ?? '127.0.0.1:0');
+        const args = ['chunkserver', ...common(where, directory), '--master', description.master, '--listen', listen];
+        chunkservers[number - 1] = await start(where, args);
+      }),
+    );
+    description = { ...description, chunkservers };
+    // From here on `down` and the next `up` know what there is.
+    await directory.write(description);
+    const cluster = { master: description.master, secretFile: directory.secretFile };
+    await waitForChunkservers(cluster, chunkservers.length);
+    if (plan.mount) {
+      await startMount(description.mountpoint, directory.mount, cluster);
+      started.push(directory.mount);
+    }
+    const health = await probe(description.mountpoint, START_TIMEOUT_MS);
+    if (health !== 'serving') {
+      throw new CairnError('ETIMEDOUT', `the mount does not answer (${health}): see ${directory.mount}/log`);
+    }
+    return description;
+  } catch (error) {
+    for (const where of started.reverse()) await stopIn(where, STOP_GRACE_MS);
+    throw error;
+  }
+}
+
+const common = (where: string, directory: ClusterDirectory): string[] => [
+  ...['--data', where],
+  ...['--secret', directory.secretFile],
+];
+
+async function makeWritable(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true });
+    await access(path, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code, message } = asCairnError(error);
+    throw new CairnError(code, `cannot write in ${path}: give another --data, or run as its owner (${message})`);
+  }
+}
+
+async function checkPortFree(address: string): Promise<void> {
+  if (await canListen(address)) return;
+  const port = address.slice(address.lastIndexOf(':') + 1);
+  throw new CairnError(
+    'EBUSY',
+    `another program listens on port ${port}: see 'ss -ltnp', or choose another with --port`,
+  );
+}
+
+/** The address when nobody has it, else any free port of its host. */
+async function freeAddress(address: string): Promise<string> {
+  return (await canListen(address)) ? address : address.replace(/:\d+$/, ':0');
+}
+
+function canListen(address: string): Promise<boolean> {
+  const colon = address.lastIndexOf(':');
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.on('error', () => resolve(false));
+    server.listen(Number(address.slice(colon + 1)), address.slice(0, colon), () => {
+      server.close(() => resolve(true));
+    });
+  });
+}
+
+async function waitForChunkservers(cluster: ClusterAddress, count: number): Promise<void> {
+  await withCluster(cluster, async (fileSystem) => {
+    const deadline = clock.monotonicMs() + REGISTERED_TIMEOUT_MS;
+    for (;;) {
+      const alive = (await fileSystem.status()).servers.filter((server) => server.alive).length;
+      if (alive >= count) return;
+      if (clock.monotonicMs() > deadline) {
+        throw new CairnError('ETIMEDOUT', `only ${alive} of ${count} chunkservers registered: see their logs`);
+      }
+      await sleep(clock, POLL_MS);
+    }
+  });
+}

@@ -1,0 +1,52 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { claimDirectory, leaveDirectory, runningIn, startInBackground, stopIn } from '../../src/cli/process-control.js';
+import { readOrCreateSecret, readSecret } from '../../src/cli/secret.js';
+
+const temporary = (): Promise<string> => mkdtemp(join(tmpdir(), 'cairn-process-'));
+
+t.test('a pid of another program is not believed, and never signalled', async (t) => {
+  const directory = await temporary();
+  const child = spawn('sleep', ['60']);
+  t.teardown(() => child.kill());
+  await writeFile(join(directory, 'pid'), `${child.pid ?? 0}\n`);
+  t.equal(await runningIn(directory), undefined);
+  t.equal(await stopIn(directory, 1000), 'not running');
+  t.equal(child.exitCode, null);
+  for (const text of ['', 'nonsense', '-1', '1', '99999999']) {
+    await writeFile(join(directory, 'pid'), text);
+    t.equal(await runningIn(directory), undefined, text);
+  }
+});
+
+t.test('a directory is claimed and left', async (t) => {
+  const directory = join(await temporary(), 'new');
+  await claimDirectory(directory);
+  await claimDirectory(directory);
+  await leaveDirectory(directory);
+  await t.rejects(stat(join(directory, 'pid')), { code: 'ENOENT' });
+});
+
+t.test('a process that does not start tells why by its log', async (t) => {
+  const directory = await temporary();
+  const start = startInBackground(directory, ['chunkserver', '--data', directory], 10_000);
+  await t.rejects(start, { message: /chunkserver did not start.*--master is missing/ });
+});
+
+t.test('P12: the secret is made once, for its owner only, and checked', async (t) => {
+  const path = join(await temporary(), 'deep/secret');
+  const secrets = await Promise.all([readOrCreateSecret(path), readOrCreateSecret(path)]);
+  t.equal(secrets[0].length, 32);
+  t.same(secrets[0], secrets[1]);
+  t.equal((await stat(path)).mode & 0o777, 0o600);
+  const open = join(await temporary(), 'open');
+  await writeFile(open, 'a'.repeat(64), { mode: 0o644 });
+  await t.rejects(readSecret(open), { code: 'EACCES' });
+  const short = join(await temporary(), 'short');
+  await writeFile(short, 'abc', { mode: 0o600 });
+  await t.rejects(readSecret(short), { code: 'EINVAL' });
+  await t.rejects(readSecret('/nonexistent'), { code: 'ENOENT', message: /copy/ });
+});
