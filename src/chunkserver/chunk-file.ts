@@ -20,11 +20,10 @@ import {
   checksumZeros,
   DATA_OFFSET,
   decodeHeader,
-  decodeSum,
   encodeHeader,
-  encodeSum,
   headerSlotOffset,
   ROW_BYTES,
+  storedSum,
   TABLE_BYTES,
   TABLE_OFFSET,
   type ChunkHeader,
@@ -437,8 +436,8 @@ export class ChunkFile {
     if (pending.length === 0) return;
     const rows = Buffer.allocUnsafe(pending.length * ROW_BYTES);
     pending.forEach((sum, i) => {
-      rows.writeUInt32LE(encodeSum(this.sumOf(first + i)), i * ROW_BYTES);
-      rows.writeUInt32LE(encodeSum(sum), i * ROW_BYTES + 4);
+      rows.writeUInt32LE(storedSum(this.sumOf(first + i)), i * ROW_BYTES);
+      rows.writeUInt32LE(storedSum(sum), i * ROW_BYTES + 4);
     });
     this.file.writeSync('chunk.table', rows, TABLE_OFFSET + first * ROW_BYTES);
   }
@@ -461,7 +460,7 @@ export class ChunkFile {
         if (current !== 0 || pending !== 0) this.zeroRow(block);
         continue;
       }
-      this.sums[block] = decodeSum(current);
+      this.sums[block] = storedSum(current);
       if (current === pending) continue;
       const start = block * BLOCK_SIZE_BYTES;
       const raw = await this.readRaw(block, start, start + blockLength(block, this.dataLength)).catch(
@@ -472,7 +471,7 @@ export class ChunkFile {
       );
       if (raw !== undefined) {
         const actual = checksum(raw);
-        if (actual === decodeSum(pending) || acceptTorn) this.sums[block] = actual;
+        if (actual === storedSum(pending) || acceptTorn) this.sums[block] = actual;
       }
       // One row a block from here on: a torn block that is not accepted must not look pending again.
       this.writeRows(block, [this.sumOf(block)]);

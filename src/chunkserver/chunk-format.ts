@@ -91,9 +91,11 @@ export function checksumZeros(count: number, previous = 0): number {
   return checksum(ZEROS.subarray(0, count), previous);
 }
 
-/** As stored: a row that was never written (0, 0: a hole of the file) stands for a block of zeros. */
-export const encodeSum = (sum: number): number => (sum ^ ZERO_BLOCK_SUM) >>> 0;
-export const decodeSum = encodeSum;
+/**
+ * A checksum as stored, and back: its own inverse. A row that was never written (0, 0: a hole of the file) stands for a
+ * block of zeros.
+ */
+export const storedSum = (sum: number): number => (sum ^ ZERO_BLOCK_SUM) >>> 0;
 
 /** Bytes of block `block` in a chunk of `length` bytes. */
 export function blockLength(block: number, length: number): number {

@@ -182,7 +182,10 @@ export class Chunkserver {
     }
   }
 
-  /** A request of a client or another chunkserver: refused while the master may have given this server up. */
+  /**
+   * A client's request: refused while the master may have given this server up. What other chunkservers ask for needs
+   * no such check: leases, versions and the master's order behind it protect it.
+   */
   private served<T>(work: () => Promise<T>): Promise<T> {
     return this.counted(() => {
       this.link.refuseFenced();
@@ -233,23 +236,26 @@ export class Chunkserver {
         return DONE;
       }),
 
-    readChunk: (request, context) => this.served(() => this.read(request, context.peer.role)),
+    readChunk: (request, { peer }) =>
+      peer.role === 'client'
+        ? this.served(() => this.read(request, peer.role))
+        : this.counted(() => this.read(request, peer.role)),
     writeChunk: (request, context) =>
       this.served(() => this.mutations.write(request, context.payload).then(() => DONE)),
     syncChunk: (request) => this.served(() => this.mutations.sync(request).then(() => DONE)),
 
     forward: (request, context) =>
-      this.served(async () => ({
+      this.counted(async () => ({
         reply: failuresToReply(await this.mutations.forwarded(request, context.payload)),
       })),
-    inspectReplica: (request) => this.served(async () => ({ reply: await this.recovery.inspect(request) })),
+    inspectReplica: (request) => this.counted(async () => ({ reply: await this.recovery.inspect(request) })),
     repairBlocks: (request, context) =>
-      this.served(async () => {
+      this.counted(async () => {
         await this.recovery.repair(request, context.payload);
         return DONE;
       }),
     adoptVersion: (request) =>
-      this.served(async () => {
+      this.counted(async () => {
         await this.recovery.adopt(request);
         return DONE;
       }),

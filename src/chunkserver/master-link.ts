@@ -2,7 +2,7 @@
  * The connection to the master: register, report all replicas, heartbeats; made again whenever it ends. It also knows
  * whether this server may serve: not when the master has been silent for so long that it may have taken it for dead.
  */
-import { sleep, type Clock } from '../core/clock.js';
+import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError, errorNumber, hasCode, type ErrorCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion } from '../core/ids.js';
 import {
@@ -143,7 +143,7 @@ export class MasterLink {
         said = code;
       }
       // Spread, so that many servers do not come back to a restarted master in the same moment.
-      await Promise.race([sleep(clock, retryMs / 2 + random.below(retryMs)), this.stopSignal.promise]);
+      await pause(clock, retryMs / 2 + random.below(retryMs), this.stopSignal.promise);
       if (this.stopped) return;
       retryMs = Math.min(retryMs * 2, MASTER_RETRY_MAX_MS);
       try {
@@ -201,7 +201,7 @@ export class MasterLink {
     let open = true;
     ended.then(() => (open = false)).catch(() => undefined);
     for (;;) {
-      await Promise.race([sleep(clock, HEARTBEAT_INTERVAL_MS), ended]);
+      await pause(clock, HEARTBEAT_INTERVAL_MS, ended);
       if (!open) return ended;
       const sentMs = clock.monotonicMs();
       try {
@@ -254,7 +254,7 @@ export class MasterLink {
       afterHandle = upToHandle;
       for (const { handle, version } of reply.delete) await this.remove(handle, version);
     }
-    if (this.reportAgain) return;
+    if (this.reportAgain || peer !== this.peer) return;
     this.reported = true;
     this.heardMs = Math.max(this.heardMs, sentMs);
     logger.info({ replicas: count }, 'replicas reported');
@@ -267,4 +267,12 @@ export class MasterLink {
     if (store.index.get(known) === undefined) return;
     await replicas.exclusive(known, () => store.remove(known, chunkVersion(version)));
   }
+}
+
+/** Waits for `delayMs`, or until `end` settles. Leaves no timer behind. */
+async function pause(clock: Clock, delayMs: number, end: Promise<unknown>): Promise<void> {
+  const due = deferred<void>();
+  const timer = clock.setTimer(delayMs, due.resolve);
+  await Promise.race([due.promise, end]);
+  timer.cancel();
 }

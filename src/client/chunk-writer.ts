@@ -4,7 +4,7 @@
  * the second begins when the first has ended, repeats included.
  */
 import type { Clock } from '../core/clock.js';
-import { CairnError, asCairnError, hasCode } from '../core/errors.js';
+import { CairnError, asCairnError, hasCode, type ErrorCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CLIENT_OPERATION_TIMEOUT_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -48,7 +48,7 @@ export class ChunkWriter implements ChunkWrites {
     checksums: readonly number[],
   ): Promise<void> {
     const { servers } = this.options;
-    return this.underLease(inode, index, (lease) =>
+    return this.underLease(inode, index, true, (lease) =>
       servers.call(
         lease.primary.address,
         CHUNKSERVER_METHODS.writeChunk,
@@ -60,7 +60,7 @@ export class ChunkWriter implements ChunkWrites {
 
   syncChunk(inode: InodeId, index: number): Promise<void> {
     const { servers } = this.options;
-    return this.underLease(inode, index, (lease) =>
+    return this.underLease(inode, index, false, (lease) =>
       servers.call(lease.primary.address, CHUNKSERVER_METHODS.syncChunk, {
         handle: lease.handle,
         version: lease.version,
@@ -69,7 +69,12 @@ export class ChunkWriter implements ChunkWrites {
     );
   }
 
-  private async underLease(inode: InodeId, index: number, attempt: (lease: Lease) => Promise<unknown>): Promise<void> {
+  private async underLease(
+    inode: InodeId,
+    index: number,
+    changes: boolean,
+    attempt: (lease: Lease) => Promise<unknown>,
+  ): Promise<void> {
     const { leases, clock, random, logger } = this.options;
     const deadline = clock.monotonicMs() + this.timeoutMs;
     let backoff: Backoff | undefined;
@@ -104,11 +109,17 @@ export class ChunkWriter implements ChunkWrites {
             { chunk: lease.handle, version: lease.version, primary: lease.primary.address, code },
             'write repeated',
           );
-          leases.failed(inode, index, lease, hasCode(error, 'DISCONNECTED', 'TIMEOUT', 'UNAVAILABLE'));
+          leases.failed(inode, index, lease, howFailed(code, changes));
         }
         backoff ??= new Backoff(clock, random);
         await backoff.pause(deadline);
       }
     }
   }
+}
+
+function howFailed(code: ErrorCode, changes: boolean): 'refused' | 'unreachable' | 'inDoubt' {
+  // Without an answer a write may have been applied, or may be yet; a sync in doubt does no harm.
+  if (code === 'DISCONNECTED' || code === 'TIMEOUT') return changes ? 'inDoubt' : 'unreachable';
+  return code === 'UNAVAILABLE' ? 'unreachable' : 'refused';
 }

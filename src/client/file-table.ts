@@ -3,7 +3,7 @@
  * maps and leases must forget when a file changes.
  */
 import type { Clock } from '../core/clock.js';
-import { asCairnError } from '../core/errors.js';
+import { CairnError, asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_FILE_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -120,9 +120,13 @@ export class FileTable implements OpenFileHost {
   async freshAttributes(inode: InodeId): Promise<InodeAttributes> {
     const { cache, master } = this.options;
     const known = cache.getAttributes(inode);
-    if (known !== undefined) return known;
+    if (known !== undefined) return this.requireReachable(known);
     const asked = cache.now();
-    return this.learn(fromWireAttributes(await master.call(MASTER_METHODS.getAttributes, { inode })), asked);
+    const attributes = this.learn(
+      fromWireAttributes(await master.call(MASTER_METHODS.getAttributes, { inode })),
+      asked,
+    );
+    return this.requireReachable(attributes);
   }
 
   /** setAttributes, in order with this client's own writes to the file. */
@@ -186,9 +190,13 @@ export class FileTable implements OpenFileHost {
     return this.changeAttributes(credentials, attributes.inode, { size: 0 }, true);
   }
 
-  /** A handle on an inode that the master has opened. */
+  /** A handle on an inode that the master has opened. ESTALE when it has no name any more and was not open here. */
   opened(credentials: Credentials, attributes: InodeAttributes, flags: OpenFlags): ClusterOpenFile {
     const { inode } = attributes;
+    if (attributes.nlink === 0 && !this.inodes.has(inode)) {
+      this.giveBack(inode, flags);
+      throw withoutName(inode);
+    }
     this.chunkMap.validate(inode, attributes.layoutVersion, attributes.change);
     let open = this.inodes.get(inode);
     open?.learn(attributes);
@@ -218,23 +226,33 @@ export class FileTable implements OpenFileHost {
       readahead.dispose();
       open.readaheads.delete(readahead);
     }
-    const given = { inode: open.inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0 };
-    open.readers -= given.readers;
-    open.writers -= given.writers;
+    if (flags.read) open.readers--;
+    if (flags.write) open.writers--;
     if (open.readers + open.writers === 0) {
       open.writer?.dispose();
       this.inodes.delete(open.inode);
     }
-    this.options.master.giveBack(given).catch((error: unknown) => {
-      const { code, message } = asCairnError(error);
-      this.options.logger.error({ inode: open.inode, code, reason: message }, 'an open could not be given back');
-    });
+    this.giveBack(open.inode, flags);
   }
 
   /** Closes every open file; fails with the first failure. */
   async close(): Promise<void> {
     const results = await Promise.allSettled([...this.files].map((file) => file.close()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  private giveBack(inode: InodeId, flags: OpenFlags): void {
+    const given = { inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0 };
+    this.options.master.giveBack(given).catch((error: unknown) => {
+      const { code, message } = asCairnError(error);
+      this.options.logger.error({ inode, code, reason: message }, 'an open could not be given back');
+    });
+  }
+
+  /** An inode without a name is there for those who have it open; the master collects it when it comes to it. */
+  private requireReachable(attributes: InodeAttributes): InodeAttributes {
+    if (attributes.nlink > 0 || this.inodes.has(attributes.inode)) return attributes;
+    throw withoutName(attributes.inode);
   }
 
   /** Takes in the answer to an own change: nothing asked before it is believed any more. */
@@ -247,8 +265,8 @@ export class FileTable implements OpenFileHost {
   /** Chunks were dropped or cut: what is known of them is void. */
   private layoutChanged({ inode, size }: InodeAttributes): void {
     this.chunkMap.drop(inode);
-    // That of the chunk across the cut too: asked again, the master answers when the replicas have been cut (P5).
-    this.leases.drop(inode, Math.floor(size / CHUNK_SIZE_BYTES));
+    // The lease of the chunk across the cut stands: the master answers when its replicas have been cut (P5).
+    this.leases.drop(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
     this.inodes.get(inode)?.invalidateReads(0, MAX_FILE_BYTES);
   }
 
@@ -271,3 +289,6 @@ export class FileTable implements OpenFileHost {
     });
   }
 }
+
+const withoutName = (inode: InodeId): CairnError =>
+  new CairnError('ESTALE', `inode ${inode} has no name any more, and is not open here`);

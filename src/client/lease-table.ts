@@ -4,6 +4,7 @@
  * that may still be on their way are refused.
  */
 import type { Clock } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_CACHED_LEASES } from '../core/limits.js';
 import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../protocol/generated/messages.js';
@@ -29,6 +30,8 @@ interface Entry {
   /** To be named in the next question; 0 for none. */
   failedVersion: number;
   failedLease: number;
+  /** A lease that must not come back: a write under it may still be on its way. 0 for none. */
+  doubtfulLease: number;
   /** The lease that was refused, without doubt about what had been sent under it. */
   refusedLease: number;
 }
@@ -61,10 +64,12 @@ export class LeaseTable {
   }
 
   /**
-   * A write under `lease` failed. `inDoubt`: it may have been applied, or may still be. A plain refusal only asks anew,
-   * but the second under the same lease is named to the master too.
+   * A request under `lease` failed. A plain refusal only asks anew, but the second under the same lease is named to the
+   * master, as is an unreachable primary. After a write in doubt the same lease will not do, even if the master finds
+   * it in order: only another one makes sure that what is still on its way is refused, and does not overwrite what
+   * is written after it.
    */
-  failed(inode: InodeId, index: number, lease: Lease, inDoubt: boolean): void {
+  failed(inode: InodeId, index: number, lease: Lease, how: 'refused' | 'unreachable' | 'inDoubt'): void {
     const entry = this.entryOf(inode, index);
     if (entry.lease !== undefined && entry.lease.leaseId !== lease.leaseId) return; // a newer one is there already
     // Of many writes that fail together, only the first counts as a refusal.
@@ -73,12 +78,13 @@ export class LeaseTable {
       entry.lease = undefined;
       entry.pending = undefined; // a renewal of what failed
     }
-    const suspect = inDoubt || (first && entry.refusedLease === lease.leaseId);
+    const suspect = how !== 'refused' || (first && entry.refusedLease === lease.leaseId);
     if (suspect && entry.failedLease !== lease.leaseId) {
       entry.pending = undefined; // asked without naming it
       entry.failedVersion = lease.version;
       entry.failedLease = lease.leaseId;
     }
+    if (how === 'inDoubt') entry.doubtfulLease = lease.leaseId;
     if (first) entry.refusedLease = lease.leaseId;
   }
 
@@ -94,28 +100,34 @@ export class LeaseTable {
     if (entry === undefined) {
       entry = {
         ...{ inode, index, lease: undefined, pending: undefined },
-        ...{ failedVersion: 0, failedLease: 0, refusedLease: 0 },
+        ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
       };
       this.entries.set(key(inode, index), entry);
     }
     return entry;
   }
 
+  private async askUntilFenced(entry: Entry, inode: InodeId, index: number): Promise<LeaseChunkReply> {
+    for (let complaints = 1; ; complaints++) {
+      const { failedVersion, failedLease } = entry;
+      const reply = await this.ask({ inode, index, failedVersion, failedLease });
+      if (entry.doubtfulLease === 0 || reply.leaseId !== entry.doubtfulLease) return reply;
+      if (complaints === MAX_COMPLAINTS) {
+        throw new CairnError('UNAVAILABLE', `the master keeps lease ${reply.leaseId}, under which a write is in doubt`);
+      }
+    }
+  }
+
   private request(entry: Entry, inode: InodeId, index: number): Promise<Lease> {
     const askedMs = this.clock.monotonicMs();
-    const pending: Promise<Lease> = this.ask({
-      inode,
-      index,
-      failedVersion: entry.failedVersion,
-      failedLease: entry.failedLease,
-    }).then(
+    const pending: Promise<Lease> = this.askUntilFenced(entry, inode, index).then(
       (reply) => {
         const lease = toLease(reply, askedMs);
         if (entry.pending === pending) {
           entry.pending = undefined;
           const renewed = entry.lease?.leaseId === lease.leaseId;
           entry.lease = lease;
-          entry.failedVersion = entry.failedLease = 0;
+          entry.failedVersion = entry.failedLease = entry.doubtfulLease = 0;
           if (!renewed) this.onLease(inode, index, lease);
         }
         return lease;
@@ -129,6 +141,9 @@ export class LeaseTable {
     return pending;
   }
 }
+
+/** The master moves a lease at the second complaint; more are for what may come between. */
+const MAX_COMPLAINTS = 5;
 
 const key = (inode: InodeId, index: number): string => `${inode}:${index}`;
 

@@ -33,9 +33,10 @@ export class OpenInode {
     if (attributes.change >= this.known.change) this.known = attributes;
   }
 
-  /** `attributes` with what was written here and not published. */
-  overlay(attributes: InodeAttributes): InodeAttributes {
+  /** `told` by the master, or what it told later, with what was written here and not published. */
+  overlay(told: InodeAttributes): InodeAttributes {
     const { writer } = this;
+    const attributes = this.known.change > told.change ? this.known : told;
     if (writer === undefined || writer.isClean) return attributes;
     const size = Math.max(attributes.size, writer.size);
     const written = writer.pendingMtime;

@@ -71,6 +71,8 @@ export class Writer {
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
   private unpublished = false;
+  /** A publication is on its way: the master may not know yet what it says. */
+  private inPublication = false;
   private mtime: Timespec | undefined;
   /** Chunks written since they were last synced. */
   private readonly unsynced = new Set<number>();
@@ -93,7 +95,7 @@ export class Writer {
 
   /** Nothing is buffered and nothing is left to publish. */
   get isClean(): boolean {
-    return this.dirty.isEmpty && !this.unpublished;
+    return this.dirty.isEmpty && !this.unpublished && !this.inPublication;
   }
 
   get heldBytes(): number {
@@ -107,7 +109,7 @@ export class Writer {
 
   /** mtime of writes that the master does not know yet. */
   get pendingMtime(): Timespec | undefined {
-    return this.unpublished ? this.mtime : undefined;
+    return this.unpublished || this.inPublication ? this.mtime : undefined;
   }
 
   get failure(): CairnError {
@@ -336,6 +338,8 @@ export class Writer {
     this.unsynced.add(index);
     if (error === undefined) {
       this.writtenEnd = Math.max(this.writtenEnd, extent.offset + extent.length);
+      // Also when a publication went out between the write and now: it told nothing of these bytes.
+      this.unpublished = true;
     } else {
       this.fail(error);
       this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
@@ -374,6 +378,7 @@ export class Writer {
       const { inode, attributes } = this.options;
       let end = 0;
       this.unpublished = false;
+      this.inPublication = true;
       try {
         await this.options.publish(() => {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
@@ -385,6 +390,8 @@ export class Writer {
       } catch (error) {
         this.unpublished = true;
         throw error;
+      } finally {
+        this.inPublication = false;
       }
       // Written while the answer was on its way: its size is not published yet.
       if (this.writtenEnd > 0) this.unpublished = true;

@@ -73,7 +73,11 @@ export function setAttributes(m: Mutation, context: OperationContext, request: S
   return attributesOf(inode, record);
 }
 
-/** What a writer tells: the size grows to `end`, the times are those of its last accesses. */
+/**
+ * What a writer tells: the size grows to `end`, the times are those of its last accesses. It does so also when the file
+ * was truncated since the bytes were written (`layoutVersion` is older): what was cut reads as zeros, what was written
+ * after the cut is kept, as if the writes had come one by one.
+ */
 export function publish(m: Mutation, context: OperationContext, request: PublishRequest): AttributesInit {
   const inode = inodeId(request.inode);
   const record = requireInode(m, inode);

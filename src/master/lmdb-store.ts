@@ -7,7 +7,7 @@
  */
 import { open } from 'lmdb';
 import type { RootDatabase } from 'lmdb';
-import { asCairnError, CairnError } from '../core/errors.js';
+import { asCairnError, CairnError, errorCodeOf } from '../core/errors.js';
 import type { Key, KeyRange, Store, StoreChange } from './store.js';
 
 const latin1Keys = {
@@ -30,6 +30,8 @@ export class LmdbStore implements Store {
           encoding: 'binary',
           keyEncoder: latin1Keys,
           overlappingSync: false,
+          // Only `commit` writes, in batches; batches of lmdb's own would reject where nobody can listen.
+          eventTurnBatching: false,
           // One process reads and writes: readers are this one and perhaps a backup.
           maxReaders: 16,
         }),
@@ -52,14 +54,23 @@ export class LmdbStore implements Store {
   }
 
   async commit(changes: Iterable<StoreChange>): Promise<void> {
-    // A batch is one transaction; its instructions are carried out on lmdb's own thread.
-    await this.database.batch(() => {
-      for (const { key, value } of changes) {
-        // The batch's promise tells the outcome of each of its writes.
-        if (value === null) void this.database.remove(key);
-        else void this.database.put(key, value as Buffer);
-      }
-    });
+    let watched: Promise<boolean> | undefined;
+    // Writes share promises; each that is new tells the same as the batch's, and would be an unhandled rejection.
+    const watch = (write: Promise<boolean>): void => {
+      if (write === watched) return;
+      watched = write;
+      write.catch(() => undefined);
+    };
+    try {
+      // A batch is one transaction; its instructions are carried out on lmdb's own thread.
+      await this.database.batch(() => {
+        for (const { key, value } of changes) {
+          watch(value === null ? this.database.remove(key) : this.database.put(key, value as Buffer));
+        }
+      });
+    } catch (error) {
+      throw await commitFailure(error);
+    }
     // The thread's read transaction may be older than the commit.
     (this.database as unknown as { resetReadTxn(): void }).resetReadTxn();
   }
@@ -69,4 +80,16 @@ export class LmdbStore implements Store {
     this.closed = true;
     await this.database.close();
   }
+}
+
+/** lmdb rejects with "Commit failed" and a promise that rejects with the cause, whose code is an errno as a number. */
+async function commitFailure(error: unknown): Promise<CairnError> {
+  try {
+    await (error as { commitError?: Promise<unknown> | null }).commitError;
+  } catch (cause) {
+    const number = (cause as { code?: unknown }).code;
+    const code = typeof number === 'number' ? errorCodeOf(number) : 'EIO';
+    return new CairnError(code, `a transaction of the metadata database failed: ${String(cause)}`, { cause });
+  }
+  return asCairnError(error);
 }

@@ -11,7 +11,7 @@ import { asCairnError, CairnError } from '../core/errors.js';
 import { sleep } from '../core/clock.js';
 import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk.js';
-import { chunkHandle } from '../core/ids.js';
+import { chunkHandle, inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { MAX_ACTIVE_LEASES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -163,7 +163,8 @@ export class Master {
     const leases = new ChunkLeases({
       ...{ state, clock, random, logger, servers, recovery, handles, leaseIds, config: chunkConfig, onStray },
     });
-    leases.inherit(readLeases(state));
+    const inherited = readLeases(state);
+    leases.inherit(inherited);
     const repair = new Repair({
       ...{ state, clock, random, logger, servers, leases, onStray },
       config: {
@@ -179,11 +180,9 @@ export class Master {
       ...{ state, clock, logger, sessionIds: new IdReserve(state, 'next-session', 1) },
       events: {
         onSettled: () => {
-          // Leases of before a restart that nobody came back for: their writers may be dead.
-          for (const lease of leases.table.voided()) {
-            reaper.cutTail(lease.inode);
-            repair.recoverSoon(lease.handle);
-          }
+          // Writers of before a restart may have died with it: what they left behind is cut and made alike.
+          for (const [, lease] of inherited) reaper.cutTail(inodeId(lease.inode));
+          for (const lease of leases.table.voided()) repair.recoverSoon(lease.handle);
         },
         onWriterDied: (inode) => reaper.cutTail(inode),
         onUnused: () => reaper.kick(),

@@ -168,7 +168,7 @@ export class Repair {
     const live = this.liveMembers(record).length;
     if (record.needsRecovery) {
       if (record.servers.some((id) => this.deps.servers.isUp(id))) this.recoverSoon(handle);
-    } else if (this.isMadeUpFor(record)) {
+    } else if (this.isMadeUpFor(record) || (live > 0 && leases.table.get(handle)?.state === 'void')) {
       this.recoverSoon(handle);
     } else if (live > 0 && live < config.wantedReplicas && leases.table.get(handle) === undefined) {
       // Members that were lost just now may be back soon: only those dead for longer are made up for.

@@ -25,6 +25,8 @@ import { ReplyLedger } from './replies.js';
 import type { State } from './state.js';
 
 const MAX_CLIENT_NAME_BYTES = 255;
+/** Time from the start of the master in which clients of before tell what they have open. */
+const RECLAIM_LIMIT_MS = 2 * SESSION_TTL_MS;
 
 export interface Session {
   readonly id: SessionId;
@@ -55,7 +57,8 @@ export class Sessions {
   private readonly total = new Opens(Infinity);
   /** Inodes whose writer died while others wrote: cut when the last of them is done. */
   private readonly tails = new Set<InodeId>();
-  private unsettled = new Set<SessionId>();
+  private readonly unsettled = new Set<SessionId>();
+  private readonly startedMs: number;
   settled = false;
 
   constructor(
@@ -67,6 +70,7 @@ export class Sessions {
       readonly events: SessionEvents;
     },
   ) {
+    this.startedMs = deps.clock.monotonicMs();
     for (const [key, value] of deps.state.range(prefixRange('N'))) {
       const id = sessionId(unpackNumber(key, 1));
       this.sessions.set(id, this.make(id, SessionRecord.decode(value).clientName, false));
@@ -208,6 +212,11 @@ export class Sessions {
     const nowMs = this.deps.clock.monotonicMs();
     for (const session of [...this.sessions.values()]) {
       if (nowMs - session.lastHeardMs >= SESSION_TTL_MS) this.end(session, 'expired');
+    }
+    // A client that came back and never says what it has open must not keep the others' garbage for ever.
+    if (!this.settled && nowMs - this.startedMs >= RECLAIM_LIMIT_MS) {
+      this.unsettled.clear();
+      this.checkSettled();
     }
   }
 

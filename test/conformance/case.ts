@@ -136,6 +136,16 @@ export class CaseContext {
     }
   }
 
+  /** Nothing names the inode any more; the server may keep what is left of it for a while. */
+  async isGone(inode: InodeId): Promise<boolean> {
+    try {
+      return (await this.attributes(inode)).nlink === 0;
+    } catch (error) {
+      if (hasCode(error, 'ENOENT', 'ESTALE')) return true;
+      throw error;
+    }
+  }
+
   /** How `change` alters the times of `inode`; the caller says which must be later. */
   async times(inode: InodeId, change: () => Promise<unknown>): Promise<{ mtime: boolean; ctime: boolean }> {
     const before = await this.attributes(inode);

@@ -136,6 +136,13 @@ export class SimulatedDisk {
     return `${this.host}-boot-${this.boots}`;
   }
 
+  /** Makes an empty directory that was there before anything started. */
+  format(path: string): void {
+    const { directory, name } = this.place(path);
+    directory.set(name, new DirectoryNode());
+    directory.sync(directory.unsynced.length);
+  }
+
   losePower(): void {
     this.trace.add(`fault power-loss of the disk of ${this.host}`);
     this.boots++;

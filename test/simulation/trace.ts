@@ -1,7 +1,13 @@
-/** Everything that happens in a world, as lines: hashed, so that two runs can be compared, and the last ones kept. */
+/**
+ * Everything that happens in a world, as lines: hashed, so that two runs can be compared, and the last ones kept.
+ * CAIRN_TRACE=FILE writes them all there.
+ */
 import { createHash } from 'node:crypto';
+import { openSync, writeSync } from 'node:fs';
 
 const TAIL_LINES = 200;
+const traceFile = process.env['CAIRN_TRACE'];
+const fd = traceFile === undefined ? undefined : openSync(traceFile, 'w');
 
 export class Trace {
   private readonly hash = createHash('sha256');
@@ -19,6 +25,7 @@ export class Trace {
     this.hash.update(full).update('\n');
     this.count++;
     this.onLine?.(full);
+    if (fd !== undefined) writeSync(fd, `${full}\n`);
     if (this.lines.length >= 2 * TAIL_LINES) this.lines.splice(0, TAIL_LINES);
     this.lines.push(full);
   }

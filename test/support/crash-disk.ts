@@ -40,6 +40,10 @@ export class CrashDisk implements Disk {
     this.faults.push({ label, after, code });
   }
 
+  clearFaults(): void {
+    this.faults.length = 0;
+  }
+
   /** The process dies in the change numbered `change` (as counted by `changes`), of which `keepBytes` are written. */
   killAtChange(change: number, keepBytes = 0): void {
     this.killAt = { change, keepBytes };

@@ -177,6 +177,7 @@ export class FakeCluster {
             stored = { errorCode: 1, errorMessage: asCairnError(error).code };
           }
           replies.set(sequence, stored);
+          this.cutLeased();
           this.reap();
           await this.hooks.mutated?.(name);
         }
@@ -335,6 +336,18 @@ export class FakeCluster {
         ...{ primary: replicas[0], replicas, layoutVersion: record.layoutVersion },
       };
     });
+  }
+
+  /** A truncate is answered when the chunks under a lease have been cut. */
+  private cutLeased(): void {
+    for (const [handle, chunk] of this.chunks) {
+      const known = chunkMap.getChunk(this.state, chunkHandle(handle));
+      if (known === undefined || known.validBytes >= CHUNK_SIZE_BYTES || chunk.lease === 0) continue;
+      chunk.bytes = Buffer.from(chunk.bytes.subarray(0, known.validBytes));
+      this.state.mutate((m) =>
+        chunkMap.saveChunk(m, chunkHandle(handle), { ...known, validBytes: CHUNK_SIZE_BYTES }, 2),
+      );
+    }
   }
 
   /** Removes inodes that have no name and are not open. */

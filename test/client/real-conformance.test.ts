@@ -1,0 +1,16 @@
+/** The client passes the conformance suite of FileSystem on a real master and real chunkservers in this process. */
+import t from 'tap';
+import { SystemClock, sleep } from '../../src/core/clock.js';
+import { fileSystemConformance } from '../conformance/filesystem-suite.js';
+import { MemoryNetwork } from '../support/memory-network.js';
+import { realCluster } from '../support/real-cluster.js';
+
+await fileSystemConformance(t, async () => {
+  const cluster = await realCluster(new MemoryNetwork(), { chunkservers: 3, replicas: 2, host: 'memory' });
+  return {
+    fs: await cluster.connect(),
+    other: await cluster.connect(),
+    tick: () => sleep(new SystemClock(), 2),
+    stop: () => cluster.stop(),
+  };
+});

@@ -1,0 +1,179 @@
+/** What must hold of a cluster at rest: the whole tree equals the model's, replicas are identical, none is stale. */
+import assert from 'node:assert/strict';
+import { asCairnError } from '../../src/core/errors.js';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import type { InodeId } from '../../src/core/ids.js';
+import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import type { Attributes, ChunkPlacement, DirectoryEntry, FileSystem } from '../../src/client/filesystem.js';
+import { connectPeer } from '../../src/protocol/endpoint.js';
+import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
+import type { Peer } from '../../src/protocol/rpc.js';
+import { equalBytes } from '../conformance/case.js';
+import { DATA_WINDOWS, equalAttributes } from './actor.js';
+import type { World } from './world.js';
+
+interface TreeFile {
+  readonly path: string;
+  readonly inode: InodeId;
+  readonly size: number;
+}
+
+/** Compares everything below the roots, but entries of the root in `ignore`. Returns the files of `real`. */
+export async function compareTrees(
+  real: FileSystem,
+  model: FileSystem,
+  ignore: ReadonlySet<string> = new Set(),
+): Promise<TreeFile[]> {
+  const files: TreeFile[] = [];
+  const seen = new Set<InodeId>();
+  const walk = async (path: string, realInode: InodeId, modelInode: InodeId): Promise<void> => {
+    const [realEntries, modelEntries] = [await list(real, realInode), await list(model, modelInode)];
+    if (path === '') for (const name of ignore) realEntries.delete(name);
+    assert.deepEqual([...realEntries.keys()].sort(), [...modelEntries.keys()].sort(), `entries of ${path}/`);
+    for (const [name, modelEntry] of modelEntries) {
+      const realEntry = realEntries.get(name) ?? assert.fail(name);
+      const at = `${path}/${name}`;
+      assert.equal(realEntry.kind, modelEntry.kind, `kind of ${at}`);
+      const attributes = await real.getAttributes(realEntry.inode);
+      try {
+        equalAttributes(attributes, await model.getAttributes(modelEntry.inode));
+      } catch (error) {
+        throw new Error(`attributes of ${at}: ${String(error)}`, { cause: error });
+      }
+      await compareXattrs(real, model, { at, real: realEntry.inode, model: modelEntry.inode });
+      if (realEntry.kind === 'directory') await walk(at, realEntry.inode, modelEntry.inode);
+      else if (realEntry.kind === 'symlink') {
+        assert.deepEqual(
+          await real.readLink(ROOT_CREDENTIALS, realEntry.inode),
+          await model.readLink(ROOT_CREDENTIALS, modelEntry.inode),
+        );
+      } else if (realEntry.kind === 'file' && !seen.has(realEntry.inode)) {
+        seen.add(realEntry.inode);
+        await compareContent(real, model, { at, real: realEntry, model: modelEntry, attributes });
+        files.push({ path: at, inode: realEntry.inode, size: attributes.size });
+      }
+    }
+  };
+  await walk('', ROOT_INODE, ROOT_INODE);
+  return files;
+}
+
+async function list(fs: FileSystem, directory: InodeId): Promise<Map<string, DirectoryEntry>> {
+  const entries = new Map<string, DirectoryEntry>();
+  for (let cookie = 0, end = false; !end;) {
+    const page = await fs.readDirectory(ROOT_CREDENTIALS, directory, cookie);
+    for (const entry of page.entries) entries.set(entry.name.toString('latin1'), entry);
+    cookie = page.entries.at(-1)?.cookie ?? cookie;
+    end = page.end;
+  }
+  return entries;
+}
+
+async function compareXattrs(
+  real: FileSystem,
+  model: FileSystem,
+  node: { readonly at: string; readonly real: InodeId; readonly model: InodeId },
+): Promise<void> {
+  const names = (await model.listXattrs(ROOT_CREDENTIALS, node.model)).map(String).sort();
+  assert.deepEqual(
+    (await real.listXattrs(ROOT_CREDENTIALS, node.real)).map(String).sort(),
+    names,
+    `xattrs of ${node.at}`,
+  );
+  for (const name of names) {
+    const value = await model.getXattr(ROOT_CREDENTIALS, node.model, Buffer.from(name));
+    equalBytes(await real.getXattr(ROOT_CREDENTIALS, node.real, Buffer.from(name)), value, `${name} of ${node.at}`);
+  }
+}
+
+async function compareContent(
+  real: FileSystem,
+  model: FileSystem,
+  file: {
+    readonly at: string;
+    readonly real: DirectoryEntry;
+    readonly model: DirectoryEntry;
+    readonly attributes: Attributes;
+  },
+): Promise<void> {
+  const flags = { read: true, write: false };
+  const realFile = (await real.open(ROOT_CREDENTIALS, file.real.inode, flags)).file;
+  const modelFile = (await model.open(ROOT_CREDENTIALS, file.model.inode, flags)).file;
+  for (const { start, length } of DATA_WINDOWS) {
+    if (start > file.attributes.size) continue;
+    equalBytes(
+      await realFile.read(start, length),
+      await modelFile.read(start, length),
+      `content of ${file.at} (inode ${file.real.inode}) from ${start}`,
+    );
+  }
+  await realFile.close();
+  await modelFile.close();
+}
+
+/**
+ * P4: every replica at the current version has the same bytes and length. P9: no other server serves the chunk at that
+ * version, and none serves an older one.
+ */
+export async function checkReplicas(world: World, fs: FileSystem, files: readonly TreeFile[]): Promise<number> {
+  const peers = new Map<string, Peer>();
+  const dependencies = world.processDependencies('inspector');
+  for (const name of world.chunkservers) {
+    const options = { ...dependencies, secret: world.secret, role: 'client' } as const;
+    peers.set(`${name}:7000`, await connectPeer(options, `${name}:7000`, { role: 'chunkserver' }));
+  }
+  let checked = 0;
+  for (const file of files) {
+    for (let index = 0; index * CHUNK_SIZE_BYTES < file.size;) {
+      const page = await fs.placement(file.inode, index);
+      if (page.length === 0) break;
+      for (const chunk of page) {
+        if (chunk.handle !== 0) await checkChunk(peers, file.path, chunk);
+        checked++;
+      }
+      index += page.length;
+    }
+  }
+  for (const peer of peers.values()) peer.close('done');
+  return checked;
+}
+
+async function checkChunk(peers: ReadonlyMap<string, Peer>, path: string, chunk: ChunkPlacement): Promise<void> {
+  const what = `chunk ${chunk.index} (handle ${chunk.handle}, version ${chunk.version}) of ${path}`;
+  assert.ok(chunk.replicas.length > 0, `${what} has no live replica`);
+  const members = new Set(chunk.replicas.map((replica) => replica.address));
+  let first: { address: string; content: Buffer[] } | undefined;
+  for (const [address, peer] of peers) {
+    const content = await readReplica(peer, chunk);
+    if (!members.has(address)) {
+      assert.ok(typeof content === 'string', `P9: ${address} serves ${what} and is no member`);
+      continue;
+    }
+    assert.ok(typeof content !== 'string', `${address} does not serve ${what}: ${String(content)}`);
+    first ??= { address, content };
+    for (const [at, bytes] of content.entries()) {
+      const other = first.content[at] ?? Buffer.alloc(0);
+      equalBytes(bytes, other, `P4: ${what} at ${address} and at ${first.address}, window ${at}`);
+    }
+  }
+}
+
+/** The windows of a chunk in which test files have bytes, as the server has them; or the error code it says. */
+async function readReplica(peer: Peer, chunk: ChunkPlacement): Promise<Buffer[] | string> {
+  const windows = [
+    [0, MAX_PAYLOAD_BYTES],
+    [CHUNK_SIZE_BYTES - MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES],
+  ] as const;
+  const content: Buffer[] = [];
+  for (const [offset, length] of windows) {
+    try {
+      const request = { handle: chunk.handle, version: chunk.version, offset, length };
+      const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, request);
+      content.push(Buffer.from(payload));
+    } catch (error) {
+      return asCairnError(error).code;
+    }
+  }
+  return content;
+}

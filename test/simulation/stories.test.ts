@@ -1,0 +1,205 @@
+/** Failures told as stories: one course of events each, on a few seeds. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import { MIB } from '../../src/core/limits.js';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import type { ChunkPlacement, FileSystem, OpenFile } from '../../src/client/filesystem.js';
+import { equalBytes, pattern } from '../conformance/case.js';
+import { checkReplicas } from './final-check.js';
+import { seeds } from './seeds.js';
+import { MASTER, World } from './world.js';
+
+t.setTimeout(0);
+
+const root = ROOT_CREDENTIALS;
+const READ_WRITE = { read: true, write: true };
+
+class Story {
+  constructor(
+    readonly world: World,
+    readonly one: FileSystem,
+    readonly two: FileSystem,
+  ) {}
+
+  async create(text: string, content?: Uint8Array, fs = this.one): Promise<OpenFile> {
+    const options = { mode: 0o644, flags: READ_WRITE };
+    const { file } = await fs.create(root, ROOT_INODE, Buffer.from(text), options);
+    if (content !== undefined) await file.write(0, content);
+    return file;
+  }
+
+  async openAt(text: string, fs = this.one): Promise<OpenFile> {
+    return (await fs.openAt(root, ROOT_INODE, Buffer.from(text), READ_WRITE)).file;
+  }
+
+  /** The first chunk of a file: who holds it. */
+  async chunk(file: OpenFile): Promise<ChunkPlacement> {
+    const [first] = await this.one.placement(file.inode, 0);
+    return first ?? assert.fail('the file has no chunk');
+  }
+
+  async holders(file: OpenFile): Promise<string[]> {
+    return (await this.chunk(file)).replicas.map((replica) => replica.address.split(':')[0] ?? '').sort();
+  }
+
+  /** At rest: the content as a fresh open of the second client sees it, and P4 and P9 of its replicas. */
+  async check(text: string, content: Uint8Array): Promise<void> {
+    const file = await this.openAt(text, this.two);
+    equalBytes(await file.read(0, content.length + 1), content, text);
+    await checkReplicas(this.world, this.two, [{ path: text, inode: file.inode, size: content.length }]);
+    await file.close();
+  }
+}
+
+function story(title: string, tell: (story: Story) => Promise<void>): void {
+  t.test(title, async () => {
+    for (const seed of seeds(3, 501)) {
+      const world = new World({ seed });
+      await world.runReported(async () => {
+        await world.startAll();
+        await tell(new Story(world, await world.connect('client-1'), await world.connect('client-2')));
+      });
+      world.stop();
+    }
+  });
+}
+
+story('P11, P4: each holder in turn is killed while a client writes, and the writer notices nothing', async (s) => {
+  const bytes = pattern(6 * MIB, 1);
+  for (const victim of [0, 1]) {
+    const name = `file-${victim}`;
+    const file = await s.create(name, bytes.subarray(0, 1000));
+    await file.flush();
+    const holder = (await s.holders(file))[victim] ?? assert.fail('two replicas were wanted');
+    const writing = (async () => {
+      for (let at = 0; at < bytes.length; at += 256 * 1024) await file.write(at, bytes.subarray(at, at + 256 * 1024));
+      await file.close();
+    })();
+    await s.world.sleep(2);
+    await s.world.kill(holder);
+    await writing;
+    await s.world.sleep(15_000);
+    await s.world.start(holder);
+    await s.world.sleep(30_000);
+    await s.check(name, bytes);
+  }
+});
+
+story('P9: a replica that was away while its chunk changed is not served when it comes back', async (s) => {
+  const file = await s.create('f', pattern(200_000, 1));
+  await file.sync();
+  const [away] = await s.holders(file);
+  assert.ok(away !== undefined);
+  await s.world.kill(away);
+  const newer = pattern(200_000, 2);
+  await file.write(0, newer);
+  await file.sync();
+  await s.world.start(away);
+  // At once, and when its report is in.
+  const reader = await s.openAt('f', s.two);
+  equalBytes(await reader.read(0, 300_000), newer, 'at once');
+  await s.world.sleep(20_000);
+  await reader.close();
+  await file.close();
+  await s.check('f', newer);
+});
+
+story('P6: the master dies after it made a file and before it said so: the retry gets the first answer', async (s) => {
+  const options = { mode: 0o644, flags: READ_WRITE, exclusive: true };
+  s.world.network.partition(MASTER, 'client-1', true);
+  const creating = s.one.create(root, ROOT_INODE, Buffer.from('once'), options);
+  await s.world.sleep(50);
+  // The request arrived, the reply did not.
+  await s.two.lookup(root, ROOT_INODE, Buffer.from('once'));
+  await s.world.kill(MASTER);
+  s.world.network.heal(MASTER, 'client-1');
+  await s.world.sleep(3000);
+  await s.world.start(MASTER);
+  const { created, file } = await creating;
+  assert.equal(created, true, 'EEXIST would be the second answer');
+  await file.close();
+});
+
+story('P3: a replica whose disk changed a byte is not believed', async (s) => {
+  const bytes = pattern(300_000, 3);
+  const file = await s.create('f', bytes);
+  await file.sync();
+  await file.close();
+  const [holder] = await s.holders(file);
+  assert.ok(holder !== undefined);
+  const disk = s.world.disk(holder);
+  for (const path of disk.files('/data')) {
+    const content = disk.content(path);
+    const at = content.indexOf(bytes.subarray(150_000, 150_050));
+    if (at >= 0) disk.corrupt(path, at, Buffer.from('corrupt'));
+  }
+  for (const name of ['client-3', 'client-4', 'client-5', 'client-6']) {
+    const fs = await s.world.connect(name);
+    const reader = (await fs.openAt(root, ROOT_INODE, Buffer.from('f'), READ_WRITE)).file;
+    equalBytes(await reader.read(0, 300_000), bytes, `as ${name} reads it`);
+    await reader.close();
+  }
+});
+
+story('P9, P2: a chunkserver cut off from the master does not serve what changed without it', async (s) => {
+  const file = await s.create('f', pattern(100_000, 1));
+  await file.sync();
+  const [cutOff] = await s.holders(file);
+  assert.ok(cutOff !== undefined);
+  const reader = await s.openAt('f', s.two);
+  equalBytes(await reader.read(0, 100_000), pattern(100_000, 1), 'before');
+  // Only the second client still reaches it.
+  for (const host of [MASTER, 'client-1', ...s.world.chunkservers]) {
+    if (host !== cutOff) s.world.network.partition(host, cutOff);
+  }
+  const newer = pattern(100_000, 2);
+  await file.write(0, newer);
+  await file.close();
+  const again = await s.openAt('f', s.two);
+  equalBytes(await again.read(0, 100_000), newer, 'after');
+  await again.close();
+  await reader.close();
+  s.world.network.healAll();
+  await s.world.sleep(30_000);
+  await s.check('f', newer);
+});
+
+story('P11: a dead chunkserver holds nothing up for longer than the time to notice it', async (s) => {
+  const file = await s.create('f', pattern(500_000, 1));
+  await file.sync();
+  const [dead] = await s.holders(file);
+  assert.ok(dead !== undefined);
+  await s.world.powerOff(dead);
+  const began = s.world.clock.nowUs;
+  const reader = await s.openAt('f', s.two);
+  equalBytes(await reader.read(0, 500_000), pattern(500_000, 1), 'read');
+  await file.write(0, pattern(500_000, 2));
+  await file.sync();
+  const tookMs = (s.world.clock.nowUs - began) / 1000;
+  assert.ok(tookMs < 30_000, `took ${tookMs} ms`);
+  await reader.close();
+  await file.close();
+});
+
+story('P10: the master is killed again and again under work, and nothing that returned is lost', async (s) => {
+  const made: string[] = [];
+  const working = (async () => {
+    for (let i = 0; i < 60; i++) {
+      const options = { mode: 0o644, flags: READ_WRITE, exclusive: true };
+      const { file } = await s.one.create(root, ROOT_INODE, Buffer.from(`f${i}`), options);
+      await file.close();
+      made.push(`f${i}`);
+      await s.world.sleep(100);
+    }
+  })();
+  for (let round = 0; round < 4; round++) {
+    await s.world.sleep(1000);
+    await s.world.kill(MASTER);
+    await s.world.sleep(500);
+    await s.world.start(MASTER);
+  }
+  await working;
+  const page = await s.two.readDirectory(root, ROOT_INODE, 0);
+  assert.deepEqual(page.entries.map((entry) => entry.name.toString()).sort(), made.sort());
+});

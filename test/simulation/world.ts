@@ -1,0 +1,299 @@
+/**
+ * A whole cluster in one process: a master, chunkservers and clients on a simulated clock, network and disks, from one
+ * seed. Everything that happens is a line of the trace; the same seed gives the same trace.
+ *
+ *   const world = new World({ seed });
+ *   await world.run(async () => { await world.startAll(); const fs = await world.connect('client-1'); ... });
+ */
+import assert from 'node:assert/strict';
+import type { Clock } from '../../src/core/clock.js';
+import type { Logger } from '../../src/core/logger.js';
+import type { Random } from '../../src/core/random.js';
+import { SeededRandom } from '../../src/core/random.js';
+import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
+import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
+import { Master } from '../../src/master/master.js';
+import { MemoryStore } from '../../src/master/memory-store.js';
+import type { Network } from '../../src/protocol/transport.js';
+import { Guards } from './guards.js';
+import { runUntilSettled } from './run-until.js';
+import type { RunLimits } from './run-until.js';
+import { SimulatedClock } from './simulated-clock.js';
+import { SimulatedDisk } from './simulated-disk.js';
+import { SimulatedNetwork } from './simulated-network.js';
+import type { Incarnation } from './simulated-network.js';
+import { SimulatedStore } from './simulated-store.js';
+import { Trace } from './trace.js';
+
+export interface WorldOptions {
+  readonly seed: number;
+  readonly chunkservers?: number;
+  readonly wantedReplicas?: number;
+  readonly minReplicas?: number;
+  /** Wall clocks of machines differ by up to this, either way. */
+  readonly maxSkewMs?: number;
+  /** Called with each line of the trace. */
+  readonly onLine?: (line: string) => void;
+}
+
+export const MASTER = 'master';
+const PORT = 7000;
+const DEFAULT_SKEW_MS = 2_000;
+
+/** What one process gets from the outside. */
+export interface ProcessDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly network: Network;
+  readonly logger: Logger;
+}
+
+interface Machine {
+  readonly name: string;
+  readonly disk: SimulatedDisk;
+  readonly skewUs: number;
+  incarnation: Incarnation | undefined;
+}
+
+export class World {
+  readonly clock = new SimulatedClock();
+  readonly random: SeededRandom;
+  readonly trace: Trace;
+  readonly network: SimulatedNetwork;
+  readonly secret: Buffer;
+  readonly chunkservers: readonly string[];
+  private readonly machines = new Map<string, Machine>();
+  private readonly store: SimulatedStore;
+  private readonly guards = new Guards();
+  /** What went wrong where nobody was waiting for it. */
+  private readonly failures: unknown[] = [];
+  private isStopped = false;
+
+  constructor(private readonly options: WorldOptions) {
+    this.random = new SeededRandom(options.seed);
+    this.trace = new Trace(() => this.clock.nowUs, options.onLine);
+    this.network = new SimulatedNetwork(this.clock, this.fork(), this.trace);
+    this.store = new SimulatedStore(new MemoryStore(), this.clock, this.fork(), this.trace);
+    this.secret = this.random.bytes(32);
+    this.chunkservers = Array.from({ length: options.chunkservers ?? 3 }, (_, index) => `chunkserver-${index + 1}`);
+  }
+
+  get seed(): number {
+    return this.options.seed;
+  }
+
+  /** Runs `body` in simulated time until it ends. Real time and chance are out of reach meanwhile. */
+  async run<T>(body: () => Promise<T>, limits?: RunLimits): Promise<T> {
+    const onRejection = (reason: unknown): void => {
+      this.failures.push(reason);
+    };
+    process.on('unhandledRejection', onRejection);
+    this.guards.install();
+    let result: T;
+    try {
+      result = await runUntilSettled(this.clock, body(), limits);
+    } finally {
+      this.guards.uninstall();
+      process.off('unhandledRejection', onRejection);
+    }
+    if (this.failures.length > 0) {
+      throw new AggregateError(this.failures, `in the background: ${this.failures.map(String).join('; ')}`);
+    }
+    assert.deepEqual(this.guards.violations, []);
+    return result;
+  }
+
+  /** As `run`, and a failure says the seed and what happened last. */
+  async runReported<T>(body: () => Promise<T>, limits?: RunLimits): Promise<T> {
+    try {
+      return await this.run(body, limits);
+    } catch (error) {
+      const what = error instanceof Error ? error : new Error(String(error));
+      process.stderr.write(`${this.report()}\n`);
+      throw new Error(`seed ${this.seed}: ${what.message}`, { cause: error });
+    }
+  }
+
+  /** How to see a failure again. */
+  report(): string {
+    return [
+      `seed ${this.seed}: run it again with CAIRN_SEED=${this.seed}`,
+      `simulated seconds ${(this.clock.nowUs / 1e6).toFixed(3)}, events ${this.clock.eventsRun}; the last of ${this.trace.count} lines:`,
+      ...this.trace.tail(Number(process.env['CAIRN_TRACE_LINES'] ?? 30)).map((line) => `  ${line}`),
+    ].join('\n');
+  }
+
+  sleep(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.clock.schedule(delayMs * 1000, resolve);
+    });
+  }
+
+  /** Runs `work` in the background; its failure fails the run. */
+  background(work: () => Promise<unknown>): void {
+    work().catch((error: unknown) => {
+      if (!this.isStopped) this.failures.push(error);
+    });
+  }
+
+  async startAll(): Promise<void> {
+    await this.start(MASTER);
+    for (const name of this.chunkservers) await this.start(name);
+    // Chunkservers register by themselves.
+    await this.sleep(3000);
+  }
+
+  async start(name: string): Promise<void> {
+    const machine = this.machine(name);
+    assert.ok(machine.incarnation === undefined, `${name} runs already`);
+    const incarnation = this.newIncarnation(machine);
+    this.trace.add(`start ${name}`);
+    const dependencies = { ...this.dependencies(machine, incarnation), disk: machine.disk.forProcess(incarnation) };
+    const common = { listen: `${name}:${PORT}`, secret: this.secret };
+    if (name === MASTER) {
+      const master = new Master(
+        { ...dependencies, store: this.store.forProcess(incarnation) },
+        {
+          ...common,
+          logDirectory: '/log',
+          wantedReplicas: this.options.wantedReplicas ?? 2,
+          minReplicas: this.options.minReplicas ?? 1,
+        },
+      );
+      await master.start();
+    } else {
+      const chunkserver = new Chunkserver(dependencies, {
+        ...common,
+        master: `${MASTER}:${PORT}`,
+        dataDirectories: ['/data'],
+      });
+      await chunkserver.start();
+    }
+  }
+
+  /** A client in a process of its own. */
+  connect(name: string): Promise<ClusterFileSystem> {
+    return ClusterFileSystem.connect(this.processDependencies(name), {
+      master: `${MASTER}:${PORT}`,
+      secret: this.secret,
+      clientName: name,
+    });
+  }
+
+  /** For a test's own process, such as one that speaks the protocol by itself. */
+  processDependencies(name: string): ProcessDependencies {
+    const machine = this.machine(name);
+    return this.dependencies(machine, machine.incarnation ?? this.newIncarnation(machine));
+  }
+
+  isRunning(name: string): boolean {
+    return this.machine(name).incarnation !== undefined;
+  }
+
+  disk(name: string): SimulatedDisk {
+    return this.machine(name).disk;
+  }
+
+  /** kill -9: what was written stays. */
+  async kill(name: string): Promise<void> {
+    const machine = this.machine(name);
+    const { incarnation } = machine;
+    if (incarnation === undefined) return;
+    this.trace.add(`fault kill ${name}`);
+    machine.incarnation = undefined;
+    incarnation.isAlive = false;
+    machine.disk.processKilled(incarnation);
+    this.network.processKilled(incarnation);
+    if (name === MASTER) await this.store.processKilled(incarnation);
+  }
+
+  /** The machine goes down: what was not synced may be lost, and nobody is told. `powerOn` brings it back. */
+  async powerOff(name: string): Promise<void> {
+    const machine = this.machine(name);
+    const { incarnation } = machine;
+    if (incarnation === undefined) return;
+    this.trace.add(`fault power-off ${name}`);
+    machine.incarnation = undefined;
+    incarnation.isAlive = false;
+    machine.disk.processKilled(incarnation);
+    this.network.hostDown(incarnation);
+    if (name === MASTER) await this.store.processKilled(incarnation);
+    machine.disk.losePower();
+  }
+
+  async powerOn(name: string): Promise<void> {
+    this.network.hostUp(name);
+    await this.start(name);
+  }
+
+  /** Ends everything; nothing of this world happens any more. */
+  stop(): void {
+    this.isStopped = true;
+    for (const machine of this.machines.values()) {
+      if (machine.incarnation !== undefined) machine.incarnation.isAlive = false;
+    }
+  }
+
+  private fork(): SeededRandom {
+    return new SeededRandom(this.random.below(2 ** 32));
+  }
+
+  private machine(name: string): Machine {
+    let machine = this.machines.get(name);
+    if (machine === undefined) {
+      const disk = new SimulatedDisk(name, this.clock, this.fork(), this.trace);
+      disk.format(name === MASTER ? '/log' : '/data');
+      const maxSkewUs = (this.options.maxSkewMs ?? DEFAULT_SKEW_MS) * 1000;
+      const skewUs = this.random.below(2 * maxSkewUs + 1) - maxSkewUs;
+      machine = { name, disk, skewUs, incarnation: undefined };
+      this.machines.set(name, machine);
+    }
+    return machine;
+  }
+
+  private newIncarnation(machine: Machine): Incarnation {
+    const incarnation = { host: machine.name, isAlive: true };
+    machine.incarnation = incarnation;
+    return incarnation;
+  }
+
+  private dependencies(machine: Machine, incarnation: Incarnation): ProcessDependencies {
+    const { name } = machine;
+    return {
+      clock: this.clock.forProcess({
+        isAlive: () => incarnation.isAlive,
+        skewUs: machine.skewUs,
+        onFire: () => this.trace.add(`timer ${name}`),
+      }),
+      random: this.fork(),
+      network: this.network.forProcess(incarnation),
+      logger: this.logger(name),
+    };
+  }
+
+  /** Log lines are part of the trace. With CAIRN_LOG set, they are printed too. */
+  private logger(name: string): Logger {
+    const at =
+      (level: string) =>
+      (fields: object, message: string): void => {
+        this.trace.add(`log ${level} ${name}: ${message} ${JSON.stringify(fields)}`);
+        if (process.env['CAIRN_LOG'] !== undefined) {
+          process.stderr.write(
+            `${(this.clock.nowUs / 1e6).toFixed(6)} ${level} ${name}: ${message} ${JSON.stringify(fields)}\n`,
+          );
+        }
+        if (level === 'error') this.errorLines.push(`${name}: ${message} ${JSON.stringify(fields)}`);
+      };
+    const logger: Logger = {
+      debug: at('debug'),
+      info: at('info'),
+      warn: at('warn'),
+      error: at('error'),
+      child: () => logger,
+    };
+    return logger;
+  }
+
+  /** Lines that the processes logged as errors. */
+  readonly errorLines: string[] = [];
+}
