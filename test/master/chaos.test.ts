@@ -88,8 +88,25 @@ class Story {
         await cluster.wait(random.below(12_000));
         await this.keep();
         return;
+      case 7:
+        return this.tear();
       default:
         return this.write();
+    }
+  }
+
+  /** A write reaches a part of the members, then one of them or the master dies; nobody acknowledges it. */
+  private async tear(): Promise<void> {
+    const { cluster, random } = this;
+    for (const lease of this.leases.values()) {
+      const member = cluster.server(pick(random, lease.replicas).serverId);
+      const replica = member.replicas.get(lease.handle);
+      if (!member.reachable || replica?.version !== lease.version || replica.fence > lease.leaseId) continue;
+      replica.words.push(`torn${++this.words}`);
+      this.log.push(`torn write of ${lease.handle} at ${member.id}`);
+      if (random.below(2) === 0) return this.crash('kill');
+      member.kill();
+      return cluster.rejoin(member);
     }
   }
 
