@@ -149,7 +149,7 @@ export class ChunkLeases {
     return lease.expiresMs - this.deps.clock.monotonicMs() > LEASE_TTL_MS / 2 && this.isSound(lease);
   }
 
-  private isSound(lease: Lease): boolean {
+  isSound(lease: Lease): boolean {
     return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
   }
 
@@ -373,7 +373,7 @@ export class ChunkLeases {
     return true;
   }
 
-  private clearValidBytes(lease: Lease, sent: number): void {
+  clearValidBytes(lease: Lease, sent: number): void {
     if (sent >= CHUNK_SIZE_BYTES) return;
     this.deps.state.mutate((m) => {
       const record = getChunk(m, lease.handle);
@@ -452,82 +452,9 @@ export class ChunkLeases {
     return state.get(keys.chunk(handle)) === undefined || state.get(keys.garbage(handle)) !== undefined;
   }
 
-  private isMapped(lease: Lease): boolean {
-    const record = readInode(this.deps.state, lease.inode);
-    return record !== undefined && lookupChunk(this.deps.state, lease.inode, record, lease.index) === lease.handle;
-  }
-
-  private forget(lease: Lease): void {
+  forget(lease: Lease): void {
     this.table.delete(lease.handle);
     this.deps.state.mutate((m) => m.delete(keys.lease(lease.handle)));
-  }
-
-  // ---- Truncation ----------------------------------------------------------------------------------
-
-  /**
-   * To be awaited before a truncate of `inode` is answered: afterwards no writer can put bytes where the truncate cut
-   * (they would be cut off later) or into a chunk that it dropped. undefined: there is nothing to wait for.
-   */
-  afterTruncate(inode: InodeId): Promise<void> | undefined {
-    if (!this.table.hasInode(inode)) return undefined;
-    const settle = this.table.ofInode(inode).map((handle) => this.locks.run(handle, () => this.settleCut(handle)));
-    return Promise.all(settle).then(() => undefined);
-  }
-
-  private async settleCut(handle: ChunkHandle): Promise<void> {
-    const { state, servers, logger } = this.deps;
-    const lease = this.table.get(handle);
-    if (lease === undefined) return;
-    if (this.isGone(handle) || !this.isMapped(lease)) return this.stopWritesToDropped(lease);
-    const record = getChunk(state, handle);
-    if (record === undefined || record.validBytes >= CHUNK_SIZE_BYTES) return;
-    const { id, version } = lease;
-    const length = record.validBytes;
-    try {
-      const peer = this.isSound(lease) ? servers.peerOf(lease.primary) : undefined;
-      if (peer !== undefined) {
-        await peer.call(CHUNKSERVER_METHODS.truncateChunk, { handle, version, leaseId: id, length });
-        this.clearValidBytes(lease, length);
-        return;
-      }
-    } catch (error) {
-      logger.warn(
-        { chunk: handle, error: asCairnError(error).message },
-        'primary could not cut a chunk: recovering it',
-      );
-    }
-    try {
-      await this.recoverLocked(handle);
-    } catch (error) {
-      if (!hasCode(error, 'UNAVAILABLE', 'ENOENT')) throw error;
-      // The cut stands in the record; it is made before the next lease. The old primary must be past serving.
-      await this.untilFenced(lease.primary);
-    }
-  }
-
-  /** A writer with a cached lease must not go on writing into a chunk that is no part of the file any more. */
-  private async stopWritesToDropped(lease: Lease): Promise<void> {
-    const { servers } = this.deps;
-    const { handle } = lease;
-    if (!(await this.endCleanly(lease))) {
-      // Without its replica no member acknowledges, and an acknowledgement needs them all.
-      const record = getChunk(this.deps.state, handle);
-      const others = (record?.servers ?? []).map((id) => servers.peerOf(id)).filter((peer) => peer !== undefined);
-      const version = record?.lastVersion ?? lease.version;
-      const request = { chunks: [{ handle, version }] };
-      const deleted = await Promise.allSettled(
-        others.map((peer) => peer.call(CHUNKSERVER_METHODS.deleteChunks, request)),
-      );
-      if (!deleted.some((outcome) => outcome.status === 'fulfilled')) await this.untilFenced(lease.primary);
-    }
-    this.forget(lease);
-  }
-
-  /** Resolves when `server` registered again or must have fenced itself. */
-  private async untilFenced(server: ServerId): Promise<void> {
-    const { servers } = this.deps;
-    const isFenced = (): boolean => servers.liveness(server) === 'dead';
-    await servers.waitUntil(isFenced, Math.max(0, CHUNKSERVER_DEAD_MS - servers.silentMs(server)));
   }
 
   // ---- After a restart -----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ import { openIdentity } from './identity.js';
 import { IdReserve } from './id-reserve.js';
 import { prefixRange, unpackNumber } from './keys.js';
 import { ChunkLeases } from './leases.js';
+import { LeaseCuts } from './lease-cuts.js';
 import { LogState } from './log-state.js';
 import { OrphanReaper } from './orphans.js';
 import { Recovery } from './recovery.js';
@@ -82,6 +83,7 @@ interface Parts {
   readonly servers: ServerRegistry;
   readonly sessions: Sessions;
   readonly leases: ChunkLeases;
+  readonly cuts: LeaseCuts;
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
   readonly collector: Collector;
@@ -165,6 +167,7 @@ export class Master {
     });
     const inherited = readLeases(state);
     leases.inherit(inherited);
+    const cuts = new LeaseCuts({ state, logger, servers, leases });
     const repair = new Repair({
       ...{ state, clock, random, logger, servers, leases, onStray },
       config: {
@@ -175,7 +178,7 @@ export class Master {
         ...{ maxRecoveries: MAX_RECOVERIES, copyTimeoutMs: COPY_TIMEOUT_MS },
       },
     });
-    const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, leases });
+    const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
     const sessions = new Sessions({
       ...{ state, clock, logger, sessionIds: new IdReserve(state, 'next-session', 1) },
       events: {
@@ -193,7 +196,7 @@ export class Master {
       isCopying: (handle, server) => repair.isCopying(handle, server),
       graceMs: config.garbageGraceMs ?? 10_000,
     });
-    return { state, servers, sessions, leases, recovery, repair, reaper, collector };
+    return { state, servers, sessions, leases, cuts, recovery, repair, reaper, collector };
   }
 
   private startBackground({ servers, sessions, leases, repair, reaper, collector }: Parts): void {

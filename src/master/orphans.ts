@@ -12,7 +12,7 @@ import { isRegular } from '../core/mode.js';
 import { dropChunks, truncateChunkMap } from './chunk-map.js';
 import { readInode, removeInode, saveInode } from './inodes.js';
 import { keys, prefixRange, unpackNumber } from './keys.js';
-import type { ChunkLeases } from './leases.js';
+import type { LeaseCuts } from './lease-cuts.js';
 import type { Sessions } from './sessions.js';
 import type { Mutation, State } from './state.js';
 
@@ -30,7 +30,7 @@ export class OrphanReaper {
       readonly state: State;
       readonly logger: Logger;
       readonly sessions: () => Sessions;
-      readonly leases: ChunkLeases;
+      readonly cuts: LeaseCuts;
     },
   ) {}
 
@@ -91,7 +91,7 @@ export class OrphanReaper {
   }
 
   private cutTails(): void {
-    const { state, leases, logger } = this.deps;
+    const { state, cuts, logger } = this.deps;
     for (const inode of [...this.tails].slice(0, SLICE)) {
       this.tails.delete(inode);
       if (this.deps.sessions().isWritten(inode)) continue;
@@ -102,7 +102,7 @@ export class OrphanReaper {
         saveInode(m, inode, record);
       });
       logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
-      leases.afterTruncate(inode)?.catch((error: unknown) => {
+      cuts.afterTruncate(inode)?.catch((error: unknown) => {
         logger.warn({ inode, error: asCairnError(error).message }, 'chunk not cut yet');
       });
     }

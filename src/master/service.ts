@@ -15,6 +15,7 @@ import type { MasterMethods, MethodDefinition } from '../protocol/methods.js';
 import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js';
 import { chunkHandlers } from './chunk-service.js';
 import type { ChunkServiceDeps } from './chunk-service.js';
+import type { LeaseCuts } from './lease-cuts.js';
 import * as namespace from './namespace.js';
 import type { OrphanReaper } from './orphans.js';
 import type { OpenCounts } from './opens.js';
@@ -26,6 +27,7 @@ import { clusterStatus, fileSystemStats } from './status.js';
 export interface ServiceDeps extends ChunkServiceDeps {
   readonly clock: Clock;
   readonly reaper: OrphanReaper;
+  readonly cuts: LeaseCuts;
   readonly lastSequence: () => number;
 }
 
@@ -35,7 +37,7 @@ interface Done<R> extends Outcome<R> {
 }
 
 export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
-  const { state, sessions, leases, reaper, clock } = deps;
+  const { state, sessions, cuts, reaper, clock } = deps;
 
   /** A method that only reads the namespace. */
   function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
@@ -103,7 +105,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     refuseUnused(namespace.openTruncating(mutation, context, request));
   const openTruncating = once(m.open, decideOpen, (done, request) => {
     const inode = countOpen(done.session, request.operation, done.reply, request.flags);
-    return leases.afterTruncate(inodeId(inode));
+    return cuts.afterTruncate(inodeId(inode));
   });
   const open: Handler<MasterMethods['open']> = (request, context) => {
     if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncating(request, context);
@@ -150,7 +152,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     create: once(m.create, namespace.create, (done, request) => {
       const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
       if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
-      return leases.afterTruncate(inodeId(inode));
+      return cuts.afterTruncate(inodeId(inode));
     }),
     link: once(m.link, namespace.link),
     unlink: once(m.unlink, namespace.unlink, kick),
@@ -158,7 +160,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     setXattr: once(m.setXattr, namespace.setXattr),
     removeXattr: once(m.removeXattr, namespace.removeXattr),
     setAttributes: once(m.setAttributes, namespace.setAttributes, (_done, request) =>
-      request.size === null ? undefined : leases.afterTruncate(inodeId(request.inode)),
+      request.size === null ? undefined : cuts.afterTruncate(inodeId(request.inode)),
     ),
     publish: once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
 

@@ -76,14 +76,14 @@ export class TestCluster {
 
   /** Turns the clock until `promise` settles. */
   async until<T>(promise: Promise<T>): Promise<T> {
-    let done = false;
-    const settled = (): void => {
-      done = true;
+    const state = { settled: false };
+    const settle = (): void => {
+      state.settled = true;
     };
-    promise.then(settled, settled);
-    for (let steps = 0; !done; steps++) {
-      for (let i = 0; i < 4 && !done; i++) await turn();
-      if (done) break;
+    promise.then(settle, settle);
+    for (let steps = 0; !state.settled; steps++) {
+      for (let i = 0; i < 4 && !state.settled; i++) await turn();
+      if (state.settled) break;
       if (steps > 10_000) throw new Error('nothing happens any more');
       await this.step();
     }
