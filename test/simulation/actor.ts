@@ -32,6 +32,8 @@ export interface ActorOptions {
   /** Its directory, empty at first. */
   readonly home: Both<InodeId>;
   readonly onOperation: (line: string) => void;
+  /** fsync before every close. */
+  readonly syncsBeforeClose?: boolean;
 }
 
 const NAMES = ['a', 'b', 'c', 'd', 'e'].map((text) => Buffer.from(text));
@@ -308,6 +310,7 @@ export class Actor {
     const file = this.anyOpen();
     if (file === undefined) return;
     this.opened = this.opened.filter((each) => each !== file);
+    if (this.options.syncsBeforeClose === true) await this.both('sync', (side) => file[side].sync());
     await this.both(`close ${file.model.inode}`, (side) => file[side].close());
   }
 

@@ -82,6 +82,7 @@ export async function makeActors(parts: {
   readonly model: FileSystem;
   readonly random: SeededRandom;
   readonly onOperation: (line: string) => void;
+  readonly syncsBeforeClose?: boolean;
 }): Promise<Actor[]> {
   const [one, two] = parts.clients;
   if (one === undefined || two === undefined) throw new Error('two clients are needed');
@@ -95,7 +96,8 @@ export async function makeActors(parts: {
     };
     const home = { real: await make(clients[0] ?? one), model: await make(parts.model) };
     const random = new SeededRandom(parts.random.below(2 ** 32));
-    actors.push(new Actor({ name, random, clients, model: parts.model, home, onOperation: parts.onOperation }));
+    const { model, onOperation, syncsBeforeClose = false } = parts;
+    actors.push(new Actor({ name, random, clients, model, home, onOperation, syncsBeforeClose }));
   }
   return actors;
 }
