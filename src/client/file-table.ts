@@ -5,7 +5,7 @@
 import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_FILE_BYTES } from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import type { OpenStateInit } from '../protocol/generated/messages.js';
@@ -23,6 +23,7 @@ import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
 import { OpenInode } from './open-inode.js';
 import { Readahead, ReadaheadBudget } from './readahead.js';
 import { WriteBudget } from './write-budget.js';
+import { UnsyncedFiles } from './unsynced-files.js';
 import { Writer } from './writer.js';
 
 export interface FileTunables {
@@ -49,6 +50,7 @@ export interface FileTableOptions {
 export class FileTable implements OpenFileHost {
   private readonly inodes = new Map<InodeId, OpenInode>();
   private readonly files = new Set<ClusterOpenFile>();
+  private readonly unsynced = new UnsyncedFiles();
   private readonly chunkMap: ChunkMapCache;
   private readonly leases: LeaseTable;
   private readonly reader: ChunkReader;
@@ -165,6 +167,12 @@ export class FileTable implements OpenFileHost {
     await this.options.master.call(MASTER_METHODS.sync, {});
   }
 
+  async syncClosed(inode: InodeId): Promise<void> {
+    const indexes = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
+    await Promise.all([...indexes].map((index) => this.chunkWriter.syncChunk(inode, index)));
+    this.unsynced.done(inode, indexes);
+  }
+
   /**
    * Runs `open`, the master's part of an open, in order with this client's own writes when it truncates. `known` is the
    * inode that will be opened, as far as it can be told.
@@ -229,6 +237,7 @@ export class FileTable implements OpenFileHost {
     if (flags.read) open.readers--;
     if (flags.write) open.writers--;
     if (open.readers + open.writers === 0) {
+      if (open.writer !== undefined) this.unsynced.put(open.inode, open.writer.unsyncedChunks);
       open.writer?.dispose();
       this.inodes.delete(open.inode);
     }
@@ -267,7 +276,21 @@ export class FileTable implements OpenFileHost {
     this.chunkMap.drop(inode);
     // The lease of the chunk across the cut stands: the master answers when its replicas have been cut (P5).
     this.leases.drop(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
+    this.unsynced.cut(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
     this.inodes.get(inode)?.invalidateReads(0, MAX_FILE_BYTES);
+  }
+
+  /** Indexes of the chunks of a file, without its holes. */
+  private async chunksOf(inode: InodeId): Promise<ReadonlySet<number>> {
+    const indexes = new Set<number>();
+    const { size } = await this.freshAttributes(inode);
+    const end = Math.ceil(size / CHUNK_SIZE_BYTES);
+    for (let firstIndex = 0; firstIndex < end; firstIndex += MAX_CHUNKS_PER_PAGE) {
+      const count = Math.min(MAX_CHUNKS_PER_PAGE, end - firstIndex);
+      const { chunks } = await this.options.master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count });
+      for (const { index, handle } of chunks) if (handle !== 0) indexes.add(index);
+    }
+    return indexes;
   }
 
   private newWriter(open: OpenInode): Writer {

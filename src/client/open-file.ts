@@ -14,6 +14,8 @@ export interface OpenFileHost {
   freshAttributes(inode: InodeId): Promise<InodeAttributes>;
   setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
   syncMetadata(): Promise<void>;
+  /** Makes the chunks durable that were written through handles which are closed. */
+  syncClosed(inode: InodeId): Promise<void>;
   /** Gives the open back to the master, in the background. */
   release(file: ClusterOpenFile, open: OpenInode): void;
 }
@@ -72,7 +74,8 @@ export class ClusterOpenFile implements OpenFile {
   async sync(): Promise<void> {
     if (this.closed !== undefined) throw notOpenFor('syncing');
     // Also through a handle for reading: fsync(2) is about the file.
-    const { writer } = this.open;
+    const { writer, inode } = this.open;
+    await this.host.syncClosed(inode);
     if (writer === undefined) return this.host.syncMetadata();
     await writer.sync();
     if (this.flags.write) this.throwFailure(writer);

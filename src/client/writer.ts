@@ -195,6 +195,9 @@ export class Writer {
         await this.flush();
         return await this.publishing.run(async () => {
           const attributes = await change();
+          for (const index of this.unsynced) {
+            if (index * CHUNK_SIZE_BYTES >= attributes.size) this.unsynced.delete(index);
+          }
           if (this.dirty.isEmpty) this.localEnd = this.writtenEnd = 0;
           return attributes;
         });
@@ -247,6 +250,11 @@ export class Writer {
       this.writtenEnd = 0;
       this.localEnd = this.dirty.end();
     }
+  }
+
+  /** Chunks that a sync has yet to make durable. */
+  get unsyncedChunks(): ReadonlySet<number> {
+    return this.unsynced;
   }
 
   /** No more writes will come. */

@@ -125,6 +125,8 @@ export const CHUNK_MAP_TTL_MS = 30_000;
 /** Chunk locations in a client's cache, and chunks asked for at once: 256 MiB of a file that is read in order. */
 export const MAX_CACHED_CHUNKS = 16_384;
 export const CHUNK_MAP_FETCH = 4;
+/** Files that a client remembers to have closed without an fsync: some 200 bytes each. */
+export const MAX_UNSYNCED_FILES = 65_536;
 /** Write leases in a client's cache. */
 export const MAX_CACHED_LEASES = 4_096;
 /** Connections of a client, or of a chunkserver, to chunkservers, and the idle time after which one is closed. */

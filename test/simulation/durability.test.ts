@@ -43,7 +43,7 @@ function take(random: SeededRandom, items: string[]): string {
   return item;
 }
 
-for (const seed of seeds(15, 301)) {
+for (const seed of seeds(6, 301)) {
   t.test(`P1: seed ${seed}`, async () => {
     const world = new World({ seed });
     const random = new SeededRandom(seed ^ 0xd15c);

@@ -203,3 +203,23 @@ story('P10: the master is killed again and again under work, and nothing that re
   const page = await s.two.readDirectory(root, ROOT_INODE, 0);
   assert.deepEqual(page.entries.map((entry) => entry.name.toString()).sort(), made.sort());
 });
+
+for (const flags of [{ read: true, write: false }, READ_WRITE]) {
+  story(
+    `P1: fsync through a later open (${JSON.stringify(flags)}) covers what was written before a close`,
+    async (s) => {
+      const bytes = pattern(300_000, 7);
+      const file = await s.create('f', bytes);
+      await file.close();
+      const again = (await s.one.openAt(root, ROOT_INODE, Buffer.from('f'), flags)).file;
+      await again.sync();
+      await again.close();
+      const all = [MASTER, ...s.world.chunkservers];
+      for (const name of all) await s.world.powerOff(name);
+      await s.world.sleep(1000);
+      for (const name of all) await s.world.powerOn(name);
+      await s.world.sleep(60_000);
+      await s.check('f', bytes);
+    },
+  );
+}
