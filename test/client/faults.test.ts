@@ -246,3 +246,21 @@ test('many small writes are coalesced, and fsync of scattered ones sends many at
   t.ok(most >= 32, `${most} in flight`);
   await file.close();
 });
+
+test('what was read ahead is forgotten when an own write has reached the chunkservers', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect();
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(4 * MIB, 1));
+  await file.flush();
+  for (let at = 0; at < MIB; at += 256 * KIB) await file.read(at, 256 * KIB);
+  const before = cluster.count('writeChunk');
+  const bytes = pattern(MIB, 2);
+  await file.write(2 * MIB, bytes); // a whole unit, sent at once and not published
+  while (cluster.count('writeChunk') === before) await fs.statFs();
+  await fs.statFs();
+  for (let at = MIB; at < 2 * MIB; at += 256 * KIB) await file.read(at, 256 * KIB);
+  t.ok((await file.read(2 * MIB, MIB)).equals(bytes));
+  t.equal(cluster.count('publish'), 1);
+  await file.close();
+});
