@@ -13,11 +13,13 @@ export interface FaultOptions {
   readonly without?: readonly FaultKind[];
 }
 
-export type FaultKind = 'break' | 'partition' | 'half-partition' | 'slow' | 'kill-chunkserver' | 'kill-master';
+export type FaultKind =
+  'break' | 'lost-reply' | 'partition' | 'half-partition' | 'slow' | 'kill-chunkserver' | 'kill-master';
 
 const KINDS: readonly FaultKind[] = [
   'break',
-  'break',
+  'lost-reply',
+  'lost-reply',
   'partition',
   'half-partition',
   'slow',
@@ -59,13 +61,22 @@ export class Faults {
   }
 
   private async cause(kind: FaultKind): Promise<void> {
-    const { world, random } = this.options;
+    const { world, random, clients } = this.options;
     const [one, two] = this.twoHosts();
     const lengthMs = 1 + random.below(random.below(2) === 0 ? 500 : MAX_FAULT_MS);
     switch (kind) {
       case 'break':
         world.network.breakConnection(one, two);
         return;
+      case 'lost-reply': {
+        // What is asked in this time arrives; the answers do not.
+        const client = pick(random, clients);
+        world.network.partition(MASTER, client, true);
+        await world.sleep(1 + random.below(100));
+        world.network.breakConnection(client, MASTER);
+        world.network.heal(MASTER, client);
+        return;
+      }
       case 'partition':
       case 'half-partition':
         world.network.partition(one, two, kind === 'half-partition');

@@ -59,6 +59,21 @@ export async function compareTrees(
   return files;
 }
 
+/** The files directly in these directories of the root, whatever is in them. */
+export async function filesOf(fs: FileSystem, directories: ReadonlySet<string>): Promise<TreeFile[]> {
+  const files: TreeFile[] = [];
+  const inRoot = await list(fs, ROOT_INODE);
+  for (const directory of directories) {
+    const entry = inRoot.get(directory);
+    if (entry === undefined) continue;
+    for (const [name, { inode, kind }] of await list(fs, entry.inode)) {
+      if (kind !== 'file') continue;
+      files.push({ path: `/${directory}/${name}`, inode, size: (await fs.getAttributes(inode)).size });
+    }
+  }
+  return files;
+}
+
 async function list(fs: FileSystem, directory: InodeId): Promise<Map<string, DirectoryEntry>> {
   const entries = new Map<string, DirectoryEntry>();
   for (let cookie = 0, end = false; !end;) {

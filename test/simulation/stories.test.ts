@@ -96,9 +96,13 @@ story('P9: a replica that was away while its chunk changed is not served when it
   await file.write(0, newer);
   await file.sync();
   await s.world.start(away);
-  // At once, and when its report is in.
   const reader = await s.openAt('f', s.two);
   equalBytes(await reader.read(0, 300_000), newer, 'at once');
+  // Before and after its report is in, asked directly.
+  for (let round = 0; round < 12; round++) {
+    await checkReplicas(s.world, s.two, [{ path: 'f', inode: file.inode, size: newer.length }]);
+    await s.world.sleep(200);
+  }
   await s.world.sleep(20_000);
   await reader.close();
   await file.close();
@@ -112,6 +116,7 @@ story('P6: the master dies after it made a file and before it said so: the retry
   await s.world.sleep(50);
   // The request arrived, the reply did not.
   await s.two.lookup(root, ROOT_INODE, Buffer.from('once'));
+  s.world.network.breakConnection('client-1', MASTER);
   await s.world.kill(MASTER);
   s.world.network.heal(MASTER, 'client-1');
   await s.world.sleep(3000);

@@ -7,7 +7,8 @@ import { ModelFileSystem } from '../support/model-filesystem.js';
 import { Actor } from './actor.js';
 import { Faults } from './faults.js';
 import type { FaultKind } from './faults.js';
-import { checkReplicas, compareTrees } from './final-check.js';
+import { DoomedWriters, DOOMED } from './doomed.js';
+import { checkReplicas, compareTrees, filesOf } from './final-check.js';
 import { MASTER, World } from './world.js';
 
 export interface WorkloadOptions {
@@ -48,7 +49,11 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
       for (const name of CLIENTS) clients.push(await world.connect(name));
       const actors = await makeActors({ clients, model, random, onOperation });
       const faults = new Faults({ world, random, clients: CLIENTS, without: options.without ?? [] });
-      if (options.faults !== false) world.background(() => faults.run());
+      const doomed = new DoomedWriters(world, new SeededRandom(options.seed ^ 0xd00d));
+      if (options.faults !== false) {
+        world.background(() => faults.run());
+        world.background(() => doomed.run());
+      }
       await Promise.all(
         actors.map(async (actor) => {
           for (let count = 0; count < (options.operations ?? 50); count++) {
@@ -58,9 +63,10 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
           await actor.handOver();
         }),
       );
+      await doomed.stop();
       await faults.stop();
       await bringBack(world);
-      chunks = await settleAndCheck(world, model);
+      chunks = await settleAndCheck(world, model, new Set([DOOMED]));
       for (const client of clients) await client.close();
     });
   } finally {
@@ -111,7 +117,8 @@ export async function settleAndCheck(
   await world.sleep(QUIET_MS);
   const fresh = await world.connect('final-checker');
   const files = await compareTrees(fresh, model, ignore);
-  const chunks = await checkReplicas(world, fresh, files);
+  const left = await filesOf(fresh, ignore);
+  const chunks = await checkReplicas(world, fresh, [...files, ...left]);
   await fresh.close();
   return chunks;
 }
