@@ -25,7 +25,7 @@ export class DoomedWriters {
   async run(): Promise<void> {
     const { world, random } = this;
     for (let life = 0; !this.isStopped; life++) {
-      await world.sleep(random.below(1500));
+      await world.sleep(random.below(500));
       if (this.isStopped) return;
       this.running = this.live(`doomed-${life}`);
       await this.running;
@@ -49,7 +49,7 @@ export class DoomedWriters {
     await world.kill(name);
     await world.sleep(random.below(200));
     if (isCut) {
-      if (random.below(2) === 0) world.network.breakConnection(one, two);
+      if (random.below(4) > 0) world.network.breakConnection(one, two);
       world.network.heal(one, two);
     }
     // A dead process's promises never settle: nobody waits for this one.
@@ -65,7 +65,8 @@ export class DoomedWriters {
       await made.catch(() => undefined);
       const { inode } = await fs.lookup(root, ROOT_INODE, Buffer.from(DOOMED));
       const flags = { read: true, write: true };
-      const text = Buffer.from(`f${random.below(2)}`);
+      // Each its own file: a later writer would cover up what this one leaves.
+      const text = Buffer.from(name);
       const { file } = await fs.create(root, inode, text, { mode: 0o644, flags });
       // The size is there from the start, so that what was written is not cut off with the session.
       await file.truncate(FILE_BYTES);

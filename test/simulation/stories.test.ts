@@ -163,6 +163,8 @@ story('P9, P2: a chunkserver cut off from the master does not serve what changed
   await file.close();
   const again = await s.openAt('f', s.two);
   equalBytes(await again.read(0, 100_000), newer, 'after');
+  // Asked directly, and not fenced yet, it must refuse by the version.
+  await checkReplicas(s.world, s.two, [{ path: 'f', inode: file.inode, size: newer.length }]);
   await again.close();
   await reader.close();
   s.world.network.healAll();
