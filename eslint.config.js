@@ -110,7 +110,6 @@ export default tseslint.config(
       'no-constant-binary-expression': 'error',
       'no-fallthrough': 'error',
       'no-self-compare': 'error',
-      'no-unmodified-loop-condition': 'error',
       'no-unsafe-finally': 'error',
       'no-useless-catch': 'error',
       'no-var': 'error',

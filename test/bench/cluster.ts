@@ -57,7 +57,7 @@ export class BenchCluster {
   /** What a library client needs to join: the master's address and the secret. */
   async access(): Promise<{ master: string; secret: Buffer }> {
     const config = JSON.parse(await readFile(join(this.data, 'cluster.json'), 'utf8')) as { master: string };
-    const secret = Buffer.from((await readFile(join(this.data, 'secret'), 'utf8')).trim(), 'hex');
+    const secret = Buffer.from((await readFile(join(this.data, 'cluster.secret'), 'utf8')).trim(), 'hex');
     return { master: config.master, secret };
   }
 
