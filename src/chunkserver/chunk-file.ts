@@ -73,6 +73,9 @@ export class ChunkFile {
   private mutationsSynced = 0;
   private changing = false;
 
+  /** A damaged block was read, and not all were looked at since. */
+  private sawDamage = false;
+
   private constructor(
     private readonly disk: Disk,
     private readonly file: DiskFile,
@@ -160,7 +163,7 @@ export class ChunkFile {
       const raw = await this.readRaw(first, start, stop);
       for (let at = start, block = first; at < stop; at += BLOCK_SIZE_BYTES, block++) {
         const bytes = raw.subarray(at - start, Math.min(at + BLOCK_SIZE_BYTES, stop) - start);
-        if (checksum(bytes) !== this.sums[block]) throw new CorruptBlockError(this.handle, block, 'fails its checksum');
+        if (checksum(bytes) !== this.sums[block]) throw this.damaged(block, 'fails its checksum');
       }
       const bytes = raw.subarray(offset - start, end - start);
       const checksums: number[] = [];
@@ -288,13 +291,15 @@ export class ChunkFile {
 
   /**
    * Blocks known to be damaged. A suspect replica is read whole to know: power loss may have kept a block and lost its
-   * checksum, or the other way round. Elsewhere damage shows when a block is read.
+   * checksum, or the other way round. So is one in which a damaged block was read: where one is, there may be more.
+   * Elsewhere damage shows when a block is read.
    */
   async damagedBlocks(): Promise<number[]> {
     const damaged: number[] = [];
-    if (!this.suspectReplica) return damaged;
+    if (!this.suspectReplica && !this.sawDamage) return damaged;
     const count = blockCount(this.dataLength);
     for (let block = 0; block < count; block++) if (!(await this.isSound(block))) damaged.push(block);
+    this.sawDamage = damaged.length > 0;
     return damaged;
   }
 
@@ -332,11 +337,10 @@ export class ChunkFile {
     try {
       count = await this.file.read('chunk.read', raw, DATA_OFFSET + start);
     } catch (error) {
-      if (hasCode(error, 'EIO')) throw new CorruptBlockError(this.handle, block, 'or a later one cannot be read');
+      if (hasCode(error, 'EIO')) throw this.damaged(block, 'or a later one cannot be read');
       throw error;
     }
-    if (count !== raw.length)
-      throw new CorruptBlockError(this.handle, block, 'or a later one is missing from the file');
+    if (count !== raw.length) throw this.damaged(block, 'or a later one is missing from the file');
     return raw;
   }
 
@@ -417,10 +421,15 @@ export class ChunkFile {
     return checksum(raw) === this.sumOf(block) ? cut : ~cut >>> 0;
   }
 
+  private damaged(block: number, what: string): CorruptBlockError {
+    this.sawDamage = true;
+    return new CorruptBlockError(this.handle, block, what);
+  }
+
   private async readVerified(block: number, had: number): Promise<Buffer> {
     const start = block * BLOCK_SIZE_BYTES;
     const raw = await this.readRaw(block, start, start + had);
-    if (checksum(raw) !== this.sumOf(block)) throw new CorruptBlockError(this.handle, block, 'fails its checksum');
+    if (checksum(raw) !== this.sumOf(block)) throw this.damaged(block, 'fails its checksum');
     return raw;
   }
 

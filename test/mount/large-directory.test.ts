@@ -4,7 +4,7 @@ import { TestCluster } from '../support/cluster.js';
 import { noMounts, shell } from '../support/shell.js';
 
 /** Enough for many pages of a listing; the full hundred thousand is a matter of minutes, not of other code. */
-const ENTRIES = 5000;
+const ENTRIES = 3000;
 
 t.test('P8: a large directory is made, listed with ls -l, and removed with rm -r', { skip: noMounts }, async (t) => {
   const cluster = await TestCluster.start(t, { chunkservers: 2 });

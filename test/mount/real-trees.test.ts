@@ -45,7 +45,7 @@ const listing = (tree: string): Promise<string> =>
 t.test('a real tree and a git repository stay what they are', { skip: noMounts }, async (t) => {
   const tree = await realTree();
   t.teardown(() => rm(join(tree, '..'), { recursive: true, force: true }));
-  const cluster = await TestCluster.start(t);
+  const cluster = await TestCluster.start(t, { limitMs: 170_000 });
   const path = await cluster.mount();
 
   await t.test('copied in, and compared with cold caches', async (t) => {

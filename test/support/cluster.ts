@@ -25,6 +25,8 @@ export interface TestClusterOptions {
   readonly chunkservers?: number;
   /** Default 2. */
   readonly replicas?: number;
+  /** Where chunkserver `index` keeps its chunks, if not in a directory of its own. */
+  readonly diskOf?: (index: number) => string | undefined;
   /** Mount it. Default false. */
   readonly mount?: boolean;
   /** After it everything is killed, so that whatever waits for it fails. Default 100 s. */
@@ -48,7 +50,7 @@ export class TestCluster {
 
   private constructor(
     readonly directory: ClusterDirectory,
-    private readonly options: { readonly replicas: number },
+    private readonly options: { readonly replicas: number; readonly diskOf?: (index: number) => string | undefined },
     chunkservers: number,
   ) {
     this.addresses = Array.from({ length: chunkservers }, () => '127.0.0.1:0');
@@ -59,7 +61,11 @@ export class TestCluster {
     const directory = new ClusterDirectory(await mkdtemp(join(tmpdir(), 'cairn-cluster-')));
     // Where mounts are recorded: not in this machine's own place.
     process.env['CAIRN_DATA'] = join(directory.path, 'default');
-    const cluster = new TestCluster(directory, { replicas: options.replicas ?? 2 }, options.chunkservers ?? 3);
+    const cluster = new TestCluster(
+      directory,
+      { ...options, replicas: options.replicas ?? 2 },
+      options.chunkservers ?? 3,
+    );
     const limit = setTimeout(() => {
       t.comment('the time limit of the cluster is over: killing it');
       void cluster.end();
@@ -83,8 +89,12 @@ export class TestCluster {
   get secretFile(): string {
     return this.directory.secretFile;
   }
-  get chunkserverCount(): number {
-    return this.addresses.length;
+  get chunkserverIndexes(): number[] {
+    return [...this.addresses.keys()];
+  }
+  /** host:port of chunkserver `index`, counted from 0. */
+  addressOf(index: number): string {
+    return this.addresses[index] ?? '';
   }
   /** Of the first mount. */
   get mountpoint(): string {
@@ -104,6 +114,8 @@ export class TestCluster {
   async startChunkserver(index: number): Promise<void> {
     const where = this.directory.chunkserver(index + 1);
     const args = ['--master', this.masterAddress, '--listen', this.addresses[index] ?? '127.0.0.1:0'];
+    const disk = this.options.diskOf?.(index);
+    if (disk !== undefined) args.push('--disk', disk);
     this.addresses[index] = await this.start(where, ['chunkserver', ...this.common(where), ...args]);
   }
 
@@ -121,6 +133,20 @@ export class TestCluster {
   }
   killMount(index = 0): Promise<void> {
     return kill(this.mountDirectory(index));
+  }
+
+  /** Master and chunkservers, all at the same time; mounts stay. */
+  async endAll(how: 'stop' | 'kill'): Promise<void> {
+    const servers = this.chunkserverIndexes;
+    if (how === 'kill') await Promise.all([this.killMaster(), ...servers.map((i) => this.killChunkserver(i))]);
+    else await Promise.all([this.stopMaster(), ...servers.map((i) => this.stopChunkserver(i))]);
+  }
+
+  /** Starts master and chunkservers again. */
+  async startAll(): Promise<void> {
+    await this.startMaster();
+    await Promise.all(this.chunkserverIndexes.map((i) => this.startChunkserver(i)));
+    await this.waitForChunkservers();
   }
 
   /** Pids of all that runs, by directory name ('master', 'chunkserver-1', 'mount-0' …): for memory, say. */
