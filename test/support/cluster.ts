@@ -89,6 +89,9 @@ export class TestCluster {
   get secretFile(): string {
     return this.directory.secretFile;
   }
+  get chunkserverCount(): number {
+    return this.addresses.length;
+  }
   get chunkserverIndexes(): number[] {
     return [...this.addresses.keys()];
   }
