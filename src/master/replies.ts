@@ -142,7 +142,12 @@ export class ReplyLedger {
     for (const old of this.counted) if (old < this.ackedBelow) this.counted.delete(old);
   }
 
-  /** True the first time for an operation in the life of this process. */
+  /** The client told anew what is open: an open whose answer it has yet to get is not in that, and counts with its retry. */
+  countAgain(): void {
+    this.counted.clear();
+  }
+
+  /** True the first time for an operation in the life of this process, or since the client told what is open. */
   countOnce(sequence: number): boolean {
     if (this.counted.has(sequence)) return false;
     this.counted.add(sequence);

@@ -187,6 +187,7 @@ export class Sessions {
     const before = [...session.opens.entries()];
     const after = [...session.reclaiming.entries()];
     session.reclaiming = undefined;
+    session.replies.countAgain();
     session.opens.clear();
     // First all that stays or comes, so that nothing counts as unused in between.
     for (const [inode, opens] of after) {
