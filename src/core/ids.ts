@@ -19,8 +19,6 @@ export type LeaseId = Branded<number, 'LeaseId'>;
 export type ServerId = Branded<number, 'ServerId'>;
 /** A client's session with the master. */
 export type SessionId = Branded<number, 'SessionId'>;
-/** Position of a record in the operation log, from 1. */
-export type LogSequence = Branded<number, 'LogSequence'>;
 /** Index of a chunk within a file, from 0. */
 export type ChunkIndex = Branded<number, 'ChunkIndex'>;
 
@@ -37,7 +35,6 @@ export const chunkVersion = (value: number): ChunkVersion => check(value, 'a chu
 export const leaseId = (value: number): LeaseId => check(value, 'a lease id') as LeaseId;
 export const serverId = (value: number): ServerId => check(value, 'a chunkserver id') as ServerId;
 export const sessionId = (value: number): SessionId => check(value, 'a session id') as SessionId;
-export const logSequence = (value: number): LogSequence => check(value, 'a log sequence') as LogSequence;
 export const chunkIndex = (value: number): ChunkIndex => check(value, 'a chunk index') as ChunkIndex;
 
 export const ROOT_INODE = 1 as InodeId;

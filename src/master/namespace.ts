@@ -18,9 +18,9 @@ import type { StateReader } from './state.js';
 
 export { access, getAttributes, publish, setAttributes } from './attributes.js';
 export { create, link } from './create.js';
-export { attributesOf, ensureRoot, readInode, removeInode, requireInode, saveInode } from './inodes.js';
+export { ensureRoot, removeInode, requireInode, saveInode } from './inodes.js';
 export type { OperationContext } from './inodes.js';
-export { open, openTruncating, resolveOpen } from './open.js';
+export { open, openTruncating } from './open.js';
 export { readDirectory } from './read-directory.js';
 export { unlink } from './remove.js';
 export { rename } from './rename.js';

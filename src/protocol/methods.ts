@@ -91,8 +91,6 @@ export const CHUNKSERVER_METHODS = {
 
 type AnyMethod = MethodDefinition<never, never, never, never>;
 export type RequestOf<M> = M extends MethodDefinition<infer Q, infer _QI, infer _R, infer _RI> ? Q : never;
-export type RequestInitOf<M> = M extends MethodDefinition<infer _Q, infer QI, infer _R, infer _RI> ? QI : never;
-export type ReplyOf<M> = M extends MethodDefinition<infer _Q, infer _QI, infer R, infer _RI> ? R : never;
 export type ReplyInitOf<M> = M extends MethodDefinition<infer _Q, infer _QI, infer _R, infer RI> ? RI : never;
 
 export type MasterMethods = typeof MASTER_METHODS;

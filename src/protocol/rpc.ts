@@ -6,7 +6,7 @@
  * at most MAX_IN_FLIGHT_REQUESTS requests and MAX_IN_FLIGHT_BYTES of their payload. A request counts until its
  * reply has left the sending queue, so a reader that is slow stops its sender.
  */
-import type { MethodDefinition, MethodTable, ReplyInitOf, ReplyOf, RequestInitOf, RequestOf } from './methods.js';
+import type { MethodDefinition, MethodTable, ReplyInitOf, RequestOf } from './methods.js';
 
 export interface CallOptions {
   /** Time until the call fails with TIMEOUT. Default REQUEST_TIMEOUT_MS. */
@@ -66,5 +66,3 @@ export type Handler<M> = (
 ) => HandlerResult<ReplyInitOf<M>> | Promise<HandlerResult<ReplyInitOf<M>>>;
 
 export type Handlers<T extends MethodTable> = { readonly [K in keyof T]: Handler<T[K]> };
-
-export type { ReplyOf, RequestInitOf };

@@ -63,5 +63,7 @@ t.test('a directory has one holder', async (t) => {
   const release = await disk.lock('test', directory);
   await t.rejects(new NodeDisk().lock('test', directory), { code: 'EBUSY', message: /another process/ });
   await release();
-  await (await disk.lock('test', directory))();
+  await (
+    await disk.lock('test', directory)
+  )();
 });
