@@ -229,6 +229,7 @@ export class Chunkserver {
         const chunks = [...request.chunks];
         const worker = async (): Promise<void> => {
           for (let next = chunks.pop(); next !== undefined; next = chunks.pop()) {
+            this.copies.cancel(chunkHandle(next.handle));
             await this.link.remove(next.handle, next.version);
           }
         };

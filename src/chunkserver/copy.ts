@@ -1,7 +1,7 @@
 /** Pulls a whole replica from another chunkserver: verified, holes left as holes, synced, visible only when whole. */
 import { segmentsMatch } from '../core/checksum.js';
 import { CairnError } from '../core/errors.js';
-import { chunkHandle, chunkVersion } from '../core/ids.js';
+import { chunkHandle, chunkVersion, type ChunkHandle } from '../core/ids.js';
 import {
   BLOCK_SIZE_BYTES,
   CHUNK_SIZE_BYTES,
@@ -22,27 +22,51 @@ import type { PeerPool } from './peer-pool.js';
 
 export class Copies {
   private readonly permits = new Semaphore(MAX_CHUNK_COPIES, MAX_WAITING_COPIES);
+  /** The copy of each chunk that was asked for last. */
+  private readonly current = new Map<ChunkHandle, symbol>();
 
   constructor(
     private readonly store: ChunkStore,
     private readonly pool: PeerPool,
   ) {}
 
-  /** Does nothing when a replica at the version is here already. */
+  /** The replica is to go: a copy of it under way must not bring it back. */
+  cancel(handle: ChunkHandle): void {
+    this.current.delete(handle);
+  }
+
+  /**
+   * Does nothing when a replica at the version is here already. A later request for the chunk ends this one: the
+   * master gave it up, and the chunk may have been written since.
+   */
   async pull(request: CopyChunkRequest): Promise<void> {
     const { source, version } = request;
     const handle = chunkHandle(request.handle);
     if (source === null) throw new CairnError('EINVAL', `copy of chunk ${handle} from nowhere`);
-    const release = await this.permits.acquire();
+    const copy = Symbol('copy');
+    this.current.set(handle, copy);
+    const refuseSuperseded = (): void => {
+      if (this.current.get(handle) === copy) return;
+      throw new CairnError('CANCELLED', `the copy of chunk ${handle} is not wanted any more`);
+    };
+    let release: (() => void) | undefined;
     try {
+      release = await this.permits.acquire();
+      refuseSuperseded();
       const existing = this.store.index.get(handle);
       if (existing !== undefined && existing.version >= version && !existing.suspect) return;
       const peer = await this.pool.get(source.address);
-      const read = (offset: number): Promise<CallResult<ReadChunkReply>> =>
-        peer.call(CHUNKSERVER_METHODS.readChunk, { handle, version, offset, length: MAX_PAYLOAD_BYTES });
-      await this.store.replace(handle, chunkVersion(version), (file) => fill(file, read));
+      const read = (offset: number): Promise<CallResult<ReadChunkReply>> => {
+        refuseSuperseded();
+        return peer.call(CHUNKSERVER_METHODS.readChunk, { handle, version, offset, length: MAX_PAYLOAD_BYTES });
+      };
+      await this.store.replace(handle, chunkVersion(version), async (file) => {
+        await fill(file, read);
+        refuseSuperseded();
+      });
     } finally {
-      release();
+      if (this.current.get(handle) === copy) this.current.delete(handle);
+      release?.();
     }
   }
 }
@@ -51,7 +75,9 @@ async function fill(file: ChunkFile, read: (offset: number) => Promise<CallResul
   const ahead: Promise<CallResult<ReadChunkReply>>[] = [];
   let asked = 0;
   for (let offset = 0; offset < CHUNK_SIZE_BYTES; offset += MAX_PAYLOAD_BYTES) {
-    for (; asked < CHUNK_SIZE_BYTES && ahead.length < COPY_WINDOW; asked += MAX_PAYLOAD_BYTES) {
+    // The first piece alone: most chunks end within it.
+    const window = offset === 0 ? 1 : COPY_WINDOW;
+    for (; asked < CHUNK_SIZE_BYTES && ahead.length < window; asked += MAX_PAYLOAD_BYTES) {
       const piece = read(asked);
       piece.catch(() => undefined); // Seen when its turn comes; when an earlier one fails, that one tells.
       ahead.push(piece);

@@ -154,8 +154,11 @@ export const SMALL_WRITE_BYTES = 32 * KIB;
 export const MAX_OPEN_CHUNK_FILES = 512;
 /** Mutations of one chunk that wait at a secondary for an earlier serial, which came late. */
 export const MAX_WAITING_SERIALS = 256;
-/** Whole-chunk copies that a chunkserver pulls at once, and that wait: they compete with the clients for disks. */
-export const MAX_CHUNK_COPIES = 2;
+/**
+ * Copies that a chunkserver pulls at once, and that wait: small ones wait for syncs, so several; for large ones the
+ * master bounds the bytes.
+ */
+export const MAX_CHUNK_COPIES = 8;
 export const MAX_WAITING_COPIES = 64;
 /** Messages in flight to one peer while blocks are copied or repaired. */
 export const COPY_WINDOW = 4;

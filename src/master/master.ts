@@ -13,7 +13,7 @@ import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk.js';
 import { chunkHandle, inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
-import { MAX_ACTIVE_LEASES } from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_ACTIVE_LEASES, MAX_CHUNK_COPIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, Semaphore } from '../core/sync.js';
@@ -58,7 +58,7 @@ export interface MasterConfig {
   readonly minReplicas: number;
   /** A chunkserver that is gone for so long is not waited for: its chunks are copied elsewhere. Default 30 s. */
   readonly repairGraceMs?: number;
-  /** Chunks that are copied at a time, in all and by one server. Default 4 and 2. */
+  /** Chunks that are copied at a time, in all and by one server. Default 32 and 8. */
   readonly maxCopies?: number;
   readonly maxCopiesPerServer?: number;
   /** A deleted chunk's replicas are kept for so long. Default 10 s. */
@@ -73,6 +73,8 @@ const RECOVERY_TIMEOUT_MS = 30_000;
 const SUSPECT_GRACE_MS = 30_000;
 const COPY_TIMEOUT_MS = 120_000;
 const MAX_RECOVERIES = 8;
+/** Two whole chunks, or many small ones: clients need the disks and the network too. */
+const MAX_COPY_BYTES_PER_SERVER = 2 * CHUNK_SIZE_BYTES;
 /** Leases that are ended at a time. */
 const LEASE_ENDS = 16;
 /** Pause when background work has more to do: others get their turn. */
@@ -173,8 +175,9 @@ export class Master {
       config: {
         wantedReplicas,
         graceMs: config.repairGraceMs ?? 30_000,
-        maxCopies: config.maxCopies ?? 4,
-        maxCopiesPerServer: config.maxCopiesPerServer ?? 2,
+        maxCopies: config.maxCopies ?? 32,
+        maxCopiesPerServer: config.maxCopiesPerServer ?? MAX_CHUNK_COPIES,
+        maxCopyBytesPerServer: MAX_COPY_BYTES_PER_SERVER,
         ...{ maxRecoveries: MAX_RECOVERIES, copyTimeoutMs: COPY_TIMEOUT_MS },
       },
     });

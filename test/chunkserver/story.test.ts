@@ -94,6 +94,25 @@ t.test('P4, P9: a secondary dies; the writer is told; recovery; the stale replic
   await cluster.stop();
 });
 
+t.test('P9: a copy that the master gave up does not come back over what it did since', async (t) => {
+  const cluster = await Cluster.ofThree(seed);
+  const lease = await cluster.grant(1, 1, [1], { create: true });
+  await cluster.write(lease, 0, random.bytes(5 * BLOCK_SIZE_BYTES));
+  const source = cluster.members([1])[0] ?? null;
+  const target = cluster.masterPeer(2);
+  const copy = target.call(CHUNKSERVER_METHODS.copyChunk, { handle: 1, version: 1, source });
+  const failed = t.rejects(copy, { code: 'CANCELLED' });
+  await target.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [{ handle: 1, version: 1 }] });
+  await failed;
+  await t.rejects(cluster.read(2, 1, 1), { code: 'NO_REPLICA' });
+  const first = target.call(CHUNKSERVER_METHODS.copyChunk, { handle: 1, version: 1, source });
+  const superseded = t.rejects(first, { code: 'CANCELLED' });
+  await target.call(CHUNKSERVER_METHODS.copyChunk, { handle: 1, version: 1, source });
+  await superseded;
+  t.ok((await cluster.read(2, 1, 1)).equals(await cluster.read(1, 1, 1)), 'the later one counts');
+  await cluster.stop();
+});
+
 t.test('P4: the primary dies in the middle of writes; whoever recovers, the rest becomes alike', async (t) => {
   for (let round = 0; round < 8; round++) {
     const cluster = await Cluster.ofThree(seed + round);
