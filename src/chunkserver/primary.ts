@@ -57,7 +57,9 @@ export class Mutations {
     const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
     checkWrite(request, payload);
     const forwarded = { kind: ForwardRequestKind.WRITE, offset, checksums };
-    await this.mutate(held, forwarded, (file) => file.write(offset, payload, checksums), payload);
+    await held.lease.whole(() =>
+      this.mutate(held, forwarded, (file) => file.write(offset, payload, checksums), payload),
+    );
   }
 
   /** At the primary: the master's cut, durable when it returns, so that old bytes stay away (P5). */
@@ -65,14 +67,17 @@ export class Mutations {
     const { handle, version, leaseId, length } = request;
     const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
     const forwarded = { kind: ForwardRequestKind.TRUNCATE, offset: length };
-    await this.mutate(held, forwarded, (file) => cut(file, length));
-    await this.syncMembers(held);
+    await held.lease.whole(async () => {
+      await this.mutate(held, forwarded, (file) => cut(file, length));
+      await this.syncMembers(held);
+    });
   }
 
   /** At the primary: what was acknowledged survives power loss on every member (P1). */
   async sync(request: SyncChunkRequest): Promise<void> {
     const { handle, version, leaseId } = request;
-    await this.syncMembers(this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId));
+    const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
+    await held.lease.whole(() => this.syncMembers(held));
   }
 
   /** At a secondary: forwards first, then applies. Returns who failed, this server included. */

@@ -24,6 +24,11 @@ export class Lease {
   broken: CairnError | undefined;
   /** The report of the first failure, shared by all mutations that failed with it. */
   failureReport: Promise<void> | undefined;
+  /** At the primary: the master ends the lease, nothing new is taken. */
+  ending = false;
+  /** At the primary: mutations and syncs that not every member has answered yet, and who waits for their end. */
+  private open = 0;
+  private quiet: Deferred<void> | undefined;
 
   constructor(
     readonly id: number,
@@ -33,6 +38,24 @@ export class Lease {
     readonly chain: readonly ReplicaAddress[],
     public expiresAtMs: number,
   ) {}
+
+  /** Runs a mutation or sync of the whole chain, so that `settled` waits for it. */
+  async whole<T>(work: () => Promise<T>): Promise<T> {
+    this.open++;
+    try {
+      return await work();
+    } finally {
+      this.open--;
+      if (this.open === 0) this.quiet?.resolve();
+    }
+  }
+
+  /** Resolves when nothing is open; to be called when nothing new is taken. */
+  async settled(): Promise<void> {
+    if (this.open === 0) return;
+    this.quiet ??= deferred();
+    await this.quiet.promise;
+  }
 
   /** Waits until the mutation `serial` is the next. Returns at once (undefined) when it is. */
   turn(serial: number, clock: Clock): Promise<void> | undefined {
@@ -129,11 +152,13 @@ export class Replicas {
     const replica = this.get(handle);
     const expiresAtMs = this.clock.monotonicMs() + request.leaseTtlMs;
     const active = replica.lease;
-    if (active?.id === request.leaseId && active.broken === undefined) {
+    if (active?.id === request.leaseId) {
+      if (active.broken !== undefined || active.ending) {
+        throw new CairnError('STALE_VERSION', `lease ${active.id} is broken or has ended`);
+      }
       active.expiresAtMs = expiresAtMs;
       return;
     }
-    if (active?.id === request.leaseId) throw new CairnError('STALE_VERSION', `lease ${active.id} is broken`);
     replica.raiseFence(request.leaseId);
     await replica.order.run(async () => {
       if (replica.fence !== request.leaseId) throw new CairnError('STALE_VERSION', 'a newer lease was granted');
@@ -146,10 +171,20 @@ export class Replicas {
     });
   }
 
-  /** When it returns, no mutation of the lease is under way and none will be. */
+  /**
+   * The clean end of a lease, at its primary: when it returns, every mutation under it is on all members and none will
+   * come. STALE_VERSION when that is in doubt (P4): one failed, a member has not answered, or the lease is not known
+   * here any more.
+   */
   async revoke(handle: ChunkHandle, leaseId: number): Promise<void> {
     const replica = this.replicas.get(handle);
-    if (replica === undefined || replica.fence > leaseId) return;
+    const lease = replica?.lease;
+    if (replica === undefined || lease?.id !== leaseId || !lease.isPrimary) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle}: how lease ${leaseId} ended is not known here`);
+    }
+    lease.ending = true;
+    if (lease.broken === undefined) await lease.settled();
+    if (lease.broken !== undefined) throw lease.broken;
     replica.raiseFence(leaseId);
     await replica.order.run(() => undefined);
   }
@@ -157,7 +192,8 @@ export class Replicas {
   /** The lease under which this server may take a client's mutations. */
   primaryLease(handle: ChunkHandle, version: number, leaseId: number): { replica: Replica; lease: Lease } {
     const found = this.memberLease(handle, version, leaseId);
-    if (!found.lease.isPrimary || found.lease.expiresAtMs <= this.clock.monotonicMs()) {
+    const { isPrimary, ending, expiresAtMs } = found.lease;
+    if (!isPrimary || ending || expiresAtMs <= this.clock.monotonicMs()) {
       throw new CairnError('NOT_PRIMARY', `chunk ${handle}: lease ${leaseId} has lapsed or is another server's`);
     }
     return found;

@@ -65,6 +65,34 @@ t.test('refusals: other versions, other leases, secondaries, damaged payload, la
   await cluster.stop();
 });
 
+t.test('P4: a lease ends cleanly only when every member has what was sent', async (t) => {
+  const cluster = await Cluster.ofThree(seed);
+  const lease = await cluster.grant(1, 1, ALL, { create: true });
+  await cluster.write(lease, 0, Buffer.from('first'));
+  const revoke = (leaseId: number): Promise<unknown> =>
+    cluster.masterPeer(1).call(CHUNKSERVER_METHODS.revokeLease, { handle: 1, leaseId });
+
+  const release = cluster.network.hold(cluster.machine(2).address);
+  const write = cluster.write(lease, 0, Buffer.from('later'));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  let ended = false;
+  const end = revoke(lease.leaseId).then(() => (ended = true));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  t.notOk(ended, 'a forward is not answered yet');
+  await t.rejects(cluster.write(lease, 5, Buffer.from('!')), { code: 'NOT_PRIMARY' }, 'nothing new is taken');
+  release();
+  await write;
+  await end;
+  for (const id of ALL) t.equal((await cluster.read(id, 1, 1)).toString(), 'later');
+
+  await t.rejects(revoke(lease.leaseId), { code: 'STALE_VERSION' }, 'asked again, it does not know');
+  const broken = await cluster.grant(1, 1, ALL);
+  cluster.machine(2).disk.failOn('chunk.write', 0, 'ENOSPC');
+  await t.rejects(cluster.write(broken, 0, Buffer.from('other')), { code: 'STALE_VERSION' });
+  await t.rejects(revoke(broken.leaseId), { code: 'STALE_VERSION' }, 'the replicas differ');
+  await cluster.stop();
+});
+
 t.test('P4, P9: a secondary dies; the writer is told; recovery; the stale replica is not served', async (t) => {
   const cluster = await Cluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });

@@ -8,6 +8,7 @@ class MemoryTransport implements Transport {
   private handlers: TransportHandlers | undefined;
   private inbox: Message[] = [];
   private closeReason: string | undefined;
+  held = false;
 
   constructor(readonly peer: string) {}
 
@@ -34,8 +35,13 @@ class MemoryTransport implements Transport {
 
   private receive(message: Message): void {
     if (this.closeReason !== undefined) return;
-    if (this.handlers === undefined) this.inbox.push(message);
+    if (this.handlers === undefined || this.held) this.inbox.push(message);
     else this.handlers.onMessage(message);
+  }
+
+  release(): void {
+    this.held = false;
+    for (const message of this.inbox.splice(0)) this.handlers?.onMessage(message);
   }
 
   private end(reason: string): void {
@@ -47,7 +53,7 @@ class MemoryTransport implements Transport {
 
 export class MemoryNetwork implements Network {
   private readonly listeners = new Map<string, (transport: Transport) => void>();
-  private readonly links = new Set<{ address: string; end: Transport }>();
+  private readonly links = new Set<{ address: string; end: MemoryTransport }>();
   private nextPort = 20_000;
 
   listen(address: string, onConnection: (transport: Transport) => void): Promise<Listener> {
@@ -74,6 +80,15 @@ export class MemoryNetwork implements Network {
     this.links.add({ address, end: server });
     onConnection(server);
     return Promise.resolve(caller);
+  }
+
+  /** Keeps back what is sent to `address` over the connections that stand, until the function returned is called. */
+  hold(address: string): () => void {
+    const ends = [...this.links].filter((link) => link.address === address).map((link) => link.end);
+    for (const end of ends) end.held = true;
+    return () => {
+      for (const end of ends) end.release();
+    };
   }
 
   /** Breaks every connection to `address`, as when its process dies. */

@@ -32,6 +32,8 @@ export class FakeChunkserver {
   private readonly faults: { method: Method; when: 'before' | 'after'; code: ErrorCode }[] = [];
   /** Called when a method has begun, before it does anything. */
   onCall: ((method: Method) => Promise<void> | void) | undefined;
+  /** Called with every lease that arrives. */
+  onGrant: ((request: { readonly handle: number; readonly leaseId: number }) => void) | undefined;
 
   constructor(
     private readonly options: EndpointOptions,
@@ -113,15 +115,17 @@ export class FakeChunkserver {
       return { reply };
     };
     return {
-      grantLease: (request) =>
-        run('grantLease', () => {
+      grantLease: (request) => {
+        this.onGrant?.(request);
+        return run('grantLease', () => {
           const { handle, version, leaseId, create, validBytes } = request;
           if (create) this.replicas.set(handle, { version, fence: 0, words: [], suspect: false });
           const replica = this.at(handle, version, leaseId);
           replica.fence = leaseId;
           replica.words.length = Math.min(replica.words.length, validBytes);
           return {};
-        }),
+        });
+      },
       revokeLease: ({ handle, leaseId }) =>
         run('revokeLease', () => {
           const replica = this.replicas.get(handle);
