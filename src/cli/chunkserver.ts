@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { UsageError } from './command.js';
 import type { Command } from './command.js';
 import { LOG_LEVEL_OPTION, makeChunkserver, makeLogger } from './compose.js';
+import { tuneForStreaming } from './garbage-collection.js';
 import { readSecret } from './secret.js';
 import { runService } from './service.js';
 
@@ -27,6 +28,7 @@ export const chunkserverCommand: Command = {
     'cairn chunkserver --data /srv/cairn --disk /disk1/cairn --disk /disk2/cairn --master … --secret …',
   ],
   async run(_args, options) {
+    tuneForStreaming();
     const directory = resolve(options.required('data'));
     const master = options.address('master');
     if (master === undefined) throw new UsageError('--master is missing');

@@ -9,6 +9,7 @@ import type { ClusterAddress } from './cluster-address.js';
 import { print } from './command.js';
 import type { Command, Options } from './command.js';
 import { clock, connectTo, LOG_LEVEL_OPTION, makeLogger } from './compose.js';
+import { tuneForStreaming } from './garbage-collection.js';
 import { recordMount } from './mount-registry.js';
 import { defaultDataDirectory } from './paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
@@ -52,6 +53,7 @@ export const mountCommand: Command = {
     const directory = resolve(options.text('data') ?? defaultProcessDirectory(mountpoint));
     if (!options.flag('foreground')) return mountInBackground(mountpoint, directory, cluster, options);
 
+    tuneForStreaming();
     await claimDirectory(directory);
     try {
       const fileSystem = await connectTo(cluster, logger);
