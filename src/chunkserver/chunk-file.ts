@@ -236,6 +236,22 @@ export class ChunkFile {
     }
   }
 
+  /**
+   * Extends an empty chunk to `length` bytes in blocks that fail their checksums until each is written anew, whole. The
+   * complement of the right checksum marks a block that must never be believed (see `acceptTorn`, `sumAfterCut`).
+   */
+  async extendDamaged(length: number): Promise<void> {
+    if (this.dataLength > 0) throw new CairnError('INTERNAL', `chunk ${this.handle} is not empty`);
+    await this.change(0, length, () => {
+      const newSums: number[] = [];
+      for (let block = 0; block < blockCount(length); block++) {
+        newSums.push(~checksumZeros(blockLength(block, length)) >>> 0);
+      }
+      const apply = (): Promise<void> => this.file.truncate('chunk.truncate', DATA_OFFSET + length);
+      return Promise.resolve({ newSums, newLength: length, apply });
+    });
+  }
+
   /** What is applied survives power loss. Callers at the same time share one fdatasync. */
   async sync(): Promise<void> {
     this.refuseBroken();
@@ -301,6 +317,25 @@ export class ChunkFile {
     for (let block = 0; block < count; block++) if (!(await this.isSound(block))) damaged.push(block);
     this.sawDamage = damaged.length > 0;
     return damaged;
+  }
+
+  /**
+   * Takes a damaged block of a suspect replica as it stands: the mix of old and new that a file may hold after power
+   * loss. False, with nothing changed, when it cannot be read, or stands for bytes that were lost for another reason.
+   */
+  async acceptTorn(block: number): Promise<boolean> {
+    if (!this.suspectReplica) return false;
+    const start = block * BLOCK_SIZE_BYTES;
+    try {
+      const raw = await this.readRaw(block, start, start + blockLength(block, this.dataLength));
+      const actual = checksum(raw);
+      if (actual === ~this.sumOf(block) >>> 0) return false;
+      await this.write(start, raw, [actual]);
+      return true;
+    } catch (error) {
+      if (error instanceof CorruptBlockError) return false;
+      throw error;
+    }
   }
 
   /** True when `block` can be read and matches its checksum. */

@@ -220,8 +220,7 @@ export class Chunkserver {
         await this.replicas.revoke(chunkHandle(request.handle), request.leaseId);
         return DONE;
       }),
-    recoverChunk: (request) =>
-      this.counted(async () => ({ reply: { succeeded: await this.recovery.recover(request) } })),
+    recoverChunk: (request) => this.counted(async () => ({ reply: await this.recovery.recover(request) })),
     truncateChunk: (request) => this.counted(() => this.mutations.truncate(request).then(() => DONE)),
     copyChunk: (request) => this.counted(() => this.copies.pull(request).then(() => DONE)),
     deleteChunks: (request) =>

@@ -164,6 +164,9 @@ export class Mutations {
     await lease.failureReport;
     const full = failures.length === members && failures.every((failure) => NO_SPACE.has(failure.code));
     if (full) throw new CairnError('ENOSPC', `no replica of chunk ${handle} has space left`);
+    const unreadable = failures.length === members && failures.every((failure) => failure.code === 'CORRUPT');
+    if (unreadable)
+      throw new CairnError('CORRUPT', `chunk ${handle}: a block to be changed in part is damaged everywhere`);
     const who = failures.map((failure) => `server ${failure.serverId}: ${failure.code}`).join(', ');
     throw new CairnError('STALE_VERSION', `chunk ${handle}: not on every replica (${who}): ask the master again`);
   }

@@ -87,10 +87,18 @@ export class Recovery {
 
   // ---- The part of the member that recovers ---------------------------------------------------------
 
-  /** Returns the servers that are at the new version, alike. Fails when this server's own replica cannot be. */
-  recover(request: RecoverChunkRequest): Promise<number[]> {
+  /**
+   * Returns the servers that are at the new version, alike, and whether that state may miss unsynced mutations. Fails
+   * when this server's own replica cannot be the source.
+   */
+  recover(request: RecoverChunkRequest): Promise<{ succeeded: number[]; suspect: boolean }> {
     const { fromVersion, toVersion, leaseId } = request;
     const handle = chunkHandle(request.handle);
+    const { suspect } = this.deps.store.entry(handle);
+    if (suspect && !request.trustSuspect) {
+      // This server is just back, and its report on the way: another member may have what this one lost.
+      throw new CairnError('STALE_VERSION', `chunk ${handle} was under mutation here when power failed`);
+    }
     const replica = this.fence(handle, fromVersion, toVersion, leaseId);
     const self = this.deps.serverId();
     return replica.order.run(async () => {
@@ -117,7 +125,7 @@ export class Recovery {
       await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
       const servers = [self, ...succeeded.filter((server) => server !== undefined)];
       this.deps.logger.info({ handle, version: toVersion, servers, length }, 'chunk recovered');
-      return servers;
+      return { succeeded: servers, suspect };
     });
   }
 
@@ -145,8 +153,26 @@ export class Recovery {
     const own = await this.state(handle);
     const length = Math.min(own.length, validBytes);
     if (length < own.length) await store.mutate(handle, (file) => file.truncate(length));
+    const left: number[] = [];
+    const torn: number[] = [];
     for (const block of own.corruptBlocks) {
-      if (block < blockCount(length)) await this.heal(handle, block, length, members);
+      if (block >= blockCount(length)) continue;
+      if (await this.heal(handle, block, length, members)) continue;
+      // Power failed at every replica in the middle of a write, or lost a checksum of bytes that it kept.
+      if (await store.mutate(handle, (file) => file.acceptTorn(block))) torn.push(block);
+      else left.push(block);
+    }
+    if (torn.length > 0) {
+      this.deps.logger.warn(
+        { handle, first: torn[0], count: torn.length },
+        'blocks torn by a power loss taken as they are',
+      );
+    }
+    if (left.length > 0) {
+      this.deps.logger.error(
+        { handle, first: left[0], count: left.length },
+        'damaged blocks: no replica has them whole',
+      );
     }
     return length;
   }
@@ -178,7 +204,6 @@ export class Recovery {
         );
       }
     }
-    logger.error({ handle, block }, 'damaged block: no replica has it whole');
     return false;
   }
 

@@ -147,7 +147,10 @@ export class Replicas {
 
   async grant(request: GrantLeaseRequest): Promise<void> {
     const handle = chunkHandle(request.handle);
-    if (request.create) await this.store.create(handle, chunkVersion(request.version));
+    if (request.create) {
+      await this.store.create(handle, chunkVersion(request.version));
+      if (request.lostBytes > 0) await this.lose(handle, request.lostBytes);
+    }
     this.checkVersion(handle, request.version);
     const replica = this.get(handle);
     const expiresAtMs = this.clock.monotonicMs() + request.leaseTtlMs;
@@ -270,6 +273,14 @@ export class Replicas {
       replica.raiseFence(replica.fence);
       await replica.order.run(() => undefined);
     }
+  }
+
+  /** In a new replica: bytes that were lost with an earlier chunk are not to be read as zeros, also after power loss. */
+  private async lose(handle: ChunkHandle, length: number): Promise<void> {
+    await this.store.mutate(handle, async (file) => {
+      if (file.length === 0) await file.extendDamaged(length);
+    });
+    await this.store.sync(handle);
   }
 
   private async cut(handle: ChunkHandle, validBytes: number): Promise<void> {

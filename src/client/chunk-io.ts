@@ -13,7 +13,7 @@ export interface ChunkWrites {
   /**
    * Writes `bytes` (at most MAX_PAYLOAD_BYTES) at `offset` of chunk `index` to all its replicas; `checksums` are their
    * segmentChecksums there. The bytes must not change meanwhile. Fails when it could not be done in time, with the
-   * content of the range in doubt.
+   * content of the range in doubt. Returns the chunk's `losses` of then.
    */
   writeRange(
     inode: InodeId,
@@ -21,9 +21,12 @@ export interface ChunkWrites {
     offset: number,
     bytes: Uint8Array,
     checksums: readonly number[],
-  ): Promise<void>;
-  /** What was written to chunk `index` survives power loss. */
-  syncChunk(inode: InodeId, index: number): Promise<void>;
+  ): Promise<number>;
+  /**
+   * What chunk `index` holds survives power loss. Returns its `losses`: if that is not what a write returned, what was
+   * written then may have been lost before it was synced.
+   */
+  syncChunk(inode: InodeId, index: number): Promise<number>;
   /** Begins to ask for the lease of a chunk that will be written soon. */
   prepare(inode: InodeId, index: number): void;
 }

@@ -16,7 +16,9 @@ import type { ChunkLocation, GetChunksReply } from '../protocol/generated/messag
 import { LruMap } from './lru.js';
 
 /** Fields of a ChunkLocation that readers need. A handle of 0 is a hole. */
-export type Location = Pick<ChunkLocation, 'handle' | 'version' | 'replicas' | 'validBytes'>;
+export type Location = Pick<ChunkLocation, 'handle' | 'version' | 'replicas' | 'validBytes'> & {
+  readonly lost?: boolean;
+};
 
 interface CachedChunk {
   readonly location: Location;
@@ -136,4 +138,5 @@ export class ChunkMapCache {
 }
 
 /** A hole may be filled, and a cut lifted, by anybody's lease, and no server would say so. */
-const isPassing = ({ handle, validBytes }: Location): boolean => handle === 0 || validBytes < CHUNK_SIZE_BYTES;
+const isPassing = ({ handle, validBytes, lost }: Location): boolean =>
+  handle === 0 || validBytes < CHUNK_SIZE_BYTES || lost === true;

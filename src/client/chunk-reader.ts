@@ -53,6 +53,13 @@ export class ChunkReader implements ChunkReads {
       const location = await map.locate(inode, index);
       const wanted = location.handle === 0 ? 0 : Math.min(length, location.validBytes - offset);
       if (wanted <= 0) return Buffer.alloc(length);
+      if (location.lost === true) {
+        map.dropChunk(inode, index);
+        throw new CairnError(
+          'EIO',
+          `chunk ${location.handle} of inode ${inode} is lost: no chunkserver has it any more`,
+        );
+      }
       const failures: Failure[] = [];
       const bytes = await this.readFromAny(location, offset, wanted, failures);
       if (bytes !== undefined) return zeroFilled(bytes, length);
@@ -61,6 +68,7 @@ export class ChunkReader implements ChunkReads {
         throw new CairnError(
           'EIO',
           `every replica of chunk ${location.handle} is corrupt (${last}): see the master's log`,
+          { cause: failures[0]?.error },
         );
       }
       map.dropChunk(inode, index);

@@ -24,7 +24,7 @@ export interface ChunkWriterOptions {
   readonly timeoutMs?: number;
 }
 
-/** Bytes that arrive damaged this often were damaged here. */
+/** Bytes that arrive damaged this often were damaged here; a block that no replica has whole stays so. */
 const MAX_CORRUPT_ATTEMPTS = 3;
 
 export class ChunkWriter implements ChunkWrites {
@@ -46,7 +46,7 @@ export class ChunkWriter implements ChunkWrites {
     offset: number,
     bytes: Uint8Array,
     checksums: readonly number[],
-  ): Promise<void> {
+  ): Promise<number> {
     const { servers } = this.options;
     return this.underLease(inode, index, true, (lease) =>
       servers.call(
@@ -58,7 +58,7 @@ export class ChunkWriter implements ChunkWrites {
     );
   }
 
-  syncChunk(inode: InodeId, index: number): Promise<void> {
+  syncChunk(inode: InodeId, index: number): Promise<number> {
     const { servers } = this.options;
     return this.underLease(inode, index, false, (lease) =>
       servers.call(lease.primary.address, CHUNKSERVER_METHODS.syncChunk, {
@@ -74,7 +74,7 @@ export class ChunkWriter implements ChunkWrites {
     index: number,
     changes: boolean,
     attempt: (lease: Lease) => Promise<unknown>,
-  ): Promise<void> {
+  ): Promise<number> {
     const { leases, clock, random, logger } = this.options;
     const deadline = clock.monotonicMs() + this.timeoutMs;
     let backoff: Backoff | undefined;
@@ -84,13 +84,13 @@ export class ChunkWriter implements ChunkWrites {
       const lease = held instanceof Promise ? await held : held;
       try {
         await attempt(lease);
-        return;
+        return lease.losses;
       } catch (error) {
         const { code, message } = asCairnError(error);
         const again = isTransient(error) || hasCode(error, 'STALE_VERSION', 'NOT_PRIMARY', 'NO_REPLICA', 'CORRUPT');
         if (!again) throw error;
         if (code === 'CORRUPT' && ++corrupt >= MAX_CORRUPT_ATTEMPTS) {
-          throw new CairnError('EIO', `chunk ${lease.handle}: the bytes sent do not arrive undamaged`, {
+          throw new CairnError('EIO', `chunk ${lease.handle} of inode ${inode} cannot be changed here: ${message}`, {
             cause: error,
           });
         }

@@ -24,7 +24,8 @@ import { OpenInode } from './open-inode.js';
 import { Readahead, ReadaheadBudget } from './readahead.js';
 import { WriteBudget } from './write-budget.js';
 import { UnsyncedFiles } from './unsynced-files.js';
-import { Writer } from './writer.js';
+import type { UnsyncedChunks } from './unsynced-files.js';
+import { lostBeforeSync, Writer } from './writer.js';
 
 export interface FileTunables {
   /** Time that an operation is tried for. Default CLIENT_OPERATION_TIMEOUT_MS. */
@@ -168,9 +169,14 @@ export class FileTable implements OpenFileHost {
   }
 
   async syncClosed(inode: InodeId): Promise<void> {
-    const indexes = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
-    await Promise.all([...indexes].map((index) => this.chunkWriter.syncChunk(inode, index)));
-    this.unsynced.done(inode, indexes);
+    const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
+    const sync = async ([index, written]: [number, number | undefined]): Promise<boolean> => {
+      const losses = await this.chunkWriter.syncChunk(inode, index);
+      return written === undefined || written === losses;
+    };
+    const kept = await Promise.all([...chunks].map(sync));
+    this.unsynced.done(inode, chunks);
+    if (kept.includes(false)) throw lostBeforeSync(inode);
   }
 
   /**
@@ -281,16 +287,16 @@ export class FileTable implements OpenFileHost {
   }
 
   /** Indexes of the chunks of a file, without its holes. */
-  private async chunksOf(inode: InodeId): Promise<ReadonlySet<number>> {
-    const indexes = new Set<number>();
+  private async chunksOf(inode: InodeId): Promise<UnsyncedChunks> {
+    const found = new Map<number, number | undefined>();
     const { size } = await this.freshAttributes(inode);
     const end = Math.ceil(size / CHUNK_SIZE_BYTES);
     for (let firstIndex = 0; firstIndex < end; firstIndex += MAX_CHUNKS_PER_PAGE) {
       const count = Math.min(MAX_CHUNKS_PER_PAGE, end - firstIndex);
       const { chunks } = await this.options.master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count });
-      for (const { index, handle } of chunks) if (handle !== 0) indexes.add(index);
+      for (const { index, handle } of chunks) if (handle !== 0) found.set(index, undefined);
     }
-    return indexes;
+    return found;
   }
 
   private newWriter(open: OpenInode): Writer {

@@ -17,6 +17,8 @@ export interface Lease {
   readonly primary: Replica;
   readonly replicas: readonly Replica[];
   readonly layoutVersion: number;
+  /** Times that unsynced bytes of the chunk may have been lost. */
+  readonly losses: number;
   /** From when on it is asked for again, in the background, and until when it is used. Monotonic. */
   readonly renewMs: number;
   readonly expiresMs: number;
@@ -155,6 +157,7 @@ function toLease(reply: LeaseChunkReply, askedMs: number): Lease {
     primary: reply.primary ?? { serverId: 0, address: '' },
     replicas: reply.replicas,
     layoutVersion: reply.layoutVersion,
+    losses: reply.losses,
     renewMs: askedMs + reply.leaseTtlMs / 2,
     expiresMs: askedMs + reply.leaseTtlMs * 0.9,
   };

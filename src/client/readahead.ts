@@ -5,6 +5,7 @@
  *
  * A unit's bytes are handed out as views, not copies, and are dropped when reading has moved past them.
  */
+import { CairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES, MAX_READAHEAD_BYTES, MAX_TOTAL_READAHEAD_BYTES } from '../core/limits.js';
 import type { ChunkReads } from './chunk-io.js';
@@ -99,8 +100,15 @@ export class Readahead {
       if (!sequential || end - from > UNIT || !this.budget.hasRoom(end - from)) return this.fetch(from, to);
       unit = this.start(number, from, end);
     }
-    const { start } = unit;
-    return unit.bytes.then((bytes) => bytes.subarray(from - start, to - start));
+    const { start, bytes } = unit;
+    return bytes.then(
+      (read) => read.subarray(from - start, to - start),
+      (error: unknown) => {
+        // A block that no replica has whole spoils only reads of itself.
+        if (error instanceof CairnError && hasCode(error.cause, 'CORRUPT')) return this.fetch(from, to);
+        throw error;
+      },
+    );
   }
 
   /** Asks for what the window covers, and lets go of what reading has passed. */

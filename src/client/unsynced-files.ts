@@ -1,41 +1,46 @@
 /**
  * Chunks that this client wrote and closed without an fsync, so that a later fsync through any handle covers them (P1):
  * programs write many files, close them, and sync them afterwards. Bounded; once something had to be forgotten, a file
- * that is not known here may be among it, and all its chunks are synced.
+ * that is not known here may be among it, and all its chunks are synced. With each chunk goes its `losses` (chunk-io.ts)
+ * when it was written; undefined when that is not known.
  */
 import type { InodeId } from '../core/ids.js';
 import { MAX_UNSYNCED_FILES } from '../core/limits.js';
 import { LruMap } from './lru.js';
 
+/** Chunks by their indexes. */
+export type UnsyncedChunks = ReadonlyMap<number, number | undefined>;
+
 export class UnsyncedFiles {
   private hasForgotten = false;
-  private readonly files = new LruMap<InodeId, ReadonlySet<number>>(MAX_UNSYNCED_FILES, () => {
+  private readonly files = new LruMap<InodeId, UnsyncedChunks>(MAX_UNSYNCED_FILES, () => {
     this.hasForgotten = true;
   });
 
-  /** The last handle of the inode was closed with these chunk indexes unsynced. */
-  put(inode: InodeId, indexes: ReadonlySet<number>): void {
-    if (indexes.size > 0) this.files.set(inode, new Set([...indexes, ...(this.files.peek(inode) ?? [])]));
+  /** The last handle of the inode was closed with these chunks unsynced. */
+  put(inode: InodeId, chunks: UnsyncedChunks): void {
+    // Of a chunk in both, what was known first counts.
+    if (chunks.size > 0) this.files.set(inode, new Map([...chunks, ...(this.files.peek(inode) ?? [])]));
   }
 
   /** What a sync of the inode must cover; undefined when that was forgotten: everything. */
-  get(inode: InodeId): ReadonlySet<number> | undefined {
+  get(inode: InodeId): UnsyncedChunks | undefined {
     return this.files.peek(inode) ?? (this.hasForgotten ? undefined : NONE);
   }
 
   /** These were synced, unless more came since they were got. */
-  done(inode: InodeId, indexes: ReadonlySet<number>): void {
-    if (this.files.peek(inode) === indexes) this.files.delete(inode);
+  done(inode: InodeId, chunks: UnsyncedChunks): void {
+    if (this.files.peek(inode) === chunks) this.files.delete(inode);
   }
 
   /** Chunks from `firstIndex` on are gone. */
   cut(inode: InodeId, firstIndex: number): void {
-    const indexes = this.files.peek(inode);
-    if (indexes === undefined) return;
-    const left = new Set([...indexes].filter((index) => index < firstIndex));
+    const chunks = this.files.peek(inode);
+    if (chunks === undefined) return;
+    const left = new Map([...chunks].filter(([index]) => index < firstIndex));
     if (left.size === 0) this.files.delete(inode);
-    else if (left.size < indexes.size) this.files.set(inode, left);
+    else if (left.size < chunks.size) this.files.set(inode, left);
   }
 }
 
-const NONE: ReadonlySet<number> = new Set();
+const NONE: UnsyncedChunks = new Map();

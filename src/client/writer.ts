@@ -25,6 +25,7 @@ import { Mutex, deferred, type Deferred } from '../core/sync.js';
 import type { InodeAttributes } from './attributes.js';
 import type { ChunkWrites } from './chunk-io.js';
 import { DirtyData, type Extent } from './dirty-data.js';
+import type { UnsyncedChunks } from './unsynced-files.js';
 import type { WriteBudget } from './write-budget.js';
 
 /** What the writer tells the master. */
@@ -55,6 +56,11 @@ export interface WriterOptions {
   readonly maxDirtyBytes?: number;
 }
 
+/** P1: power failed at every replica between a write and its sync. */
+export function lostBeforeSync(inode: InodeId): CairnError {
+  return new CairnError('EIO', `inode ${inode}: bytes written before may have been lost in a power failure`);
+}
+
 export class Writer {
   /** Counts failed write-backs. */
   failures = 0;
@@ -74,8 +80,8 @@ export class Writer {
   /** A publication is on its way: the master may not know yet what it says. */
   private inPublication = false;
   private mtime: Timespec | undefined;
-  /** Chunks written since they were last synced. */
-  private readonly unsynced = new Set<number>();
+  /** Chunks written since they were last synced, with their `losses` at the first of these writes that succeeded. */
+  private readonly unsynced = new Map<number, number | undefined>();
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
   private readonly truncating = new Mutex();
@@ -162,19 +168,22 @@ export class Writer {
 
   private async syncNow(): Promise<void> {
     await this.drain();
-    const indexes = [...this.unsynced];
+    const chunks = [...this.unsynced];
     this.unsynced.clear();
     const results = await Promise.allSettled(
-      indexes.map((index) => this.options.io.syncChunk(this.options.inode, index)),
+      chunks.map(([index]) => this.options.io.syncChunk(this.options.inode, index)),
     );
     let failed: PromiseRejectedResult | undefined;
-    results.forEach((result, i) => {
-      const index = indexes[i];
-      if (result.status === 'rejected' && index !== undefined) {
-        this.unsynced.add(index);
+    let isLost = false;
+    chunks.forEach(([index, written], i) => {
+      const result = results[i];
+      if (result?.status === 'rejected') {
+        // Older than what may have been noted meanwhile.
+        this.unsynced.set(index, written ?? this.unsynced.get(index));
         failed ??= result;
-      }
+      } else if (written !== undefined && result?.value !== written) isLost = true;
     });
+    if (isLost) this.fail(lostBeforeSync(this.options.inode));
     if (failed !== undefined) throw failed.reason;
     await this.publish(true);
   }
@@ -195,7 +204,7 @@ export class Writer {
         await this.flush();
         return await this.publishing.run(async () => {
           const attributes = await change();
-          for (const index of this.unsynced) {
+          for (const index of this.unsynced.keys()) {
             if (index * CHUNK_SIZE_BYTES >= attributes.size) this.unsynced.delete(index);
           }
           if (this.dirty.isEmpty) this.localEnd = this.writtenEnd = 0;
@@ -253,7 +262,7 @@ export class Writer {
   }
 
   /** Chunks that a sync has yet to make durable. */
-  get unsyncedChunks(): ReadonlySet<number> {
+  get unsyncedChunks(): UnsyncedChunks {
     return this.unsynced;
   }
 
@@ -332,24 +341,25 @@ export class Writer {
     const offset = extent.offset - index * CHUNK_SIZE_BYTES;
     const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
     this.options.io.writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset)).then(
-      () => this.sent(extent, index, undefined),
+      (losses) => this.sent(extent, index, losses),
       (error: unknown) => this.sent(extent, index, asCairnError(error)),
     );
   }
 
-  private sent(extent: Extent, index: number, error: CairnError | undefined): void {
+  private sent(extent: Extent, index: number, outcome: number | CairnError): void {
     this.inFlight--;
     this.inFlightBytes -= extent.length;
     const before = this.dirty.heldBytes;
     // After a failure an attempt may still lie in some queue: its buffer is left alone.
-    this.dirty.finish(extent, error === undefined);
-    this.unsynced.add(index);
-    if (error === undefined) {
+    this.dirty.finish(extent, typeof outcome === 'number');
+    const written = typeof outcome === 'number' ? outcome : undefined;
+    this.unsynced.set(index, this.unsynced.get(index) ?? written);
+    if (typeof outcome === 'number') {
       this.writtenEnd = Math.max(this.writtenEnd, extent.offset + extent.length);
       // Also when a publication went out between the write and now: it told nothing of these bytes.
       this.unpublished = true;
     } else {
-      this.fail(error);
+      this.fail(outcome);
       this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
     }
     this.options.onWritten(extent.offset, extent.length);
@@ -373,7 +383,7 @@ export class Writer {
     this.lastFailure = error;
     this.options.logger.error(
       { inode: this.options.inode, code: error.code, reason: error.message },
-      'write-back failed: its bytes are lost, the writing program is told',
+      'bytes written to a file are lost, the writing program is told',
     );
   }
 

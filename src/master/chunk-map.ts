@@ -98,8 +98,8 @@ export function lookupChunks(
 }
 
 /**
- * Puts a new chunk into the hole at `index`. Fails with EBUSY when the hole was filled meanwhile. Changes
- * `inodeRecord` and writes it.
+ * Puts a new chunk into the hole at `index`, or in place of the chunk `replaces`. Fails with EBUSY when another one is
+ * there. Changes `inodeRecord` and writes it.
  */
 export function addChunk(
   m: Mutation,
@@ -112,14 +112,20 @@ export function addChunk(
     readonly lease: number;
     readonly servers: readonly ServerId[];
     readonly wantedReplicas: number;
+    readonly replaces?: ChunkHandle;
   },
 ): void {
-  const { inode, inodeRecord, index, handle } = options;
+  const { inode, inodeRecord, index, handle, replaces } = options;
   const key = keys.fileChunk(inode, index);
   const old = m.get(key);
+  let losses = 0;
   if (old !== undefined) {
     if (!isCut(inodeRecord, index, layoutOf(old))) {
-      throw new CairnError('EBUSY', `chunk ${index} of inode ${inode} is there already`);
+      if (chunkHandle(unpacked(old)) !== replaces) {
+        throw new CairnError('EBUSY', `chunk ${index} of inode ${inode} is there already`);
+      }
+      losses = getChunk(m, replaces)?.losses ?? 0;
+      inodeRecord.layoutVersion += 1;
     }
     freeEntry(m, inodeRecord, key, old);
   }
@@ -134,6 +140,7 @@ export function addChunk(
     index,
     needsRecovery: false,
     suspects: [],
+    losses,
   };
   saveChunk(m, handle, record, options.wantedReplicas);
   addToCounter(m, 'chunk-count', 1);

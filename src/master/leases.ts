@@ -132,7 +132,7 @@ export class ChunkLeases {
   }
 
   private reply(record: InodeRecord, lease: Lease): LeaseChunkReplyInit {
-    const { servers, clock } = this.deps;
+    const { servers, clock, state } = this.deps;
     return {
       handle: lease.handle,
       version: lease.version,
@@ -141,6 +141,7 @@ export class ChunkLeases {
       primary: servers.replica(lease.primary),
       replicas: lease.members.map((id) => servers.replica(id)),
       layoutVersion: record.layoutVersion,
+      losses: getChunk(state, lease.handle)?.losses ?? 0,
     };
   }
 
@@ -155,8 +156,8 @@ export class ChunkLeases {
 
   // ---- A new chunk ---------------------------------------------------------------------------------
 
-  /** Under the lock of the hole. The replicas are made first; only then the chunk enters the map. */
-  private async create(request: LeaseRequest): Promise<Lease | undefined> {
+  /** Under the lock of the hole, or of the lost chunk that it replaces. The replicas are made first; only then the chunk enters the map. */
+  private async create(request: LeaseRequest, replaces?: ChunkHandle): Promise<Lease | undefined> {
     const { servers, random, config } = this.deps;
     const avoided = new Set<ServerId>();
     let failure: CairnError | undefined;
@@ -164,7 +165,7 @@ export class ChunkLeases {
       await servers.waitUntil(() => servers.all().some((server) => server.peer !== null), EXPECTED_SERVER_WAIT_MS);
     }
     for (let attempt = 0; attempt < MAX_CREATE_ATTEMPTS; attempt++) {
-      if (this.find(request).handle !== undefined) return undefined;
+      if (this.find(request).handle !== replaces) return undefined;
       const all = servers.all();
       const chosen = chooseServers({ servers: all, count: config.wantedReplicas, exclude: avoided, random });
       if (chosen.length < config.minReplicas) throw failure ?? placementError(all, chosen.length, config.minReplicas);
@@ -172,7 +173,7 @@ export class ChunkLeases {
       const handle = chunkHandle(await this.deps.handles.take());
       this.creating.add(handle);
       try {
-        const outcome = await this.locks.run(handle, () => this.createOn(request, handle, members));
+        const outcome = await this.locks.run(handle, () => this.createOn(request, { handle, members, replaces }));
         if (outcome.failed.length === 0) return outcome.lease;
         failure = outcome.error;
         for (const id of outcome.failed) avoided.add(id);
@@ -185,13 +186,21 @@ export class ChunkLeases {
 
   private async createOn(
     request: LeaseRequest,
-    handle: ChunkHandle,
-    members: readonly ServerId[],
+    {
+      handle,
+      members,
+      replaces,
+    }: {
+      readonly handle: ChunkHandle;
+      readonly members: readonly ServerId[];
+      readonly replaces: ChunkHandle | undefined;
+    },
   ): Promise<{ lease?: Lease; failed: readonly ServerId[]; error?: CairnError }> {
     const { state, config } = this.deps;
     const { inode, index } = request;
     const lease = await this.newLease({ handle, inode, index, version: 1, members });
-    const { failed, error } = await this.sendGrant(lease, { create: true, validBytes: CHUNK_SIZE_BYTES });
+    const lostBytes = replaces === undefined ? 0 : this.lostBytes(request, replaces);
+    const { failed, error } = await this.sendGrant(lease, { create: true, validBytes: CHUNK_SIZE_BYTES, lostBytes });
     const discard = (): void => {
       for (const id of members) this.deps.onStray(handle, 1, id);
     };
@@ -201,11 +210,12 @@ export class ChunkLeases {
     }
     const added = state.mutate((m) => {
       const record = readInode(m, inode);
-      if (record === undefined || lookupChunk(m, inode, record, index) !== undefined) return false;
+      if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
       const { version, id } = lease;
       const { wantedReplicas } = config;
       const servers = members;
-      addChunk(m, { inode, inodeRecord: record, index, handle, version, lease: id, servers, wantedReplicas });
+      const chunk = { inode, inodeRecord: record, index, handle, version, lease: id, servers, wantedReplicas };
+      addChunk(m, replaces === undefined ? chunk : { ...chunk, replaces });
       this.recordLease(m, lease);
       return true;
     });
@@ -215,6 +225,13 @@ export class ChunkLeases {
     }
     this.table.put(lease);
     return { lease: await this.activate(lease), failed: [] };
+  }
+
+  /** Bytes of the file that were in a lost chunk. What replaces it must not show zeros in their place (P3). */
+  private lostBytes(request: LeaseRequest, lost: ChunkHandle): number {
+    const validBytes = getChunk(this.deps.state, lost)?.validBytes ?? CHUNK_SIZE_BYTES;
+    const inFile = Number(this.find(request).record.size) - request.index * CHUNK_SIZE_BYTES;
+    return Math.max(0, Math.min(inFile, validBytes, CHUNK_SIZE_BYTES));
   }
 
   // ---- A chunk that is there -----------------------------------------------------------------------
@@ -264,6 +281,7 @@ export class ChunkLeases {
         record.servers.length > 0 &&
         record.servers.every((id) => servers.isUp(id));
       if (!certain) record = await this.recoverLocked(handle);
+      if (record.servers.length === 0) return this.create(request, handle);
       if (!(await this.reconnected(record.servers))) continue;
       if (record.servers.length < config.minReplicas) {
         throw new CairnError(
@@ -339,7 +357,7 @@ export class ChunkLeases {
   /** Sends the lease to all members at once; the same id again renews it. */
   private async sendGrant(
     lease: Lease,
-    options: { readonly create: boolean; readonly validBytes: number },
+    options: { readonly create: boolean; readonly validBytes: number; readonly lostBytes?: number },
   ): Promise<{ failed: ServerId[]; error: CairnError | undefined }> {
     const { servers, logger } = this.deps;
     const request = {

@@ -46,7 +46,7 @@ export function getChunks(
     if (chunk === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is mapped but has no record`);
     const replicas = readableReplicas(servers, chunk).map((id) => servers.replica(id));
     const { version, validBytes } = chunk;
-    chunks[index - first] = { index, handle, version, replicas, validBytes };
+    chunks[index - first] = { index, handle, version, replicas, validBytes, lost: chunk.servers.length === 0 };
   }
   return { layoutVersion: record.layoutVersion, chunks };
 }

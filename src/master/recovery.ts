@@ -14,7 +14,9 @@
  *      loss would otherwise take a replica that was left behind for a member.
  *
  * A member that is not connected but not dead takes part: the source reaches it or not. So a server whose connection
- * to the master broke is not left behind while it goes on serving reads. The old primary, alive and partitioned,
+ * to the master broke is not left behind while it goes on serving reads. A member that says that it has no replica is
+ * one no longer. When none is left the chunk is lost, until such a replica turns up after all (reports.ts) or a writer
+ * replaces the chunk (leases.ts). The old primary, alive and partitioned,
  * cannot acknowledge anything: every member that the source reached refuses its lease id, and an acknowledgement
  * needs all members.
  */
@@ -71,10 +73,12 @@ export class Recovery {
 
   /**
    * Recovers the chunk; the caller holds its lock and has taken its lease from the table. Returns its new record.
-   * UNAVAILABLE when no member can serve as source now (needs_recovery stays set), ENOENT when the chunk is gone.
+   * A lost chunk has no servers. UNAVAILABLE when no member can serve as source now (needs_recovery stays set), ENOENT
+   * when the chunk is gone.
    */
   async recover(handle: ChunkHandle): Promise<ChunkRecord> {
     const { state, logger } = this.deps;
+    if (this.living(handle).servers.length === 0) return this.settleLost(handle);
     state.mutate((m) => this.markDoubtful(m, handle));
     const tried = new Set<number>();
     let failure: CairnError | undefined;
@@ -85,10 +89,11 @@ export class Recovery {
       if (source === undefined) break;
       tried.add(source);
       try {
-        return await this.recoverFrom(handle, source);
+        return await this.recoverFrom(handle, source, record.suspects.includes(source));
       } catch (error) {
         failure = asCairnError(error);
         if (failure.code === 'ENOENT' || failure.code === 'INTERNAL') throw failure;
+        if (failure.code === 'NO_REPLICA' && this.dropMember(handle, source) === 0) return this.settleLost(handle);
         logger.warn(
           { chunk: handle, server: source, error: failure.message },
           'chunk could not be recovered from here',
@@ -118,6 +123,36 @@ export class Recovery {
     return record.suspects.find((id) => servers.isUp(id) && !tried.has(id)) as ServerId | undefined;
   }
 
+  /** `server` has no replica. Returns how many members are left. */
+  private dropMember(handle: ChunkHandle, server: ServerId): number {
+    return this.deps.state.mutate((m) => {
+      const record = getChunk(m, handle);
+      if (record === undefined || m.get(keys.garbage(handle)) !== undefined) {
+        throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
+      }
+      record.servers = record.servers.filter((id) => id !== server);
+      record.suspects = record.suspects.filter((id) => id !== server);
+      saveChunk(m, handle, record, this.deps.config.wantedReplicas);
+      return record.servers.length;
+    });
+  }
+
+  /** No member is left: nothing is in doubt about the chunk, and nobody has a lease of it. */
+  private settleLost(handle: ChunkHandle): ChunkRecord {
+    const { state, config, logger } = this.deps;
+    const record = this.living(handle);
+    if (!record.needsRecovery && state.get(keys.lease(handle)) === undefined) return record;
+    record.needsRecovery = false;
+    record.losses += 1;
+    state.mutate((m) => {
+      saveChunk(m, handle, record, config.wantedReplicas);
+      if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
+    });
+    const { inode, index } = record;
+    logger.error({ chunk: handle, inode, index }, 'chunk is lost: none of its chunkservers has a replica any more');
+    return record;
+  }
+
   private noSource(handle: ChunkHandle, record: ChunkRecord): CairnError {
     const where = record.servers.map((id) => `${id} (${this.deps.servers.liveness(id)})`).join(', ');
     return new CairnError(
@@ -126,7 +161,7 @@ export class Recovery {
     );
   }
 
-  private async recoverFrom(handle: ChunkHandle, source: ServerId): Promise<ChunkRecord> {
+  private async recoverFrom(handle: ChunkHandle, source: ServerId, trustSuspect: boolean): Promise<ChunkRecord> {
     const { state, servers, leaseIds, config, logger } = this.deps;
     const leaseId = await leaseIds.take();
     const plan = state.mutate((m) => {
@@ -148,7 +183,7 @@ export class Recovery {
       CHUNKSERVER_METHODS.recoverChunk,
       {
         ...{ handle, fromVersion: plan.version, toVersion: plan.lastVersion, leaseId },
-        ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes },
+        ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes, trustSuspect },
       },
       { timeoutMs: config.recoveryTimeoutMs },
     );
@@ -156,7 +191,7 @@ export class Recovery {
     if (succeeded[0] !== source) {
       throw new CairnError('UNAVAILABLE', `chunkserver ${source} did not bring its own replica to the new version`);
     }
-    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded }));
+    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, isLossy: reply.suspect }));
     const left = plan.servers.filter((id) => !succeeded.includes(id));
     for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
     logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');
@@ -166,7 +201,12 @@ export class Recovery {
   /** Step 4. */
   private commit(
     m: Mutation,
-    done: { readonly handle: ChunkHandle; readonly plan: ChunkRecord; readonly succeeded: readonly number[] },
+    done: {
+      readonly handle: ChunkHandle;
+      readonly plan: ChunkRecord;
+      readonly succeeded: readonly number[];
+      readonly isLossy: boolean;
+    },
   ): ChunkRecord {
     const { handle, plan, succeeded } = done;
     const record = getChunk(m, handle);
@@ -178,6 +218,7 @@ export class Recovery {
     }
     record.version = plan.lastVersion;
     record.servers = [...succeeded];
+    if (done.isLossy) record.losses += 1;
     // What became suspect while this ran is still to be looked at.
     record.suspects = record.suspects.filter((id) => succeeded.includes(id) && !plan.suspects.includes(id));
     record.needsRecovery = record.suspects.length > 0;

@@ -131,7 +131,12 @@ async function compareContent(
  * P4: every replica at the current version has the same bytes and length. P9: no other server serves the chunk at that
  * version, and none serves an older one.
  */
-export async function checkReplicas(world: World, fs: FileSystem, files: readonly TreeFile[]): Promise<number> {
+export async function checkReplicas(
+  world: World,
+  fs: FileSystem,
+  files: readonly TreeFile[],
+  { mayBeLost }: { readonly mayBeLost: boolean } = { mayBeLost: false },
+): Promise<number> {
   const peers = new Map<string, Peer>();
   const dependencies = world.processDependencies('inspector');
   for (const name of world.chunkservers) {
@@ -144,7 +149,8 @@ export async function checkReplicas(world: World, fs: FileSystem, files: readonl
       const page = await fs.placement(file.inode, index);
       if (page.length === 0) break;
       for (const chunk of page) {
-        if (chunk.handle !== 0) await checkChunk(peers, file.path, chunk);
+        const isLost = mayBeLost && chunk.replicas.length === 0;
+        if (chunk.handle !== 0 && !isLost) await checkChunk(peers, file.path, chunk, mayBeLost);
         checked++;
       }
       index += page.length;
@@ -154,13 +160,20 @@ export async function checkReplicas(world: World, fs: FileSystem, files: readonl
   return checked;
 }
 
-async function checkChunk(peers: ReadonlyMap<string, Peer>, path: string, chunk: ChunkPlacement): Promise<void> {
+async function checkChunk(
+  peers: ReadonlyMap<string, Peer>,
+  path: string,
+  chunk: ChunkPlacement,
+  mayBeLost: boolean,
+): Promise<void> {
   const what = `chunk ${chunk.index} (handle ${chunk.handle}, version ${chunk.version}) of ${path}`;
   assert.ok(chunk.replicas.length > 0, `${what} has no live replica`);
   const members = new Set(chunk.replicas.map((replica) => replica.address));
   let first: { address: string; content: Buffer[] } | undefined;
   for (const [address, peer] of peers) {
-    const content = await readReplica(peer, chunk);
+    const answer = await readReplica(peer, chunk);
+    // Blocks that were lost are lost on every member (P4).
+    const content = mayBeLost && answer === 'CORRUPT' ? [Buffer.from(answer)] : answer;
     if (!members.has(address)) {
       assert.ok(typeof content === 'string', `P9: ${address} serves ${what} and is no member`);
       continue;

@@ -60,7 +60,7 @@ class FileNode {
     }
   }
 
-  losePower(random: Random): void {
+  losePower(random: Pick<Random, 'below'>): void {
     for (const change of this.unsynced.splice(0)) {
       const fate = random.below(3);
       if (fate === 0) continue;
@@ -95,7 +95,7 @@ class DirectoryNode {
     }
   }
 
-  losePower(random: Random): void {
+  losePower(random: Pick<Random, 'below'>): void {
     this.sync(random.below(this.unsynced.length + 1));
     this.unsynced.length = 0;
     this.current = new Map(this.durable);
@@ -104,6 +104,9 @@ class DirectoryNode {
 }
 
 type Node = FileNode | DirectoryNode;
+
+/** The worst luck: nothing that was not synced reaches the platter. */
+const NOTHING: Pick<Random, 'below'> = { below: () => 0 };
 
 /** What a test wants to happen to one call. */
 export interface DiskFault {
@@ -143,10 +146,10 @@ export class SimulatedDisk {
     directory.sync(directory.unsynced.length);
   }
 
-  losePower(): void {
+  losePower(keeps: 'some' | 'nothing' = 'some'): void {
     this.trace.add(`fault power-loss of the disk of ${this.host}`);
     this.boots++;
-    this.root.losePower(this.random);
+    this.root.losePower(keeps === 'some' ? this.random : NOTHING);
   }
 
   /** A process died in the middle of its calls: each write may have got some way. */

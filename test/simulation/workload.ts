@@ -113,12 +113,13 @@ export async function settleAndCheck(
   world: World,
   model: FileSystem,
   ignore: ReadonlySet<string> = new Set(),
+  ignored: { readonly mayBeLost: boolean } = { mayBeLost: false },
 ): Promise<number> {
   await world.sleep(QUIET_MS);
   const fresh = await world.connect('final-checker');
   const files = await compareTrees(fresh, model, ignore);
   const left = await filesOf(fresh, ignore);
-  const chunks = await checkReplicas(world, fresh, [...files, ...left]);
+  const chunks = (await checkReplicas(world, fresh, files)) + (await checkReplicas(world, fresh, left, ignored));
   await fresh.close();
   return chunks;
 }

@@ -207,8 +207,8 @@ export class World {
     if (name === MASTER) await this.store.processKilled(incarnation);
   }
 
-  /** The machine goes down: what was not synced may be lost, and nobody is told. `powerOn` brings it back. */
-  async powerOff(name: string): Promise<void> {
+  /** The machine goes down: what was not synced may be lost, wholly if asked, and nobody is told. `powerOn` brings it back. */
+  async powerOff(name: string, keeps: 'some' | 'nothing' = 'some'): Promise<void> {
     const machine = this.machine(name);
     const { incarnation } = machine;
     if (incarnation === undefined) return;
@@ -218,7 +218,7 @@ export class World {
     machine.disk.processKilled(incarnation);
     this.network.hostDown(incarnation);
     if (name === MASTER) await this.store.processKilled(incarnation);
-    machine.disk.losePower();
+    machine.disk.losePower(keeps);
   }
 
   async powerOn(name: string): Promise<void> {

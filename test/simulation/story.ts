@@ -1,0 +1,63 @@
+/** What stories have in common: a cluster, two clients, files by name in the root. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import type { ChunkPlacement, FileSystem, OpenFile } from '../../src/client/filesystem.js';
+import { equalBytes } from '../conformance/case.js';
+import { checkReplicas } from './final-check.js';
+import { seeds } from './seeds.js';
+import { World } from './world.js';
+
+export const root = ROOT_CREDENTIALS;
+export const READ_WRITE = { read: true, write: true };
+
+export class Story {
+  constructor(
+    readonly world: World,
+    readonly one: FileSystem,
+    readonly two: FileSystem,
+  ) {}
+
+  async create(text: string, content?: Uint8Array, fs = this.one): Promise<OpenFile> {
+    const options = { mode: 0o644, flags: READ_WRITE };
+    const { file } = await fs.create(root, ROOT_INODE, Buffer.from(text), options);
+    if (content !== undefined) await file.write(0, content);
+    return file;
+  }
+
+  async openAt(text: string, fs = this.one): Promise<OpenFile> {
+    return (await fs.openAt(root, ROOT_INODE, Buffer.from(text), READ_WRITE)).file;
+  }
+
+  /** The first chunk of a file: who holds it. */
+  async chunk(file: OpenFile): Promise<ChunkPlacement> {
+    const [first] = await this.one.placement(file.inode, 0);
+    return first ?? assert.fail('the file has no chunk');
+  }
+
+  async holders(file: OpenFile): Promise<string[]> {
+    return (await this.chunk(file)).replicas.map((replica) => replica.address.split(':')[0] ?? '').sort();
+  }
+
+  /** At rest: the content as a fresh open of the second client sees it, and P4 and P9 of its replicas. */
+  async check(text: string, content: Uint8Array): Promise<void> {
+    const file = await this.openAt(text, this.two);
+    equalBytes(await file.read(0, content.length + 1), content, text);
+    await checkReplicas(this.world, this.two, [{ path: text, inode: file.inode, size: content.length }]);
+    await file.close();
+  }
+}
+
+export function story(title: string, tell: (story: Story) => Promise<void>): void {
+  t.test(title, async () => {
+    for (const seed of seeds(3, 501)) {
+      const world = new World({ seed });
+      await world.runReported(async () => {
+        await world.startAll();
+        await tell(new Story(world, await world.connect('client-1'), await world.connect('client-2')));
+      });
+      world.stop();
+    }
+  });
+}
