@@ -1,6 +1,6 @@
 /** Where a mount can be, what is mounted where, and unmounting: mountinfo of proc(5), fusermount(1) and umount(8). */
 import { execFile } from 'node:child_process';
-import { access, constants, readFile, realpath, stat } from 'node:fs/promises';
+import { access, constants, opendir, readFile, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { asCairnError, CairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
@@ -156,5 +156,9 @@ export async function mountpointPath(path: string): Promise<string> {
 async function checkDirectory(mountpoint: string): Promise<string> {
   const status = await stat(mountpoint);
   if (!status.isDirectory()) throw new CairnError('ENOTDIR', `the mountpoint ${mountpoint} is not a directory`);
+  for await (const entry of await opendir(mountpoint)) {
+    const message = `${mountpoint} is not empty (it has ${entry.name}), and a mount would hide that: choose an empty directory`;
+    throw new CairnError('ENOTEMPTY', message);
+  }
   return mountpoint;
 }

@@ -1,5 +1,8 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import t from 'tap';
-import { isCairnMount, parseMountInfo } from '../../src/fuse/mountpoint.js';
+import { silentLogger } from '../../src/core/logger.js';
+import { isCairnMount, parseMountInfo, prepareMountpoint } from '../../src/fuse/mountpoint.js';
 
 t.test('mountinfo: optional fields, escaped paths, lines that are none', (t) => {
   const entries = parseMountInfo(
@@ -19,4 +22,15 @@ t.test('mountinfo: optional fields, escaped paths, lines that are none', (t) => 
     [false, true],
   );
   t.end();
+});
+
+t.test('a mountpoint must exist, be a directory, and be empty', async (t) => {
+  const directory = t.testdir();
+  const path = join(directory, 'mount');
+  await t.rejects(prepareMountpoint(path, silentLogger), { code: 'ENOENT', message: /mkdir/ });
+  await mkdir(path);
+  t.equal(await prepareMountpoint(path, silentLogger), path);
+  await writeFile(join(path, 'file'), '');
+  await t.rejects(prepareMountpoint(path, silentLogger), { code: 'ENOTEMPTY', message: /not empty/ });
+  await t.rejects(prepareMountpoint(join(path, 'file'), silentLogger), { code: 'ENOTDIR' });
 });
