@@ -5,6 +5,7 @@
  * when only `change` differs since the last open, the one answer that libfuse compares tells another mtime.
  */
 import type { InodeId } from '../core/ids.js';
+import { LruMap } from '../client/lru.js';
 import type { Attributes } from '../client/filesystem.js';
 
 interface Seen {
@@ -14,22 +15,21 @@ interface Seen {
 }
 
 export class PageCacheGuard {
-  /** In the order of use; the least recently used is dropped. */
-  private readonly seen = new Map<InodeId, Seen>();
+  private readonly seen: LruMap<InodeId, Seen>;
+  private hasForgotten = false;
 
-  constructor(private readonly capacity: number) {}
+  constructor(capacity: number) {
+    this.seen = new LruMap<InodeId, Seen>(capacity, () => {
+      this.hasForgotten = true;
+    });
+  }
 
   /** Call at each open. True when cached pages may be old although mtime and size say otherwise. */
   mustDrop(attributes: Attributes, mtimeMs: number): boolean {
-    const before = this.seen.get(attributes.inode);
-    this.seen.delete(attributes.inode);
+    const before = this.seen.peek(attributes.inode);
     this.seen.set(attributes.inode, { change: attributes.change, mtimeMs, size: attributes.size });
-    if (this.seen.size > this.capacity) {
-      const oldest = this.seen.keys().next();
-      if (oldest.done !== true) this.seen.delete(oldest.value);
-    }
     // A file that was opened so long ago that it is forgotten here may still have pages in the kernel.
-    if (before === undefined) return this.seen.size >= this.capacity;
+    if (before === undefined) return this.hasForgotten;
     return before.change !== attributes.change && before.mtimeMs === mtimeMs && before.size === attributes.size;
   }
 }
