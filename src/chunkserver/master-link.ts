@@ -90,15 +90,17 @@ export class MasterLink {
     }
   }
 
-  /** Resolves when the master knows, or cannot be told in time. */
-  async reportFailure(report: ForwardFailureReport): Promise<void> {
+  /** Resolves when the master knows, or cannot be told in time. 'full': it keeps the members that are full. */
+  async reportFailure(report: ForwardFailureReport): Promise<'recovers' | 'full'> {
     const { logger } = this.options;
     logger.warn({ ...report }, 'mutation failed on a replica: the chunk needs recovery');
     try {
       await this.peer?.call(MASTER_METHODS.reportForwardFailure, report, { timeoutMs: FAILURE_REPORT_TIMEOUT_MS });
     } catch (error) {
+      if (hasCode(error, 'ENOSPC')) return 'full';
       logger.warn({ handle: report.handle, reason: asCairnError(error).message }, 'the master was not told');
     }
+    return 'recovers';
   }
 
   /** Tells the master that this server's replica is damaged. Does not wait. */

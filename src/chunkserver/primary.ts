@@ -26,6 +26,8 @@ export interface ForwardFailureReport {
   readonly version: number;
   readonly leaseId: number;
   readonly failedServers: number[];
+  /** Those that had no space left. */
+  readonly fullServers: number[];
 }
 
 export interface MutationDependencies {
@@ -33,8 +35,11 @@ export interface MutationDependencies {
   readonly chain: Chain;
   readonly logger: Logger;
   readonly serverId: () => number;
-  /** Tells the master; resolves when it knows or cannot be reached. */
-  readonly reportFailure: (report: ForwardFailureReport) => Promise<void>;
+  /**
+   * Tells the master; resolves when it knows or cannot be reached. 'full': it does not do without the members that
+   * have no space left.
+   */
+  readonly reportFailure: (report: ForwardFailureReport) => Promise<'recovers' | 'full'>;
   /** A block of this server's own replica is damaged. */
   readonly reportDamage: (handle: number, version: number, error: unknown) => void;
 }
@@ -155,15 +160,18 @@ export class Mutations {
     // When everyone failed, nobody is the better member: the master is asked for recovery, not to drop them all.
     const blamed = failures.filter((failure) => !BLAMELESS.has(failure.code)).map((failure) => failure.serverId);
     const failedServers = blamed.length === members ? [] : blamed;
+    const full = failures.filter((failure) => NO_SPACE.has(failure.code)).map((failure) => failure.serverId);
     lease.failureReport ??= this.deps.reportFailure({
       handle,
       version: lease.version,
       leaseId: lease.id,
       failedServers,
+      fullServers: full,
     });
-    await lease.failureReport;
-    const full = failures.length === members && failures.every((failure) => NO_SPACE.has(failure.code));
-    if (full) throw new CairnError('ENOSPC', `no replica of chunk ${handle} has space left`);
+    const outcome = await lease.failureReport;
+    if (full.length === members || (full.length > 0 && outcome === 'full')) {
+      throw new CairnError('ENOSPC', `chunkservers ${full.join(', ')} have no space left for chunk ${handle}`);
+    }
     const unreadable = failures.length === members && failures.every((failure) => failure.code === 'CORRUPT');
     if (unreadable)
       throw new CairnError('CORRUPT', `chunk ${handle}: a block to be changed in part is damaged everywhere`);

@@ -23,7 +23,7 @@ export class Lease {
   /** Why no mutation is taken any more: one failed, so this replica may differ from the others. */
   broken: CairnError | undefined;
   /** The report of the first failure, shared by all mutations that failed with it. */
-  failureReport: Promise<void> | undefined;
+  failureReport: Promise<'recovers' | 'full'> | undefined;
   /** At the primary: the master ends the lease, nothing new is taken. */
   ending = false;
   /** At the primary: mutations and syncs that not every member has answered yet, and who waits for their end. */

@@ -1,5 +1,5 @@
 /** The methods about chunks: what chunkservers say, and what writers and readers ask for. */
-import { errorCodeOf } from '../core/errors.js';
+import { CairnError, errorCodeOf } from '../core/errors.js';
 import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
 import type { ChunkHandle } from '../core/ids.js';
@@ -127,8 +127,10 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       const record = getChunk(state, handle);
       if (record?.version !== request.version || !record.servers.includes(server.id)) return { reply: {} };
       logger.warn({ chunk: handle, primary: server.id, failed: request.failedServers }, 'a write was not forwarded');
+      const goesOn = deps.recovery.noteFull(handle, record, request.fullServers);
       leases.voidLease(handle);
       repair.recoverSoon(handle);
+      if (!goesOn) throw new CairnError('ENOSPC', `chunk ${handle} cannot do without its full chunkservers`);
       return { reply: {} };
     },
   };

@@ -24,7 +24,8 @@ export interface PlacementRequest {
 /** Part of the capacity that one request in flight, or one chunk just placed, counts for. */
 const LOAD_WEIGHT = 0.01;
 
-function hasRoom(server: Server): boolean {
+/** For a whole chunk, so that what is placed there can grow. */
+export function hasRoom(server: Server): boolean {
   return server.load.freeBytes >= CHUNK_SIZE_BYTES;
 }
 

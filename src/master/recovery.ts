@@ -30,6 +30,7 @@ import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { getChunk, saveChunk } from './chunk-map.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys } from './keys.js';
+import { hasRoom } from './placement.js';
 import type { ServerRegistry } from './servers.js';
 import type { Mutation, State } from './state.js';
 
@@ -46,8 +47,21 @@ export interface ChunkConfig {
 export type StraySink = (handle: ChunkHandle, version: number, server: ServerId) => void;
 
 const MAX_SOURCES_TRIED = 3;
+/** Time for a server that is left out to delete its replica. */
+const DELETE_TIMEOUT_MS = 1_000;
+/** Chunks with full members that wait for recovery; the hint is dropped when there are more. */
+const MAX_FULL_NOTED = 4096;
+
+/** Members that had no space for a mutation, until the next recovery. */
+interface FullMembers {
+  readonly servers: ReadonlySet<number>;
+  /** Writing goes on without them; otherwise what they have is what all shall have. */
+  readonly leaveOut: boolean;
+}
 
 export class Recovery {
+  private readonly full = new Map<ChunkHandle, FullMembers>();
+
   constructor(
     private readonly deps: {
       readonly state: State;
@@ -84,7 +98,7 @@ export class Recovery {
     let failure: CairnError | undefined;
     while (tried.size < MAX_SOURCES_TRIED) {
       const record = this.living(handle);
-      const source = this.chooseSource(record, tried);
+      const source = this.chooseSource(handle, record, tried);
       if (source === undefined && failure === undefined) throw this.noSource(handle, record);
       if (source === undefined) break;
       tried.add(source);
@@ -104,6 +118,24 @@ export class Recovery {
     throw new CairnError('UNAVAILABLE', `chunk ${handle} could not be recovered yet: ${reason}`, { cause: failure });
   }
 
+  /**
+   * Members were full when the chunk was written. The next recovery leaves them out if the others are enough to go on
+   * with and have room; a copy elsewhere makes up for them. Otherwise returns false, and it keeps them.
+   */
+  noteFull(handle: ChunkHandle, record: ChunkRecord, full: readonly number[]): boolean {
+    if (full.length === 0) return true;
+    const { servers, config } = this.deps;
+    const others = record.servers.filter((id) => !full.includes(id) && !record.suspects.includes(id));
+    const able = others.filter((id) => {
+      const server = servers.get(id);
+      return server !== undefined && server.peer !== null && hasRoom(server);
+    });
+    const leaveOut = able.length === others.length && able.length >= Math.max(1, config.minReplicas);
+    if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
+    this.full.set(handle, { servers: new Set(full), leaveOut });
+    return leaveOut;
+  }
+
   private living(handle: ChunkHandle): ChunkRecord {
     const record = getChunk(this.deps.state, handle);
     if (record === undefined || this.deps.state.get(keys.garbage(handle)) !== undefined) {
@@ -113,10 +145,14 @@ export class Recovery {
   }
 
   /** A member that is up, with a replica beyond doubt when there is one, or after a grace without it. */
-  private chooseSource(record: ChunkRecord, tried: ReadonlySet<number>): ServerId | undefined {
+  private chooseSource(handle: ChunkHandle, record: ChunkRecord, tried: ReadonlySet<number>): ServerId | undefined {
     const { servers, config } = this.deps;
     const sound = record.servers.filter((id) => !record.suspects.includes(id));
     const usable = sound.filter((id) => servers.isUp(id) && !tried.has(id));
+    const full = this.full.get(handle);
+    // A full member cannot take what others have more; they can be cut to what it has.
+    const preferred = usable.find((id) => full !== undefined && full.servers.has(id) !== full.leaveOut);
+    if (preferred !== undefined) return preferred as ServerId;
     if (usable[0] !== undefined) return usable[0] as ServerId;
     const awaited = sound.some((id) => !servers.isUp(id) && servers.silentMs(id) < config.suspectGraceMs);
     if (awaited) return undefined;
@@ -177,7 +213,9 @@ export class Recovery {
     await state.durable();
     const peer = servers.peerOf(source);
     if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${source} is gone`);
-    const others = plan.servers.filter((id) => id !== source && servers.liveness(id) !== 'dead');
+    const full = this.full.get(handle);
+    const leftOut = full?.leaveOut === true && !full.servers.has(source) ? full.servers : new Set<number>();
+    const others = plan.servers.filter((id) => id !== source && !leftOut.has(id) && servers.liveness(id) !== 'dead');
     const members = [source, ...others];
     const { reply } = await peer.call(
       CHUNKSERVER_METHODS.recoverChunk,
@@ -191,11 +229,29 @@ export class Recovery {
     if (succeeded[0] !== source) {
       throw new CairnError('UNAVAILABLE', `chunkserver ${source} did not bring its own replica to the new version`);
     }
-    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, isLossy: reply.suspect }));
     const left = plan.servers.filter((id) => !succeeded.includes(id));
+    await Promise.all(left.map((id) => this.deleteLeft(plan, handle, id, leftOut.has(id))));
+    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, isLossy: reply.suspect }));
+    if (this.full.get(handle) === full) this.full.delete(handle);
     for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
     logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');
     return recovered;
+  }
+
+  /**
+   * A replica that is left behind on a server in service is deleted before a higher version is written: readers may
+   * still know it as current (P9). A server that does not answer fences itself; one that was left out on purpose has to.
+   */
+  private async deleteLeft(plan: ChunkRecord, handle: ChunkHandle, id: number, onPurpose: boolean): Promise<void> {
+    const peer = this.deps.servers.peerOf(id);
+    if (peer === undefined) return;
+    const chunks = [{ handle, version: plan.lastVersion - 1 }];
+    try {
+      await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks }, { timeoutMs: DELETE_TIMEOUT_MS });
+    } catch (error) {
+      if (onPurpose) throw error;
+      this.deps.logger.info({ chunk: handle, server: id, error: asCairnError(error).message }, 'replica left behind');
+    }
   }
 
   /** Step 4. */

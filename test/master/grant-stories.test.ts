@@ -23,7 +23,9 @@ t.test('P4: a chunk in doubt is recovered before it is leased, also when recover
   }
   const { handle, version, leaseId } = lease;
   const report = { handle, version, leaseId, failedServers: [] };
-  await cluster.until(members[0]?.peer?.call(MASTER_METHODS.reportForwardFailure, report) ?? Promise.reject());
+  await cluster.until(
+    members[0]?.peer?.call(MASTER_METHODS.reportForwardFailure, report) ?? Promise.reject(new Error('no primary')),
+  );
   for (const member of members) t.ok(member.calls.includes('recoverChunk'), 'asked in vain');
 
   failing = false;

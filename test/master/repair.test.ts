@@ -1,7 +1,15 @@
 /** Stories of repair: missing replicas come back soon, whoever writes meanwhile (P11). */
 import t from 'tap';
 import { LEASE_TTL_MS } from '../../src/core/limits.js';
+import { MASTER_METHODS } from '../../src/protocol/methods.js';
+import type { ReportForwardFailureRequestInit } from '../../src/protocol/generated/messages.js';
+import type { FakeChunkserver } from './support/fake-chunkserver.js';
 import { TestCluster } from './support/cluster.js';
+
+function tell(primary: FakeChunkserver | undefined, report: ReportForwardFailureRequestInit): Promise<unknown> {
+  if (primary?.peer === undefined) throw new Error('no primary');
+  return primary.peer.call(MASTER_METHODS.reportForwardFailure, report);
+}
 
 t.test('hundreds of small chunks that lost a replica are copied within seconds', async (t) => {
   const cluster = new TestCluster();
@@ -67,4 +75,59 @@ t.test('a copy that fails is tried again', async (t) => {
   t.equal(cluster.servers.flatMap((server) => server.calls).filter((call) => call === 'copyChunk').length, 2);
   t.same(await cluster.words(client, inode), [['a'], ['a']]);
   await cluster.stop();
+});
+
+t.test('P7, P9: a member with a full disk is left out, deletes its replica at once, and is made up for', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const inode = await client.create('file', 3);
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  const [primary, full] = lease.replicas.map(({ serverId }) => cluster.server(serverId));
+  if (full === undefined) throw new Error('two replicas expected');
+  full.freeBytes = 1000;
+  await cluster.until(full.heartbeat());
+  const { handle, version, leaseId } = lease;
+  const report = { handle, version, leaseId, failedServers: [full.id], fullServers: [full.id] };
+  await cluster.until(tell(primary, report));
+  const next = await client.lease(inode, 0, lease);
+  t.same(
+    next.replicas.map(({ serverId }) => serverId),
+    [primary?.id],
+  );
+  t.notOk(full.replicas.has(handle));
+  t.ok(cluster.write(next, 'b'));
+  await cluster.wait(6_000);
+  t.same(await cluster.words(client, inode), [
+    ['a', 'b'],
+    ['a', 'b'],
+  ]);
+  t.notOk(full.replicas.has(handle), 'the copy went where there is room');
+  await cluster.stop();
+});
+
+t.test('P7: ENOSPC, and no replica is given up, when the others are full too or too few', async (t) => {
+  for (const minReplicas of [1, 2]) {
+    const cluster = new TestCluster({ minReplicas });
+    await cluster.start();
+    const client = await cluster.client();
+    const inode = await client.create('file', 3);
+    const lease = await client.lease(inode);
+    t.ok(cluster.write(lease, 'a'));
+    const [primary, full] = lease.replicas.map(({ serverId }) => cluster.server(serverId));
+    if (minReplicas === 1 && primary !== undefined) {
+      primary.freeBytes = 1000;
+      await cluster.until(primary.heartbeat());
+    }
+    primary?.replicas.get(lease.handle)?.words.push('no room elsewhere');
+    const { handle, version, leaseId } = lease;
+    const report = { handle, version, leaseId, failedServers: [full?.id ?? 0], fullServers: [full?.id ?? 0] };
+    const answer = cluster.until(tell(primary, report));
+    await t.rejects(answer, { code: 'ENOSPC' });
+    const next = await client.lease(inode, 0, lease);
+    t.equal(next.replicas.length, 2);
+    t.same(await cluster.words(client, inode), [['a'], ['a']], 'what the full one has is what all have');
+    await cluster.stop();
+  }
 });
