@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { MIB } from '../../src/core/limits.js';
 import { TestCluster } from '../support/cluster.js';
 import { eventually } from '../support/eventually.js';
-import { content, readFile, unlink, writeFile } from '../support/files.js';
+import { content, readFile, stat, unlink, writeFile } from '../support/files.js';
 
 const skip = process.getuid?.() === 0 ? false : 'mounting small disks needs root';
 
@@ -61,8 +61,16 @@ t.test(
     const disk = await smallDisk(t, directory, 'small');
     const cluster = await TestCluster.start(t, { diskOf: (index) => (index === 0 ? disk : undefined) });
     const fs = await cluster.client();
-    const count = 14;
-    for (let i = 0; i < count; i++) await writeFile(fs, `file-${i}`, filler(i), { sync: true });
+    const count = 20;
+    // All chunks are placed while there is room; together they are more than the small disk holds.
+    for (let i = 0; i < count; i++) await writeFile(fs, `file-${i}`, filler(i).subarray(0, 1000));
+    for (let i = 0; i < count; i++) {
+      const { inode } = await stat(fs, `file-${i}`);
+      const { file } = await fs.open({ uid: 0, gid: 0, groups: [] }, inode, { read: true, write: true });
+      await file.write(0, filler(i));
+      await file.sync();
+      await file.close();
+    }
     await eventually('no chunk lacks a replica', async () => (await fs.status()).underReplicatedChunks === 0);
     for (let i = 0; i < count; i++) {
       if (!(await readFile(fs, `file-${i}`)).equals(filler(i))) t.fail(`file-${i} differs`);
