@@ -11,6 +11,11 @@ import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES, MAX_READAHEAD_BYTES, MAX_TOTAL_REA
 import type { ChunkReads } from './chunk-io.js';
 
 const UNIT = MAX_PAYLOAD_BYTES;
+/**
+ * The kernel's own readahead sends requests side by side, so those of a sequential reader arrive out of order, by up to
+ * as much as the kernel reads ahead. Units this far behind are kept, and a read this near goes on from the ones before.
+ */
+const DISORDER_UNITS = 4;
 
 /** The bound on what all open files of a client hold of read-ahead bytes together. */
 export class ReadaheadBudget {
@@ -71,8 +76,7 @@ export class Readahead {
 
   /** Whether this read goes on from the ones before; sizes the window by it. */
   private observe(offset: number, length: number): boolean {
-    // The kernel's own readahead sends requests side by side, so they may arrive somewhat out of order.
-    const near = Math.abs(offset - this.nextOffset) <= UNIT;
+    const near = Math.abs(offset - this.nextOffset) <= DISORDER_UNITS * UNIT;
     if (!near) {
       this.windowBytes = 0;
       this.dispose();
@@ -91,7 +95,9 @@ export class Readahead {
 
   private part(number: number, from: number, to: number, sequential: boolean, size: number): Promise<Buffer> {
     let unit = this.units.get(number);
-    if (unit !== undefined && (from < unit.start || to > unit.end)) {
+    // What begins before the unit came late; what ends behind it was written since.
+    if (unit !== undefined && from < unit.start) return this.fetch(from, to);
+    if (unit !== undefined && to > unit.end) {
       this.drop(number, unit);
       unit = undefined;
     }
@@ -115,8 +121,7 @@ export class Readahead {
   private ahead(position: number, size: number): void {
     const current = Math.floor(position / UNIT);
     for (const [number, unit] of this.units) {
-      // The unit before is kept for requests that arrive out of order.
-      if (number < current - 1) this.drop(number, unit);
+      if (number < current - DISORDER_UNITS) this.drop(number, unit);
     }
     const limit = Math.min(size, position + this.windowBytes);
     for (let number = current; number * UNIT < limit; number++) {
