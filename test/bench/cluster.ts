@@ -1,6 +1,7 @@
 /** The bench's own cluster: started by scripts/up in a temporary directory, as a user would, and removed again. */
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -24,10 +25,13 @@ export class BenchCluster {
     const cluster = new BenchCluster(options.repository, directory);
     await mkdir(cluster.mountpoint);
     const counts = ['--chunkservers', String(options.chunkservers), '--replicas', String(options.replicas)];
+    // Not the default port: a cluster may be running.
+    counts.push('--port', String(await freePort()));
     try {
       await execute(join(options.repository, 'scripts/up'), [cluster.mountpoint, '--data', cluster.data, ...counts]);
     } catch (error) {
-      await cluster.stop();
+      // `up` has stopped what it had started.
+      await rm(directory, { recursive: true, force: true });
       throw error;
     }
     return cluster;
@@ -67,4 +71,18 @@ export class BenchCluster {
     );
     await rm(this.directory, { recursive: true, force: true });
   }
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => {
+        if (address !== null && typeof address === 'object') resolve(address.port);
+        else reject(new Error('no port is free'));
+      });
+    });
+  });
 }
