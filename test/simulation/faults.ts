@@ -1,6 +1,8 @@
 /** Random trouble, of kinds that the promises say a cluster survives, each of which ends by itself. */
+import assert from 'node:assert/strict';
 import { pick } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
+import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { MASTER } from './world.js';
 import type { World } from './world.js';
 
@@ -9,12 +11,21 @@ export interface FaultOptions {
   readonly random: Random;
   /** Names of the clients' hosts. */
   readonly clients: readonly string[];
+  /** For looking at the state of the cluster. */
+  readonly observer: ClusterFileSystem;
   /** Kinds to leave out. */
   readonly without?: readonly FaultKind[];
 }
 
 export type FaultKind =
-  'break' | 'lost-reply' | 'partition' | 'half-partition' | 'slow' | 'kill-chunkserver' | 'kill-master';
+  | 'break'
+  | 'lost-reply'
+  | 'partition'
+  | 'half-partition'
+  | 'slow'
+  | 'kill-chunkserver'
+  | 'kill-master'
+  | 'power-chunkserver';
 
 const KINDS: readonly FaultKind[] = [
   'break',
@@ -26,9 +37,18 @@ const KINDS: readonly FaultKind[] = [
   'kill-chunkserver',
   'kill-chunkserver',
   'kill-master',
+  'power-chunkserver',
+  'power-chunkserver',
+  'power-chunkserver',
 ];
 /** A cluster that is never left in peace makes no progress, and nobody promises that it does. */
 const MAX_FAULT_MS = 12_000;
+/** A server that came back has registered and reported. */
+const SETTLE_MS = 2_000;
+/** Missing replicas are made after 30 s. */
+const HEALTHY_MS = 120_000;
+
+const lengthOf = (random: Random): number => 1 + random.below(random.below(2) === 0 ? 500 : MAX_FAULT_MS);
 
 export class Faults {
   private isStopped = false;
@@ -44,7 +64,17 @@ export class Faults {
     while (!this.isStopped) {
       await world.sleep(random.below(random.below(3) === 0 ? 4000 : 400));
       if (this.isStopped || this.active.size >= 2) continue;
-      const fault = this.cause(pick(random, kinds));
+      const kind = pick(random, kinds);
+      if (kind === 'power-chunkserver') {
+        await Promise.all(this.active);
+        if (this.isStopped) return;
+        const alone = this.losePowerAlone(lengthOf(random));
+        this.active.add(alone);
+        await alone;
+        this.active.delete(alone);
+        continue;
+      }
+      const fault = this.cause(kind);
       this.active.add(fault);
       const done = (): void => {
         this.active.delete(fault);
@@ -60,10 +90,36 @@ export class Faults {
     await Promise.all(this.active);
   }
 
-  private async cause(kind: FaultKind): Promise<void> {
+  /**
+   * A chunkserver's machine goes down and comes back. What is not synced has two replicas, so this needs them both: it
+   * comes when nothing else is wrong, and nothing else comes before all chunks have two again.
+   */
+  private async losePowerAlone(awayMs: number): Promise<void> {
+    const { world, random } = this.options;
+    if (!(await this.becomesHealthy()) || this.isStopped) return;
+    const victim = pick(random, world.chunkservers);
+    await world.powerOff(victim);
+    await world.sleep(awayMs);
+    await world.powerOn(victim);
+    await world.sleep(SETTLE_MS);
+    assert.ok(await this.becomesHealthy(), `not healthy ${HEALTHY_MS} ms after ${victim} came back`);
+  }
+
+  private async becomesHealthy(): Promise<boolean> {
+    const { world, observer } = this.options;
+    for (let waitedMs = 0; waitedMs < HEALTHY_MS; waitedMs += SETTLE_MS) {
+      const { servers, underReplicatedChunks, unavailableChunks } = await observer.status();
+      const isUp = world.chunkservers.length === servers.filter((server) => server.alive).length;
+      if (isUp && underReplicatedChunks === 0 && unavailableChunks === 0) return true;
+      await world.sleep(SETTLE_MS);
+    }
+    return false;
+  }
+
+  private async cause(kind: Exclude<FaultKind, 'power-chunkserver'>): Promise<void> {
     const { world, random, clients } = this.options;
     const [one, two] = this.twoHosts();
-    const lengthMs = 1 + random.below(random.below(2) === 0 ? 500 : MAX_FAULT_MS);
+    const lengthMs = lengthOf(random);
     switch (kind) {
       case 'break':
         world.network.breakConnection(one, two);

@@ -48,7 +48,8 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
       const clients = [];
       for (const name of CLIENTS) clients.push(await world.connect(name));
       const actors = await makeActors({ clients, model, random, onOperation });
-      const faults = new Faults({ world, random, clients: CLIENTS, without: options.without ?? [] });
+      const observer = await world.connect('observer');
+      const faults = new Faults({ world, random, clients: CLIENTS, observer, without: options.without ?? [] });
       const doomed = new DoomedWriters(world, new SeededRandom(options.seed ^ 0xd00d));
       if (options.faults !== false) {
         world.background(() => faults.run());
@@ -65,6 +66,7 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
       );
       await doomed.stop();
       await faults.stop();
+      await observer.close();
       await bringBack(world);
       chunks = await settleAndCheck(world, model, new Set([DOOMED]));
       for (const client of clients) await client.close();
