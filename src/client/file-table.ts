@@ -197,11 +197,19 @@ export class FileTable implements OpenFileHost {
       return attributes;
     };
     const writer = known === undefined ? undefined : this.inodes.get(known)?.writer;
+    // Noted before it is asked: what is unpublished now may reach the master behind the cut, before the answer is here.
+    const behind = this.unclean();
     const attributes = await (writer === undefined ? cut() : writer.truncate(cut));
-    const other = this.inodes.get(attributes.inode)?.writer;
-    if (other === undefined || other === writer || other.isClean) return attributes;
+    const { inode } = attributes;
+    if (writer !== undefined && inode === known) return attributes;
+    if (!behind.has(inode) && this.inodes.get(inode)?.writer?.isClean !== false) return attributes;
     // It was another file than thought, with bytes of this client's still under way: they are older than the cut.
-    return this.changeAttributes(credentials, attributes.inode, { size: 0 }, true);
+    try {
+      return await this.changeAttributes(credentials, inode, { size: 0 }, true);
+    } catch (error) {
+      this.giveBack(inode, flags);
+      throw error;
+    }
   }
 
   /** A handle on an inode that the master has opened. ESTALE when it has no name any more and was not open here. */
@@ -254,6 +262,13 @@ export class FileTable implements OpenFileHost {
   async close(): Promise<void> {
     const results = await Promise.allSettled([...this.files].map((file) => file.close()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** Files with bytes that are on their way, or that the master was not told of. */
+  private unclean(): Set<InodeId> {
+    const found = new Set<InodeId>();
+    for (const { inode, writer } of this.inodes.values()) if (writer?.isClean === false) found.add(inode);
+    return found;
   }
 
   private giveBack(inode: InodeId, flags: OpenFlags): void {

@@ -72,7 +72,7 @@ export class Writer {
   private readonly blocked = new Set<Extent>();
   private inFlight = 0;
   private inFlightBytes = 0;
-  /** End of what was written here and is not published; 0 for none. */
+  /** End of what was written here, or is about to be, and is not published; 0 for none. */
   private localEnd = 0;
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
@@ -101,7 +101,7 @@ export class Writer {
 
   /** Nothing is buffered and nothing is left to publish. */
   get isClean(): boolean {
-    return this.dirty.isEmpty && !this.unpublished && !this.inPublication;
+    return this.dirty.isEmpty && this.activeWrites === 0 && !this.unpublished && !this.inPublication;
   }
 
   get heldBytes(): number {
@@ -204,6 +204,8 @@ export class Writer {
         await this.flush();
         return await this.publishing.run(async () => {
           const attributes = await change();
+          // The name led to another file than thought: this one was not cut.
+          if (attributes.inode !== this.options.inode) return attributes;
           for (const index of this.unsynced.keys()) {
             if (index * CHUNK_SIZE_BYTES >= attributes.size) this.unsynced.delete(index);
           }
@@ -257,7 +259,7 @@ export class Writer {
     if (this.writtenEnd > this.options.attributes().size) {
       this.fail(new CairnError('EIO', 'the session with the master was lost: bytes written lately may be gone'));
       this.writtenEnd = 0;
-      this.localEnd = this.dirty.end();
+      this.forgetLocalEnd();
     }
   }
 
@@ -360,7 +362,7 @@ export class Writer {
       this.unpublished = true;
     } else {
       this.fail(outcome);
-      this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
+      this.forgetLocalEnd();
     }
     this.options.onWritten(extent.offset, extent.length);
     extent.done.resolve();
@@ -376,6 +378,11 @@ export class Writer {
       this.room = undefined;
       room.resolve();
     }
+  }
+
+  /** What reached up to there is published or lost: what is left counts, and who waits for room to write to it. */
+  private forgetLocalEnd(): void {
+    if (this.activeWrites === 0) this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
   }
 
   private fail(error: CairnError): void {
@@ -404,7 +411,7 @@ export class Writer {
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion: attributes().layoutVersion };
         });
         if (this.writtenEnd === end) this.writtenEnd = 0;
-        if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.localEnd = 0;
+        if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {
         this.unpublished = true;
         throw error;

@@ -1,0 +1,53 @@
+/** The writer of one inode against chunkservers and a master that answer when the test says so. */
+import t from 'tap';
+import { inodeId } from '../../src/core/ids.js';
+import { silentLogger } from '../../src/core/logger.js';
+import type { InodeAttributes } from '../../src/client/attributes.js';
+import { WriteBudget } from '../../src/client/write-budget.js';
+import { Writer, type Publication } from '../../src/client/writer.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+const INODE = inodeId(7);
+const TIME = { seconds: 0, nanoseconds: 0 };
+
+t.test('an append that waits for room counts for the size, whatever is published meanwhile', async (t) => {
+  const budget = new WriteBudget(1);
+  const writes: number[] = [];
+  let size = 0;
+  const attributes = (): InodeAttributes => ({
+    ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
+    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1 },
+  });
+  const published: Publication[] = [];
+  const writer = new Writer({
+    ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget, attributes },
+    io: {
+      writeRange: (_inode, _index, offset) => Promise.resolve(writes.push(offset)).then(() => 0),
+      syncChunk: () => Promise.resolve(0),
+      prepare: () => undefined,
+    },
+    publish: (current) => {
+      const publication = current();
+      published.push(publication);
+      size = Math.max(size, publication.end);
+      return Promise.resolve(attributes());
+    },
+    syncMetadata: () => Promise.resolve(),
+    onWritten: () => undefined,
+  });
+  // Another file has used up what all may buffer.
+  budget.use(1);
+  const first = writer.write('end', Buffer.alloc(100));
+  await writer.flush();
+  t.equal(writer.isClean, false);
+  t.equal(writer.size, 100, 'the first append is still to come');
+  const second = writer.write('end', Buffer.alloc(10));
+  t.equal(writer.size, 110, 'the second goes behind it');
+  budget.use(-1);
+  await Promise.all([first, second]);
+  await writer.flush();
+  t.equal(size, 110);
+  t.equal(published.at(-1)?.end, 110);
+  t.equal(writer.isClean, true);
+  writer.dispose();
+});
