@@ -30,7 +30,8 @@ interface Found extends Side {
 
 /**
  * Errors, in the order in which Linux finds them: ENOTDIR, EACCES (search), ENAMETOOLONG, EBUSY ('.', '..'), ENOENT,
- * EEXIST (NOREPLACE), EINVAL (a directory into itself), EACCES and EPERM (write, sticky), ENOTDIR, EISDIR, ENOTEMPTY.
+ * EEXIST (NOREPLACE), EINVAL (a directory into itself), EACCES and EPERM (write, sticky), ENOTDIR, EISDIR,
+ * EACCES (write to a directory that moves), ENOTEMPTY.
  */
 export function rename(m: Mutation, context: OperationContext, request: RenameRequest): Record<string, never> {
   const credentials = credentialsOf(request.caller);
@@ -95,18 +96,19 @@ function checkPermissions(
     requireRemovable(to.directory, target.record, credentials);
     if (!exchange) checkReplaceable(source.record, target.record);
   }
-  if (source.parent === to.parent) return;
-  // A directory that moves changes its own '..'.
-  if (isDirectory(source.record.mode)) requireAccess(source.record, credentials, W_OK);
-  if (exchange && target !== undefined && isDirectory(target.record.mode)) {
-    requireAccess(target.record, credentials, W_OK);
+  if (source.parent !== to.parent) {
+    // A directory that moves changes its own '..'.
+    if (isDirectory(source.record.mode)) requireAccess(source.record, credentials, W_OK);
+    if (exchange && target !== undefined && isDirectory(target.record.mode)) {
+      requireAccess(target.record, credentials, W_OK);
+    }
   }
+  if (!exchange && target !== undefined && isDirectory(target.record.mode)) requireEmpty(target.record);
 }
 
 function checkReplaceable(source: InodeRecord, target: InodeRecord): void {
   if (isDirectory(source.mode)) {
     if (!isDirectory(target.mode)) throw new CairnError('ENOTDIR', 'a directory cannot replace what is none');
-    requireEmpty(target);
   } else if (isDirectory(target.mode)) {
     throw new CairnError('EISDIR', 'only a directory can replace a directory');
   }

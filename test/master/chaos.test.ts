@@ -99,14 +99,16 @@ class Story {
   private async tear(): Promise<void> {
     const { cluster, random } = this;
     for (const lease of this.leases.values()) {
-      const member = cluster.server(pick(random, lease.replicas).serverId);
-      const replica = member.replicas.get(lease.handle);
-      if (!member.reachable || replica?.version !== lease.version || replica.fence > lease.leaseId) continue;
-      replica.words.push(`torn${++this.words}`);
-      this.log.push(`torn write of ${lease.handle} at ${member.id}`);
+      const members = lease.replicas.map(({ serverId }) => cluster.server(serverId));
+      const member = pick(random, members);
+      const word = `torn${++this.words}`;
+      if (!cluster.tear(lease, word, member)) continue;
+      this.log.push(`${word} of ${lease.handle} at ${member.id} alone`);
       if (random.below(2) === 0) return this.crash('kill');
-      member.kill();
-      return cluster.rejoin(member);
+      const dies = pick(random, members);
+      this.log.push(`kill ${dies.id}, back`);
+      dies.kill();
+      return cluster.rejoin(dies);
     }
   }
 

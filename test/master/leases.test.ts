@@ -257,6 +257,42 @@ t.test('P5: a truncate under a lease cuts before it is answered, and the lease g
   await cluster.stop();
 });
 
+t.test('P4: a lease with a write that did not get to all members does not end cleanly', async (t) => {
+  const { cluster, client, inode } = await withFile();
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  await client.publish(inode, 1);
+  const [primary] = lease.replicas.map(({ serverId }) => cluster.server(serverId));
+  // Nobody tells the master of it, and the writer does not come again.
+  t.ok(primary !== undefined && cluster.tear(lease, 'torn', primary));
+  t.notOk(cluster.write(lease, 'next'), 'none is acknowledged behind it');
+  await cluster.wait(65_000);
+  const again = await cluster.client();
+  const [chunk] = await again.chunks(inode);
+  t.ok((chunk?.version ?? 0) > lease.version, 'recovered');
+  const words = await cluster.words(again, inode);
+  t.equal(words.length, 2);
+  t.same(words[0], words[1], 'alike');
+  await cluster.stop();
+});
+
+t.test('P4: a member that was down takes nothing more under a lease that ended meanwhile', async (t) => {
+  const { cluster, client, inode } = await withFile();
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  await client.publish(inode, 1);
+  await cluster.wait(65_000);
+  const [chunk] = await (await cluster.client()).chunks(inode);
+  t.equal(chunk?.version, lease.version, 'the lease ended cleanly');
+  for (const { serverId } of lease.replicas) {
+    const member = cluster.server(serverId);
+    member.kill();
+    await cluster.rejoin(member);
+    t.notOk(cluster.tear(lease, 'late', member));
+  }
+  await cluster.stop();
+});
+
 t.test('P5: a truncate whose primary fails recovers the chunk with the cut', async (t) => {
   const { cluster, client, inode } = await withFile();
   const lease = await client.lease(inode);

@@ -160,16 +160,16 @@ export class ModelFileSystem implements FileSystem {
     if (replaced !== undefined) demandDeletion(credentials, target, replaced);
     if (target.nlink === 0) fail('ENOENT', 'the target directory was removed');
     demand(credentials, target, WRITE);
+    if (flags.exchange !== true && replaced !== undefined) {
+      if (moved.kind === 'directory' && replaced.kind !== 'directory') fail('ENOTDIR', toKey);
+      if (moved.kind !== 'directory' && replaced.kind === 'directory') fail('EISDIR', toKey);
+    }
     if (source !== target) {
       // A directory that changes its parent has its '..' written.
       if (moved.kind === 'directory') demand(credentials, moved, WRITE);
       if (flags.exchange === true && replaced?.kind === 'directory') demand(credentials, replaced, WRITE);
     }
-    if (flags.exchange !== true && replaced !== undefined) {
-      if (moved.kind === 'directory' && replaced.kind !== 'directory') fail('ENOTDIR', toKey);
-      if (moved.kind !== 'directory' && replaced.kind === 'directory') fail('EISDIR', toKey);
-      if (replaced.entries.size > 0) fail('ENOTEMPTY', toKey);
-    }
+    if (flags.exchange !== true && replaced !== undefined && replaced.entries.size > 0) fail('ENOTEMPTY', toKey);
     this.state.removeEntry(source, fromKey);
     if (replaced !== undefined) this.state.removeEntry(target, toKey);
     this.state.addEntry(target, toKey, moved);

@@ -137,6 +137,22 @@ export const renameCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'rename of a directory that may not be written, over what is there: which error comes first',
+    run: async (c) => {
+      const from = await c.mkdir('from', 0o755, alice);
+      const to = await c.mkdir('to', 0o755, alice);
+      const d = await c.mkdir('d', 0o555, alice, from);
+      await c.file('file', undefined, { parent: to, as: alice });
+      const full = await c.mkdir('full', 0o755, alice, to);
+      await c.file('inside', undefined, { parent: full, as: alice });
+      const moving = { as: alice, fromParent: from, toParent: to };
+      await fails('ENOTDIR', c.rename('d', 'file', moving));
+      await fails('EACCES', c.rename('d', 'full', moving));
+      await c.fs.setAttributes(alice, d, { mode: 0o755 });
+      await fails(['ENOTEMPTY', 'EEXIST'], c.rename('d', 'full', moving));
+    },
+  },
+  {
     name: 'rename in sticky directories: only owners',
     run: async (c) => {
       const sticky = await c.mkdir('sticky');

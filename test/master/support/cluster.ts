@@ -182,6 +182,12 @@ export class TestCluster {
     return FakeChunkserver.write(this.servers, lease, word);
   }
 
+  /** A write that gets to one member, and to no other. Returns whether that one took it. */
+  tear(lease: LeaseChunkReply, word: string, onlyTo: FakeChunkserver): boolean {
+    FakeChunkserver.write(this.servers, lease, word, onlyTo.id);
+    return onlyTo.replicas.get(lease.handle)?.words.includes(word) === true;
+  }
+
   async stop(): Promise<void> {
     if (this.master !== undefined && !this.life.ended) await this.until(this.master.stop());
   }

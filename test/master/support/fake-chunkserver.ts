@@ -1,6 +1,6 @@
 /**
  * A chunkserver of a few lines for the tests of the master: replicas are lists of words, a write appends one to every
- * member. It keeps the rules that the master relies on (versions, fencing by lease id, recovery), and its calls can be
+ * member. It keeps the rules that the master relies on (versions, leases in memory, fencing by lease id, recovery), and its calls can be
  * failed, lost or delayed.
  */
 import { CairnError } from '../../../src/core/errors.js';
@@ -10,11 +10,22 @@ import type { ConnectedPeer, EndpointOptions } from '../../../src/protocol/endpo
 import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../../../src/protocol/methods.js';
 import type { ChunkserverMethods } from '../../../src/protocol/methods.js';
 import type { Handlers } from '../../../src/protocol/rpc.js';
-import type { LeaseChunkReply } from '../../../src/protocol/generated/messages.js';
+import type { GrantLeaseRequest, LeaseChunkReply } from '../../../src/protocol/generated/messages.js';
+
+/** A lease as a member knows it, in memory. */
+interface FakeLease {
+  readonly id: number;
+  readonly primary: number;
+  readonly members: readonly number[];
+  /** A mutation under it did not get to all members: it takes no more, and does not end cleanly. */
+  broken: boolean;
+}
 
 export interface FakeReplica {
   version: number;
+  /** Lower lease ids are refused. */
   fence: number;
+  lease?: FakeLease | undefined;
   words: string[];
   suspect: boolean;
 }
@@ -75,12 +86,15 @@ export class FakeChunkserver {
     return { totalBytes: 2 ** 40, freeBytes: this.freeBytes, chunks: this.replicas.size, activeRequests: 0 };
   }
 
-  /** kill -9: connections end, what was in memory (fences) is gone, replicas stay. */
+  /** kill -9: connections end, what was in memory (leases, fences) is gone, replicas stay. */
   kill(): void {
     this.reachable = false;
     this.peer?.close('killed');
     this.peer = undefined;
-    for (const replica of this.replicas.values()) replica.fence = 0;
+    for (const replica of this.replicas.values()) {
+      replica.fence = 0;
+      replica.lease = undefined;
+    }
   }
 
   private remove(handle: number, version: number): void {
@@ -92,12 +106,53 @@ export class FakeChunkserver {
     return this.others.find((other) => other.id === id && other.reachable);
   }
 
-  private at(handle: number, version: number, lease: number): FakeReplica {
+  private at(handle: number, version: number): FakeReplica {
     const replica = this.replicas.get(handle);
     if (replica === undefined) throw new CairnError('NO_REPLICA', `no replica of ${handle}`);
     if (replica.version !== version || replica.suspect) throw new CairnError('STALE_VERSION', 'another version');
-    if (lease < replica.fence) throw new CairnError('NOT_PRIMARY', `fenced by ${replica.fence}`);
     return replica;
+  }
+
+  private grant(request: GrantLeaseRequest): void {
+    const { handle, version, leaseId: id, create, validBytes, primary } = request;
+    if (create) this.replicas.set(handle, { version, fence: 0, words: [], suspect: false });
+    const replica = this.at(handle, version);
+    if (replica.lease?.id === id) {
+      if (replica.lease.broken) throw new CairnError('STALE_VERSION', `lease ${id} is broken`);
+      return;
+    }
+    if (id < replica.fence) throw new CairnError('STALE_VERSION', `fenced by ${replica.fence}`);
+    replica.fence = id;
+    replica.words.length = Math.min(replica.words.length, validBytes);
+    replica.lease = { id, primary, members: request.replicas.map(({ serverId }) => serverId), broken: false };
+  }
+
+  /** The replica, if mutations under the lease are taken here: it was granted in this life and has not ended. */
+  private leased(handle: number, version: number, leaseId: number): FakeReplica & { lease: FakeLease } {
+    const replica = this.at(handle, version);
+    if (!isLeased(replica, leaseId)) throw new CairnError('NOT_PRIMARY', `no lease ${leaseId}`);
+    if (replica.lease.broken) throw new CairnError('STALE_VERSION', `lease ${leaseId} is broken`);
+    return replica;
+  }
+
+  /** As primary: a mutation goes to the members that `receives` names. It is acknowledged (true) if all have it. */
+  private mutate(
+    { handle, version, leaseId }: { readonly handle: number; readonly version: number; readonly leaseId: number },
+    mutation: (words: string[]) => void,
+    receives: (server: number) => boolean = () => true,
+  ): boolean {
+    const { lease } = this.leased(handle, version, leaseId);
+    if (lease.primary !== this.id) throw new CairnError('NOT_PRIMARY', `lease ${leaseId} is another server's`);
+    for (const id of lease.members) {
+      try {
+        const server = id === this.id ? this : this.find(id);
+        if (server === undefined || !receives(id)) throw new CairnError('DISCONNECTED', 'not reachable');
+        mutation(server.leased(handle, version, leaseId).words);
+      } catch {
+        lease.broken = true;
+      }
+    }
+    return !lease.broken;
   }
 
   private handlers(): Handlers<ChunkserverMethods> {
@@ -118,18 +173,18 @@ export class FakeChunkserver {
       grantLease: (request) => {
         this.onGrant?.(request);
         return run('grantLease', () => {
-          const { handle, version, leaseId, create, validBytes } = request;
-          if (create) this.replicas.set(handle, { version, fence: 0, words: [], suspect: false });
-          const replica = this.at(handle, version, leaseId);
-          replica.fence = leaseId;
-          replica.words.length = Math.min(replica.words.length, validBytes);
+          this.grant(request);
           return {};
         });
       },
       revokeLease: ({ handle, leaseId }) =>
         run('revokeLease', () => {
           const replica = this.replicas.get(handle);
-          if (replica !== undefined) replica.fence = Math.max(replica.fence, leaseId + 0.5);
+          const lease = replica?.lease;
+          if (replica === undefined || lease?.id !== leaseId || lease.primary !== this.id || lease.broken) {
+            throw new CairnError('STALE_VERSION', `how lease ${leaseId} ended is not known here`);
+          }
+          replica.lease = undefined;
           return {};
         }),
       recoverChunk: (request) =>
@@ -155,11 +210,9 @@ export class FakeChunkserver {
         }),
       truncateChunk: ({ handle, version, leaseId, length }) =>
         run('truncateChunk', () => {
-          this.at(handle, version, leaseId);
-          for (const server of this.others) {
-            const replica = server.replicas.get(handle);
-            if (replica?.version === version) replica.words.length = Math.min(replica.words.length, length);
-          }
+          const cut = (words: string[]): void => void (words.length = Math.min(words.length, length));
+          const all = this.mutate({ handle, version, leaseId }, cut);
+          if (!all) throw new CairnError('STALE_VERSION', 'a member was not cut');
           return {};
         }),
       copyChunk: ({ handle, version, source }) =>
@@ -184,22 +237,22 @@ export class FakeChunkserver {
     };
   }
 
-  /** A client's write under `lease`, at its primary: applied here and at the members; acknowledged if by all. */
-  static write(servers: readonly FakeChunkserver[], lease: LeaseChunkReply, word: string): boolean {
-    const { handle, version, leaseId } = lease;
-    const members = lease.replicas.map(({ serverId }) => servers.find((server) => server.id === serverId));
+  /**
+   * A client's write under `lease`, at its primary: applied here and at the members; acknowledged if by all. When it is
+   * torn, it gets to the server `onlyTo` alone before whoever passes it on goes down.
+   */
+  static write(servers: readonly FakeChunkserver[], lease: LeaseChunkReply, word: string, onlyTo?: number): boolean {
     const primary = servers.find((server) => server.id === lease.primary?.serverId);
     if (primary?.reachable !== true) return false;
-    let all = true;
-    for (const server of [primary, ...members.filter((member) => member !== primary)]) {
-      try {
-        if (server?.reachable !== true) throw new CairnError('DISCONNECTED', 'not reachable');
-        server.at(handle, version, leaseId).words.push(word);
-      } catch {
-        all = false;
-        if (server === primary) return false;
-      }
+    const receives = (id: number): boolean => onlyTo === undefined || id === onlyTo;
+    try {
+      return primary.mutate(lease, (words) => words.push(word), receives);
+    } catch {
+      return false;
     }
-    return all;
   }
+}
+
+function isLeased(replica: FakeReplica | undefined, leaseId: number): replica is FakeReplica & { lease: FakeLease } {
+  return replica?.lease?.id === leaseId;
 }
