@@ -30,6 +30,10 @@ import type {
   DirectoryPage,
   FileSystem,
   FileSystemStats,
+  LockHolder,
+  LockKind,
+  LockRequest,
+  NewFile,
   NewNode,
   OpenFile,
   OpenFlags,
@@ -340,6 +344,30 @@ export class ClusterFileSystem implements FileSystem {
     );
     const file = this.files.opened(credentials, attributes, flags);
     return { file, attributes: this.files.overlay(attributes) };
+  }
+
+  async createTemporary(
+    _credentials: Credentials,
+    _parent: InodeId,
+    _options: NewFile,
+  ): Promise<{ file: OpenFile; attributes: Attributes }> {
+    throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
+  }
+
+  async getLock(_inode: InodeId, _request: LockRequest): Promise<LockHolder | undefined> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
+  async setLock(
+    _inode: InodeId,
+    _request: LockRequest,
+    _options: { readonly wait: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
+  async releaseLocks(_inode: InodeId, _kind: LockKind, _owner: string): Promise<void> {
+    throw new CairnError('ENOLCK', 'locks');
   }
 
   async syncMetadata(): Promise<void> {

@@ -47,6 +47,8 @@ export interface AttributeChanges {
   readonly size?: number;
   readonly atime?: Timespec | 'now';
   readonly mtime?: Timespec | 'now';
+  /** Also drops setuid, setgid and security.capability, as a write without CAP_FSETID does. Default: for a size, by uid. */
+  readonly killPrivileges?: boolean;
 }
 
 export interface OpenFlags {
@@ -77,9 +79,61 @@ export interface DirectoryPage {
 
 export interface NewNode {
   readonly kind: Exclude<FileKind, 'symlink'>;
-  /** Permission bits; the umask is applied already. */
+  /** Permission bits. */
   readonly mode: number;
+  /** Taken off `mode` unless the directory has a default ACL. Left out: `mode` has it applied already. */
+  readonly umask?: number;
+  /** Of a device: 32 bits, as mknod(2) has them. */
   readonly rdev?: number;
+}
+
+/** What open(2) with O_CREAT, or with O_TMPFILE, is to make. */
+export interface NewFile {
+  /** Permission bits. */
+  readonly mode: number;
+  /** As of NewNode. */
+  readonly umask?: number;
+  readonly flags: OpenFlags;
+  /** O_EXCL: no file of this name may exist; a temporary file may never get a name. */
+  readonly exclusive?: boolean;
+}
+
+/** What fallocate(2) does; at most one of punchHole and zeroRange. */
+export interface AllocateMode {
+  /** The size stays also when the range ends behind it. */
+  readonly keepSize?: boolean;
+  /** The range reads as zeros and gives its space back. Needs keepSize. */
+  readonly punchHole?: boolean;
+  /** The range reads as zeros. */
+  readonly zeroRange?: boolean;
+}
+
+/** 'posix': fcntl(2) record locks and open file description locks, which differ in their owners; 'flock': flock(2). */
+export type LockKind = 'posix' | 'flock';
+
+export interface LockRange {
+  /** First byte. 0 for flock. */
+  readonly start: number;
+  /** Last byte, itself included; MAX_LOCK_END reaches to the end of file, wherever that goes. */
+  readonly end: number;
+}
+
+export const MAX_LOCK_END = Number.MAX_SAFE_INTEGER;
+
+export interface LockRequest extends LockRange {
+  readonly kind: LockKind;
+  readonly type: 'read' | 'write' | 'unlock';
+  /** Unique in this client: a process, or an open file description. */
+  readonly owner: string;
+  /** For F_GETLK. */
+  readonly pid: number;
+}
+
+/** A lock that is in the way of another (F_GETLK). */
+export interface LockHolder extends LockRange {
+  readonly type: 'read' | 'write';
+  /** 0 when the holder is of another client. */
+  readonly pid: number;
 }
 
 export interface RenameFlags {
@@ -111,13 +165,23 @@ export interface OpenFile {
   /**
    * Writes all of `bytes`, which it copies, and returns the count. May return before the bytes left this machine
    * (write-behind); an error of an earlier write-back is thrown here, by `flush`, `sync` or `close` (P7), once.
+   * setuid, setgid and security.capability are dropped with `killPrivileges`; by default unless uid 0 opened the file.
    */
-  write(offset: number, bytes: Uint8Array): Promise<number>;
+  write(offset: number, bytes: Uint8Array, options?: { readonly killPrivileges?: boolean }): Promise<number>;
   /** All written bytes are on the chunkservers and the size is published (what close(2) does, P2). */
   flush(): Promise<void>;
   /** As `flush`, and everything survives power loss (fsync(2), P1). */
   sync(): Promise<void>;
   truncate(size: number): Promise<void>;
+  /** lseek(2) with SEEK_DATA or SEEK_HOLE. ENXIO at or past the end of file. */
+  seek(offset: number, whence: 'data' | 'hole'): Promise<number>;
+  /** fallocate(2). */
+  allocate(offset: number, length: number, mode?: AllocateMode): Promise<void>;
+  /**
+   * copy_file_range(2) from `source`, an open file of the same FileSystem: bytes copied, which may be fewer than asked;
+   * 0 at the end of the source. EINVAL when the ranges overlap in one file.
+   */
+  copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number>;
   attributes(): Promise<Attributes>;
   /** Flushes and gives the open back. The file is closed also when this fails. */
   close(): Promise<void>;
@@ -148,8 +212,14 @@ export interface FileSystem {
     credentials: Credentials,
     parent: InodeId,
     name: Buffer,
-    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+    options: NewFile,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }>;
+  /** open(2) with O_TMPFILE: a file without a name. Unless `exclusive`, `link` may give it one while it is open. */
+  createTemporary(
+    credentials: Credentials,
+    parent: InodeId,
+    options: NewFile,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }>;
   /** Always asks the master, so that it sees what any client closed before (P2). */
   open(
     credentials: Credentials,
@@ -180,6 +250,20 @@ export interface FileSystem {
   ): Promise<void>;
   listXattrs(credentials: Credentials, inode: InodeId): Promise<Buffer[]>;
   removeXattr(credentials: Credentials, inode: InodeId, name: Buffer): Promise<void>;
+  /** F_GETLK: a lock that is in the way of `request`, none if it could be had. */
+  getLock(inode: InodeId, request: LockRequest): Promise<LockHolder | undefined>;
+  /**
+   * F_SETLK, F_SETLKW and flock(2). EAGAIN when it is in the way of another and `wait` is off; EINTR when `signal` aborts
+   * the wait, and then it is not held; EDEADLK when waiting would never end; ENOLCK when there are too many.
+   * The inode must be open in this client.
+   */
+  setLock(
+    inode: InodeId,
+    request: LockRequest,
+    options: { readonly wait: boolean; readonly signal?: AbortSignal },
+  ): Promise<void>;
+  /** Gives up all that `owner` holds or waits for: what closing a file does. */
+  releaseLocks(inode: InodeId, kind: LockKind, owner: string): Promise<void>;
   /** fsync(2) of a directory: every metadata operation that returned before survives power loss (P1). */
   syncMetadata(): Promise<void>;
   statFs(): Promise<FileSystemStats>;

@@ -2,7 +2,7 @@
 import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
-import type { Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
+import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
 import type { InodeAttributes } from './attributes.js';
 import type { OpenInode } from './open-inode.js';
 import type { Readahead } from './readahead.js';
@@ -85,6 +85,18 @@ export class ClusterOpenFile implements OpenFile {
     this.writerOf();
     checkRange(size, 0);
     await this.host.setSize(this.credentials, this.open.inode, size);
+  }
+
+  async seek(_offset: number, _whence: 'data' | 'hole'): Promise<number> {
+    throw new CairnError('EOPNOTSUPP', 'lseek');
+  }
+
+  async allocate(_offset: number, _length: number, _mode: AllocateMode = {}): Promise<void> {
+    throw new CairnError('EOPNOTSUPP', 'fallocate');
+  }
+
+  async copyFrom(_source: OpenFile, _sourceOffset: number, _offset: number, _length: number): Promise<number> {
+    throw new CairnError('EOPNOTSUPP', 'copy_file_range');
   }
 
   async attributes(): Promise<Attributes> {

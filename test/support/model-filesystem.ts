@@ -14,6 +14,7 @@ import {
   MAX_XATTR_NAME_BYTES,
   MAX_XATTR_VALUE_BYTES,
 } from '../../src/core/limits.js';
+import { CairnError } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
 import type * as fs from '../../src/client/filesystem.js';
 import type {
@@ -264,6 +265,30 @@ export class ModelFileSystem implements FileSystem {
     this.state.touchMetadata(inode);
   }
 
+  async createTemporary(
+    _credentials: Credentials,
+    _parent: InodeId,
+    _options: fs.NewFile,
+  ): Promise<{ file: OpenFile; attributes: Attributes }> {
+    throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
+  }
+
+  async getLock(_inode: InodeId, _request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
+  async setLock(
+    _inode: InodeId,
+    _request: fs.LockRequest,
+    _options: { readonly wait: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
+  async releaseLocks(_inode: InodeId, _kind: fs.LockKind, _owner: string): Promise<void> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
   async syncMetadata(): Promise<void> {
     // Nothing is ever lost here.
   }
@@ -378,6 +403,18 @@ class ModelOpenFile implements OpenFile {
     checkSize(size);
     this.node.content.truncate(size);
     this.state.touchContent(this.node);
+  }
+
+  async seek(_offset: number, _whence: 'data' | 'hole'): Promise<number> {
+    throw new CairnError('EOPNOTSUPP', 'lseek');
+  }
+
+  async allocate(_offset: number, _length: number, _mode: fs.AllocateMode = {}): Promise<void> {
+    throw new CairnError('EOPNOTSUPP', 'fallocate');
+  }
+
+  async copyFrom(_source: OpenFile, _sourceOffset: number, _offset: number, _length: number): Promise<number> {
+    throw new CairnError('EOPNOTSUPP', 'copy_file_range');
   }
 
   async attributes(): Promise<Attributes> {

@@ -264,6 +264,30 @@ export class NamespaceFileSystem implements FileSystem {
     this.mutate((m, context) => namespace.removeXattr(m, context, request));
   }
 
+  async createTemporary(
+    _credentials: Credentials,
+    _parent: InodeId,
+    _options: fs.NewFile,
+  ): Promise<{ file: OpenFile; attributes: Attributes }> {
+    throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
+  }
+
+  async getLock(_inode: InodeId, _request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
+  async setLock(
+    _inode: InodeId,
+    _request: fs.LockRequest,
+    _options: { readonly wait: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
+  async releaseLocks(_inode: InodeId, _kind: fs.LockKind, _owner: string): Promise<void> {
+    throw new CairnError('ENOLCK', 'locks');
+  }
+
   async syncMetadata(): Promise<void> {
     await this.state.durable();
   }
@@ -333,6 +357,18 @@ class NamespaceFile implements OpenFile {
     if (size < 0 || !Number.isSafeInteger(size)) throw new CairnError('EINVAL', 'size');
     const caller = { uid: 0, gid: 0, groups: [] };
     this.system.setAttributesRequest({ caller, inode: this.inode, size, openedForWriting: true });
+  }
+
+  async seek(_offset: number, _whence: 'data' | 'hole'): Promise<number> {
+    throw new CairnError('EOPNOTSUPP', 'lseek');
+  }
+
+  async allocate(_offset: number, _length: number, _mode: fs.AllocateMode = {}): Promise<void> {
+    throw new CairnError('EOPNOTSUPP', 'fallocate');
+  }
+
+  async copyFrom(_source: OpenFile, _sourceOffset: number, _offset: number, _length: number): Promise<number> {
+    throw new CairnError('EOPNOTSUPP', 'copy_file_range');
   }
 
   attributes(): Promise<Attributes> {
