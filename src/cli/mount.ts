@@ -2,11 +2,12 @@
 import { join, resolve } from 'node:path';
 import { asCairnError } from '../core/errors.js';
 import type { Credentials } from '../client/filesystem.js';
+import type { Driver, DriverOptions } from '../fuse/driver.js';
 import { serveMount } from '../fuse/mount.js';
 import { checkFuseDevice, prepareMountpoint } from '../fuse/mountpoint.js';
 import { clusterAddress, CLUSTER_OPTIONS } from './cluster-address.js';
 import type { ClusterAddress } from './cluster-address.js';
-import { print } from './command.js';
+import { print, UsageError } from './command.js';
 import type { Command, Options } from './command.js';
 import { clock, connectTo, LOG_LEVEL_OPTION, makeLogger } from './compose.js';
 import { tuneForStreaming } from './garbage-collection.js';
@@ -15,6 +16,8 @@ import { defaultDataDirectory } from './paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
 import { onStopSignal } from './service.js';
 
+const DRIVERS = ['kernel', 'fuse-native'] as const;
+type DriverName = (typeof DRIVERS)[number];
 const DEFAULT_ENTRY_TIMEOUT_MS = 1000;
 const START_TIMEOUT_MS = 30_000;
 
@@ -33,6 +36,7 @@ export const mountCommand: Command = {
       description:
         'how long the kernel may answer stat from memory (default: 0; more is faster, but another mount’s changes show late)',
     },
+    { flags: '--driver <name>', description: `${DRIVERS.join(' or ')} (default: fuse-native)` },
     { flags: '--entry-timeout <seconds>', description: 'how long the kernel may believe a name (default: 1)' },
     LOG_LEVEL_OPTION,
   ],
@@ -47,6 +51,7 @@ export const mountCommand: Command = {
       attributeTimeoutMs: options.seconds('attributeTimeout') ?? 0,
       entryTimeoutMs: options.seconds('entryTimeout') ?? DEFAULT_ENTRY_TIMEOUT_MS,
     };
+    const driverName = parseDriver(options.text('driver'));
     const allowOther = options.choice('allowOther') ?? process.getuid?.() === 0;
     await checkFuseDevice();
     const mountpoint = await prepareMountpoint(path, logger);
@@ -57,12 +62,10 @@ export const mountCommand: Command = {
     await claimDirectory(directory);
     try {
       const fileSystem = await connectTo(cluster, logger);
-      // `up` starts mounts without being one: libfuse is loaded here only.
-      const { FuseNativeDriver } = await import('../fuse/fuse-native-driver.js');
       const credentials = ownCredentials();
       const driverOptions = { mountpoint, fileSystem, credentials, allowOther, ...timeouts, clock, logger };
       await recordMount({ mountpoint, ...cluster, processDirectory: directory });
-      await serveMount(new FuseNativeDriver(driverOptions), mountpoint, {
+      await serveMount(await makeDriver(driverName, driverOptions), mountpoint, {
         fileSystem,
         logger,
         onSignal: onStopSignal,
@@ -78,6 +81,20 @@ export const mountCommand: Command = {
   },
 };
 
+/** Undefined when none was asked for. */
+export function parseDriver(text: string | undefined): DriverName | undefined {
+  if (text === undefined) return undefined;
+  const driver = DRIVERS.find((name) => name === text);
+  if (driver === undefined) throw new UsageError(`--driver must be ${DRIVERS.join(' or ')}, not '${text}'`);
+  return driver;
+}
+
+/** Loads only the driver that is used: libfuse may be missing, and `up` starts mounts without being one. */
+async function makeDriver(name: DriverName | undefined, options: DriverOptions): Promise<Driver> {
+  if (name === 'kernel') return new (await import('../fuse/kernel/driver.js')).KernelDriver(options);
+  return new (await import('../fuse/fuse-native-driver.js')).FuseNativeDriver(options);
+}
+
 function defaultProcessDirectory(mountpoint: string): string {
   return join(defaultDataDirectory(), 'mounts', encodeURIComponent(mountpoint).slice(-200));
 }
@@ -91,6 +108,7 @@ async function mountInBackground(
   await startMount(mountpoint, directory, cluster, [
     ...passOn(options, 'attributeTimeout', '--attribute-timeout'),
     ...passOn(options, 'entryTimeout', '--entry-timeout'),
+    ...passOn(options, 'driver', '--driver'),
     ...passOn(options, 'logLevel', '--log-level'),
     ...{ true: ['--allow-other'], false: ['--no-allow-other'], undefined: [] }[`${options.choice('allowOther')}`],
   ]);

@@ -19,7 +19,7 @@ import type { ClusterAddress } from './cluster-address.js';
 import { print } from './command.js';
 import type { Command } from './command.js';
 import { clock, withCluster } from './compose.js';
-import { startMount } from './mount.js';
+import { parseDriver, startMount } from './mount.js';
 import { defaultDataDirectory } from './paths.js';
 import { runningIn, startInBackground, stopIn } from './process-control.js';
 import { readOrCreateSecret } from './secret.js';
@@ -41,6 +41,7 @@ export const upCommand: Command = {
     { flags: '--chunkservers <n>', description: 'how many (default: 3, or as before)' },
     { flags: '--replicas <r>', description: 'chunkservers that keep each file (default: 2, or as before)' },
     { flags: '--data <dir>', description: `where the data is (default: ${defaultDataDirectory()})` },
+    { flags: '--driver <name>', description: 'of the mount: kernel or fuse-native (see cairn mount --help)' },
     { flags: '--port <port>', description: "the master's port on 127.0.0.1 (default: 9420, or as before)" },
   ],
   examples: ['cairn up /mnt/cairn', 'cairn up /mnt/cairn --chunkservers 5 --replicas 3 --data /srv/cairn'],
@@ -51,6 +52,7 @@ export const upCommand: Command = {
       replicas: options.whole('replicas', { min: 1, max: MAX_REPLICAS }),
       port: options.whole('port', { min: 1, max: 65_535 }),
     };
+    const driver = parseDriver(options.text('driver'));
     await checkFuseDevice();
     const mountpoint = await mountpointPath(path);
     const wanted: Wanted = { directory: directory.path, mountpoint, ...dropUndefined(asked) };
@@ -59,7 +61,7 @@ export const upCommand: Command = {
       print(`already up: ${describeCluster(directory, plan.description)}`);
       return 0;
     }
-    const description = await carryOut(plan, directory);
+    const description = await carryOut(plan, directory, driver === undefined ? [] : ['--driver', driver]);
     print(`up: ${describeCluster(directory, description)}`);
     return 0;
   },
@@ -105,7 +107,11 @@ async function observe(directory: ClusterDirectory, mountpoint: string): Promise
 }
 
 /** Starts what the plan says. When a step fails, what this call started is stopped again. */
-async function carryOut(plan: Plan, directory: ClusterDirectory): Promise<ClusterDescription> {
+async function carryOut(
+  plan: Plan,
+  directory: ClusterDirectory,
+  mountOptions: readonly string[],
+): Promise<ClusterDescription> {
   const started: string[] = [];
   const start = async (where: string, args: readonly string[]): Promise<string> => {
     const address = await startInBackground(where, args, START_TIMEOUT_MS);
@@ -138,7 +144,7 @@ async function carryOut(plan: Plan, directory: ClusterDirectory): Promise<Cluste
     const cluster = { master: description.master, secretFile: directory.secretFile };
     await waitForChunkservers(cluster, chunkservers.length);
     if (plan.mount) {
-      await startMount(description.mountpoint, directory.mount, cluster);
+      await startMount(description.mountpoint, directory.mount, cluster, mountOptions);
       started.push(directory.mount);
     }
     const health = await probe(description.mountpoint, START_TIMEOUT_MS);

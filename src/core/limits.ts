@@ -86,6 +86,10 @@ export const CHUNKSERVER_FENCE_MS = 8_000;
 export const SESSION_TTL_MS = 60_000;
 /** Files that one mount has open at a time; handles are small numbers, used again. */
 export const MAX_MOUNT_OPEN_FILES = 65_536;
+/** Requests of the kernel that a mount works on at a time, but those that wait for locks; then callers wait in the kernel. */
+export const MAX_KERNEL_REQUESTS = 1024;
+/** Buffers of a mount for requests of the kernel, each with room for a write of 1 MiB. */
+export const KERNEL_BUFFERS = 32;
 /** Inodes whose change counter a mount remembers, to know whether the kernel's pages of them are current. */
 export const MAX_PAGE_CACHE_GUARDS = 65_536;
 /**

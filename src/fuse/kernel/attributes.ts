@@ -1,0 +1,187 @@
+/** Requests about attributes: GETATTR, SETATTR, ACCESS, STATFS, and extended attributes. */
+import { CairnError } from '../../core/errors.js';
+import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
+import type { AttributeChanges } from '../../client/filesystem.js';
+import { XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
+import type { Cursor } from './decode.js';
+import { decodeTimes } from './decode.js';
+import { countOut, statfsOut } from './encode.js';
+import {
+  GETATTR_HANDLE,
+  SET_ATIME,
+  SET_ATIME_NOW,
+  SET_GID,
+  SET_HANDLE,
+  SET_KILL_SUIDGID,
+  SET_MODE,
+  SET_MTIME,
+  SET_MTIME_NOW,
+  SET_SIZE,
+  SET_UID,
+} from './protocol.js';
+import type { Opcode } from './protocol.js';
+import { answer, DONE } from './request.js';
+import type { Answer, Handler, Request } from './request.js';
+import { attributesAnswer, inodeOf } from './session.js';
+import type { Session } from './session.js';
+
+export class AttributeRequests {
+  readonly handlers: Partial<Record<Opcode, Handler>> = {
+    GETATTR: (request) => this.getAttributes(request),
+    SETATTR: (request) => this.setAttributes(request),
+    ACCESS: (request) => this.access(request),
+    STATFS: () => this.statFs(),
+    GETXATTR: (request) => this.getXattr(request),
+    SETXATTR: (request) => this.setXattr(request),
+    LISTXATTR: (request) => this.listXattrs(request),
+    REMOVEXATTR: (request) => this.removeXattr(request),
+  };
+
+  constructor(private readonly session: Session) {}
+
+  private async getAttributes(request: Request): Promise<Answer> {
+    const { session } = this;
+    const flags = request.body.u32();
+    request.body.skip(4);
+    if ((flags & GETATTR_HANDLE) !== 0) {
+      return attributesAnswer(session, await session.files.get(request.body.u64()).file.attributes());
+    }
+    return attributesAnswer(session, await session.fileSystem.getAttributes(inodeOf(session, request)));
+  }
+
+  private async setAttributes(request: Request): Promise<Answer> {
+    const { session } = this;
+    const { valid, handle, changes } = decodeSetattr(request.body);
+    const inode = inodeOf(session, request);
+    const { size, ...others } = changes;
+    // An open file may be cut by whom it was opened for, whatever its permissions say by now.
+    if (size !== undefined && (valid & SET_HANDLE) !== 0) {
+      const { file } = session.files.get(handle);
+      await file.truncate(size);
+      if (Object.keys(others).every((name) => name === 'killPrivileges')) {
+        return attributesAnswer(session, await file.attributes());
+      }
+      return this.change(request, inode, others);
+    }
+    return this.change(request, inode, changes);
+  }
+
+  private async change(
+    request: Request,
+    inode: ReturnType<typeof inodeOf>,
+    changes: AttributeChanges,
+  ): Promise<Answer> {
+    const { session } = this;
+    const { caller } = request;
+    const change = (credentials: Parameters<typeof session.fileSystem.setAttributes>[0]) =>
+      session.fileSystem.setAttributes(credentials, inode, changes);
+    // chmod(2) drops set-group-id, without an error, when the caller is not in the file's group.
+    const dependsOnGroups = ((changes.mode ?? 0) & S_ISGID) !== 0;
+    const attributes = dependsOnGroups
+      ? await change(session.callers.withGroups(caller))
+      : await session.callers.run(caller, change);
+    return attributesAnswer(session, attributes);
+  }
+
+  /** Only sent when permissions are not left to the kernel. */
+  private async access(request: Request): Promise<Answer> {
+    const { session } = this;
+    const [inode, mask] = [inodeOf(session, request), request.body.u32()];
+    await session.callers.run(request.caller, (credentials) => session.fileSystem.access(credentials, inode, mask));
+    return DONE;
+  }
+
+  private async statFs(): Promise<Answer> {
+    return answer(statfsOut(await this.session.fileSystem.statFs()));
+  }
+
+  private async getXattr(request: Request): Promise<Answer> {
+    const { session } = this;
+    const size = request.body.u32();
+    request.body.skip(4);
+    const [inode, name] = [inodeOf(session, request), request.body.text()];
+    const value = await session.callers.run(request.caller, (credentials) =>
+      session.fileSystem.getXattr(credentials, inode, name),
+    );
+    return sized(value, size);
+  }
+
+  private async listXattrs(request: Request): Promise<Answer> {
+    const { session } = this;
+    const [inode, size] = [inodeOf(session, request), request.body.u32()];
+    const names = await session.callers.run(request.caller, (credentials) =>
+      session.fileSystem.listXattrs(credentials, inode),
+    );
+    const nul = Buffer.alloc(1);
+    return sized(Buffer.concat(names.flatMap((name) => [name, nul])), size);
+  }
+
+  private async setXattr(request: Request): Promise<Answer> {
+    const { session } = this;
+    const { body } = request;
+    const [size, flags] = [body.u32(), body.u32()];
+    if (session.negotiated().has('SETXATTR_EXT')) body.skip(8);
+    const [inode, name] = [inodeOf(session, request), body.text()];
+    const value = Buffer.from(body.view(size));
+    await session.callers.run(request.caller, (credentials) =>
+      session.fileSystem.setXattr(credentials, inode, name, value, {
+        create: (flags & XATTR_CREATE) !== 0,
+        replace: (flags & XATTR_REPLACE) !== 0,
+      }),
+    );
+    return DONE;
+  }
+
+  private async removeXattr(request: Request): Promise<Answer> {
+    const { session } = this;
+    const [inode, name] = [inodeOf(session, request), request.body.text()];
+    await session.callers.run(request.caller, (credentials) =>
+      session.fileSystem.removeXattr(credentials, inode, name),
+    );
+    return DONE;
+  }
+}
+
+/** The value, or how long it is when the caller has no room and only asks. */
+function sized(value: Buffer, room: number): Answer {
+  if (room === 0) return answer(countOut(value.length));
+  if (value.length > room) throw new CairnError('ERANGE', `${value.length} bytes do not fit into ${room}`);
+  return answer(value);
+}
+
+interface Setattr {
+  readonly valid: number;
+  readonly handle: number;
+  readonly changes: AttributeChanges;
+}
+
+/** fuse_setattr_in. A ctime is the server's to set, and only sent with the writeback cache. */
+export function decodeSetattr(body: Cursor): Setattr {
+  const valid = body.u32();
+  body.skip(4);
+  const sent = (bit: number): boolean => (valid & bit) !== 0;
+  const handle = takeU64(body, sent(SET_HANDLE));
+  const size = takeU64(body, sent(SET_SIZE));
+  body.skip(8);
+  const { atime, mtime } = decodeTimes(body);
+  const mode = body.u32();
+  body.skip(4);
+  const [uid, gid] = [body.u32(), body.u32()];
+  const changes: AttributeChanges = {
+    ...(sent(SET_MODE) && { mode: mode & PERMISSION_BITS }),
+    ...(sent(SET_UID) && { uid }),
+    ...(sent(SET_GID) && { gid }),
+    ...(sent(SET_SIZE) && { size }),
+    ...(sent(SET_ATIME) && { atime: sent(SET_ATIME_NOW) ? ('now' as const) : atime }),
+    ...(sent(SET_MTIME) && { mtime: sent(SET_MTIME_NOW) ? ('now' as const) : mtime }),
+    ...(sent(SET_KILL_SUIDGID) && { killPrivileges: true }),
+  };
+  return { valid, handle, changes };
+}
+
+/** Fields that are not meant may hold anything. */
+function takeU64(body: Cursor, isMeant: boolean): number {
+  if (isMeant) return body.u64();
+  body.skip(8);
+  return 0;
+}

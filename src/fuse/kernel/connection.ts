@@ -1,0 +1,211 @@
+/**
+ * The loop between the kernel and the handlers. A few reads are parked on the device; each request that comes is
+ * handed to its handler at once, without waiting for those before it, and is answered when that is done.
+ *
+ * Bounds (P8): so many requests are in work, and so many large buffers are in use, and while they are, nothing more is
+ * read, so that callers wait in the kernel. Requests that wait for other requests (locks) do not count: what they wait for
+ * must get through.
+ */
+import { asCairnError, POSIX_ERRORS } from '../../core/errors.js';
+import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../core/limits.js';
+import type { Logger } from '../../core/logger.js';
+import { deferred } from '../../core/sync.js';
+import type { Deferred } from '../../core/sync.js';
+import { errnoOf } from '../fault.js';
+import { BufferPool } from './buffers.js';
+import { Cursor, decodeGroups, decodeHeader } from './decode.js';
+import type { RequestHeader } from './decode.js';
+import type { FuseDevice } from './device.js';
+import { outHeader } from './encode.js';
+import { IN_HEADER_BYTES, OPCODE_NAMES, OPCODES } from './protocol.js';
+import type { Opcode } from './protocol.js';
+import type { Answer, Handler, Request } from './request.js';
+
+/** Each holds a thread of libuv's pool, which has four: two are left for the rest. */
+const PARKED_READS = 2;
+/** What is longer is answered out of the buffer it came in; what is shorter is copied, and the buffer read into again. */
+const SMALL_REQUEST_BYTES = 8 * 1024;
+
+export interface ConnectionOptions {
+  readonly device: FuseDevice;
+  /** Room for the largest request. */
+  readonly bufferBytes: number;
+  readonly logger: Logger;
+  /** For each kind of request; others are answered with ENOSYS, which the kernel takes as "never ask again". */
+  readonly handlers: Partial<Record<Opcode, Handler>>;
+  /** Requests that may wait for other requests. */
+  readonly waiting: ReadonlySet<Opcode>;
+  /** How long to wait before a read is tried again that failed with EPERM: nothing is mounted yet. */
+  readonly retryLater: () => Promise<void>;
+}
+
+/** A request that is being answered. */
+interface InWork {
+  abort?: AbortController;
+}
+
+export class Connection {
+  private readonly buffers: BufferPool;
+  /** Requests with an answer to come that may be interrupted, by their number. */
+  private readonly inWork = new Map<number, InWork>();
+  private counted = 0;
+  private room: Deferred<void> | undefined;
+  private mounting = true;
+  private ended: Promise<void> | undefined;
+
+  constructor(private readonly options: ConnectionOptions) {
+    this.buffers = new BufferPool(options.bufferBytes, KERNEL_BUFFERS);
+  }
+
+  /** Serves until the kernel says that the mount is gone. Never rejects. */
+  serve(): Promise<void> {
+    this.ended ??= Promise.all(Array.from({ length: PARKED_READS }, () => this.readRequests())).then(() => {
+      for (const { abort } of this.inWork.values()) abort?.abort();
+      this.options.device.close();
+    });
+    return this.ended;
+  }
+
+  /** From now on EPERM is an error. */
+  mounted(): void {
+    this.mounting = false;
+  }
+
+  /** When mounting failed: no request will ever come. */
+  abandon(): void {
+    this.mounting = false;
+  }
+
+  get requestsInWork(): number {
+    return this.inWork.size;
+  }
+
+  private async readRequests(): Promise<void> {
+    for (;;) {
+      while (this.counted >= MAX_KERNEL_REQUESTS) await (this.room ??= deferred()).promise;
+      const buffer = await this.buffers.take();
+      let length: number;
+      try {
+        length = await this.options.device.read(buffer);
+      } catch (error) {
+        this.buffers.give(buffer);
+        if (await this.mayReadAgain(error)) continue;
+        return;
+      }
+      this.accept(buffer, length);
+    }
+  }
+
+  private async mayReadAgain(error: unknown): Promise<boolean> {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    // ENOENT: the request was taken back before it could be read.
+    if (code === 'ENOENT' || code === 'EINTR' || code === 'EAGAIN') return true;
+    if (code === 'EPERM' && this.mounting) {
+      await this.options.retryLater();
+      return true;
+    }
+    if (code !== 'ENODEV' && !(code === 'EPERM' && !this.mounting)) {
+      this.options.logger.error({ code, reason: String(error) }, 'the kernel’s requests cannot be read any more');
+    }
+    return false;
+  }
+
+  /** Takes `buffer` over. */
+  private accept(buffer: Buffer, length: number): void {
+    const isSmall = length <= SMALL_REQUEST_BYTES;
+    const message = isSmall ? Buffer.from(buffer.subarray(0, length)) : buffer.subarray(0, length);
+    if (isSmall) this.buffers.give(buffer);
+    const settled = this.handle(message);
+    if (isSmall) return;
+    void settled.then(() => this.buffers.give(buffer));
+  }
+
+  /** Never rejects. Resolves when `message` is not used any more. */
+  private handle(message: Buffer): Promise<void> {
+    let header: RequestHeader;
+    try {
+      header = decodeHeader(message);
+    } catch (error) {
+      this.options.logger.error({ reason: asCairnError(error).message }, 'a message of the kernel was not understood');
+      return Promise.resolve();
+    }
+    if (header.opcode === OPCODES.INTERRUPT) {
+      this.interrupt(header, message);
+      return Promise.resolve();
+    }
+    return this.work(header, message);
+  }
+
+  private async work(header: RequestHeader, message: Buffer): Promise<void> {
+    const { unique } = header;
+    const operation = OPCODE_NAMES.get(header.opcode);
+    const handler = operation === undefined ? undefined : this.options.handlers[operation];
+    if (operation === undefined || handler === undefined) {
+      this.reply(unique, POSIX_ERRORS.ENOSYS);
+      return;
+    }
+    const entry: InWork = {};
+    const counts = !this.options.waiting.has(operation);
+    if (counts) this.counted++;
+    this.inWork.set(unique, entry);
+    try {
+      const answered = handler(requestOf(header, message, entry));
+      const result = answered instanceof Promise ? await answered : answered;
+      if (result !== undefined) this.reply(unique, 0, result);
+    } catch (error) {
+      this.reply(unique, errnoOf(error, operation, this.options.logger));
+    } finally {
+      this.inWork.delete(unique);
+      if (counts) this.leave();
+    }
+  }
+
+  private leave(): void {
+    this.counted--;
+    const { room } = this;
+    this.room = undefined;
+    room?.resolve();
+  }
+
+  private reply(unique: number, error: number, result?: Answer): void {
+    const parts = result?.parts ?? [];
+    let length = 0;
+    for (const part of parts) length += part.length;
+    try {
+      this.options.device.send([outHeader(unique, error, length), ...parts]);
+    } catch (failure) {
+      const code = failure instanceof Error && 'code' in failure ? failure.code : undefined;
+      // ENOENT: interrupted, or killed. ENODEV: unmounted by force. Otherwise the answer was not well formed.
+      if (code !== 'ENOENT' && code !== 'ENODEV') {
+        this.options.logger.error({ unique, code, reason: String(failure) }, 'the kernel did not take an answer');
+        if (error !== POSIX_ERRORS.EIO) this.reply(unique, POSIX_ERRORS.EIO);
+      }
+      result?.undo?.();
+    }
+  }
+
+  /** The caller of a request was sent a signal. What waits for others ends with EINTR; the rest is done soon anyway. */
+  private interrupt(header: RequestHeader, message: Buffer): void {
+    const unique = new Cursor(message.subarray(IN_HEADER_BYTES)).u64();
+    const entry = this.inWork.get(unique);
+    if (entry !== undefined) {
+      entry.abort ??= new AbortController();
+      entry.abort.abort();
+      return;
+    }
+    // It may be in the other parked read, and handled next: EAGAIN makes the kernel tell again, unless it was answered.
+    this.reply(header.unique, POSIX_ERRORS.EAGAIN);
+  }
+}
+
+function requestOf(header: RequestHeader, message: Buffer, entry: InWork): Request {
+  const end = message.length - header.extensionBytes;
+  const groups = header.extensionBytes === 0 ? [] : decodeGroups(message.subarray(end));
+  return {
+    unique: header.unique,
+    nodeid: header.nodeid,
+    caller: { uid: header.uid, gid: header.gid, pid: header.pid, groups },
+    body: new Cursor(message.subarray(IN_HEADER_BYTES, end)),
+    interrupted: () => (entry.abort ??= new AbortController()).signal,
+  };
+}

@@ -1,0 +1,86 @@
+/**
+ * Requests about listings: OPENDIR, READDIR, READDIRPLUS. They are stateless: what the kernel sends to go on is the
+ * `cookie` of the last entry, which stays valid while entries come and go, so a directory of any size is read in
+ * constant memory (P8), and each answer is as new as its request.
+ */
+import type { InodeId } from '../../core/ids.js';
+import { DirectoryBuffer, entriesWithin } from './encode.js';
+import type { Opcode } from './protocol.js';
+import { answer, DONE } from './request.js';
+import { openOut } from './encode.js';
+import type { Answer, Handler, Request } from './request.js';
+import { inodeOf, validityOf } from './session.js';
+import type { Session } from './session.js';
+
+/** The kernel's offsets: 0 is before '.', 1 before '..', and an entry's cookie follows from 2 on. */
+const OFFSET_OF_COOKIES = 2;
+/** Names are rarely shorter on average: so a page that is asked for does not overflow the buffer by much. */
+const EXPECTED_NAME_BYTES = 8;
+const MAX_LISTING_BYTES = 1024 * 1024;
+
+export class DirectoryRequests {
+  readonly handlers: Partial<Record<Opcode, Handler>> = {
+    OPENDIR: (request) => this.open(request),
+    RELEASEDIR: () => DONE,
+    FSYNCDIR: () => this.sync(),
+    SYNCFS: () => this.sync(),
+    READDIR: (request) => this.list(request, false),
+    READDIRPLUS: (request) => this.list(request, true),
+  };
+
+  constructor(private readonly session: Session) {}
+
+  /** ESTALE when it was removed, which makes the kernel look its name up again. */
+  private async open(request: Request): Promise<Answer> {
+    await this.session.fileSystem.getAttributes(inodeOf(this.session, request));
+    return answer(openOut(0, 0));
+  }
+
+  private async sync(): Promise<Answer> {
+    await this.session.fileSystem.syncMetadata();
+    return DONE;
+  }
+
+  private async list(request: Request, plus: boolean): Promise<Answer> {
+    const { session } = this;
+    const { body } = request;
+    body.skip(8);
+    const [offset, size] = [body.u64(), Math.min(body.u32(), MAX_LISTING_BYTES)];
+    const inode = inodeOf(session, request);
+    const cookie = Math.max(0, offset - OFFSET_OF_COOKIES);
+    const page = await session.callers.run(request.caller, (credentials) =>
+      session.fileSystem.readDirectory(credentials, inode, cookie, {
+        maxEntries: entriesWithin(size, plus, EXPECTED_NAME_BYTES),
+        withAttributes: plus,
+      }),
+    );
+    const buffer = new DirectoryBuffer(size);
+    const told: number[] = [];
+    let hasRoom = true;
+    for (const [at, name, of] of dots(inode, page.parent)) {
+      if (!hasRoom || offset > at) continue;
+      const entry = { name, inode: of, kind: 'directory' as const };
+      hasRoom = plus ? buffer.addPlus(entry, at + 1) : buffer.add(entry, at + 1);
+    }
+    for (const entry of page.entries) {
+      if (!hasRoom) break;
+      const next = entry.cookie + OFFSET_OF_COOKIES;
+      const { attributes } = entry;
+      if (!plus) hasRoom = buffer.add(entry, next);
+      else if (attributes === undefined) hasRoom = buffer.addPlus(entry, next);
+      else {
+        const nodeid = session.nodes.nodeidOf(attributes.inode);
+        hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity: validityOf(session, attributes) });
+        if (hasRoom) told.push(session.nodes.lookedUp(attributes));
+      }
+    }
+    return { parts: [buffer.content], undo: () => told.forEach((nodeid) => session.nodes.forget(nodeid, 1)) };
+  }
+}
+
+function dots(inode: InodeId, parent: InodeId): [offset: number, name: Buffer, inode: InodeId][] {
+  return [
+    [0, Buffer.from('.'), inode],
+    [1, Buffer.from('..'), parent],
+  ];
+}

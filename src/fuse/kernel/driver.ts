@@ -1,0 +1,114 @@
+/**
+ * The driver that speaks the kernel's own protocol over /dev/fuse, without a library between: with the caller's
+ * identity, times in nanoseconds, requests of 1 MiB, and all that the protocol has. It needs the right to mount.
+ *
+ *   device.ts       the descriptor, and mount(8)
+ *   connection.ts   requests in, answers out, many at a time      decode.ts, encode.ts, protocol.ts   the messages
+ *   names.ts, attributes.ts, directories.ts, files.ts             what each request does
+ *   node-table.ts   the inodes that the kernel knows              callers.ts   on whose behalf
+ */
+import { endianness } from 'node:os';
+import { sleep } from '../../core/clock.js';
+import { CairnError } from '../../core/errors.js';
+import { MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
+import { deferred } from '../../core/sync.js';
+import type { Driver, DriverOptions, Mounted } from '../driver.js';
+import { HandleTable } from '../handle-table.js';
+import { unmountPath } from '../mountpoint.js';
+import { AttributeRequests } from './attributes.js';
+import { Callers } from './callers.js';
+import { Connection } from './connection.js';
+import { KernelDevice } from './device.js';
+import type { FuseDevice } from './device.js';
+import { DirectoryRequests } from './directories.js';
+import { FileRequests } from './files.js';
+import { MAX_IO_BYTES, negotiate } from './init.js';
+import type { Negotiated } from './init.js';
+import { NameRequests } from './names.js';
+import { NodeTable } from './node-table.js';
+import { readStatus } from './proc-status.js';
+import type { Opcode } from './protocol.js';
+import { answer, DONE } from './request.js';
+import type { Handler } from './request.js';
+import type { OpenHandle, Session } from './session.js';
+
+const NOT_MOUNTED_RETRY_MS = 2;
+/** Room for the headers of a WRITE beside its bytes. */
+const REQUEST_BYTES = MAX_IO_BYTES + 4096;
+
+export class KernelDriver implements Driver {
+  constructor(private readonly options: DriverOptions) {}
+
+  async mount(): Promise<Mounted> {
+    const { mountpoint, allowOther } = this.options;
+    if (endianness() !== 'LE') throw new CairnError('EIO', 'the kernel driver is written for little endian machines');
+    const device = await KernelDevice.open();
+    const served = new ServedMount(device, this.options);
+    const closed = served.connection.serve();
+    const mountOptions = [
+      ...[`user_id=${process.getuid?.() ?? 0}`, `group_id=${process.getgid?.() ?? 0}`, 'default_permissions'],
+      ...(allowOther ? ['allow_other'] : []),
+    ];
+    try {
+      await device.mount(mountpoint, mountOptions);
+      await served.ready;
+    } catch (error) {
+      served.connection.abandon();
+      throw error;
+    }
+    served.connection.mounted();
+    return {
+      closed,
+      openFiles: () => served.files.size,
+      unmount: (mode) => unmountPath(mountpoint, mode),
+    };
+  }
+}
+
+/** The requests of one mount and what answers them, on any device. */
+export class ServedMount {
+  readonly files = new HandleTable<OpenHandle>(MAX_MOUNT_OPEN_FILES);
+  readonly nodes = new NodeTable();
+  readonly connection: Connection;
+  /** Resolves when the kernel and this driver have agreed on what they speak. */
+  readonly ready: Promise<void>;
+  private negotiated: Negotiated | undefined;
+
+  constructor(device: FuseDevice, options: Omit<DriverOptions, 'mountpoint' | 'allowOther'>) {
+    const { fileSystem, logger, clock, credentials } = options;
+    const agreed = deferred<void>();
+    this.ready = agreed.promise;
+    const session: Session = {
+      ...{ fileSystem, logger, nodes: this.nodes, files: this.files },
+      callers: new Callers(readStatus, credentials),
+      attributeTimeoutMs: options.attributeTimeoutMs,
+      entryTimeoutMs: options.entryTimeoutMs,
+      negotiated: () => {
+        if (this.negotiated === undefined) throw new CairnError('EIO', 'a request came before INIT');
+        return this.negotiated;
+      },
+    };
+    const handlers: Partial<Record<Opcode, Handler>> = {
+      ...new NameRequests(session).handlers,
+      ...new AttributeRequests(session).handlers,
+      ...new DirectoryRequests(session).handlers,
+      ...new FileRequests(session).handlers,
+      INIT: ({ body }) => {
+        try {
+          this.negotiated = negotiate(body);
+        } catch (error) {
+          agreed.reject(error);
+          throw error;
+        }
+        agreed.resolve();
+        return answer(this.negotiated.reply);
+      },
+      DESTROY: () => DONE,
+    };
+    this.connection = new Connection({
+      ...{ device, bufferBytes: REQUEST_BYTES, logger, handlers },
+      waiting: new Set<Opcode>(['SETLKW']),
+      retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),
+    });
+  }
+}

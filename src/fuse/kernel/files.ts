@@ -1,0 +1,221 @@
+/** Requests about open files: OPEN, CREATE, TMPFILE, READ, WRITE, and all that goes by a handle. */
+import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
+import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
+import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
+import type { Attributes, OpenFile } from '../../client/filesystem.js';
+import { openFlagsOf } from '../linux.js';
+import { countOut, offsetOut, openOut } from './encode.js';
+import { runNew, umaskOf } from './names.js';
+import { FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, WRITE_CACHE, WRITE_KILL_SUIDGID } from './protocol.js';
+import type { Opcode } from './protocol.js';
+import { answer, DONE } from './request.js';
+import type { Answer, Handler, Request } from './request.js';
+import { entryAnswer, inodeOf } from './session.js';
+import type { OpenHandle, Session } from './session.js';
+
+const O_EXCL = 0o200;
+/** The kernel's own: the file is opened to be executed, which needs permission to execute it, not to read. */
+const FMODE_EXEC = 0x20;
+/** fallocate(2) */
+const FALLOC_KEEP_SIZE = 1;
+const FALLOC_PUNCH_HOLE = 2;
+const FALLOC_ZERO_RANGE = 16;
+/** lseek(2) */
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+export class FileRequests {
+  readonly handlers: Partial<Record<Opcode, Handler>> = {
+    OPEN: (request) => this.open(request),
+    CREATE: (request) => this.create(request),
+    TMPFILE: (request) => this.createTemporary(request),
+    READ: (request) => this.read(request),
+    WRITE: (request) => this.write(request),
+    FLUSH: (request) => this.flush(request),
+    FSYNC: (request) => this.sync(request),
+    RELEASE: (request) => this.release(request),
+    LSEEK: (request) => this.seek(request),
+    FALLOCATE: (request) => this.allocate(request),
+    COPY_FILE_RANGE: (request) => this.copyRange(request, countOut),
+    COPY_FILE_RANGE_64: (request) => this.copyRange(request, offsetOut),
+  };
+
+  constructor(private readonly session: Session) {}
+
+  private async open(request: Request): Promise<Answer> {
+    const { session } = this;
+    const inode = inodeOf(session, request);
+    const flags = request.body.u32();
+    const wanted = openFlagsOf(flags);
+    const { file, attributes } = await session.callers.run(request.caller, async (credentials) => {
+      if ((flags & FMODE_EXEC) === 0) return session.fileSystem.open(credentials, inode, wanted);
+      await session.fileSystem.access(credentials, inode, X_OK);
+      return session.fileSystem.open(ROOT_CREDENTIALS, inode, wanted);
+    });
+    const { handle, openFlags } = this.opened(file, attributes, wanted);
+    return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
+  }
+
+  private async create(request: Request): Promise<Answer> {
+    const { session } = this;
+    const { flags, mode, umask } = newFile(request);
+    const [parent, name] = [inodeOf(session, request), request.body.name()];
+    const options = { mode, ...umaskOf(session, umask), flags: openFlagsOf(flags), exclusive: (flags & O_EXCL) !== 0 };
+    const { file, attributes } = await runNew(session, request.caller, mode, (credentials) =>
+      session.fileSystem.create(credentials, parent, name, options),
+    );
+    return this.openedEntry(file, attributes, options.flags);
+  }
+
+  private async createTemporary(request: Request): Promise<Answer> {
+    const { session } = this;
+    const { flags, mode, umask } = newFile(request);
+    const parent = inodeOf(session, request);
+    const options = { mode, ...umaskOf(session, umask), flags: openFlagsOf(flags), exclusive: (flags & O_EXCL) !== 0 };
+    const { file, attributes } = await runNew(session, request.caller, mode, (credentials) =>
+      session.fileSystem.createTemporary(credentials, parent, options),
+    );
+    return this.openedEntry(file, attributes, options.flags);
+  }
+
+  private openedEntry(file: OpenFile, attributes: Attributes, flags: ReturnType<typeof openFlagsOf>): Answer {
+    const { handle, openFlags } = this.opened(file, attributes, flags);
+    const entry = entryAnswer(this.session, attributes, openOut(handle, openFlags));
+    const undo = (): void => {
+      entry.undo?.();
+      this.closeUnasked(handle);
+    };
+    return { ...entry, undo };
+  }
+
+  private opened(
+    file: OpenFile,
+    attributes: Attributes,
+    flags: ReturnType<typeof openFlagsOf>,
+  ): { readonly handle: number; readonly openFlags: number } {
+    const { session } = this;
+    const append = flags.append === true;
+    let handle: number;
+    try {
+      handle = session.files.add({ file, append, write: flags.write });
+    } catch (error) {
+      this.closeInBackground(file);
+      throw error;
+    }
+    const keepsPages = session.nodes.opened(attributes);
+    // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
+    const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP') ? FOPEN_DIRECT_IO : 0;
+    return { handle, openFlags: (keepsPages ? FOPEN_KEEP_CACHE : 0) | direct };
+  }
+
+  private async read({ body }: Request): Promise<Answer> {
+    const { file } = this.session.files.get(body.u64());
+    const [offset, size] = [body.u64(), body.u32()];
+    return answer(await file.read(offset, size));
+  }
+
+  private async write(request: Request): Promise<Answer> {
+    const { body } = request;
+    const handle = this.session.files.get(body.u64());
+    const [offset, size, flags] = [body.u64(), body.u32(), body.u32()];
+    body.skip(16);
+    const bytes = body.view(size);
+    // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
+    const options = { killPrivileges: (flags & WRITE_KILL_SUIDGID) !== 0 };
+    if ((flags & WRITE_CACHE) !== 0 && handle.append) {
+      return answer(countOut(await this.writeMapped(handle, offset, bytes)));
+    }
+    return answer(countOut(await handle.file.write(offset, bytes, options)));
+  }
+
+  /** A page of a mapping is written where it stands, also when the kernel sends it by a handle that appends. */
+  private async writeMapped(handle: OpenHandle, offset: number, bytes: Buffer): Promise<number> {
+    const { session } = this;
+    for (const other of session.files.values()) {
+      if (other.file.inode === handle.file.inode && other.write && !other.append)
+        return other.file.write(offset, bytes);
+    }
+    const flags = { read: false, write: true };
+    const { file } = await session.fileSystem.open(ROOT_CREDENTIALS, handle.file.inode, flags);
+    try {
+      return await file.write(offset, bytes, { killPrivileges: false });
+    } finally {
+      await file.close();
+    }
+  }
+
+  private async flush({ body }: Request): Promise<Answer> {
+    await this.session.files.get(body.u64()).file.flush();
+    return DONE;
+  }
+
+  /** fsync(2) and fdatasync(2): the size must survive in both, and other metadata comes along. */
+  private async sync({ body }: Request): Promise<Answer> {
+    await this.session.files.get(body.u64()).file.sync();
+    return DONE;
+  }
+
+  /** Nobody waits for it: what failed was told by FLUSH, or is logged. */
+  private async release({ body }: Request): Promise<Answer> {
+    const { file } = this.session.files.remove(body.u64());
+    this.session.nodes.closed(file.inode);
+    await file.close();
+    return DONE;
+  }
+
+  /** The kernel never learned of the handle. */
+  private closeUnasked(handle: number): void {
+    const { file } = this.session.files.remove(handle);
+    this.session.nodes.closed(file.inode);
+    this.closeInBackground(file);
+  }
+
+  private closeInBackground(file: OpenFile): void {
+    file.close().catch((error: unknown) => {
+      const { code, message } = asCairnError(error);
+      this.session.logger.warn({ inode: file.inode, code }, `closing a file that nobody took: ${message}`);
+    });
+  }
+
+  private async seek({ body }: Request): Promise<Answer> {
+    const { file } = this.session.files.get(body.u64());
+    const [offset, whence] = [body.u64(), body.u32()];
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new CairnError('EINVAL', `lseek: whence ${whence}`);
+    try {
+      return answer(offsetOut(await file.seek(offset, whence === SEEK_DATA ? 'data' : 'hole')));
+    } catch (error) {
+      if (hasCode(error, 'EOPNOTSUPP')) throw new CairnError('ENOSYS', 'lseek is left to the kernel');
+      throw error;
+    }
+  }
+
+  private async allocate({ body }: Request): Promise<Answer> {
+    const { file } = this.session.files.get(body.u64());
+    const [offset, length, mode] = [body.u64(), body.u64(), body.u32()];
+    if ((mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) !== 0) {
+      throw new CairnError('EOPNOTSUPP', `fallocate: mode 0x${mode.toString(16)}`);
+    }
+    await file.allocate(offset, length, {
+      keepSize: (mode & FALLOC_KEEP_SIZE) !== 0,
+      punchHole: (mode & FALLOC_PUNCH_HOLE) !== 0,
+      zeroRange: (mode & FALLOC_ZERO_RANGE) !== 0,
+    });
+    return DONE;
+  }
+
+  private async copyRange({ body }: Request, encode: (count: number) => Buffer): Promise<Answer> {
+    const source = this.session.files.get(body.u64()).file;
+    const sourceOffset = body.u64();
+    body.skip(8);
+    const target = this.session.files.get(body.u64()).file;
+    const [offset, length] = [body.u64(), body.u64()];
+    return answer(encode(await target.copyFrom(source, sourceOffset, offset, length)));
+  }
+}
+
+/** fuse_create_in */
+function newFile({ body }: Request): { readonly flags: number; readonly mode: number; readonly umask: number } {
+  const [flags, mode, umask] = [body.u32(), body.u32() & PERMISSION_BITS, body.u32()];
+  body.skip(4);
+  return { flags, mode, umask };
+}

@@ -1,0 +1,90 @@
+/**
+ * The inodes that the kernel knows. It names them by a nodeid, which here is the inode's number: those are never used
+ * again, so a nodeid says the same as long as the mount lives, and its generation is always 0.
+ *
+ * The kernel counts how often it was told a node (LOOKUP and all that answers with an entry) and says in FORGET how many of
+ * these it gives up. The table is as large as the kernel's inode cache, which it shrinks under memory pressure.
+ */
+import { CairnError } from '../../core/errors.js';
+import { inodeId, ROOT_INODE } from '../../core/ids.js';
+import type { InodeId } from '../../core/ids.js';
+import type { Attributes } from '../../client/filesystem.js';
+
+const ROOT_NODEID = 1;
+
+interface Node {
+  lookups: number;
+  /** Handles that are open. */
+  opens: number;
+  /**
+   * Every page of the file that the kernel keeps is at least as new as this state (Attributes.change) of the file;
+   * undefined when that cannot be said of any.
+   */
+  pagesChange: number | undefined;
+}
+
+export class NodeTable {
+  private readonly nodes = new Map<number, Node>();
+
+  /** `root`: the inode that is the root of this mount. */
+  constructor(private readonly root: InodeId = ROOT_INODE) {}
+
+  get size(): number {
+    return this.nodes.size;
+  }
+
+  inodeOf(nodeid: number): InodeId {
+    if (nodeid === ROOT_NODEID) return this.root;
+    if (nodeid === 0) throw new CairnError('EINVAL', 'a request of the kernel is about no inode');
+    return inodeId(nodeid);
+  }
+
+  nodeidOf(inode: InodeId): number {
+    return inode === this.root ? ROOT_NODEID : inode;
+  }
+
+  /** The kernel is about to be told of the inode in an entry. Returns its nodeid. */
+  lookedUp(attributes: Attributes): number {
+    const nodeid = this.nodeidOf(attributes.inode);
+    if (nodeid !== ROOT_NODEID) this.node(nodeid).lookups++;
+    return nodeid;
+  }
+
+  forget(nodeid: number, count: number): void {
+    const node = this.nodes.get(nodeid);
+    if (node === undefined) return;
+    node.lookups = Math.max(0, node.lookups - count);
+    this.dropUnused(nodeid, node);
+  }
+
+  /**
+   * A handle on the file was opened when it was in the state of `attributes`. True when the kernel may keep its pages:
+   * the file has not changed since they were dropped last. Otherwise it drops them now.
+   */
+  opened({ inode, change }: Attributes): boolean {
+    const node = this.node(this.nodeidOf(inode));
+    const keeps = node.pagesChange === change;
+    // A handle from before may have read ahead, and still fill pages with what is old by now.
+    if (!keeps) node.pagesChange = node.opens === 0 ? change : undefined;
+    node.opens++;
+    return keeps;
+  }
+
+  closed(inode: InodeId): void {
+    const nodeid = this.nodeidOf(inode);
+    const node = this.nodes.get(nodeid);
+    if (node === undefined) return;
+    node.opens--;
+    this.dropUnused(nodeid, node);
+  }
+
+  private node(nodeid: number): Node {
+    let node = this.nodes.get(nodeid);
+    if (node === undefined) this.nodes.set(nodeid, (node = { lookups: 0, opens: 0, pagesChange: undefined }));
+    return node;
+  }
+
+  private dropUnused(nodeid: number, node: Node): void {
+    if (node.lookups === 0 && node.opens === 0) this.nodes.delete(nodeid);
+  }
+}

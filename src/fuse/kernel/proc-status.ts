@@ -1,0 +1,15 @@
+/** What /proc says of the thread that calls. */
+import { readFileSync } from 'node:fs';
+import { asCairnError } from '../../core/errors.js';
+
+/** The text of /proc/PID/status; '' when the caller was killed meanwhile, and nobody waits for the answer. */
+export function readStatus(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/status`, 'latin1');
+  } catch (error) {
+    // ESRCH, which is no error of ours, when it ends while it is read.
+    const { code } = asCairnError(error);
+    if (code === 'ENOENT' || code === 'INTERNAL') return '';
+    throw error;
+  }
+}

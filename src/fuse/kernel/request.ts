@@ -1,0 +1,35 @@
+/** A request on its way through the driver, and what answers it. */
+import type { Cursor } from './decode.js';
+
+export interface Request {
+  readonly unique: number;
+  readonly nodeid: number;
+  readonly caller: Caller;
+  /** Behind the header. Its bytes are valid until the answer's promise settles. */
+  readonly body: Cursor;
+  /** Aborted when the caller was sent a signal while it waits. */
+  interrupted(): AbortSignal;
+}
+
+export interface Caller {
+  readonly uid: number;
+  readonly gid: number;
+  /** Thread that called; 0 when it cannot be told. */
+  readonly pid: number;
+  /** What the kernel said of its groups: one that matters, or none. */
+  readonly groups: readonly number[];
+}
+
+export interface Answer {
+  /** The structures that follow the header. */
+  readonly parts: readonly Uint8Array[];
+  /** Called when nobody waited for the answer any more: takes back what only the kernel could have given back. */
+  readonly undo?: () => void;
+}
+
+/** Of requests that have nothing to say but success. */
+export const DONE: Answer = { parts: [] };
+export const answer = (...parts: Uint8Array[]): Answer => ({ parts });
+
+/** Undefined for requests that take no reply. */
+export type Handler = (request: Request) => Promise<Answer> | Answer | undefined;

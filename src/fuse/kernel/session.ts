@@ -1,0 +1,58 @@
+/** What the handlers of one mount share. */
+import type { Attributes, FileSystem, OpenFile } from '../../client/filesystem.js';
+import type { InodeId } from '../../core/ids.js';
+import type { Logger } from '../../core/logger.js';
+import type { HandleTable } from '../handle-table.js';
+import { isDirectory } from '../../core/mode.js';
+import type { Callers } from './callers.js';
+import { attributesOut, entryOut } from './encode.js';
+import type { Validity } from './encode.js';
+import type { Negotiated } from './init.js';
+import type { NodeTable } from './node-table.js';
+import { answer } from './request.js';
+import type { Answer } from './request.js';
+
+/** What a handle of the kernel stands for. */
+export interface OpenHandle {
+  readonly file: OpenFile;
+  /** Every write goes to the end of file. */
+  readonly append: boolean;
+  readonly write: boolean;
+}
+
+export interface Session {
+  readonly fileSystem: FileSystem;
+  readonly nodes: NodeTable;
+  readonly files: HandleTable<OpenHandle>;
+  readonly callers: Callers;
+  readonly logger: Logger;
+  readonly attributeTimeoutMs: number;
+  readonly entryTimeoutMs: number;
+  /** Of the INIT request, which comes before all others. */
+  readonly negotiated: () => Negotiated;
+}
+
+/**
+ * How long an answer holds. What a directory is (its owner and permissions, which the kernel checks at each step of a
+ * path) is believed for as long as the names in it; a file's size and times for as long as the mount was told to.
+ */
+export function validityOf({ entryTimeoutMs, attributeTimeoutMs }: Session, { mode }: Attributes): Validity {
+  const attributesMs = isDirectory(mode) ? Math.max(attributeTimeoutMs, entryTimeoutMs) : attributeTimeoutMs;
+  return { entryMs: entryTimeoutMs, attributesMs };
+}
+
+export function attributesAnswer(session: Session, attributes: Attributes): Answer {
+  return answer(attributesOut(attributes, validityOf(session, attributes).attributesMs));
+}
+
+/** Tells the kernel of an inode by name, which it will forget again. `rest` follows the entry. */
+export function entryAnswer(session: Session, attributes: Attributes, ...rest: Buffer[]): Answer {
+  const nodeid = session.nodes.lookedUp(attributes);
+  return {
+    parts: [entryOut(nodeid, attributes, validityOf(session, attributes)), ...rest],
+    undo: () => session.nodes.forget(nodeid, 1),
+  };
+}
+
+export const inodeOf = (session: Session, request: { readonly nodeid: number }): InodeId =>
+  session.nodes.inodeOf(request.nodeid);
