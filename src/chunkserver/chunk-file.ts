@@ -71,6 +71,9 @@ export class ChunkFile {
   /** Mutations so far, and how many of them a finished sync covers. */
   private mutations: number;
   private mutationsSynced = 0;
+  /** Bytes written, and how many of them a finished sync covers. */
+  private writtenBytes = 0;
+  private writtenBytesSynced = 0;
   private changing = false;
 
   /** A damaged block was read, and not all were looked at since. */
@@ -106,6 +109,11 @@ export class ChunkFile {
   /** Bytes of data. */
   get length(): number {
     return this.dataLength;
+  }
+
+  /** Bytes written that no sync covers yet. */
+  get unsyncedBytes(): number {
+    return this.writtenBytes - this.writtenBytesSynced;
   }
 
   static async create(disk: Disk, path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
@@ -259,9 +267,11 @@ export class ChunkFile {
     // Not while a mutation is between its rows and its end: they must stay as it wrote them.
     if (!this.changing) this.flushSums();
     const covered = this.mutations;
+    const coveredBytes = this.writtenBytes;
     try {
       await this.synced.run();
       this.mutationsSynced = Math.max(this.mutationsSynced, covered);
+      this.writtenBytesSynced = Math.max(this.writtenBytesSynced, coveredBytes);
     } catch (error) {
       // After a failed fsync the kernel may have dropped the pages: what is on disk is not known.
       this.broken = new CairnError('EIO', `syncing chunk ${this.handle} failed: its content is not known`, {
@@ -410,6 +420,7 @@ export class ChunkFile {
         this.lagLast = Math.max(this.lagLast, first + newSums.length - 1);
       }
       this.dataLength = newLength;
+      this.writtenBytes += end - start;
     } finally {
       this.changing = false;
       release();

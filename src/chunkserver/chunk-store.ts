@@ -6,7 +6,13 @@ import type { Clock } from '../core/clock.js';
 import type { Disk, DiskSpace } from '../core/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../core/ids.js';
-import { CLEAN_AFTER_IDLE_MS, CLEAN_STOP_MS, LOW_SPACE_BYTES, MAX_OPEN_CHUNK_FILES } from '../core/limits.js';
+import {
+  CLEAN_AFTER_IDLE_MS,
+  CLEAN_STOP_MS,
+  LOW_SPACE_BYTES,
+  MAX_OPEN_CHUNK_FILES,
+  SYNC_BEHIND_BYTES,
+} from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { KeyedMutex } from '../core/sync.js';
@@ -58,6 +64,7 @@ export class ChunkStore {
   private scanned = false;
   private stopping = false;
   private cleaning = false;
+  private syncingBehind = false;
   /** A replica could not be cleaned: the directories cannot be left clean. */
   private uncleaned = false;
 
@@ -169,7 +176,27 @@ export class ChunkStore {
   async mutate<T>(handle: ChunkHandle, action: (file: ChunkFile) => Promise<T>): Promise<T> {
     this.dirty.delete(handle);
     this.dirty.set(handle, this.options.clock.monotonicMs());
-    return this.use(handle, action);
+    const result = await this.use(handle, action);
+    if (!this.syncingBehind && (this.open.get(handle)?.opened?.unsyncedBytes ?? 0) >= SYNC_BEHIND_BYTES) {
+      this.syncingBehind = true;
+      void this.syncBehind(handle);
+    }
+    return result;
+  }
+
+  /**
+   * Sends a stream of writes to the disk while it goes on, so that the fsync at its end finds little to wait for. One
+   * chunk at a time: it takes a thread of the pool. Never rejects.
+   */
+  private async syncBehind(handle: ChunkHandle): Promise<void> {
+    try {
+      await this.use(handle, (file) => file.sync());
+    } catch (error) {
+      // The file refuses all use from now on, or is gone.
+      this.options.logger.warn({ chunk: handle, reason: asCairnError(error).message }, 'syncing ahead failed');
+    } finally {
+      this.syncingBehind = false;
+    }
   }
 
   /** The content, and that there is such a file, survives power loss. */

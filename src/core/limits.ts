@@ -77,6 +77,10 @@ export const TRANSACTION_CHANGES = 4 * KIB;
 
 /** A chunk lease (GFS section 3.1: 60 s). Renewed by writers while they write. */
 export const LEASE_TTL_MS = 60_000;
+/** Chunks that are made ahead of need at most, how many at once, and the age at which one is given up. */
+export const MAX_SPARE_CHUNKS = 64;
+export const MAX_SPARES_IN_MAKING = 16;
+export const SPARE_AGE_MS = 20_000;
 /** Heartbeats of chunkservers and of client sessions. */
 export const HEARTBEAT_INTERVAL_MS = 2_000;
 /** A chunkserver unheard of for so long is dead to the master; it stops serving by itself before. */
@@ -154,6 +158,8 @@ export const WRITE_BACK_AGE_MS = 1_000;
 
 /** Writes of at most this go to the page cache at once; the thread pool costs more than copying so little. */
 export const SMALL_WRITE_BYTES = 32 * KIB;
+/** Unsynced bytes of a chunk at which its server sends them to the disk without being asked: a disk's work of 100 ms. */
+export const SYNC_BEHIND_BYTES = 16 * MIB;
 /** Chunk files that a chunkserver keeps open, each with 4 KiB of checksums; within the usual 1024 descriptors. */
 export const MAX_OPEN_CHUNK_FILES = 512;
 /** Mutations of one chunk that wait at a secondary for an earlier serial, which came late. */
@@ -186,6 +192,7 @@ assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itself before it is replaced');
 assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats must not fence a server');
+assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out with a fresh lease');
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
 assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');

@@ -10,6 +10,7 @@ import type { Handlers } from '../protocol/rpc.js';
 import { getChunk } from './chunk-map.js';
 import type { ChunkLeases } from './leases.js';
 import { checkChunkIndex, getChunks } from './locations.js';
+import type { NewChunks } from './new-chunks.js';
 import type { Recovery } from './recovery.js';
 import type { Repair } from './repair.js';
 import { takeReport } from './reports.js';
@@ -26,6 +27,7 @@ export interface ChunkServiceDeps {
   readonly logger: Logger;
   readonly servers: ServerRegistry;
   readonly sessions: Sessions;
+  readonly newChunks: NewChunks;
   readonly leases: ChunkLeases;
   readonly recovery: Recovery;
   readonly repair: Repair;
@@ -38,7 +40,7 @@ const CLIENT_REPORT_INTERVAL_MS = 10_000;
 const MAX_REMEMBERED_REPORTS = 4096;
 
 export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
-  const { state, servers, sessions, leases, repair, clock, logger } = deps;
+  const { state, servers, sessions, newChunks, leases, repair, clock, logger } = deps;
   const reportedMs = new Map<ChunkHandle, number>();
 
   function mayReport(handle: ChunkHandle): boolean {
@@ -110,7 +112,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       const reply = await takeReport(
         {
           ...deps,
-          isInMaking: (handle, id) => leases.isCreating(handle) || repair.isCopying(handle, id),
+          isInMaking: (handle, id) => newChunks.isUnattached(handle) || repair.isCopying(handle, id),
           onDoubt: (handle) => repair.recoverSoon(handle),
         },
         server,

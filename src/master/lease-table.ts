@@ -22,7 +22,7 @@ export interface Lease {
 }
 
 export class LeaseTable {
-  /** All leases last equally long, so the order of insertion is the order of expiry. */
+  /** All leases last equally long, so the order of insertion is that of expiry, within the age of a spare chunk. */
   private readonly byHandle = new Map<ChunkHandle, Lease>();
   private readonly byInode = new Map<InodeId, Set<ChunkHandle>>();
 

@@ -21,7 +21,7 @@
  */
 import type { Clock } from '../core/clock.js';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
-import { chunkHandle, leaseId } from '../core/ids.js';
+import { leaseId } from '../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
@@ -44,8 +44,9 @@ import { readInode } from './inodes.js';
 import { keys } from './keys.js';
 import { LeaseTable } from './lease-table.js';
 import type { Lease } from './lease-table.js';
-import { chooseServers, placementError } from './placement.js';
-import type { ChunkConfig, Recovery, StraySink } from './recovery.js';
+import { NEW_CHUNK_VERSION } from './new-chunks.js';
+import type { NewChunk, NewChunks } from './new-chunks.js';
+import type { ChunkConfig, Recovery } from './recovery.js';
 import type { ServerRegistry } from './servers.js';
 import type { Mutation, State } from './state.js';
 
@@ -61,8 +62,6 @@ export interface LeaseRequest {
   readonly failed: FailedLease | undefined;
 }
 
-/** After that many new sets of servers that did not all take a new chunk, the writer is told to come again. */
-const MAX_CREATE_ATTEMPTS = 4;
 const MAX_GRANT_ATTEMPTS = 3;
 /** After a restart of the master, time that a lease request gives its members to register. */
 const EXPECTED_SERVER_WAIT_MS = 1_500;
@@ -74,8 +73,6 @@ export class ChunkLeases {
   /** Held by all that changes the lease, the members or the replicas of a chunk. */
   readonly locks = new KeyedMutex<ChunkHandle>();
   private readonly holeLocks = new KeyedMutex<string>();
-  /** Chunks whose first grant is under way: servers have replicas of them that the state does not know yet. */
-  private readonly creating = new Set<ChunkHandle>();
   private readonly watches = new Map<ChunkHandle, { granted: boolean }>();
 
   constructor(
@@ -86,16 +83,11 @@ export class ChunkLeases {
       readonly logger: Logger;
       readonly servers: ServerRegistry;
       readonly recovery: Recovery;
-      readonly handles: IdReserve;
+      readonly newChunks: NewChunks;
       readonly leaseIds: IdReserve;
       readonly config: ChunkConfig;
-      readonly onStray: StraySink;
     },
   ) {}
-
-  isCreating(handle: ChunkHandle): boolean {
-    return this.creating.has(handle);
-  }
 
   /** Tells whether a lease of the chunk was granted since; one watch a chunk at a time. */
   watchGrants(handle: ChunkHandle): { readonly granted: boolean; end(): void } {
@@ -158,73 +150,44 @@ export class ChunkLeases {
 
   /** Under the lock of the hole, or of the lost chunk that it replaces. The replicas are made first; only then the chunk enters the map. */
   private async create(request: LeaseRequest, replaces?: ChunkHandle): Promise<Lease | undefined> {
-    const { servers, random, config } = this.deps;
-    const avoided = new Set<ServerId>();
-    let failure: CairnError | undefined;
-    if (servers.all().every((server) => server.peer === null)) {
-      await servers.waitUntil(() => servers.all().some((server) => server.peer !== null), EXPECTED_SERVER_WAIT_MS);
-    }
-    for (let attempt = 0; attempt < MAX_CREATE_ATTEMPTS; attempt++) {
-      if (this.find(request).handle !== replaces) return undefined;
-      const all = servers.all();
-      const chosen = chooseServers({ servers: all, count: config.wantedReplicas, exclude: avoided, random });
-      if (chosen.length < config.minReplicas) throw failure ?? placementError(all, chosen.length, config.minReplicas);
-      const members = chosen.map((server) => server.id);
-      const handle = chunkHandle(await this.deps.handles.take());
-      this.creating.add(handle);
-      try {
-        const outcome = await this.locks.run(handle, () => this.createOn(request, { handle, members, replaces }));
-        if (outcome.failed.length === 0) return outcome.lease;
-        failure = outcome.error;
-        for (const id of outcome.failed) avoided.add(id);
-      } finally {
-        this.creating.delete(handle);
-      }
-    }
-    throw new CairnError('UNAVAILABLE', `no chunkservers took a new chunk: ${failure?.message ?? ''}`);
+    const { newChunks } = this.deps;
+    if (this.find(request).handle !== replaces) return undefined;
+    const spare = replaces === undefined ? newChunks.takeSpare() : undefined;
+    const chunk = spare ?? (await newChunks.make(replaces === undefined ? 0 : this.lostBytes(request, replaces)));
+    return this.locks.run(chunk.handle, () => this.attach(request, chunk, replaces));
   }
 
-  private async createOn(
-    request: LeaseRequest,
-    {
-      handle,
-      members,
-      replaces,
-    }: {
-      readonly handle: ChunkHandle;
-      readonly members: readonly ServerId[];
-      readonly replaces: ChunkHandle | undefined;
-    },
-  ): Promise<{ lease?: Lease; failed: readonly ServerId[]; error?: CairnError }> {
-    const { state, config } = this.deps;
-    const { inode, index } = request;
-    const lease = await this.newLease({ handle, inode, index, version: 1, members });
-    const lostBytes = replaces === undefined ? 0 : this.lostBytes(request, replaces);
-    const { failed, error } = await this.sendGrant(lease, { create: true, validBytes: CHUNK_SIZE_BYTES, lostBytes });
-    const discard = (): void => {
-      for (const id of members) this.deps.onStray(handle, 1, id);
+  /** Makes the chunk part of the file; undefined when the map has changed meanwhile. */
+  private async attach(
+    { inode, index }: LeaseRequest,
+    chunk: NewChunk,
+    replaces: ChunkHandle | undefined,
+  ): Promise<Lease | undefined> {
+    const { state, config, newChunks } = this.deps;
+    const { handle, members } = chunk;
+    const lease: Lease = {
+      ...{ handle, inode, index, id: chunk.leaseId, version: NEW_CHUNK_VERSION, members, primary: primaryOf(members) },
+      ...{ state: 'pending', expiresMs: 0, complaints: 0 },
     };
-    if (failed.length > 0) {
-      discard();
-      return { failed, ...(error === undefined ? {} : { error }) };
-    }
     const added = state.mutate((m) => {
       const record = readInode(m, inode);
       if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
       const { version, id } = lease;
       const { wantedReplicas } = config;
-      const servers = members;
-      const chunk = { inode, inodeRecord: record, index, handle, version, lease: id, servers, wantedReplicas };
-      addChunk(m, replaces === undefined ? chunk : { ...chunk, replaces });
+      const about = {
+        ...{ inode, inodeRecord: record, index, handle, version, lease: id, servers: members, wantedReplicas },
+      };
+      addChunk(m, replaces === undefined ? about : { ...about, replaces });
       this.recordLease(m, lease);
       return true;
     });
     if (!added) {
-      discard();
-      return { failed: [] };
+      newChunks.discard(chunk);
+      return undefined;
     }
+    newChunks.attach(chunk);
     this.table.put(lease);
-    return { lease: await this.activate(lease), failed: [] };
+    return this.activate(lease, chunk.expiresMs);
   }
 
   /** Bytes of the file that were in a lost chunk. What replaces it must not show zeros in their place (P3). */
@@ -296,10 +259,10 @@ export class ChunkLeases {
       this.table.put(lease);
       state.mutate((m) => this.recordLease(m, lease));
       await state.durable();
-      const { failed, error } = await this.sendGrant(lease, { create: false, validBytes });
+      const { failed, error } = await this.sendGrant(lease, validBytes);
       if (failed.length === 0) {
         this.clearValidBytes(lease, validBytes);
-        return this.activate(lease);
+        return this.activate(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
       }
       failure = error ?? new CairnError('UNAVAILABLE', `chunkservers ${failed.join(', ')} did not take the lease`);
     }
@@ -333,8 +296,7 @@ export class ChunkLeases {
     readonly version: number;
     readonly members: readonly ServerId[];
   }): Promise<Lease> {
-    const [primary] = about.members;
-    if (primary === undefined) throw new CairnError('UNAVAILABLE', `chunk ${about.handle} has no replica`);
+    const primary = primaryOf(about.members);
     const id = leaseId(await this.deps.leaseIds.take());
     const watch = this.watches.get(about.handle);
     if (watch !== undefined) watch.granted = true;
@@ -347,23 +309,23 @@ export class ChunkLeases {
   }
 
   /** From here a client may have the lease: everything it rests on is flushed first. */
-  private async activate(lease: Lease): Promise<Lease> {
+  private async activate(lease: Lease, expiresMs: number): Promise<Lease> {
     await this.deps.state.durable();
     lease.state = 'active';
-    this.table.renew(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
+    this.table.renew(lease, expiresMs);
     return lease;
   }
 
   /** Sends the lease to all members at once; the same id again renews it. */
   private async sendGrant(
     lease: Lease,
-    options: { readonly create: boolean; readonly validBytes: number; readonly lostBytes?: number },
+    validBytes: number,
   ): Promise<{ failed: ServerId[]; error: CairnError | undefined }> {
     const { servers, logger } = this.deps;
     const request = {
       ...{ handle: lease.handle, version: lease.version, leaseId: lease.id, leaseTtlMs: LEASE_TTL_MS },
       ...{ primary: lease.primary, replicas: lease.members.map((id) => servers.replica(id)) },
-      ...options,
+      validBytes,
     };
     let error: CairnError | undefined;
     const failed: ServerId[] = [];
@@ -385,7 +347,7 @@ export class ChunkLeases {
   /** Asks all members, so it also finds out whether the lease is in order. Under the lock. */
   private async renew(lease: Lease): Promise<boolean> {
     const sentMs = this.deps.clock.monotonicMs();
-    const { failed } = await this.sendGrant(lease, { create: false, validBytes: CHUNK_SIZE_BYTES });
+    const { failed } = await this.sendGrant(lease, CHUNK_SIZE_BYTES);
     if (failed.length > 0 || this.table.get(lease.handle) !== lease) return false;
     this.table.renew(lease, sentMs + LEASE_TTL_MS);
     return true;
@@ -487,6 +449,12 @@ export class ChunkLeases {
       });
     }
   }
+}
+
+function primaryOf(members: readonly ServerId[]): ServerId {
+  const [primary] = members;
+  if (primary === undefined) throw new CairnError('UNAVAILABLE', 'a chunk without a replica cannot be leased');
+  return primary;
 }
 
 function isNamed(failed: FailedLease | undefined, lease: Lease): boolean {

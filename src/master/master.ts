@@ -13,7 +13,7 @@ import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk.js';
 import { chunkHandle, inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_ACTIVE_LEASES, MAX_CHUNK_COPIES } from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_ACTIVE_LEASES, MAX_CHUNK_COPIES, MAX_SPARE_CHUNKS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, Semaphore } from '../core/sync.js';
@@ -29,6 +29,7 @@ import { prefixRange, unpackNumber } from './keys.js';
 import { ChunkLeases } from './leases.js';
 import { LeaseCuts } from './lease-cuts.js';
 import { LogState } from './log-state.js';
+import { NewChunks } from './new-chunks.js';
 import { OrphanReaper } from './orphans.js';
 import { Recovery } from './recovery.js';
 import { Repair } from './repair.js';
@@ -63,6 +64,8 @@ export interface MasterConfig {
   readonly maxCopiesPerServer?: number;
   /** A deleted chunk's replicas are kept for so long. Default 10 s. */
   readonly garbageGraceMs?: number;
+  /** Chunks that are made ahead of need at most. Default MAX_SPARE_CHUNKS. */
+  readonly maxSpareChunks?: number;
   /** Pause between two rounds of the background work. Default 250 ms. */
   readonly backgroundIntervalMs?: number;
 }
@@ -84,6 +87,7 @@ interface Parts {
   readonly state: LogState;
   readonly servers: ServerRegistry;
   readonly sessions: Sessions;
+  readonly newChunks: NewChunks;
   readonly leases: ChunkLeases;
   readonly cuts: LeaseCuts;
   readonly repair: Repair;
@@ -155,6 +159,7 @@ export class Master {
       handleHorizon: () => handles.horizon(),
       events: {
         onDown: (server) => {
+          newChunks.dropServer(server.id);
           for (const handle of leases.voidLeasesOf(server.id)) repair.recoverSoon(handle);
         },
       },
@@ -164,8 +169,12 @@ export class Master {
       ...{ recoveryTimeoutMs: RECOVERY_TIMEOUT_MS, suspectGraceMs: SUSPECT_GRACE_MS },
     };
     const recovery = new Recovery({ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray });
+    const newChunks = new NewChunks({
+      ...{ clock, random, logger, servers, handles, leaseIds, config: chunkConfig, onStray },
+      maxSpares: config.maxSpareChunks ?? MAX_SPARE_CHUNKS,
+    });
     const leases = new ChunkLeases({
-      ...{ state, clock, random, logger, servers, recovery, handles, leaseIds, config: chunkConfig, onStray },
+      ...{ state, clock, random, logger, servers, recovery, newChunks, leaseIds, config: chunkConfig },
     });
     const inherited = readLeases(state);
     leases.inherit(inherited);
@@ -199,14 +208,18 @@ export class Master {
       isCopying: (handle, server) => repair.isCopying(handle, server),
       graceMs: config.garbageGraceMs ?? 10_000,
     });
-    return { state, servers, sessions, leases, cuts, recovery, repair, reaper, collector };
+    return { state, servers, sessions, newChunks, leases, cuts, recovery, repair, reaper, collector };
   }
 
-  private startBackground({ servers, sessions, leases, repair, reaper, collector }: Parts): void {
+  private startBackground({ servers, sessions, newChunks, leases, repair, reaper, collector }: Parts): void {
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
       servers.tick();
       sessions.tick();
+      return 1_000;
+    });
+    this.repeat('spare chunks', () => {
+      newChunks.tick();
       return 1_000;
     });
     this.repeat('repair', () => {

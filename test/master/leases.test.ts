@@ -29,7 +29,7 @@ t.test('a hole becomes a chunk on two hosts, and a second writer shares its leas
 });
 
 t.test('requests that come together share one grant', async (t) => {
-  const { cluster, client, inode } = await withFile();
+  const { cluster, client, inode } = await withFile({ maxSpareChunks: 0 });
   const all = await cluster.until(Promise.all([1, 2, 3, 4].map(() => client.leaseNow(inode))));
   t.equal(new Set(all.map(({ reply }) => reply.leaseId)).size, 1);
   const grants = cluster.servers.flatMap((server) => server.calls).filter((call) => call === 'grantLease');
@@ -38,7 +38,7 @@ t.test('requests that come together share one grant', async (t) => {
 });
 
 t.test('a server that refuses a new chunk is passed over', async (t) => {
-  const { cluster, client, inode } = await withFile();
+  const { cluster, client, inode } = await withFile({ maxSpareChunks: 0 });
   cluster.servers[0]?.failNext('grantLease', 'EIO');
   cluster.servers[1]?.failNext('grantLease', 'EIO', 'after');
   await cluster.addServer('host-4:1');

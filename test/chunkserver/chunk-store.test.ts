@@ -1,0 +1,60 @@
+/** The replicas of a server on its disks: what it does by itself. */
+import t from 'tap';
+import { ChunkStore } from '../../src/chunkserver/chunk-store.js';
+import { segmentChecksums } from '../../src/core/checksum.js';
+import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
+import { MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
+import { silentLogger } from '../../src/core/logger.js';
+import { SeededRandom } from '../../src/core/random.js';
+import { CrashDisk } from '../support/crash-disk.js';
+import { eventually } from '../support/eventually.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+const seed = Number(process.env['CAIRN_SEED'] ?? 1);
+const handle = chunkHandle(7);
+const version = chunkVersion(1);
+
+async function start(disk: CrashDisk): Promise<ChunkStore> {
+  const store = new ChunkStore({
+    ...{ disk, clock: new ManualClock(), random: new SeededRandom(seed), logger: silentLogger, directories: ['d'] },
+    onLost: () => undefined,
+  });
+  await store.start();
+  await store.create(handle, version);
+  return store;
+}
+
+async function stream(store: ChunkStore, bytes: number): Promise<void> {
+  const unit = new SeededRandom(seed).bytes(MIB);
+  for (let offset = 0; offset < bytes; offset += MIB) {
+    await store.mutate(handle, (file) => file.write(offset, unit, segmentChecksums(unit, offset)));
+  }
+}
+
+t.test('a stream of writes is synced while it goes on', async (t) => {
+  const disk = new CrashDisk(new SeededRandom(seed));
+  const store = await start(disk);
+  const unsynced = (): Promise<number> => store.use(handle, (file) => Promise.resolve(file.unsyncedBytes));
+  await stream(store, SYNC_BEHIND_BYTES - MIB);
+  t.equal(await unsynced(), SYNC_BEHIND_BYTES - MIB, 'not yet');
+  await stream(store, SYNC_BEHIND_BYTES + MIB);
+  await eventually('the sync of what was written', async () => (await unsynced()) < SYNC_BEHIND_BYTES);
+  await store.stop();
+});
+
+t.test('P1: when that fails, the next sync does not say that all is well', async (t) => {
+  const disk = new CrashDisk(new SeededRandom(seed));
+  const store = await start(disk);
+  disk.failOn('chunk.sync', 0, 'EIO');
+  await stream(store, SYNC_BEHIND_BYTES).catch(() => undefined);
+  const isRead = (): Promise<boolean> =>
+    store
+      .use(handle, (file) => file.read(0, 1))
+      .then(
+        () => true,
+        () => false,
+      );
+  await eventually('the end of the replica, without anybody asking for a sync', async () => !(await isRead()));
+  await t.rejects(store.sync(handle));
+  await store.stop();
+});
