@@ -102,6 +102,7 @@ export class ClusterFileSystem implements FileSystem {
       {
         ...{ connect, clock, random, logger, clientName: config.clientName },
         opens: () => table.current?.openStates() ?? [],
+        locks: () => table.current?.locks.states() ?? [],
         onSessionLost: () => table.current?.sessionLost(),
         ...(timeout !== undefined && { operationTimeoutMs: timeout }),
       },
@@ -354,20 +355,20 @@ export class ClusterFileSystem implements FileSystem {
     throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
   }
 
-  async getLock(_inode: InodeId, _request: LockRequest): Promise<LockHolder | undefined> {
-    throw new CairnError('ENOLCK', 'locks');
+  getLock(inode: InodeId, request: LockRequest): Promise<LockHolder | undefined> {
+    return this.files.locks.find(inode, request);
   }
 
-  async setLock(
-    _inode: InodeId,
-    _request: LockRequest,
-    _options: { readonly wait: boolean; readonly signal?: AbortSignal },
+  setLock(
+    inode: InodeId,
+    request: LockRequest,
+    options: { readonly wait: boolean; readonly signal?: AbortSignal },
   ): Promise<void> {
-    throw new CairnError('ENOLCK', 'locks');
+    return this.files.locks.set(inode, request, options);
   }
 
-  async releaseLocks(_inode: InodeId, _kind: LockKind, _owner: string): Promise<void> {
-    throw new CairnError('ENOLCK', 'locks');
+  releaseLocks(inode: InodeId, kind: LockKind, owner: string): Promise<void> {
+    return this.files.locks.release(inode, kind, owner);
   }
 
   async syncMetadata(): Promise<void> {

@@ -17,6 +17,7 @@ import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
 import { ChunkWriter } from './chunk-writer.js';
 import type { AttributeChanges, Credentials, OpenFlags } from './filesystem.js';
+import { FileLocks } from './file-locks.js';
 import { LeaseTable } from './lease-table.js';
 import type { MasterConnection } from './master-connection.js';
 import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
@@ -52,6 +53,7 @@ export class FileTable implements OpenFileHost {
   private readonly inodes = new Map<InodeId, OpenInode>();
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
+  readonly locks: FileLocks;
   private readonly chunkMap: ChunkMapCache;
   private readonly leases: LeaseTable;
   private readonly reader: ChunkReader;
@@ -60,7 +62,7 @@ export class FileTable implements OpenFileHost {
   private readonly readBudget: ReadaheadBudget;
 
   constructor(private readonly options: FileTableOptions) {
-    const { clock, random, logger, master, servers, tunables } = options;
+    const { clock, random, logger, master, servers, cache, tunables } = options;
     this.chunkMap = new ChunkMapCache(clock, (inode, firstIndex, count) =>
       master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count }),
     );
@@ -81,6 +83,17 @@ export class FileTable implements OpenFileHost {
       },
     });
     this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
+    this.locks = new FileLocks({
+      ...{ master, clock, random, logger },
+      publish: async (inode) => this.inodes.get(inode)?.writer?.flush(),
+      refresh: async (inode, attributes) => {
+        if (attributes !== undefined) this.changed(attributes);
+        else {
+          cache.dropAttributes(inode);
+          await this.freshAttributes(inode);
+        }
+      },
+    });
     this.writeBudget = new WriteBudget(tunables.maxTotalDirtyBytes);
     this.readBudget = new ReadaheadBudget(tunables.maxTotalReadaheadBytes);
   }
@@ -93,6 +106,10 @@ export class FileTable implements OpenFileHost {
   /** The master forgot the session: what it had not been told is lost, and what is cached may be. */
   sessionLost(): void {
     this.options.cache.dropAll();
+    for (const inode of this.locks.sessionLost()) {
+      const open = this.inodes.get(inode);
+      if (open !== undefined) open.locksLost = true;
+    }
     for (const { inode, writer } of this.inodes.values()) {
       this.chunkMap.drop(inode);
       this.leases.drop(inode, 0);

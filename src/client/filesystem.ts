@@ -118,8 +118,6 @@ export interface LockRange {
   readonly end: number;
 }
 
-export const MAX_LOCK_END = Number.MAX_SAFE_INTEGER;
-
 export interface LockRequest extends LockRange {
   readonly kind: LockKind;
   readonly type: 'read' | 'write' | 'unlock';

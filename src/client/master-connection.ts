@@ -18,7 +18,7 @@ import {
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, type Deferred } from '../core/sync.js';
-import type { OpenStateInit, OperationIdInit } from '../protocol/generated/messages.js';
+import type { LockStateInit, OpenStateInit, OperationIdInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS, type MethodDefinition } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
 import { Backoff, isTransient } from './retry.js';
@@ -33,6 +33,8 @@ export interface MasterConnectionOptions {
   readonly operationTimeoutMs?: number;
   /** What the session holds open now. */
   readonly opens: () => Iterable<OpenStateInit>;
+  /** What it has locked. */
+  readonly locks: () => Iterable<LockStateInit>;
   /** The session ended, a new one takes its place: what the old one did not publish is gone. */
   readonly onSessionLost: () => void;
 }
@@ -81,6 +83,11 @@ export class MasterConnection {
         await backoff.pause(deadline);
       }
     }
+  }
+
+  /** No more operations are taken. */
+  get isClosing(): boolean {
+    return this.closing;
   }
 
   /** Asks something that changes nothing, as often as it takes. */
@@ -284,16 +291,16 @@ export class MasterConnection {
   }
 
   private async reclaim(peer: Peer): Promise<void> {
-    let page: OpenStateInit[] = [];
-    // A copy: files may be closed while the pages go out.
-    for (const open of [...this.options.opens()]) {
-      page.push(open);
-      if (page.length === MAX_CHUNKS_PER_PAGE) {
-        await peer.call(MASTER_METHODS.reclaim, { opens: page, done: false });
-        page = [];
-      }
+    // Copies: files may be closed while the pages go out. Opens first: a lock needs one.
+    const opens = [...this.options.opens()];
+    const locks = [...this.options.locks()];
+    for (let at = 0; at < opens.length; at += MAX_CHUNKS_PER_PAGE) {
+      await peer.call(MASTER_METHODS.reclaim, { opens: opens.slice(at, at + MAX_CHUNKS_PER_PAGE) });
     }
-    await peer.call(MASTER_METHODS.reclaim, { opens: page, done: true });
+    for (let at = 0; at < locks.length; at += MAX_CHUNKS_PER_PAGE) {
+      await peer.call(MASTER_METHODS.reclaim, { locks: locks.slice(at, at + MAX_CHUNKS_PER_PAGE) });
+    }
+    await peer.call(MASTER_METHODS.reclaim, { done: true });
   }
 
   private startHeartbeat(link: Link): void {

@@ -42,6 +42,7 @@ export class ClusterOpenFile implements OpenFile {
   async read(offset: number, length: number): Promise<Buffer> {
     const { readahead } = this;
     if (this.closed !== undefined || readahead === undefined) throw notOpenFor('reading');
+    if (this.open.locksLost) throw locksLost();
     checkOffset(offset);
     const size = await this.sizeFor(offset + length);
     const count = Math.min(length, size - offset);
@@ -54,6 +55,7 @@ export class ClusterOpenFile implements OpenFile {
   async write(offset: number, bytes: Uint8Array): Promise<number> {
     const writer = this.writerOf();
     this.throwFailure(writer);
+    if (this.open.locksLost) throw locksLost();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
     await writer.write(this.flags.append === true ? 'end' : offset, bytes);
     if (this.flags.sync === true) {
@@ -168,6 +170,9 @@ export class ClusterOpenFile implements OpenFile {
 }
 
 const notOpenFor = (what: string): CairnError => new CairnError('EBADF', `the file is closed, or not open for ${what}`);
+
+const locksLost = (): CairnError =>
+  new CairnError('EIO', 'locks on the file were lost with the session: close the file and start over');
 
 function checkOffset(offset: number): void {
   if (!Number.isSafeInteger(offset) || offset < 0) {

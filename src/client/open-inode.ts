@@ -14,6 +14,8 @@ export class OpenInode {
   /** From the first open for writing on. */
   writer: Writer | undefined;
   readonly readaheads = new Set<Readahead>();
+  /** Locks on it ended with the session: who trusts in them must not read or write any more, until all have closed it. */
+  locksLost = false;
   private known: InodeAttributes;
 
   constructor(

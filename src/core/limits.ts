@@ -121,6 +121,16 @@ export const MAX_OPENS_PER_SESSION = 1_000_000;
 /** Files in one page of a reclaim. */
 export const MAX_RECLAIM_ENTRIES = 4096;
 
+/** Ranges that one session may have locked, and requests that may wait: a lock is some 200 bytes in the master. */
+export const MAX_LOCKS_PER_SESSION = 65_536;
+export const MAX_LOCK_WAITS_PER_SESSION = 4_096;
+/** Bytes of a lock owner's name in its session. */
+export const MAX_LOCK_OWNER_BYTES = 64;
+/** Time that a poll for granted locks stays unanswered: well within REQUEST_TIMEOUT_MS. */
+export const LOCK_POLL_MS = 4_000;
+/** Time that a request which could be had waits behind an earlier one that cannot, so that readers starve no writer. */
+export const LOCK_HOLD_BACK_MS = 1_000;
+
 /** Smallest and largest pause between attempts of a client; they double, with jitter. */
 export const RETRY_PAUSE_MIN_MS = 20;
 export const RETRY_PAUSE_MAX_MS = 1_000;
@@ -197,4 +207,5 @@ assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
 assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');
 assert.ok(MAX_DIRTY_BYTES >= 2 * MAX_PAYLOAD_BYTES && MAX_DIRTY_BYTES <= MAX_TOTAL_DIRTY_BYTES);
+assert.ok(2 * LOCK_POLL_MS < REQUEST_TIMEOUT_MS);
 assert.ok(MAX_WRITE_BYTES_IN_FLIGHT < MAX_IN_FLIGHT_BYTES, 'one file must not fill a connection');

@@ -28,6 +28,8 @@ import { IdReserve } from './id-reserve.js';
 import { prefixRange, unpackNumber } from './keys.js';
 import { ChunkLeases } from './leases.js';
 import { LeaseCuts } from './lease-cuts.js';
+import { LockPolls } from './lock-service.js';
+import { LockTable } from './locks.js';
 import { LogState } from './log-state.js';
 import { NewChunks } from './new-chunks.js';
 import { OrphanReaper } from './orphans.js';
@@ -88,6 +90,8 @@ interface Parts {
   readonly servers: ServerRegistry;
   readonly sessions: Sessions;
   readonly newChunks: NewChunks;
+  readonly locks: LockTable;
+  readonly polls: LockPolls;
   readonly leases: ChunkLeases;
   readonly cuts: LeaseCuts;
   readonly repair: Repair;
@@ -191,8 +195,10 @@ export class Master {
       },
     });
     const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
+    const polls = new LockPolls();
+    const locks = new LockTable(clock, (session) => polls.wake(session));
     const sessions = new Sessions({
-      ...{ state, clock, logger, sessionIds: new IdReserve(state, 'next-session', 1) },
+      ...{ state, clock, logger, locks, sessionIds: new IdReserve(state, 'next-session', 1) },
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
@@ -208,7 +214,7 @@ export class Master {
       isCopying: (handle, server) => repair.isCopying(handle, server),
       graceMs: config.garbageGraceMs ?? 10_000,
     });
-    return { state, servers, sessions, newChunks, leases, cuts, recovery, repair, reaper, collector };
+    return { state, servers, sessions, newChunks, locks, polls, leases, cuts, recovery, repair, reaper, collector };
   }
 
   private startBackground({ servers, sessions, newChunks, leases, repair, reaper, collector }: Parts): void {

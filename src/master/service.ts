@@ -16,6 +16,9 @@ import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js'
 import { chunkHandlers } from './chunk-service.js';
 import type { ChunkServiceDeps } from './chunk-service.js';
 import type { LeaseCuts } from './lease-cuts.js';
+import { lockHandlers } from './lock-service.js';
+import type { LockPolls } from './lock-service.js';
+import type { LockTable } from './locks.js';
 import * as namespace from './namespace.js';
 import type { OrphanReaper } from './orphans.js';
 import type { OpenCounts } from './opens.js';
@@ -28,6 +31,8 @@ export interface ServiceDeps extends ChunkServiceDeps {
   readonly clock: Clock;
   readonly reaper: OrphanReaper;
   readonly cuts: LeaseCuts;
+  readonly locks: LockTable;
+  readonly polls: LockPolls;
   readonly lastSequence: () => number;
 }
 
@@ -176,6 +181,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     },
 
     ...chunkHandlers(deps),
+    ...lockHandlers(deps),
 
     // Without a session, so that an operator sees a cluster that takes no more of them.
     status: () => {

@@ -5,21 +5,30 @@
  * so nothing delayed on an old connection takes effect after the client went on. It ends when its client closes it or
  * is unheard of for SESSION_TTL_MS, connected or not, and with it its opens and stored replies.
  *
- * Opens are told again by the client (`reclaim`) after it reconnected: what it says replaces what was known. After a
- * restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
- * orphan is reaped and no tail is cut.
+ * Opens and locks are told again by the client (`reclaim`) after it reconnected: what it says replaces what was known.
+ * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
+ * orphan is reaped, no tail is cut and no lock is granted.
  */
 import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { inodeId, sessionId } from '../core/ids.js';
 import type { InodeId, SessionId } from '../core/ids.js';
-import { MAX_OPENS_PER_SESSION, MAX_RECLAIM_ENTRIES, MAX_SESSIONS, SESSION_TTL_MS } from '../core/limits.js';
+import {
+  MAX_LOCKS_PER_SESSION,
+  MAX_OPENS_PER_SESSION,
+  MAX_RECLAIM_ENTRIES,
+  MAX_SESSIONS,
+  SESSION_TTL_MS,
+} from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { SessionRecord } from '../protocol/generated/messages.js';
 import type { ReclaimRequest } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
 import type { IdReserve } from './id-reserve.js';
+import type { LockedRange } from '../core/lock-ranges.js';
 import { keys, packNumber, prefixRange, unpackNumber } from './keys.js';
+import { lockOf } from './lock-state.js';
+import type { LockPlace, LockTable } from './locks.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
 import type { State } from './state.js';
@@ -37,8 +46,13 @@ export interface Session {
   reclaimed: boolean;
   readonly opens: Opens;
   /** Pages of a reclaim that is not done. */
-  reclaiming: Opens | undefined;
+  reclaiming: Reclaim | undefined;
   readonly replies: ReplyLedger;
+}
+
+interface Reclaim {
+  readonly opens: Opens;
+  readonly locks: { readonly place: LockPlace; readonly lock: LockedRange }[];
 }
 
 export interface SessionEvents {
@@ -67,6 +81,7 @@ export class Sessions {
       readonly clock: Clock;
       readonly logger: Logger;
       readonly sessionIds: IdReserve;
+      readonly locks: LockTable;
       readonly events: SessionEvents;
     },
   ) {
@@ -160,13 +175,14 @@ export class Sessions {
 
   addOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
     session.opens.add(inode, opens);
-    session.reclaiming?.add(inode, opens);
+    session.reclaiming?.opens.add(inode, opens);
     this.total.add(inode, opens);
   }
 
   closeOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
-    session.reclaiming?.remove(inode, opens);
+    session.reclaiming?.opens.remove(inode, opens);
     this.released(inode, session.opens.remove(inode, opens));
+    if (!session.opens.has(inode)) this.deps.locks.closeInode(session.id, inode);
   }
 
   private released(inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
@@ -175,17 +191,29 @@ export class Sessions {
     if (!this.total.has(inode)) this.deps.events.onUnused(inode);
   }
 
-  /** One page of what the session has open; with `done` it replaces what was known. */
+  /** One page of what the session has open and locked; with `done` it replaces what was known. */
   reclaim(session: Session, request: ReclaimRequest): void {
-    if (request.opens.length > MAX_RECLAIM_ENTRIES) {
-      throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} files`);
+    if (request.opens.length + request.locks.length > MAX_RECLAIM_ENTRIES) {
+      throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} files and locks`);
     }
-    session.reclaiming ??= new Opens(MAX_OPENS_PER_SESSION);
-    for (const { inode, readers, writers } of request.opens)
-      session.reclaiming.add(inodeId(inode), { readers, writers });
+    session.reclaiming ??= { opens: new Opens(MAX_OPENS_PER_SESSION), locks: [] };
+    const { opens: told, locks } = session.reclaiming;
+    for (const { inode, readers, writers } of request.opens) told.add(inodeId(inode), { readers, writers });
+    for (const state of request.locks) {
+      const { place, type, ...range } = lockOf(session.id, state);
+      if (type !== 'unlock' && told.has(place.inode)) locks.push({ place, lock: { type, ...range } });
+    }
+    if (locks.length > MAX_LOCKS_PER_SESSION) {
+      throw new CairnError('PROTOCOL', `a session holds at most ${MAX_LOCKS_PER_SESSION} locks`);
+    }
     if (!request.done) return;
+    if (!this.deps.locks.replace(session.id, locks)) {
+      // It was away for longer than others wait after a restart.
+      this.end(session, 'expired');
+      throw new CairnError('SESSION_EXPIRED', 'locks that the session held are held by others now');
+    }
     const before = [...session.opens.entries()];
-    const after = [...session.reclaiming.entries()];
+    const after = [...told.entries()];
     session.reclaiming = undefined;
     session.replies.countAgain();
     session.opens.clear();
@@ -237,6 +265,7 @@ export class Sessions {
       this.released(inode, counts);
     }
     session.opens.clear();
+    this.deps.locks.endSession(session.id);
     this.unsettled.delete(session.id);
     this.checkSettled();
   }

@@ -62,6 +62,11 @@ export const MASTER_METHODS = {
   getChunks: method(34, client, m.GetChunksRequest, m.GetChunksReply),
   leaseChunk: method(35, client, m.LeaseChunkRequest, m.LeaseChunkReply),
   reportReplica: method(36, data, m.ReportReplicaRequest, m.Empty),
+  setLock: method(37, client, m.SetLockRequest, m.SetLockReply),
+  getLock: method(38, client, m.GetLockRequest, m.GetLockReply),
+  pollLocks: method(39, client, m.PollLocksRequest, m.PollLocksReply),
+  cancelLock: method(41, client, m.CancelLockRequest, m.CancelLockReply),
+  releaseLocks: method(42, client, m.ReleaseLocksRequest, m.Empty),
   status: method(40, client, m.Empty, m.StatusReply),
 
   register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),

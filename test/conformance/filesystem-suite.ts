@@ -10,6 +10,7 @@ import type { ConformanceCase, ConformanceTarget } from './case.js';
 import { coherenceCases } from './cases/coherence.js';
 import { dataCases } from './cases/data.js';
 import { directoryCases } from './cases/directories.js';
+import { lockCases } from './cases/locks.js';
 import { namespaceCases } from './cases/namespace.js';
 import { openFileCases } from './cases/open-files.js';
 import { permissionCases } from './cases/permissions.js';
@@ -31,6 +32,7 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
   ...dataCases,
   ...openFileCases,
   ...coherenceCases,
+  ...lockCases,
 ];
 
 export interface ConformanceHost extends ConformanceTarget {

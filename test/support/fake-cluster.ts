@@ -5,11 +5,15 @@
 import type { Clock } from '../../src/core/clock.js';
 import { segmentChecksums, segmentsMatch } from '../../src/core/checksum.js';
 import { CairnError, asCairnError } from '../../src/core/errors.js';
-import { chunkHandle, chunkIndex, inodeId, serverId } from '../../src/core/ids.js';
+import { chunkHandle, chunkIndex, inodeId, serverId, sessionId } from '../../src/core/ids.js';
+import type { InodeId, SessionId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import type { Random } from '../../src/core/random.js';
 import * as chunkMap from '../../src/master/chunk-map.js';
+import { LockPolls, lockHandlers } from '../../src/master/lock-service.js';
+import { lockOf } from '../../src/master/lock-state.js';
+import { LockTable } from '../../src/master/locks.js';
 import * as namespace from '../../src/master/namespace.js';
 import { unpackNumber } from '../../src/master/keys.js';
 import { SortedMap } from '../../src/master/sorted-map.js';
@@ -105,12 +109,16 @@ export class FakeCluster {
   private readonly chunks = new Map<number, FakeChunk>();
   private readonly sessions = new Map<number, Map<number, wire.StoredReplyInit & { reply?: object }>>();
   private readonly sessionOf = new Map<Peer, number>();
+  private readonly polls = new LockPolls();
+  readonly locks: LockTable;
+  private toldLocks: ReturnType<typeof lockOf>[] = [];
   private nextHandle = 1;
   private nextLease = 1;
   private nextSession = 1;
   private servers: PeerServer[] = [];
 
   constructor(private readonly deps: { readonly network: Network; readonly clock: Clock; readonly random: Random }) {
+    this.locks = new LockTable(deps.clock, (session) => this.polls.wake(session));
     this.state.mutate((m) => namespace.ensureRoot(m, { now: deps.clock.now() }, { mode: 0o755, uid: 0, gid: 0 }));
   }
 
@@ -138,6 +146,7 @@ export class FakeCluster {
 
   /** Forgets every session, as if their time had passed. */
   expireSessions(): void {
+    for (const session of this.sessions.keys()) this.locks.endSession(sessionId(session));
     this.sessions.clear();
     this.opens.clear();
   }
@@ -197,7 +206,10 @@ export class FakeCluster {
         return { reply: {} };
       },
       closeSession: () => ({ reply: {} }),
-      reclaim: ({ opens }, { peer }) => {
+      reclaim: ({ opens, locks, done }, { peer }) => {
+        const told = locks.map((lock) => lockOf(sessionId(this.sessionOf.get(peer) ?? 0), lock));
+        this.toldLocks.push(...told);
+        if (done) this.takeLocks(this.sessionOf.get(peer) ?? 0);
         for (const { inode, readers, writers } of opens) {
           this.opens.set(`${this.sessionOf.get(peer) ?? 0}/${inode}`, { readers, writers });
         }
@@ -240,6 +252,10 @@ export class FakeCluster {
         this.reap();
         return { reply: {} };
       },
+      ...lockHandlers({
+        ...{ state, clock: this.deps.clock, locks: this.locks, polls: this.polls },
+        sessions: { require: (peer) => this.lockSession(peer), settled: true },
+      }),
       publish: mutation('publish', namespace.publish),
       sync: read('sync', () => ({})),
       status: read('status', () => ({ clusterId: 'fake' })),
@@ -363,6 +379,24 @@ export class FakeCluster {
         namespace.removeInode(m, inode);
       });
     }
+  }
+
+  private lockSession(peer: Peer): { readonly id: SessionId; readonly opens: { has(inode: InodeId): boolean } } {
+    const id = this.sessionOf.get(peer) ?? 0;
+    if (!this.sessions.has(id)) throw new CairnError('SESSION_EXPIRED', 'no such session');
+    const isOpen = ({ readers, writers }: { readers: number; writers: number }): boolean => readers + writers > 0;
+    const has = (inode: InodeId): boolean => isOpen(this.opens.get(`${id}/${inode}`) ?? { readers: 0, writers: 0 });
+    return { id: sessionId(id), opens: { has } };
+  }
+
+  private takeLocks(session: number): void {
+    const isOwn = ({ place }: ReturnType<typeof lockOf>): boolean => place.session === session;
+    const told = this.toldLocks.filter(isOwn).map(({ place, type, ...range }) => {
+      if (type === 'unlock') throw new CairnError('PROTOCOL', 'no lock');
+      return { place, lock: { type, ...range } };
+    });
+    this.toldLocks = this.toldLocks.filter((lock) => !isOwn(lock));
+    if (!this.locks.replace(sessionId(session), told)) throw new CairnError('SESSION_EXPIRED', 'locks lost');
   }
 
   /** Ends every lease, as recovery does. */

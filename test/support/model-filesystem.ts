@@ -273,20 +273,22 @@ export class ModelFileSystem implements FileSystem {
     throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
   }
 
-  async getLock(_inode: InodeId, _request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
-    throw new CairnError('ENOLCK', 'locks');
+  async getLock(inode: InodeId, request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
+    this.state.inode(inode);
+    return this.state.locks.get(this, inode, request);
   }
 
   async setLock(
-    _inode: InodeId,
-    _request: fs.LockRequest,
-    _options: { readonly wait: boolean; readonly signal?: AbortSignal },
+    inode: InodeId,
+    request: fs.LockRequest,
+    options: { readonly wait: boolean; readonly signal?: AbortSignal },
   ): Promise<void> {
-    throw new CairnError('ENOLCK', 'locks');
+    this.state.inode(inode);
+    await this.state.locks.set(this, inode, request, options);
   }
 
-  async releaseLocks(_inode: InodeId, _kind: fs.LockKind, _owner: string): Promise<void> {
-    throw new CairnError('ENOLCK', 'locks');
+  async releaseLocks(inode: InodeId, kind: fs.LockKind, owner: string): Promise<void> {
+    this.state.locks.release(this, inode, kind, owner);
   }
 
   async syncMetadata(): Promise<void> {

@@ -6,6 +6,7 @@ import { inodeId, ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { MAX_NAME_BYTES } from '../../src/core/limits.js';
 import type { Attributes, Credentials, FileKind } from '../../src/client/filesystem.js';
+import { ModelLockTable } from './model-locks.js';
 import { SparseBytes } from './sparse-bytes.js';
 
 export const READ = 4;
@@ -141,6 +142,7 @@ export class ModelState {
   private readonly inodes = new Map<number, ModelInode>();
   private nextInode: number = ROOT_INODE;
   private ticks = 0;
+  readonly locks = new ModelLockTable();
   readonly root: ModelInode;
 
   /** `clock` gives the time of the server; without one, each look at the time is a microsecond later. */

@@ -2,20 +2,23 @@
  * The master's namespace as a `FileSystem`, with file content in memory and no network: so the conformance suite and
  * the model check every metadata operation on the real state engine. Messages go through their encoding.
  */
+import { setImmediate as turn } from 'node:timers/promises';
 import type * as fs from '../../src/client/filesystem.js';
 import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../src/client/filesystem.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { CairnError } from '../../src/core/errors.js';
-import { inodeId } from '../../src/core/ids.js';
-import type { InodeId } from '../../src/core/ids.js';
+import { inodeId, sessionId } from '../../src/core/ids.js';
+import type { InodeId, SessionId } from '../../src/core/ids.js';
 import { MAX_FILE_BYTES, MAX_NAME_BYTES } from '../../src/core/limits.js';
 import * as namespace from '../../src/master/namespace.js';
 import type { LogState } from '../../src/master/log-state.js';
+import { LockTable } from '../../src/master/locks.js';
 import { keys } from '../../src/master/keys.js';
 import type { Mutation } from '../../src/master/state.js';
 import * as messages from '../../src/protocol/generated/messages.js';
 import type { AttributesInit, MessageCodec } from '../../src/protocol/generated/messages.js';
 import { TYPE_BITS } from './model-state.js';
+import { ManualClock } from './manual-clock.js';
 import { SparseBytes } from './sparse-bytes.js';
 
 function message<T, I>(codec: MessageCodec<T, I>, init: I): T {
@@ -45,16 +48,22 @@ const flagBits = (flags: OpenFlags): number =>
 export class SharedFiles {
   readonly contents = new Map<InodeId, SparseBytes>();
   readonly opens = new Map<InodeId, number>();
+  readonly locks = new LockTable(new ManualClock(), () => undefined);
+  sessions = 0;
 }
 
 export class NamespaceFileSystem implements FileSystem {
   private readonly open_ = new Set<NamespaceFile>();
+  private readonly session: SessionId;
+  private nextWait = 1;
 
   constructor(
     readonly state: LogState,
     readonly files: SharedFiles,
     private readonly now: () => Timespec,
-  ) {}
+  ) {
+    this.session = sessionId(++files.sessions);
+  }
 
   mutate<T>(decide: (m: Mutation, context: namespace.OperationContext) => T): T {
     return this.state.mutate((m) => decide(m, { now: this.now() }));
@@ -272,20 +281,41 @@ export class NamespaceFileSystem implements FileSystem {
     throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
   }
 
-  async getLock(_inode: InodeId, _request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
-    throw new CairnError('ENOLCK', 'locks');
+  private lockOf(inode: InodeId, { kind, type, start, end, owner, pid }: fs.LockRequest) {
+    const place = { session: this.session, inode, kind, owner };
+    return { place, range: { start, end, pid, type: type === 'unlock' ? ('read' as const) : type } };
+  }
+
+  async getLock(inode: InodeId, request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
+    const { place, range } = this.lockOf(inode, request);
+    const found = this.files.locks.conflict(place, range);
+    if (found === undefined) return undefined;
+    const { type, start, end, pid } = found.range;
+    return { type, start, end, pid: found.session === this.session ? pid : 0 };
   }
 
   async setLock(
-    _inode: InodeId,
-    _request: fs.LockRequest,
-    _options: { readonly wait: boolean; readonly signal?: AbortSignal },
+    inode: InodeId,
+    request: fs.LockRequest,
+    options: { readonly wait: boolean; readonly signal?: AbortSignal },
   ): Promise<void> {
-    throw new CairnError('ENOLCK', 'locks');
+    const { locks } = this.files;
+    const { place, range } = this.lockOf(inode, request);
+    if (request.start > request.end) throw new CairnError('EINVAL', 'no such range');
+    if (request.type === 'unlock') return locks.unset(place, range);
+    const waitId = options.wait ? this.nextWait++ : 0;
+    if (locks.set(place, range, waitId)) return;
+    while (!locks.poll(this.session, [waitId], []).granted.includes(waitId)) {
+      if (options.signal?.aborted === true && !locks.cancel(this.session, waitId)) {
+        throw new CairnError('EINTR', 'interrupted');
+      }
+      await turn();
+    }
+    locks.poll(this.session, [], [waitId]);
   }
 
-  async releaseLocks(_inode: InodeId, _kind: fs.LockKind, _owner: string): Promise<void> {
-    throw new CairnError('ENOLCK', 'locks');
+  async releaseLocks(inode: InodeId, kind: fs.LockKind, owner: string): Promise<void> {
+    this.files.locks.release({ session: this.session, inode, kind, owner });
   }
 
   async syncMetadata(): Promise<void> {

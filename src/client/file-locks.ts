@@ -1,0 +1,318 @@
+/**
+ * The locks of this client's programs. The master decides; here is kept what is held, to be told again after a
+ * reconnect, and who waits. One poll at a time asks the master for all waits together.
+ *
+ * What is remembered is never more than what the master may believe: a lock is noted when it was granted and forgotten
+ * before it is given up, so that what is told again is no lock that another has got meanwhile.
+ *
+ * Locks order the bytes too: what was written is published before a lock is given up, and what is cached is looked at
+ * anew when one was granted, so that its holder sees what the one before wrote (P2).
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
+import type { InodeId } from '../core/ids.js';
+import { REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from '../core/limits.js';
+import { overlapping, withLock, withoutLock } from '../core/lock-ranges.js';
+import type { LockedRange, LockedRanges } from '../core/lock-ranges.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { deferred, type Deferred } from '../core/sync.js';
+import { LockKindKind, LockTypeType } from '../protocol/generated/messages.js';
+import type { LockStateInit, SetLockReply, SetLockRequestInit } from '../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import { fromWireAttributes, type InodeAttributes } from './attributes.js';
+import type { LockHolder, LockKind, LockRequest } from './filesystem.js';
+import type { MasterConnection } from './master-connection.js';
+import { Backoff } from './retry.js';
+
+export interface FileLocksOptions {
+  readonly master: MasterConnection;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** What was written to the file is there for others. */
+  readonly publish: (inode: InodeId) => Promise<void>;
+  /** What is cached of the file is as new as `attributes`, or as now. */
+  readonly refresh: (inode: InodeId, attributes: InodeAttributes | undefined) => Promise<void>;
+}
+
+/** After a restart of the master no lock is granted until its clients of before are back or given up. */
+const SET_TIMEOUT_MS = 2 * SESSION_TTL_MS + REQUEST_TIMEOUT_MS;
+const ATTEMPT_MS = REQUEST_TIMEOUT_MS / 2;
+
+interface Owner {
+  readonly inode: InodeId;
+  readonly kind: LockKind;
+  readonly name: string;
+  ranges: LockedRanges;
+  /** Requests under way. */
+  pending: number;
+}
+
+type WaitEnd = 'granted' | 'again' | 'released';
+
+interface Wait {
+  readonly owner: Owner;
+  ended: Deferred<WaitEnd>;
+}
+
+export class FileLocks {
+  private readonly owners = new Map<string, Owner>();
+  private readonly waits = new Map<number, Wait>();
+  private nextWait = 1;
+  /** Granted waits, until the master knows that this client knows. */
+  private seen: number[] = [];
+  private polling = false;
+
+  constructor(private readonly options: FileLocksOptions) {}
+
+  async find(inode: InodeId, request: LockRequest): Promise<LockHolder | undefined> {
+    checkRange(request);
+    const { holder, own } = await this.options.master.call(
+      MASTER_METHODS.getLock,
+      { lock: wireLock(inode, request) },
+      { timeoutMs: SET_TIMEOUT_MS },
+    );
+    if (holder === null) return undefined;
+    const { start, end, pid } = holder;
+    return { type: holder.type === LockTypeType.READ ? 'read' : 'write', start, end, pid: own ? pid : 0 };
+  }
+
+  async set(
+    inode: InodeId,
+    request: LockRequest,
+    { wait, signal }: { readonly wait: boolean; readonly signal?: AbortSignal },
+  ): Promise<void> {
+    checkRange(request);
+    const { type } = request;
+    const owner = this.ownerOf(inode, request.kind, request.owner);
+    owner.pending++;
+    try {
+      if (type === 'unlock') await this.unlock(owner, request);
+      else await this.lock(owner, { ...request, type }, wait, signal);
+    } finally {
+      owner.pending--;
+      this.forgetUnused(owner);
+    }
+  }
+
+  async release(inode: InodeId, kind: LockKind, name: string): Promise<void> {
+    const owner = this.owners.get(ownerKey(inode, kind, name));
+    if (owner === undefined) return;
+    for (const wait of this.waits.values()) if (wait.owner === owner) wait.ended.resolve('released');
+    await this.publish(owner);
+    owner.ranges = [];
+    await this.options.master.call(MASTER_METHODS.releaseLocks, { inode, kind: wireKind(kind), owner: name });
+    this.forgetUnused(owner);
+  }
+
+  /** What is held, for the master after a reconnect. */
+  *states(): Generator<LockStateInit> {
+    for (const { inode, kind, name, ranges } of this.owners.values()) {
+      for (const range of ranges) yield wireLock(inode, { ...range, kind, owner: name });
+    }
+  }
+
+  /** The session is gone, and all locks with it: the inodes that had any. */
+  sessionLost(): Set<InodeId> {
+    const lost = new Set<InodeId>();
+    for (const owner of this.owners.values()) {
+      if (owner.ranges.length > 0) lost.add(owner.inode);
+      owner.ranges = [];
+    }
+    this.seen = [];
+    return lost;
+  }
+
+  private async unlock(owner: Owner, request: LockRequest): Promise<void> {
+    await this.publish(owner);
+    owner.ranges = withoutLock(owner.ranges, request);
+    await this.options.master.call(MASTER_METHODS.setLock, { lock: wireLock(owner.inode, request) });
+  }
+
+  private async lock(
+    owner: Owner,
+    request: LockRequest & { readonly type: 'read' | 'write' },
+    wait: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { type, start, end, pid } = request;
+    const range = { type, start, end, pid };
+    const lowered = await this.lower(owner, range);
+    const waitId = wait ? this.nextWait++ : 0;
+    const lock = wireLock(owner.inode, request);
+    for (;;) {
+      let reply;
+      try {
+        reply = await this.ask({ lock, waitId }, signal);
+      } catch (error) {
+        // It stands as it was. A lock of flock(2) that could not be changed is lost.
+        if (hasCode(error, 'EAGAIN', 'EDEADLK', 'ENOLCK') && owner.kind === 'posix') {
+          for (const part of lowered) owner.ranges = withLock(owner.ranges, part);
+        }
+        throw error;
+      }
+      if (reply.granted) {
+        owner.ranges = withLock(owner.ranges, range);
+        const attributes = reply.attributes === null ? undefined : fromWireAttributes(reply.attributes);
+        return this.options.refresh(owner.inode, attributes);
+      }
+      const outcome = await this.waitFor(owner, waitId, signal);
+      if (outcome === 'again') continue;
+      if (outcome === 'released') throw interrupted();
+      owner.ranges = withLock(owner.ranges, range);
+      return this.options.refresh(owner.inode, undefined);
+    }
+  }
+
+  /** In short attempts, so that who gives up need not wait for the clients of before a restart. */
+  private async ask(request: SetLockRequestInit, signal: AbortSignal | undefined): Promise<SetLockReply> {
+    const { master, clock } = this.options;
+    const deadline = clock.monotonicMs() + SET_TIMEOUT_MS;
+    for (;;) {
+      if (signal?.aborted === true) throw interrupted();
+      try {
+        return await master.call(MASTER_METHODS.setLock, request, { timeoutMs: ATTEMPT_MS });
+      } catch (error) {
+        if (!hasCode(error, 'ETIMEDOUT') || clock.monotonicMs() >= deadline) throw error;
+      }
+    }
+  }
+
+  /**
+   * What the request gives up, forgotten before the master grants it: the write locks under a read lock, and the whole
+   * lock of flock(2), which changes by dropping it.
+   */
+  private async lower(owner: Owner, range: LockedRange): Promise<LockedRange[]> {
+    if (owner.kind === 'flock') {
+      const lowered = owner.ranges.filter(({ type }) => type !== range.type);
+      if (lowered.length === 0) return [];
+      await this.publish(owner);
+      owner.ranges = [];
+      return lowered;
+    }
+    if (range.type === 'write') return [];
+    const lowered = overlapping(owner.ranges, range)
+      .filter(({ type }) => type === 'write')
+      .map((own) => ({ ...own, start: Math.max(own.start, range.start), end: Math.min(own.end, range.end) }));
+    if (lowered.length > 0) await this.publish(owner);
+    for (const part of lowered) owner.ranges = withLock(owner.ranges, { ...part, type: 'read' });
+    return lowered;
+  }
+
+  private async publish({ inode, ranges }: Owner): Promise<void> {
+    if (!ranges.some(({ type }) => type === 'write')) return;
+    try {
+      await this.options.publish(inode);
+    } catch (error) {
+      // The lock goes all the same; whoever wrote hears of it by the next write, fsync or close (P7).
+      const { code, message } = asCairnError(error);
+      this.options.logger.warn({ inode, code, reason: message }, 'not published before a lock is given up');
+    }
+  }
+
+  // ---- Waiting ------------------------------------------------------------------------------------
+
+  private async waitFor(owner: Owner, waitId: number, signal: AbortSignal | undefined): Promise<WaitEnd> {
+    const wait: Wait = { owner, ended: deferred() };
+    this.waits.set(waitId, wait);
+    void this.poll();
+    try {
+      return await this.unlessAborted(wait.ended.promise, signal);
+    } catch (error) {
+      if (!hasCode(error, 'EINTR')) throw error;
+      // Before the master is asked, so that a poll does not take the grant to be known here.
+      this.waits.delete(waitId);
+      const { granted } = await this.options.master.call(MASTER_METHODS.cancelLock, { waitId });
+      if (!granted) throw error;
+      return 'granted';
+    } finally {
+      this.waits.delete(waitId);
+    }
+  }
+
+  /** Asks for all waits, until there are none. */
+  private async poll(): Promise<void> {
+    if (this.polling) return;
+    this.polling = true;
+    const { master, clock, random, logger } = this.options;
+    const backoff = new Backoff(clock, random);
+    while (this.waits.size > 0) {
+      const told = this.seen;
+      try {
+        const reply = await master.call(MASTER_METHODS.pollLocks, { waitIds: [...this.waits.keys()], seen: told });
+        this.seen = this.seen.filter((id) => !told.includes(id));
+        for (const id of reply.granted) {
+          const wait = this.waits.get(id);
+          if (wait === undefined) continue;
+          this.seen.push(id);
+          this.end(id, wait, 'granted');
+        }
+        for (const id of reply.unknown) {
+          const wait = this.waits.get(id);
+          if (wait !== undefined) this.end(id, wait, 'again');
+        }
+        backoff.reset();
+      } catch (error) {
+        const { code, message } = asCairnError(error);
+        if (master.isClosing) {
+          for (const wait of this.waits.values()) wait.ended.reject(error);
+          this.waits.clear();
+        } else {
+          logger.warn({ code, reason: message }, 'the master could not be asked for locks; trying on');
+          await backoff.pause();
+        }
+      }
+    }
+    this.polling = false;
+  }
+
+  private end(id: number, wait: Wait, how: WaitEnd): void {
+    this.waits.delete(id);
+    wait.ended.resolve(how);
+  }
+
+  private async unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    if (signal === undefined) return promise;
+    const aborted = deferred<never>();
+    const onAbort = (): void => aborted.reject(interrupted());
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      return await Promise.race([promise, aborted.promise]);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  // ---- Keeping ------------------------------------------------------------------------------------
+
+  private ownerOf(inode: InodeId, kind: LockKind, name: string): Owner {
+    const key = ownerKey(inode, kind, name);
+    let owner = this.owners.get(key);
+    if (owner === undefined) this.owners.set(key, (owner = { inode, kind, name, ranges: [], pending: 0 }));
+    return owner;
+  }
+
+  private forgetUnused({ inode, kind, name, ranges, pending }: Owner): void {
+    if (ranges.length === 0 && pending === 0) this.owners.delete(ownerKey(inode, kind, name));
+  }
+}
+
+const ownerKey = (inode: InodeId, kind: LockKind, name: string): string => `${inode}/${kind}/${name}`;
+
+const interrupted = (): CairnError => new CairnError('EINTR', 'the wait for a lock was interrupted');
+
+function checkRange({ start, end }: LockRequest): void {
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end) || start < 0 || start > end) {
+    throw new CairnError('EINVAL', `there are no bytes from ${start} to ${end}`);
+  }
+}
+
+const wireKind = (kind: LockKind): LockKindKind => (kind === 'posix' ? LockKindKind.POSIX : LockKindKind.FLOCK);
+
+const WIRE_TYPES = { read: LockTypeType.READ, write: LockTypeType.WRITE, unlock: LockTypeType.UNLOCK } as const;
+
+function wireLock(inode: InodeId, { kind, type, start, end, owner, pid }: LockRequest): LockStateInit {
+  return { inode, kind: wireKind(kind), type: WIRE_TYPES[type], start, end, owner, pid };
+}
