@@ -125,12 +125,12 @@ export class Connection {
     let header: RequestHeader;
     try {
       header = decodeHeader(message);
+      if (header.opcode === OPCODES.INTERRUPT) {
+        this.interrupt(header, message);
+        return Promise.resolve();
+      }
     } catch (error) {
       this.options.logger.error({ reason: asCairnError(error).message }, 'a message of the kernel was not understood');
-      return Promise.resolve();
-    }
-    if (header.opcode === OPCODES.INTERRUPT) {
-      this.interrupt(header, message);
       return Promise.resolve();
     }
     return this.work(header, message);

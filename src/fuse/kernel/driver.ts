@@ -9,7 +9,7 @@
  */
 import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
-import { CairnError } from '../../core/errors.js';
+import { asCairnError, CairnError } from '../../core/errors.js';
 import { MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { deferred } from '../../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
@@ -24,8 +24,10 @@ import { DirectoryRequests } from './directories.js';
 import { FileRequests } from './files.js';
 import { MAX_IO_BYTES, negotiate } from './init.js';
 import type { Negotiated } from './init.js';
+import { LockRequests } from './locks.js';
 import { NameRequests } from './names.js';
 import { NodeTable } from './node-table.js';
+import { Notifier } from './notifier.js';
 import { readStatus } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
@@ -78,9 +80,20 @@ export class ServedMount {
     const { fileSystem, logger, clock, credentials } = options;
     const agreed = deferred<void>();
     this.ready = agreed.promise;
+    const notifier = new Notifier(device);
     const session: Session = {
       ...{ fileSystem, logger, nodes: this.nodes, files: this.files },
       callers: new Callers(readStatus, credentials),
+      refreshPages: async (inode) => {
+        const attributes = await fileSystem.getAttributes(inode);
+        if (!this.nodes.seen(attributes)) await notifier.dropPages(this.nodes.nodeidOf(inode));
+      },
+      inBackground: (what, work) => {
+        work().catch((error: unknown) => {
+          const { code, message } = asCairnError(error);
+          logger.warn({ code, reason: message }, what);
+        });
+      },
       attributeTimeoutMs: options.attributeTimeoutMs,
       entryTimeoutMs: options.entryTimeoutMs,
       negotiated: () => {
@@ -93,6 +106,7 @@ export class ServedMount {
       ...new AttributeRequests(session).handlers,
       ...new DirectoryRequests(session).handlers,
       ...new FileRequests(session).handlers,
+      ...new LockRequests(session).handlers,
       INIT: ({ body }) => {
         try {
           this.negotiated = negotiate(body);

@@ -1,10 +1,13 @@
 /** Replies to the kernel, in the structures of its header file. Each function returns one structure. */
 import { typeBitsOf, blockCounts } from '../linux.js';
 import type { Timespec } from '../../core/clock.js';
-import type { Attributes, DirectoryEntry, FileSystemStats } from '../../client/filesystem.js';
-import { OUT_HEADER_BYTES } from './protocol.js';
+import { MAX_LOCK_END } from '../../client/filesystem.js';
+import type { Attributes, DirectoryEntry, FileSystemStats, LockRequest } from '../../client/filesystem.js';
+import { F_RDLCK, F_UNLCK, F_WRLCK, OUT_HEADER_BYTES } from './protocol.js';
 
 const WORD = 2 ** 32;
+/** As the kernel writes the end of a lock that has none. */
+const LARGEST_OFFSET = 2n ** 63n - 1n;
 const ATTR_BYTES = 88;
 export const ENTRY_BYTES = 128;
 const DIRENT_BYTES = 24;
@@ -178,3 +181,31 @@ export function entriesWithin(size: number, plus: boolean, nameBytes: number): n
 }
 
 const aligned = (size: number): number => Math.ceil(size / 8) * 8;
+
+/** fuse_lk_out */
+export function lockOut(lock: Pick<LockRequest, 'start' | 'end' | 'type' | 'pid'>): Buffer {
+  const out = Buffer.alloc(24);
+  putU64(out, 0, lock.start);
+  if (lock.end === MAX_LOCK_END) out.writeBigUInt64LE(LARGEST_OFFSET, 8);
+  else putU64(out, 8, lock.end);
+  out.writeUInt32LE({ read: F_RDLCK, write: F_WRLCK, unlock: F_UNLCK }[lock.type], 16);
+  out.writeUInt32LE(lock.pid, 20);
+  return out;
+}
+
+/** Of a message that answers no request: its code stands where a reply has its error. */
+export function notificationHeader(code: number, payloadBytes: number): Buffer {
+  const header = Buffer.alloc(OUT_HEADER_BYTES);
+  header.writeUInt32LE(OUT_HEADER_BYTES + payloadBytes, 0);
+  header.writeInt32LE(code, 4);
+  return header;
+}
+
+/** fuse_notify_inval_inode_out: the kernel forgets attributes, and the pages from `offset` on unless it is negative. */
+export function invalidateInode(nodeid: number, offset: number): Buffer {
+  const out = Buffer.allocUnsafe(24);
+  putU64(out, 0, nodeid);
+  putU64(out, 8, offset);
+  putU64(out, 16, 0);
+  return out;
+}

@@ -1,12 +1,13 @@
 /** Requests about open files: OPEN, CREATE, TMPFILE, READ, WRITE, and all that goes by a handle. */
-import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
+import { CairnError, hasCode } from '../../core/errors.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
 import type { Attributes, OpenFile } from '../../client/filesystem.js';
 import { openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
+import { closedBy, closedForGood, ownerName } from './locks.js';
 import { runNew, umaskOf } from './names.js';
-import { FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, WRITE_CACHE, WRITE_KILL_SUIDGID } from './protocol.js';
+import { FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, RELEASE_FLOCK_UNLOCK, WRITE_CACHE, WRITE_KILL_SUIDGID } from './protocol.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Handler, Request } from './request.js';
@@ -97,7 +98,7 @@ export class FileRequests {
     const append = flags.append === true;
     let handle: number;
     try {
-      handle = session.files.add({ file, append, write: flags.write });
+      handle = session.files.add({ file, append, write: flags.write, lockOwners: new Set() });
     } catch (error) {
       this.closeInBackground(file);
       throw error;
@@ -145,7 +146,14 @@ export class FileRequests {
   }
 
   private async flush({ body }: Request): Promise<Answer> {
-    await this.session.files.get(body.u64()).file.flush();
+    const handle = this.session.files.get(body.u64());
+    body.skip(8);
+    const owner = ownerName(body.big());
+    try {
+      await handle.file.flush();
+    } finally {
+      await closedBy(this.session, handle, owner);
+    }
     return DONE;
   }
 
@@ -157,9 +165,15 @@ export class FileRequests {
 
   /** Nobody waits for it: what failed was told by FLUSH, or is logged. */
   private async release({ body }: Request): Promise<Answer> {
-    const { file } = this.session.files.remove(body.u64());
-    this.session.nodes.closed(file.inode);
-    await file.close();
+    const handle = this.session.files.remove(body.u64());
+    body.skip(4);
+    const [flags, owner] = [body.u32(), ownerName(body.big())];
+    this.session.nodes.closed(handle.file.inode);
+    try {
+      await closedForGood(this.session, handle, (flags & RELEASE_FLOCK_UNLOCK) !== 0 ? owner : undefined);
+    } finally {
+      await handle.file.close();
+    }
     return DONE;
   }
 
@@ -171,10 +185,7 @@ export class FileRequests {
   }
 
   private closeInBackground(file: OpenFile): void {
-    file.close().catch((error: unknown) => {
-      const { code, message } = asCairnError(error);
-      this.session.logger.warn({ inode: file.inode, code }, `closing a file that nobody took: ${message}`);
-    });
+    this.session.inBackground('closing a file that nobody took', () => file.close());
   }
 
   private async seek({ body }: Request): Promise<Answer> {

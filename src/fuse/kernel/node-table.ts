@@ -70,6 +70,15 @@ export class NodeTable {
     return keeps;
   }
 
+  /** As `opened`, without a handle: the kernel will drop its pages now unless this says that it may keep them. */
+  seen({ inode, change }: Attributes): boolean {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node === undefined) return false;
+    const keeps = node.pagesChange === change;
+    node.pagesChange = change;
+    return keeps;
+  }
+
   closed(inode: InodeId): void {
     const nodeid = this.nodeidOf(inode);
     const node = this.nodes.get(nodeid);

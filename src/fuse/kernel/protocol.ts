@@ -114,8 +114,19 @@ export const FOPEN_KEEP_CACHE = 1 << 1;
 export const WRITE_CACHE = 1 << 0;
 export const WRITE_KILL_SUIDGID = 1 << 2;
 
+export const RELEASE_FLOCK_UNLOCK = 1 << 1;
+/** GETLK, SETLK, SETLKW are about flock(2), not fcntl(2). */
+export const LK_FLOCK = 1 << 0;
+/** fcntl(2) */
+export const F_RDLCK = 0;
+export const F_WRLCK = 1;
+export const F_UNLCK = 2;
+
 /** Kind of an extension to a request: one supplementary group of the caller. Below 32, security contexts. */
 export const EXT_GROUPS = 32;
+
+/** Notifications have unique 0 and their code where a reply has its error. */
+export const NOTIFY_INVAL_INODE = 2;
 
 /** uid and gid of a request that the kernel makes by itself. */
 export const NO_ID = 0xffffffff;

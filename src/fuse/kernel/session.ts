@@ -18,6 +18,8 @@ export interface OpenHandle {
   /** Every write goes to the end of file. */
   readonly append: boolean;
   readonly write: boolean;
+  /** Of fcntl locks that were made through this handle, and not given up by closing it. */
+  readonly lockOwners: Set<string>;
 }
 
 export interface Session {
@@ -26,6 +28,10 @@ export interface Session {
   readonly files: HandleTable<OpenHandle>;
   readonly callers: Callers;
   readonly logger: Logger;
+  /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows. */
+  refreshPages(inode: InodeId): Promise<void>;
+  /** Runs what nobody waits for; a failure is logged. */
+  inBackground(what: string, work: () => Promise<void>): void;
   readonly attributeTimeoutMs: number;
   readonly entryTimeoutMs: number;
   /** Of the INIT request, which comes before all others. */

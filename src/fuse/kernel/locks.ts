@@ -1,0 +1,102 @@
+/**
+ * Requests about locks: those of fcntl(2), of a process or of an open file description, and of flock(2).
+ *
+ * An owner is a number that the kernel makes: of the process' table of files, or of the open file. The kernel itself
+ * gives nothing up when a file is closed: FLUSH says that a process closed the file, which ends its fcntl locks on it,
+ * and RELEASE that the last one did, which ends flock's and those of the open file description.
+ */
+import { CairnError } from '../../core/errors.js';
+import { MAX_LOCK_END } from '../../client/filesystem.js';
+import type { LockKind, LockRequest } from '../../client/filesystem.js';
+import type { InodeId } from '../../core/ids.js';
+import type { Cursor } from './decode.js';
+import { lockOut } from './encode.js';
+import { F_RDLCK, F_UNLCK, F_WRLCK, LK_FLOCK } from './protocol.js';
+import type { Opcode } from './protocol.js';
+import { answer, DONE } from './request.js';
+import type { Answer, Handler, Request } from './request.js';
+import type { OpenHandle, Session } from './session.js';
+
+export class LockRequests {
+  readonly handlers: Partial<Record<Opcode, Handler>> = {
+    GETLK: (request) => this.get(request),
+    SETLK: (request) => this.set(request, false),
+    SETLKW: (request) => this.set(request, true),
+  };
+
+  constructor(private readonly session: Session) {}
+
+  private async get({ body }: Request): Promise<Answer> {
+    const { session } = this;
+    const handle = session.files.get(body.u64());
+    const request = decodeLock(body);
+    const holder = await session.fileSystem.getLock(handle.file.inode, request);
+    if (holder === undefined) return answer(lockOut({ ...request, type: 'unlock', pid: 0 }));
+    return answer(lockOut(holder));
+  }
+
+  private async set(request: Request, wait: boolean): Promise<Answer> {
+    const { session } = this;
+    const handle = session.files.get(request.body.u64());
+    const { inode } = handle.file;
+    const lock = decodeLock(request.body);
+    if (lock.kind === 'posix' && lock.type !== 'unlock') handle.lockOwners.add(lock.owner);
+    await session.fileSystem.setLock(inode, lock, { wait, signal: request.interrupted() });
+    if (lock.type === 'unlock') return DONE;
+    // Who has the lock must see what its holder before wrote, on whatever mount (P2).
+    await session.refreshPages(inode);
+    const undo = (): void => {
+      session.inBackground('giving back a lock that nobody took', async () =>
+        session.fileSystem.setLock(inode, { ...lock, type: 'unlock' }, { wait: false }),
+      );
+    };
+    return { ...DONE, undo };
+  }
+}
+
+/** A process closed the file: its fcntl locks on it end, through whichever descriptor they were made. */
+export async function closedBy({ fileSystem, negotiated }: Session, handle: OpenHandle, owner: string): Promise<void> {
+  if (!negotiated().has('POSIX_LOCKS')) return;
+  handle.lockOwners.delete(owner);
+  await fileSystem.releaseLocks(handle.file.inode, 'posix', owner);
+}
+
+/** The open file is gone, and with it its flock(2) lock and those that it owned as an open file description. */
+export async function closedForGood(
+  { fileSystem }: Session,
+  handle: OpenHandle,
+  flockOwner: string | undefined,
+): Promise<void> {
+  const { inode }: { inode: InodeId } = handle.file;
+  if (flockOwner !== undefined) await fileSystem.releaseLocks(inode, 'flock', flockOwner);
+  for (const owner of handle.lockOwners) await fileSystem.releaseLocks(inode, 'posix', owner);
+}
+
+/** Numbers of owners have 64 bits, and mean nothing but themselves. */
+export const ownerName = (owner: bigint): string => owner.toString(16);
+
+/** The rest of fuse_lk_in, behind the handle. */
+function decodeLock(body: Cursor): LockRequest {
+  const owner = ownerName(body.big());
+  const [start, end] = [lockOffset(body.big()), lockOffset(body.big())];
+  const [type, pid, flags] = [body.u32(), body.u32(), body.u32()];
+  const kind: LockKind = (flags & LK_FLOCK) !== 0 ? 'flock' : 'posix';
+  const range = kind === 'flock' ? { start: 0, end: MAX_LOCK_END } : { start, end };
+  return { kind, type: lockType(type), ...range, owner, pid };
+}
+
+/** Past what a file can have, all is the end. */
+const lockOffset = (offset: bigint): number => (offset >= BigInt(MAX_LOCK_END) ? MAX_LOCK_END : Number(offset));
+
+function lockType(type: number): LockRequest['type'] {
+  switch (type) {
+    case F_RDLCK:
+      return 'read';
+    case F_WRLCK:
+      return 'write';
+    case F_UNLCK:
+      return 'unlock';
+    default:
+      throw new CairnError('EINVAL', `there is no lock of type ${type}`);
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * What the kernel is told without having asked: that what it keeps of a file is old.
+ *
+ * It then waits for reads of that file that are on their way, which this process must answer: so the message is sent by
+ * another thread, one at a time, and whoever needs the effect awaits it.
+ */
+import { Mutex } from '../../core/sync.js';
+import type { FuseDevice } from './device.js';
+import { invalidateInode, notificationHeader } from './encode.js';
+import { NOTIFY_INVAL_INODE } from './protocol.js';
+
+export class Notifier {
+  private readonly turns = new Mutex();
+
+  constructor(private readonly device: FuseDevice) {}
+
+  /** Drops the pages and the attributes of a file. */
+  async dropPages(nodeid: number): Promise<void> {
+    const body = invalidateInode(nodeid, 0);
+    await this.turns.run(async () => {
+      try {
+        await this.device.sendInThread([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
+      } catch (error) {
+        const code = error instanceof Error && 'code' in error ? error.code : undefined;
+        // ENOENT: the kernel does not know the inode any more. ENODEV: it has unmounted.
+        if (code !== 'ENOENT' && code !== 'ENODEV') throw error;
+      }
+    });
+  }
+}

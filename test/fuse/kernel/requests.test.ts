@@ -1,0 +1,288 @@
+/** What each request does, as the kernel sees it, on a model of a file system. */
+import t from 'tap';
+import { MAX_LOCK_END, ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
+import type { Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
+import type { Attributes } from '../../../src/client/filesystem.js';
+import { CairnError } from '../../../src/core/errors.js';
+import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
+import { Callers } from '../../../src/fuse/kernel/callers.js';
+import { cstrings, u32, u64 } from '../../support/fake-kernel.js';
+import { ModelFileSystem } from '../../support/model-filesystem.js';
+import { must, number64, O_APPEND, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
+
+const [ENOENT, EACCES, EEXIST, EINVAL, ERANGE, ENAMETOOLONG] = [2, 13, 17, 22, 34, 36];
+const KEEP_CACHE = 2;
+const DIRECT_IO = 1;
+
+t.test('names: made, looked up, listed, renamed, removed; any bytes but NUL and slash', async (t) => {
+  const { kernel } = await TestMount.start(t);
+  const name = Buffer.from([0xff, 0xfe, 0x0a]);
+  const made = must(await kernel.request('MKDIR', 1, Buffer.concat([u32(0o751, 0o22), cstrings(name)])));
+  const nodeid = number64(made, 0);
+  t.equal(made.readUInt32LE(40 + 60), 0o40751, 'mode, as asked: the kernel has applied the umask');
+  t.equal(number64(made, 16) * 1e9 + made.readUInt32LE(32), 1.5e9, 'how long the name holds');
+  t.equal(number64(must(await kernel.request('LOOKUP', 1, cstrings(name))), 0), nodeid);
+  t.equal((await kernel.request('LOOKUP', 1, cstrings('x'.repeat(256)))).error, ENAMETOOLONG);
+  must(await kernel.request('SYMLINK', nodeid, cstrings('link', 'to/target')));
+  const link = must(await kernel.request('LOOKUP', nodeid, cstrings('link')));
+  t.equal(must(await kernel.request('READLINK', number64(link, 0))).toString(), 'to/target');
+  const rename = (flags: number, from: string, to: string) =>
+    kernel.request('RENAME2', nodeid, Buffer.concat([u64(1), u32(flags, 0), cstrings(from, to)]));
+  t.equal((await rename(4, 'link', 'moved')).error, EINVAL, 'RENAME_WHITEOUT');
+  must(await rename(1, 'link', 'moved'));
+  must(await kernel.request('LINK', 1, Buffer.concat([u64(number64(link, 0)), cstrings('again')])));
+  must(await kernel.request('UNLINK', 1, cstrings('again')));
+  must(await kernel.request('RMDIR', 1, cstrings(name)));
+  t.equal((await kernel.request('LOOKUP', 1, cstrings(name))).error, ENOENT);
+});
+
+t.test('a listing goes on where it ended, whatever the buffer', async (t) => {
+  const { kernel, served } = await TestMount.start(t);
+  const names = Array.from({ length: 60 }, (_, i) => `entry-${'y'.repeat(i)}`);
+  for (const name of names) must(await kernel.request('MKDIR', 1, Buffer.concat([u32(0o755, 0), cstrings(name)])));
+  served.nodes.forget(2, 0);
+  for (const [opcode, head, size] of [
+    ['READDIR', 0, 512],
+    ['READDIRPLUS', 128, 512],
+    ['READDIRPLUS', 128, 65536],
+  ] as const) {
+    const seen: string[] = [];
+    for (let offset = 0; ; ) {
+      const bytes = must(await kernel.request(opcode, 1, Buffer.concat([u64(0, offset), u32(size, 0), u64(0), u32(0, 0)])));
+      t.ok(bytes.length <= size);
+      if (bytes.length === 0) break;
+      for (let at = 0; at < bytes.length; ) {
+        const length = bytes.readUInt32LE(at + head + 16);
+        seen.push(bytes.toString('latin1', at + head + 24, at + head + 24 + length));
+        offset = number64(bytes, at + head + 8);
+        at += Math.ceil((head + 24 + length) / 8) * 8;
+      }
+    }
+    t.same(seen, ['.', '..', ...names], `${opcode} in pieces of ${size}`);
+  }
+});
+
+t.test('nodes are forgotten when the kernel forgot them as often as it was told of them', async (t) => {
+  const mount = await TestMount.start(t);
+  const { kernel, served } = mount;
+  const { nodeid, handle } = await mount.create('f');
+  for (let i = 0; i < 2; i++) must(await kernel.request('LOOKUP', 1, cstrings('f')));
+  await mount.release(handle);
+  kernel.tell('FORGET', nodeid, u64(1));
+  kernel.tell('BATCH_FORGET', 0, Buffer.concat([u32(2, 0), u64(nodeid, 1), u64(99, 7)]));
+  await kernel.request('STATFS', 1);
+  t.equal(served.nodes.size, 1, 'two of three');
+  kernel.tell('BATCH_FORGET', 0, Buffer.concat([u32(1000, 0), u64(nodeid, 1)]));
+  await kernel.request('STATFS', 1);
+  t.equal(served.nodes.size, 0);
+  t.same(kernel.strayReplies, [], 'no answers to FORGET');
+});
+
+t.test('files: written, read, cut, and appended to', async (t) => {
+  const mount = await TestMount.start(t);
+  const { kernel } = mount;
+  const { nodeid, handle } = await mount.create('f', O_RDWR | O_EXCL);
+  t.equal((await mount.write(handle, 0, 'hello world')).body.readUInt32LE(0), 11);
+  t.equal(await mount.read(handle, 6, 100), 'world');
+  const setSize = Buffer.concat([u32((1 << 3) | (1 << 6), 0), u64(handle, 5), Buffer.alloc(64)]);
+  t.equal(number64(must(await kernel.request('SETATTR', nodeid, setSize)), 16 + 8), 5);
+  const again = await kernel.request('CREATE', 1, Buffer.concat([u32(O_EXCL, 0o644, 0, 0), cstrings('f')]));
+  t.equal(again.error, EEXIST);
+
+  const append = await mount.open(nodeid, O_WRONLY | O_APPEND);
+  t.equal(append.openFlags & DIRECT_IO, DIRECT_IO);
+  must(await mount.write(append.handle, 2, '+end'));
+  t.equal(await mount.read(handle, 0, 100), 'hello+end', 'appended, wherever the kernel thought that the end is');
+  must(await mount.write(append.handle, 0, 'J', 1));
+  t.equal(await mount.read(handle, 0, 100), 'Jello+end', 'a page of a mapping stays where it is');
+  await mount.release(handle);
+  must(await mount.write(append.handle, 1, 'E', 1));
+  const reader = await mount.open(nodeid, O_RDONLY);
+  t.equal(await mount.read(reader.handle, 0, 100), 'JEllo+end', 'also when only the appending handle is left');
+  must(await kernel.request('FLUSH', nodeid, Buffer.concat([u64(reader.handle), u32(0, 0), u64(1)])));
+});
+
+t.test('P2: an open keeps the kernel’s pages only when they are known to be current', async (t) => {
+  const fileSystem = new ModelFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { nodeid, handle } = await mount.create('f');
+  await mount.release(handle);
+  const openAndClose = async (): Promise<boolean> => {
+    const { handle, openFlags } = await mount.open(nodeid, O_RDONLY);
+    await mount.release(handle);
+    return (openFlags & KEEP_CACHE) !== 0;
+  };
+  await openAndClose();
+  t.equal(await openAndClose(), true, 'nothing has changed');
+  const other = new ModelFileSystem(fileSystem.state);
+  const change = async (): Promise<void> => {
+    const { file } = await other.open(ROOT_CREDENTIALS, inodeId(nodeid), { read: false, write: true });
+    await file.write(0, Buffer.from('x'));
+    await file.close();
+  };
+  await change();
+  t.equal(await openAndClose(), false, 'another client wrote');
+  t.equal(await openAndClose(), true);
+  const old = await mount.open(nodeid, O_RDONLY);
+  await change();
+  t.equal(await openAndClose(), false);
+  t.equal(await openAndClose(), false, 'a handle from before the change may have filled pages with what it read ahead');
+  await mount.release(old.handle);
+  t.equal(await openAndClose(), false);
+  t.equal(await openAndClose(), true);
+});
+
+t.test('extended attributes: with room, without, and only asked for their size', async (t) => {
+  const mount = await TestMount.start(t);
+  const { kernel } = mount;
+  const { nodeid } = await mount.create('f');
+  const set = (flags: number) =>
+    kernel.request('SETXATTR', nodeid, Buffer.concat([u32(5, flags, 0, 0), cstrings('user.x'), Buffer.from('a\0b\0c')]));
+  must(await set(1));
+  t.equal((await set(1)).error, EEXIST);
+  const get = (size: number) =>
+    kernel.request('GETXATTR', nodeid, Buffer.concat([u32(size, 0), cstrings('user.x')]));
+  t.equal(must(await get(0)).readUInt32LE(0), 5);
+  t.equal((await get(4)).error, ERANGE);
+  t.same(must(await get(5)), Buffer.from('a\0b\0c'));
+  t.same(must(await kernel.request('LISTXATTR', nodeid, u32(100, 0))), Buffer.from('user.x\0'));
+});
+
+/** Notes what was asked of the locks. */
+class LockingFileSystem extends ModelFileSystem {
+  readonly calls: string[] = [];
+  holder: LockHolder | undefined;
+
+  override async getLock(): Promise<LockHolder | undefined> {
+    return this.holder;
+  }
+  override async setLock(_inode: InodeId, { kind, type, start, end, owner }: LockRequest): Promise<void> {
+    this.calls.push(`${kind} ${type} ${start}-${end === MAX_LOCK_END ? 'end' : end} ${owner}`);
+  }
+  override async releaseLocks(_inode: InodeId, kind: LockKind, owner: string): Promise<void> {
+    this.calls.push(`release ${kind} ${owner}`);
+  }
+}
+
+t.test('locks: of processes, of open files, and of flock', async (t) => {
+  const fileSystem = new LockingFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { kernel } = mount;
+  const { handle } = await mount.create('f');
+  const lock = (owner: bigint, start: bigint, end: bigint, type: number, flags = 0): Buffer =>
+    Buffer.concat([u64(handle, owner, start, end), u32(type, 9, flags, 0)]);
+  const end = 2n ** 63n - 1n;
+  must(await kernel.request('SETLK', 1, lock(2n ** 64n - 1n, 5n, end, 1)));
+  must(await kernel.request('SETLK', 1, lock(0xabn, 0n, 9n, 0)));
+  must(await kernel.request('SETLKW', 1, lock(0xcdn, 0n, end, 1, 1)));
+  must(await kernel.request('SETLK', 1, lock(2n ** 64n - 1n, 5n, 6n, 2)));
+  must(await kernel.request('FLUSH', 1, Buffer.concat([u64(handle), u32(0, 0), u64(2n ** 64n - 1n)])));
+  must(await kernel.request('RELEASE', 1, Buffer.concat([u64(handle), u32(0, 2), u64(0xcd)])));
+  t.same(fileSystem.calls.splice(0), [
+    'posix write 5-end ffffffffffffffff',
+    'posix read 0-9 ab',
+    'flock write 0-end cd',
+    'posix unlock 5-6 ffffffffffffffff',
+    'release posix ffffffffffffffff',
+    'release flock cd',
+    'release posix ab',
+  ]);
+});
+
+t.test('F_GETLK: what is in the way, or that nothing is', async (t) => {
+  const fileSystem = new LockingFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { handle } = await mount.create('f');
+  const body = Buffer.concat([u64(handle, 1, 0, 99), u32(1, 9, 0, 0)]);
+  t.equal(must(await mount.kernel.request('GETLK', 1, body)).readUInt32LE(16), 2, 'F_UNLCK');
+  fileSystem.holder = { type: 'read', start: 3, end: MAX_LOCK_END, pid: 42 };
+  t.same(
+    must(await mount.kernel.request('GETLK', 1, body)),
+    Buffer.concat([u64(3, 2n ** 63n - 1n), u32(0, 42)]),
+  );
+});
+
+t.test('P2: a lock makes the kernel drop what is old', async (t) => {
+  const fileSystem = new LockingFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { kernel } = mount;
+  const { nodeid, handle } = await mount.create('f');
+  const lock = Buffer.concat([u64(handle, 1, 0, 99), u32(1, 9, 0, 0)]);
+  must(await kernel.request('SETLK', 1, lock));
+  t.equal(kernel.notifications.length, 0, 'nothing has changed');
+  const other = await new ModelFileSystem(fileSystem.state).open(ROOT_CREDENTIALS, inodeId(nodeid), {
+    ...{ read: false, write: true },
+  });
+  await other.file.write(0, Buffer.from('x'));
+  must(await kernel.request('SETLK', 1, lock));
+  t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, 0, 0) }]);
+  must(await kernel.request('SETLK', 1, lock));
+  t.equal(kernel.notifications.length, 1);
+});
+
+t.test('the caller: its uid and gid; its groups when it was refused without them, or when they decide', async (t) => {
+  const asked: number[] = [];
+  const callers = new Callers((pid) => {
+    asked.push(pid);
+    return 'Groups:\t7 8\n';
+  }, ROOT_CREDENTIALS);
+  const caller = { uid: 5, gid: 6, pid: 77, groups: [] };
+  const tries: Credentials[] = [];
+  const refuseWithout = async (credentials: Credentials): Promise<string> => {
+    tries.push(credentials);
+    if (!credentials.groups.includes(8)) throw new CairnError('EACCES', 'no');
+    return 'done';
+  };
+  t.equal(await callers.run(caller, refuseWithout), 'done');
+  t.same(tries, [
+    { uid: 5, gid: 6, groups: [] },
+    { uid: 5, gid: 6, groups: [7, 8] },
+  ]);
+  t.same(asked.splice(0), [77]);
+  await callers.run(caller, async () => 'granted');
+  await t.rejects(callers.run({ ...caller, uid: 0 }, refuseWithout), { code: 'EACCES' });
+  await t.rejects(callers.run({ ...caller, pid: 0 }, refuseWithout), { code: 'EACCES' });
+  const missing = async (): Promise<never> => {
+    throw new CairnError('ENOENT', 'none');
+  };
+  await t.rejects(callers.run(caller, missing), { code: 'ENOENT' });
+  t.same(asked, [], 'not asked where nothing depends on them');
+  t.same(callers.known({ ...caller, uid: 0xffffffff }), ROOT_CREDENTIALS, 'the kernel by itself');
+  t.same(callers.withGroups(caller).groups, [7, 8]);
+});
+
+t.test('P12: what is made belongs to the caller; others are refused', async (t) => {
+  const { kernel } = await TestMount.start(t);
+  const mine = must(await kernel.request('MKDIR', 1, Buffer.concat([u32(0o700, 0), cstrings('d')]), { uid: 0 }));
+  const directory = number64(mine, 0);
+  const refused = await kernel.request('MKDIR', directory, Buffer.concat([u32(0o700, 0), cstrings('x')]), { uid: 5 });
+  t.equal(refused.error, EACCES);
+  must(await kernel.request('SETATTR', 1, Buffer.concat([u32(1, 0), Buffer.alloc(60), u32(0o777), Buffer.alloc(16)])));
+  const theirs = must(
+    await kernel.request('MKDIR', 1, Buffer.concat([u32(0o700, 0), cstrings('e')]), { uid: 5, gid: 6 }),
+  );
+  t.equal(theirs.readUInt32LE(40 + 68), 5);
+  t.equal(theirs.readUInt32LE(40 + 72), 6);
+});
+
+t.test('a file that may be executed but not read is opened to be executed', async (t) => {
+  class OnlyExecutable extends ModelFileSystem {
+    readonly openedBy: number[] = [];
+    override open(credentials: Credentials, ...rest: [InodeId, { read: boolean; write: boolean }]) {
+      this.openedBy.push(credentials.uid);
+      return super.open(credentials, ...rest);
+    }
+    override async access(_credentials: Credentials, _inode: InodeId, mask: number): Promise<void> {
+      if (mask !== 1) throw new CairnError('EACCES', 'execute only');
+    }
+  }
+  const fileSystem = new OnlyExecutable();
+  const mount = await TestMount.start(t, fileSystem);
+  const { nodeid } = await mount.create('f', O_RDWR, 0o711);
+  const plain = await mount.kernel.request('OPEN', nodeid, u32(O_RDONLY, 0), { uid: 5, gid: 5 });
+  t.equal(plain.error, EACCES);
+  must(await mount.kernel.request('OPEN', nodeid, u32(O_RDONLY | 0x20, 0), { uid: 5, gid: 5 }));
+  t.equal(fileSystem.openedBy.at(-1), 0);
+  const { mode }: Attributes = await fileSystem.getAttributes(ROOT_INODE);
+  t.ok(mode);
+});

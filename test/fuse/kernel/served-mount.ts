@@ -1,0 +1,76 @@
+/** A mount of the kernel driver that is served to a fake kernel from a model of a file system, or from any other. */
+import type { Test } from 'tap';
+import { SystemClock } from '../../../src/core/clock.js';
+import { silentLogger } from '../../../src/core/logger.js';
+import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
+import type { FileSystem } from '../../../src/client/filesystem.js';
+import { ServedMount } from '../../../src/fuse/kernel/driver.js';
+import { cstrings, FakeKernel, u32, u64 } from '../../support/fake-kernel.js';
+import type { FakeReply } from '../../support/fake-kernel.js';
+import { ModelFileSystem } from '../../support/model-filesystem.js';
+
+export const O_RDONLY = 0;
+export const O_WRONLY = 1;
+export const O_RDWR = 2;
+export const O_EXCL = 0o200;
+export const O_APPEND = 0o2000;
+
+export class TestMount {
+  private constructor(
+    readonly kernel: FakeKernel,
+    readonly served: ServedMount,
+    readonly ended: Promise<void>,
+  ) {}
+
+  static async start(t: Pick<Test, 'teardown'>, fileSystem: FileSystem = new ModelFileSystem()): Promise<TestMount> {
+    const kernel = new FakeKernel();
+    const served = new ServedMount(kernel, {
+      ...{ fileSystem, credentials: ROOT_CREDENTIALS, logger: silentLogger, clock: new SystemClock() },
+      ...{ attributeTimeoutMs: 0, entryTimeoutMs: 1500 },
+    });
+    const mount = new TestMount(kernel, served, served.connection.serve());
+    t.teardown(() => kernel.unmount());
+    const { error } = await kernel.request('INIT', 0, initBody());
+    if (error !== 0) throw new Error(`INIT gave ${error}`);
+    return mount;
+  }
+
+  /** Makes a file in the root; its nodeid and handle. */
+  async create(name: string | Buffer, flags = O_RDWR, mode = 0o644): Promise<{ nodeid: number; handle: number }> {
+    const reply = await this.kernel.request('CREATE', 1, Buffer.concat([u32(flags, mode, 0, 0), cstrings(name)]));
+    return { nodeid: number64(must(reply), 0), handle: number64(reply.body, 128) };
+  }
+
+  async write(handle: number, offset: number, text: string, writeFlags = 0): Promise<FakeReply> {
+    const bytes = Buffer.from(text);
+    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(0, 0)];
+    return this.kernel.request('WRITE', 0, Buffer.concat([...head, bytes]));
+  }
+
+  async read(handle: number, offset: number, size: number): Promise<string> {
+    const body = Buffer.concat([u64(handle, offset), u32(size, 0), u64(0), u32(0, 0)]);
+    return must(await this.kernel.request('READ', 0, body)).toString();
+  }
+
+  /** Its nodeid, handle and the flags of the reply. */
+  async open(nodeid: number, flags = O_RDWR): Promise<{ handle: number; openFlags: number }> {
+    const body = must(await this.kernel.request('OPEN', nodeid, u32(flags, 0)));
+    return { handle: number64(body, 0), openFlags: body.readUInt32LE(8) };
+  }
+
+  async release(handle: number): Promise<void> {
+    must(await this.kernel.request('RELEASE', 0, Buffer.concat([u64(handle), u32(0, 0), u64(0)])));
+  }
+}
+
+/** As Linux 6.18 sends it: everything is offered. */
+export function initBody(minor = 45, flags = 0xffffffff, flags2 = 0xffffffff): Buffer {
+  return Buffer.concat([u32(7, minor, 131072, flags, flags2), Buffer.alloc(44)]);
+}
+
+export function must(reply: FakeReply): Buffer {
+  if (reply.error !== 0) throw new Error(`the request failed with errno ${reply.error}`);
+  return reply.body;
+}
+
+export const number64 = (bytes: Buffer, at: number): number => Number(bytes.readBigUInt64LE(at));
