@@ -1,7 +1,7 @@
 /** Replies to the kernel, in the structures of its header file. Each function returns one structure. */
 import { typeBitsOf, blockCounts } from '../linux.js';
 import type { Timespec } from '../../core/clock.js';
-import { MAX_LOCK_END } from '../../client/filesystem.js';
+import { MAX_LOCK_END } from '../../core/lock-ranges.js';
 import type { Attributes, DirectoryEntry, FileSystemStats, LockRequest } from '../../client/filesystem.js';
 import { F_RDLCK, F_UNLCK, F_WRLCK, OUT_HEADER_BYTES } from './protocol.js';
 

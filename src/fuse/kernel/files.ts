@@ -7,7 +7,13 @@ import { openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
 import { runNew, umaskOf } from './names.js';
-import { FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, RELEASE_FLOCK_UNLOCK, WRITE_CACHE, WRITE_KILL_SUIDGID } from './protocol.js';
+import {
+  FOPEN_DIRECT_IO,
+  FOPEN_KEEP_CACHE,
+  RELEASE_FLOCK_UNLOCK,
+  WRITE_CACHE,
+  WRITE_KILL_SUIDGID,
+} from './protocol.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Handler, Request } from './request.js';

@@ -19,6 +19,8 @@ const INIT_OUT_BYTES = 64;
  */
 const WANTED: readonly InitFlag[] = [
   'ASYNC_READ',
+  'POSIX_LOCKS',
+  'FLOCK_LOCKS',
   'ATOMIC_O_TRUNC',
   'BIG_WRITES',
   'DO_READDIRPLUS',

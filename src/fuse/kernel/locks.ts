@@ -6,7 +6,7 @@
  * and RELEASE that the last one did, which ends flock's and those of the open file description.
  */
 import { CairnError } from '../../core/errors.js';
-import { MAX_LOCK_END } from '../../client/filesystem.js';
+import { MAX_LOCK_END } from '../../core/lock-ranges.js';
 import type { LockKind, LockRequest } from '../../client/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Cursor } from './decode.js';
@@ -55,8 +55,7 @@ export class LockRequests {
 }
 
 /** A process closed the file: its fcntl locks on it end, through whichever descriptor they were made. */
-export async function closedBy({ fileSystem, negotiated }: Session, handle: OpenHandle, owner: string): Promise<void> {
-  if (!negotiated().has('POSIX_LOCKS')) return;
+export async function closedBy({ fileSystem }: Session, handle: OpenHandle, owner: string): Promise<void> {
   handle.lockOwners.delete(owner);
   await fileSystem.releaseLocks(handle.file.inode, 'posix', owner);
 }

@@ -181,7 +181,9 @@ t.test('any bytes: each request is answered, and all goes on', async (t) => {
   const { kernel } = await TestMount.start(t);
   const opcodes = Object.values(OPCODES).filter((opcode) => opcode !== OPCODES.INIT && opcode !== OPCODES.SETLKW);
   for (let i = 0; i < 2000; i++) {
-    const body = Buffer.from(Array.from({ length: random.below(120) }, () => (random.below(3) === 0 ? random.below(256) : 0)));
+    const body = Buffer.from(
+      Array.from({ length: random.below(120) }, () => (random.below(3) === 0 ? random.below(256) : 0)),
+    );
     const opcode = opcodes[random.below(opcodes.length)] ?? 1;
     kernel.deliver(requestBytes(opcode, 1_000_000 + 2 * i, random.below(4), body, {}));
   }

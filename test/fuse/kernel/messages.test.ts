@@ -1,7 +1,7 @@
 /** The messages of the protocol, against bytes made by hand. */
 import t from 'tap';
 import type { Attributes } from '../../../src/client/filesystem.js';
-import { MAX_LOCK_END } from '../../../src/client/filesystem.js';
+import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { inodeId } from '../../../src/core/ids.js';
 import { decodeSetattr } from '../../../src/fuse/kernel/attributes.js';
 import { parseGroups } from '../../../src/fuse/kernel/callers.js';
@@ -94,10 +94,7 @@ const ATTRIBUTES = `
 
 t.test('answers, byte by byte', async (t) => {
   t.same(encode.outHeader(2 ** 32 + 1, 2, 0), bytes('10000000 feffffff 0100000001000000'));
-  t.same(
-    encode.attributesOut(attributes, 1500),
-    bytes(`0100000000000000 0065cd1d 00000000 ${ATTRIBUTES}`),
-  );
+  t.same(encode.attributesOut(attributes, 1500), bytes(`0100000000000000 0065cd1d 00000000 ${ATTRIBUTES}`));
   t.same(
     encode.entryOut(5, attributes, { entryMs: 2000, attributesMs: 250 }),
     bytes(`0500000000000000 0000000000000000 0200000000000000 0000000000000000 00000000 80b2e60e ${ATTRIBUTES}`),
@@ -130,7 +127,10 @@ t.test('a directory buffer takes whole entries only', async (t) => {
   );
   const plus = new encode.DirectoryBuffer(2 * 160);
   t.ok(plus.addPlus(entry('abc'), 2));
-  t.ok(plus.content.subarray(0, 128).every((byte) => byte === 0), 'an entry without attributes is not looked up');
+  t.ok(
+    plus.content.subarray(0, 128).every((byte) => byte === 0),
+    'an entry without attributes is not looked up',
+  );
   t.ok(plus.addPlus(entry('d'), 3, { nodeid: 3, attributes, validity: { entryMs: 0, attributesMs: 0 } }));
   t.equal(plus.content.readUInt32LE(160), 3);
   t.notOk(plus.addPlus(entry('e'), 4));

@@ -1,6 +1,7 @@
 /** What each request does, as the kernel sees it, on a model of a file system. */
 import t from 'tap';
-import { MAX_LOCK_END, ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
+import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
+import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
 import type { Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
 import type { Attributes } from '../../../src/client/filesystem.js';
 import { CairnError } from '../../../src/core/errors.js';
@@ -47,11 +48,13 @@ t.test('a listing goes on where it ended, whatever the buffer', async (t) => {
     ['READDIRPLUS', 128, 65536],
   ] as const) {
     const seen: string[] = [];
-    for (let offset = 0; ; ) {
-      const bytes = must(await kernel.request(opcode, 1, Buffer.concat([u64(0, offset), u32(size, 0), u64(0), u32(0, 0)])));
+    for (let offset = 0; ;) {
+      const bytes = must(
+        await kernel.request(opcode, 1, Buffer.concat([u64(0, offset), u32(size, 0), u64(0), u32(0, 0)])),
+      );
       t.ok(bytes.length <= size);
       if (bytes.length === 0) break;
-      for (let at = 0; at < bytes.length; ) {
+      for (let at = 0; at < bytes.length;) {
         const length = bytes.readUInt32LE(at + head + 16);
         seen.push(bytes.toString('latin1', at + head + 24, at + head + 24 + length));
         offset = number64(bytes, at + head + 8);
@@ -137,11 +140,14 @@ t.test('extended attributes: with room, without, and only asked for their size',
   const { kernel } = mount;
   const { nodeid } = await mount.create('f');
   const set = (flags: number) =>
-    kernel.request('SETXATTR', nodeid, Buffer.concat([u32(5, flags, 0, 0), cstrings('user.x'), Buffer.from('a\0b\0c')]));
+    kernel.request(
+      'SETXATTR',
+      nodeid,
+      Buffer.concat([u32(5, flags, 0, 0), cstrings('user.x'), Buffer.from('a\0b\0c')]),
+    );
   must(await set(1));
   t.equal((await set(1)).error, EEXIST);
-  const get = (size: number) =>
-    kernel.request('GETXATTR', nodeid, Buffer.concat([u32(size, 0), cstrings('user.x')]));
+  const get = (size: number) => kernel.request('GETXATTR', nodeid, Buffer.concat([u32(size, 0), cstrings('user.x')]));
   t.equal(must(await get(0)).readUInt32LE(0), 5);
   t.equal((await get(4)).error, ERANGE);
   t.same(must(await get(5)), Buffer.from('a\0b\0c'));
@@ -196,10 +202,7 @@ t.test('F_GETLK: what is in the way, or that nothing is', async (t) => {
   const body = Buffer.concat([u64(handle, 1, 0, 99), u32(1, 9, 0, 0)]);
   t.equal(must(await mount.kernel.request('GETLK', 1, body)).readUInt32LE(16), 2, 'F_UNLCK');
   fileSystem.holder = { type: 'read', start: 3, end: MAX_LOCK_END, pid: 42 };
-  t.same(
-    must(await mount.kernel.request('GETLK', 1, body)),
-    Buffer.concat([u64(3, 2n ** 63n - 1n), u32(0, 42)]),
-  );
+  t.same(must(await mount.kernel.request('GETLK', 1, body)), Buffer.concat([u64(3, 2n ** 63n - 1n), u32(0, 42)]));
 });
 
 t.test('P2: a lock makes the kernel drop what is old', async (t) => {
