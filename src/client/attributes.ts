@@ -8,6 +8,8 @@ import type { Attributes, Credentials, FileKind } from './filesystem.js';
 export interface InodeAttributes extends Attributes {
   /** Changes when chunks were dropped or cut: cached chunk maps are void. */
   readonly layoutVersion: number;
+  /** The permission bits do not say all: only the master knows who may do what. */
+  readonly hasAcl: boolean;
 }
 
 const ZERO_TIME: Timespec = { seconds: 0, nanoseconds: 0 };
@@ -60,7 +62,15 @@ export function fromWireAttributes(attributes: wire.Attributes): InodeAttributes
     rdev: attributes.rdev,
     change: attributes.change,
     layoutVersion: attributes.layoutVersion,
+    hasAcl: attributes.hasAcl,
   };
+}
+
+/** Whether a write by `credentials` takes setuid or setgid away. */
+export function losesPrivileges({ mode, gid }: Attributes, credentials: Credentials): boolean {
+  if ((mode & 0o4000) !== 0) return true;
+  const isMember = credentials.uid === 0 || credentials.gid === gid || credentials.groups.includes(gid);
+  return (mode & 0o2000) !== 0 && ((mode & 0o010) !== 0 || !isMember);
 }
 
 /** What the master needs to know of a caller. */
@@ -70,13 +80,14 @@ export function toWireCaller(credentials: Credentials): wire.CallerInit {
 
 /**
  * Whether the permission bits allow `mask` (R_OK 4, W_OK 2, X_OK 1): path_resolution(7), "Permissions".
- * uid 0 may do all, but executes a file only when somebody may.
+ * uid 0 may do all, but executes a file only when somebody may. False also when an ACL decides.
  */
-export function permits(attributes: Attributes, credentials: Credentials, mask: number): boolean {
+export function permits(attributes: InodeAttributes, credentials: Credentials, mask: number): boolean {
   const { mode } = attributes;
   if (credentials.uid === 0) {
     return (mask & 1) === 0 || kindOfMode(mode) === 'directory' || (mode & 0o111) !== 0;
   }
+  if (attributes.hasAcl) return false;
   let granted = mode & 7;
   if (credentials.uid === attributes.uid) granted = (mode >> 6) & 7;
   else if (credentials.gid === attributes.gid || credentials.groups.includes(attributes.gid)) granted = (mode >> 3) & 7;

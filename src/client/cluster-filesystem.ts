@@ -175,6 +175,7 @@ export class ClusterFileSystem implements FileSystem {
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {
     return this.createEntry(credentials, parent, name, {
       ...{ mode: typeBits(node.kind) | (node.mode & 0o7777), rdev: node.rdev ?? 0, exclusive: true },
+      ...(node.umask !== undefined && { umask: node.umask }),
     });
   }
 
@@ -257,6 +258,8 @@ export class ClusterFileSystem implements FileSystem {
     flags: { readonly create?: boolean; readonly replace?: boolean } = {},
   ): Promise<void> {
     const bits = (flags.create === true ? XATTR_CREATE : 0) | (flags.replace === true ? XATTR_REPLACE : 0);
+    // A write takes the capabilities of a program away: one before this must not do so after it.
+    if (name.toString('latin1') === 'security.capability') await this.files.publish(inode);
     await this.master.mutate(
       MASTER_METHODS.setXattr,
       (operation) => ({ operation, caller: toWireCaller(credentials), inode, name, value, flags: bits }),
@@ -283,7 +286,7 @@ export class ClusterFileSystem implements FileSystem {
     credentials: Credentials,
     parent: InodeId,
     name: Buffer,
-    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+    options: NewFile,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
     const asked = this.cache.now();
     let created = false;
@@ -293,10 +296,7 @@ export class ClusterFileSystem implements FileSystem {
       options.flags,
       async () => {
         const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-          ...{ operation, caller: toWireCaller(credentials), parent, name },
-          mode: typeBits('file') | (options.mode & 0o7777),
-          exclusive: options.exclusive === true,
-          openFlags: openBits(options.flags),
+          ...{ operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) },
         }));
         created = reply.created;
         return fromWireAttributes(present(reply.attributes));
@@ -348,11 +348,15 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   async createTemporary(
-    _credentials: Credentials,
-    _parent: InodeId,
-    _options: NewFile,
-  ): Promise<{ file: OpenFile; attributes: Attributes }> {
-    throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
+    credentials: Credentials,
+    parent: InodeId,
+    options: NewFile,
+  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
+    const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
+      ...{ operation, caller: toWireCaller(credentials), parent, ...newFile(options), temporary: true },
+    }));
+    const attributes = fromWireAttributes(present(reply.attributes));
+    return { file: this.files.opened(credentials, attributes, options.flags, { isNew: true }), attributes };
   }
 
   getLock(inode: InodeId, request: LockRequest): Promise<LockHolder | undefined> {
@@ -439,6 +443,13 @@ export class ClusterFileSystem implements FileSystem {
       this.cache.dropAttributes(parent);
     }
   }
+}
+
+function newFile({ mode, umask, flags, exclusive }: NewFile): CreateRequestInit {
+  return {
+    ...{ mode: typeBits('file') | (mode & 0o7777), exclusive: exclusive === true, openFlags: openBits(flags) },
+    ...(umask !== undefined && { umask }),
+  };
 }
 
 function openBits(flags: OpenFlags): number {

@@ -85,7 +85,7 @@ export class FileTable implements OpenFileHost {
     this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
     this.locks = new FileLocks({
       ...{ master, clock, random, logger },
-      publish: async (inode) => this.inodes.get(inode)?.writer?.flush(),
+      publish: (inode) => this.publish(inode),
       refresh: async (inode, attributes) => {
         if (attributes !== undefined) this.changed(attributes);
         else {
@@ -174,11 +174,24 @@ export class FileTable implements OpenFileHost {
     const writer = this.inodes.get(inode)?.writer;
     if (writer !== undefined && changes.size !== undefined) return writer.truncate(change);
     if (writer !== undefined && mtime !== undefined) return writer.setTimes(change);
+    // What a write takes off the mode it takes off before this change, not after it.
+    if (changes.mode !== undefined && writer?.kills === true) await writer.flush();
     return change();
   }
 
   async setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void> {
     await this.changeAttributes(credentials, inode, { size }, true);
+  }
+
+  /** Setuid and setgid go with the first write of who may not keep them; seen at once, not with the next publication. */
+  async killPrivileges(credentials: Credentials, inode: InodeId): Promise<void> {
+    await this.changeAttributes(credentials, inode, { killPrivileges: true }, true);
+  }
+
+  /** What was written here is published. */
+  async publish(inode: InodeId): Promise<void> {
+    const writer = this.inodes.get(inode)?.writer;
+    if (writer?.isClean === false) await writer.flush();
   }
 
   async syncMetadata(): Promise<void> {
@@ -230,9 +243,14 @@ export class FileTable implements OpenFileHost {
   }
 
   /** A handle on an inode that the master has opened. ESTALE when it has no name any more and was not open here. */
-  opened(credentials: Credentials, attributes: InodeAttributes, flags: OpenFlags): ClusterOpenFile {
+  opened(
+    credentials: Credentials,
+    attributes: InodeAttributes,
+    flags: OpenFlags,
+    { isNew = false }: { readonly isNew?: boolean } = {},
+  ): ClusterOpenFile {
     const { inode } = attributes;
-    if (attributes.nlink === 0 && !this.inodes.has(inode)) {
+    if (!isNew && attributes.nlink === 0 && !this.inodes.has(inode)) {
       this.giveBack(inode, flags);
       throw withoutName(inode);
     }

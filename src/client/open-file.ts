@@ -3,7 +3,7 @@ import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
-import type { InodeAttributes } from './attributes.js';
+import { losesPrivileges, type InodeAttributes } from './attributes.js';
 import type { OpenInode } from './open-inode.js';
 import type { Readahead } from './readahead.js';
 import type { Writer } from './writer.js';
@@ -13,6 +13,7 @@ export interface OpenFileHost {
   /** Attributes at most the cache time-out old, without what is unpublished. */
   freshAttributes(inode: InodeId): Promise<InodeAttributes>;
   setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
+  killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
   syncMetadata(): Promise<void>;
   /** Makes the chunks durable that were written through handles which are closed. */
   syncClosed(inode: InodeId): Promise<void>;
@@ -52,11 +53,16 @@ export class ClusterOpenFile implements OpenFile {
     return this.readOver(writer, readahead, offset, count);
   }
 
-  async write(offset: number, bytes: Uint8Array): Promise<number> {
+  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
     const writer = this.writerOf();
     this.throwFailure(writer);
     if (this.open.locksLost) throw locksLost();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
+    if (options.killPrivileges ?? this.credentials.uid !== 0) {
+      writer.kills = true;
+      const { attributes, inode } = this.open;
+      if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
+    }
     await writer.write(this.flags.append === true ? 'end' : offset, bytes);
     if (this.flags.sync === true) {
       await writer.sync();

@@ -37,6 +37,8 @@ export interface Publication {
   readonly mtime: Timespec | null;
   readonly durable: boolean;
   readonly layoutVersion: number;
+  /** Who wrote may not leave setuid and setgid. */
+  readonly killPrivileges: boolean;
 }
 
 export interface WriterOptions {
@@ -77,6 +79,8 @@ export class Writer {
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
   private unpublished = false;
+  /** Some of what is unpublished was written by who may not leave setuid and setgid. */
+  kills = false;
   /** A publication is on its way: the master may not know yet what it says. */
   private inPublication = false;
   private mtime: Timespec | undefined;
@@ -402,18 +406,21 @@ export class Writer {
       }
       const { inode, attributes } = this.options;
       let end = 0;
-      this.unpublished = false;
+      const killPrivileges = this.kills;
+      this.unpublished = this.kills = false;
       this.inPublication = true;
       try {
         await this.options.publish(() => {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
           end = this.writtenEnd;
-          return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion: attributes().layoutVersion };
+          const { layoutVersion } = attributes();
+          return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges };
         });
         if (this.writtenEnd === end) this.writtenEnd = 0;
         if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {
         this.unpublished = true;
+        this.kills ||= killPrivileges;
         throw error;
       } finally {
         this.inPublication = false;

@@ -47,6 +47,8 @@ export const MAX_XATTR_VALUE_BYTES = 64 * KIB;
 export const MAX_XATTR_LIST_BYTES = 64 * KIB;
 /** Bytes of all xattrs of an inode, names and values: what removing the inode may cost in one record of the log. */
 export const MAX_XATTRS_BYTES = 128 * KIB;
+/** Entries of an access control list: what fits into a block of ext4. */
+export const MAX_ACL_ENTRIES = 506;
 /** Supplementary groups of a caller that are looked at: what the kernel's FUSE passes at most. */
 export const MAX_GROUPS = 1024;
 /** Largest file: sizes stay safe integers with room for rounding up to a chunk. */

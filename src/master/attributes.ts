@@ -14,6 +14,7 @@ import type {
   PublishRequest,
   SetAttributesRequest,
 } from '../protocol/generated/messages.js';
+import { encodeAcl, parseAcl, withMode } from './acl.js';
 import { truncateChunkMap } from './chunk-map.js';
 import { attributesOf, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
@@ -28,6 +29,7 @@ import {
 } from './permissions.js';
 import type { Credentials } from './permissions.js';
 import type { Mutation, StateReader } from './state.js';
+import { dropCapability } from './xattrs.js';
 
 export function getAttributes(reader: StateReader, request: GetAttributesRequest): AttributesInit {
   const inode = inodeId(request.inode);
@@ -57,8 +59,13 @@ export function setAttributes(m: Mutation, context: OperationContext, request: S
     changeSize(m, context, { inode, record, size: request.size, credentials });
     changed = true;
   }
+  if (request.killPrivileges) {
+    if (!isOwner(record, credentials) && !request.openedForWriting) requireAccess(record, credentials, W_OK);
+    if (isRegular(record.mode)) killPrivileges(m, inode, record, credentials);
+    changed = true;
+  }
   if (request.uid !== null || request.gid !== null) {
-    changeOwner(record, credentials, request.uid ?? record.uid, request.gid ?? record.gid);
+    changeOwner(m, inode, record, credentials, request.uid ?? record.uid, request.gid ?? record.gid);
     changed = true;
   }
   if (request.mode !== null) {
@@ -93,6 +100,8 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
     // Two writers may publish in another order than they wrote in; explicit times (utimensat) come by setAttributes.
     if (record.mtime === null || compareTimespec(request.mtime, record.mtime) > 0) record.mtime = request.mtime;
     changed = true;
+    if (request.killPrivileges) killPrivileges(m, inode, record);
+    else dropCapability(m, inode, record);
   }
   if (changed) record.ctime = context.now;
   if (request.atime !== null) {
@@ -123,7 +132,14 @@ export function changeSize(
   record.size = size;
   record.mtime = context.now;
   record.ctime = context.now;
-  if (credentials.uid !== 0) record.mode = withoutPrivileges(record.mode);
+  if (credentials.uid !== 0) killPrivileges(m, inode, record, credentials);
+  else dropCapability(m, inode, record);
+}
+
+/** What a program may do by setuid, setgid and its capabilities ends when its content or its owner changes. */
+function killPrivileges(m: Mutation, inode: InodeId, record: InodeRecord, credentials?: Credentials): void {
+  record.mode = withoutPrivileges(record, credentials);
+  dropCapability(m, inode, record);
 }
 
 function requireTruncatable(record: InodeRecord): void {
@@ -136,17 +152,24 @@ function checkSize(size: number): void {
   if (size > MAX_FILE_BYTES) throw new CairnError('EFBIG', `a file of ${size} bytes is above ${MAX_FILE_BYTES}`);
 }
 
-function changeOwner(record: InodeRecord, credentials: Credentials, uid: number, gid: number): void {
+function changeOwner(
+  m: Mutation,
+  inode: InodeId,
+  record: InodeRecord,
+  credentials: Credentials,
+  uid: number,
+  gid: number,
+): void {
   if (credentials.uid !== 0) {
     const mayGroup = gid === record.gid || inGroup(credentials, gid);
     if (credentials.uid !== record.uid || uid !== record.uid || !mayGroup) {
       throw new CairnError('EPERM', `uid ${credentials.uid} may not give the inode of uid ${record.uid} away`);
     }
   }
+  // As Linux does, for uid 0 too; by the group that it had.
+  if (!isDirectory(record.mode)) killPrivileges(m, inode, record, credentials);
   record.uid = uid;
   record.gid = gid;
-  // As Linux does, for uid 0 too.
-  if (!isDirectory(record.mode)) record.mode = withoutPrivileges(record.mode);
 }
 
 function changeMode(record: InodeRecord, credentials: Credentials, permissions: number, before: number): void {
@@ -160,6 +183,8 @@ function changeMode(record: InodeRecord, credentials: Credentials, permissions: 
   let bits = permissions;
   if (credentials.uid !== 0 && !inGroup(credentials, record.gid)) bits &= ~S_ISGID;
   record.mode = (record.mode & S_IFMT) | bits;
+  const acl = record.accessAcl.length > 0 ? parseAcl(record.accessAcl) : undefined;
+  if (acl !== undefined) record.accessAcl = encodeAcl(withMode(acl, bits));
 }
 
 /** Explicit times need the owner; "now" needs write permission (utimensat(2)). */

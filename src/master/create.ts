@@ -11,9 +11,12 @@ import type {
   InodeRecord,
   LinkRequest,
 } from '../protocol/generated/messages.js';
+import { OpenFlagsBit } from '../protocol/generated/messages.js';
+import { encodeAcl, inheritAcl, isMinimal, modeOfAcl, parseAcl } from './acl.js';
 import { addEntry, checkName, findEntry, isDot, isDotDot } from './directories.js';
 import { allocateInode, attributesOf, newInodeRecord, requireDirectory, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
+import { keys } from './keys.js';
 import { openExisting } from './open.js';
 import { credentialsOf, inGroup, requireAccess } from './permissions.js';
 import type { Credentials } from './permissions.js';
@@ -30,6 +33,7 @@ export function create(m: Mutation, context: OperationContext, request: CreateRe
   checkTarget(type, request.symlinkTarget);
   const parent = inodeId(request.parent);
   const directory = requireDirectory(m, parent);
+  if (request.temporary) return createTemporary(m, context, request, { parent, directory, credentials });
   requireAccess(directory, credentials, mode.X_OK);
   const existing = findForCreation(m, parent, request.name);
   if (existing !== undefined) {
@@ -44,7 +48,7 @@ export function create(m: Mutation, context: OperationContext, request: CreateRe
     throw new CairnError('EPERM', `uid ${credentials.uid} may not make a device`);
   }
 
-  const record = inherit(directory, credentials, type, request.mode & mode.PERMISSION_BITS, context);
+  const record = inherit(directory, credentials, type, request, context);
   if (type === mode.S_IFCHR || type === mode.S_IFBLK) record.rdev = request.rdev;
   if (type === mode.S_IFLNK) {
     record.symlinkTarget = request.symlinkTarget;
@@ -56,6 +60,27 @@ export function create(m: Mutation, context: OperationContext, request: CreateRe
   }
   const inode = allocateInode(m, record);
   addName(m, context, { parent, directory, name: request.name }, { inode, mode: record.mode });
+  return { attributes: attributesOf(inode, record), created: true };
+}
+
+/** open(2) with O_TMPFILE: an orphan from its beginning, kept while it is open; `link` may give it a name. */
+function createTemporary(
+  m: Mutation,
+  context: OperationContext,
+  request: CreateRequest,
+  place: { readonly parent: InodeId; readonly directory: InodeRecord; readonly credentials: Credentials },
+): CreateReplyInit {
+  const { parent, directory, credentials } = place;
+  if (typeOf(request.mode) !== mode.S_IFREG || (request.openFlags & OpenFlagsBit.WRITE) === 0) {
+    throw new CairnError('EINVAL', 'a temporary file is a regular file opened for writing');
+  }
+  requireLiving(parent, directory);
+  requireAccess(directory, credentials, mode.W_OK | mode.X_OK);
+  const record = inherit(directory, credentials, mode.S_IFREG, request, context);
+  record.nlink = 0;
+  record.linkable = !request.exclusive;
+  const inode = allocateInode(m, record);
+  m.put(keys.orphan(inode), EMPTY);
   return { attributes: attributesOf(inode, record), created: true };
 }
 
@@ -74,7 +99,11 @@ export function link(m: Mutation, context: OperationContext, request: LinkReques
   requireLiving(parent, directory);
   requireAccess(directory, credentials, mode.W_OK | mode.X_OK);
   if (mode.isDirectory(record.mode)) throw new CairnError('EPERM', 'a directory can have one name only');
-  if (record.nlink === 0) throw new CairnError('ENOENT', `inode ${inode} has no name any more`);
+  if (record.nlink === 0) {
+    if (!record.linkable) throw new CairnError('ENOENT', `inode ${inode} has no name any more`);
+    record.linkable = false;
+    m.delete(keys.orphan(inode));
+  }
   if (record.nlink >= MAX_LINKS) throw new CairnError('EMLINK', `inode ${inode} has ${record.nlink} names already`);
   record.nlink++;
   record.ctime = context.now;
@@ -82,6 +111,8 @@ export function link(m: Mutation, context: OperationContext, request: LinkReques
   addName(m, context, { parent, directory, name: request.name }, { inode, mode: record.mode });
   return attributesOf(inode, record);
 }
+
+const EMPTY = new Uint8Array(0);
 
 /** A directory without a name takes no new entries: it would never be empty, and never be found. */
 export function requireLiving(inode: InodeId, directory: InodeRecord): void {
@@ -111,23 +142,35 @@ function addName(
   saveInode(m, place.parent, place.directory);
 }
 
-/** Owner, group and mode of a new inode: a setgid directory passes on its group, and the bit to directories. */
+/**
+ * Owner, group, mode and ACLs of a new inode. A setgid directory passes on its group, and the bit to directories. A
+ * default ACL takes the place of the umask, and directories have it too.
+ */
 function inherit(
   directory: InodeRecord,
   credentials: Credentials,
   type: number,
-  permissions: number,
+  request: CreateRequest,
   context: OperationContext,
 ): InodeRecord {
-  let bits = type === mode.S_IFLNK ? 0o777 : permissions;
+  const isLink = type === mode.S_IFLNK;
+  const defaultAcl = isLink || directory.defaultAcl.length === 0 ? undefined : parseAcl(directory.defaultAcl);
+  const acl = defaultAcl === undefined ? undefined : inheritAcl(defaultAcl, request.mode & 0o777);
+  let bits = isLink ? 0o777 : request.mode & mode.PERMISSION_BITS;
+  if (acl !== undefined) bits = (bits & ~0o777) | modeOfAcl(acl);
+  else if (!isLink) bits &= ~((request.umask ?? 0) & 0o777);
   let gid = credentials.gid;
   if ((directory.mode & mode.S_ISGID) !== 0) {
     gid = directory.gid;
     if (type === mode.S_IFDIR) bits |= mode.S_ISGID;
-    // As inode_init_owner of Linux: nobody gets a setgid program of a group that is not theirs.
-    else if ((bits & mode.S_IXGRP) !== 0 && credentials.uid !== 0 && !inGroup(credentials, gid)) bits &= ~mode.S_ISGID;
+    // As Linux, by the mode asked for: nobody gets a setgid program of a group that is not theirs.
+    else if ((request.mode & mode.S_IXGRP) !== 0 && credentials.uid !== 0 && !inGroup(credentials, gid))
+      bits &= ~mode.S_ISGID;
   }
-  return newInodeRecord({ mode: type | bits, uid: credentials.uid, gid, now: context.now });
+  const record = newInodeRecord({ mode: type | bits, uid: credentials.uid, gid, now: context.now });
+  if (acl !== undefined && !isMinimal(acl)) record.accessAcl = encodeAcl(acl);
+  if (type === mode.S_IFDIR) record.defaultAcl = directory.defaultAcl;
+  return record;
 }
 
 function typeOf(fullMode: number): number {

@@ -82,6 +82,9 @@ export function newInodeRecord(fields: {
     chunkCount: 0,
     xattrBytes: 0,
     entryCount: 0,
+    accessAcl: EMPTY,
+    defaultAcl: EMPTY,
+    linkable: false,
     pendingCuts: [],
   };
 }
@@ -143,5 +146,6 @@ export function attributesOf(inode: InodeId, record: InodeRecord): AttributesIni
     rdev: record.rdev,
     layoutVersion: record.layoutVersion,
     change: record.change,
+    hasAcl: record.accessAcl.length > 0,
   };
 }

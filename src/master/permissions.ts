@@ -2,6 +2,7 @@
 import { CairnError } from '../core/errors.js';
 import { MAX_GROUPS } from '../core/limits.js';
 import { S_ISGID, S_ISUID, S_ISVTX, S_IXGRP, W_OK, X_OK, isDirectory } from '../core/mode.js';
+import { aclAllows, parseAcl } from './acl.js';
 import type { Caller, InodeRecord } from '../protocol/generated/messages.js';
 
 /** On whose behalf an operation runs. uid 0 has all capabilities. */
@@ -27,6 +28,12 @@ export function inGroup(credentials: Credentials, gid: number): boolean {
 /** Whether `mask` (R_OK, W_OK, X_OK) is allowed on an inode. uid 0 may execute a file only if someone may. */
 export function mayAccess(record: InodeRecord, credentials: Credentials, mask: number): boolean {
   if (credentials.uid === 0) return (mask & X_OK) === 0 || isDirectory(record.mode) || (record.mode & 0o111) !== 0;
+  // As Linux does, a list whose mask allows nothing is not asked.
+  if (record.accessAcl.length > 0 && credentials.uid !== record.uid && (record.mode & 0o070) !== 0) {
+    const acl = parseAcl(record.accessAcl);
+    const caller = { uid: credentials.uid, inGroup: (gid: number) => inGroup(credentials, gid) };
+    if (acl !== undefined) return aclAllows(acl, record, caller, mask);
+  }
   let granted = record.mode & 7;
   if (credentials.uid === record.uid) granted = (record.mode >> 6) & 7;
   else if (inGroup(credentials, record.gid)) granted = (record.mode >> 3) & 7;
@@ -59,8 +66,12 @@ export function requireRemovable(directory: InodeRecord, target: InodeRecord, cr
   }
 }
 
-/** `mode` without setuid, and without setgid where it means "run as the group": what a write or chown leaves. */
-export function withoutPrivileges(mode: number): number {
-  const cleared = mode & ~S_ISUID;
-  return (cleared & S_IXGRP) !== 0 ? cleared & ~S_ISGID : cleared;
+/**
+ * The mode without setuid, and without setgid where it means "run as the group": what a write or chown leaves. Setgid
+ * alone goes too for who is not of the group, as Linux does.
+ */
+export function withoutPrivileges(record: InodeRecord, credentials: Credentials | undefined): number {
+  const cleared = record.mode & ~S_ISUID;
+  const isMember = credentials === undefined || credentials.uid === 0 || inGroup(credentials, record.gid);
+  return (cleared & S_IXGRP) !== 0 || !isMember ? cleared & ~S_ISGID : cleared;
 }

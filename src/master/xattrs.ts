@@ -3,7 +3,7 @@ import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_XATTR_LIST_BYTES, MAX_XATTR_NAME_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS_BYTES } from '../core/limits.js';
-import { R_OK, S_ISVTX, W_OK, isDirectory, isRegular } from '../core/mode.js';
+import { R_OK, S_ISVTX, W_OK, isDirectory, isRegular, isSymlink } from '../core/mode.js';
 import type {
   GetXattrReplyInit,
   GetXattrRequest,
@@ -13,6 +13,8 @@ import type {
   RemoveXattrRequest,
   SetXattrRequest,
 } from '../protocol/generated/messages.js';
+import { ACCESS_ACL, DEFAULT_ACL, aclNames, aclOf, setAcl } from './acl-xattrs.js';
+import type { AclName } from './acl-xattrs.js';
 import { requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
 import { keys, keyToName, nameToKey, PREFIX_LENGTH, prefixRange } from './keys.js';
@@ -24,24 +26,32 @@ export const XATTR_CREATE = 1;
 export const XATTR_REPLACE = 2;
 
 type XattrSpace = 'user' | 'trusted' | 'security';
+const CAPABILITY = Buffer.from('security.capability');
 const SPACES: readonly XattrSpace[] = ['user', 'trusted', 'security'];
 
 /**
- * setxattr(2). Errors: EEXIST, ENODATA, EINVAL (flags, name), ERANGE (length of the name or the value), ENOSPC (bounds
- * of the inode), EPERM and EACCES by name space, EOPNOTSUPP (another name space, among them the ACLs of system.).
+ * setxattr(2). Errors: EEXIST, ENODATA, EINVAL (flags, name), ERANGE (length of the name), E2BIG (of the value), ENOSPC
+ * (bounds of the inode), EPERM and EACCES by name space, EOPNOTSUPP (another name space); and those of `setAcl`.
  */
 export function setXattr(m: Mutation, context: OperationContext, request: SetXattrRequest): Record<string, never> {
-  const { inode, record } = forWriting(m, request);
+  const acl = aclNameOf(request.name);
+  const { inode, record } = forWriting(m, request, acl);
   if ((request.flags & ~(XATTR_CREATE | XATTR_REPLACE)) !== 0 || request.flags === (XATTR_CREATE | XATTR_REPLACE)) {
     throw new CairnError('EINVAL', `setxattr knows no flags ${request.flags}`);
   }
   if (request.value.length > MAX_XATTR_VALUE_BYTES) {
-    throw new CairnError('ERANGE', `an xattr of ${request.value.length} bytes is above ${MAX_XATTR_VALUE_BYTES}`);
+    throw new CairnError('E2BIG', `an xattr of ${request.value.length} bytes is above ${MAX_XATTR_VALUE_BYTES}`);
   }
   const key = keys.xattr(inode, request.name);
-  const before = m.get(key);
+  const before = acl === undefined ? m.get(key) : aclOf(record, acl);
   if (before !== undefined && request.flags === XATTR_CREATE) throw new CairnError('EEXIST', 'the xattr exists');
   if (before === undefined && request.flags === XATTR_REPLACE) throw missing();
+  if (acl !== undefined) {
+    setAcl(record, credentialsOf(request.caller), acl, request.value);
+    record.ctime = context.now;
+    saveInode(m, inode, record);
+    return {};
+  }
   record.xattrBytes += request.value.length - (before?.length ?? 0);
   if (before === undefined) {
     record.xattrBytes += request.name.length;
@@ -64,7 +74,14 @@ export function removeXattr(
   context: OperationContext,
   request: RemoveXattrRequest,
 ): Record<string, never> {
-  const { inode, record } = forWriting(m, request);
+  const acl = aclNameOf(request.name);
+  const { inode, record } = forWriting(m, request, acl);
+  if (acl !== undefined) {
+    setAcl(record, credentialsOf(request.caller), acl, NO_NAME);
+    record.ctime = context.now;
+    saveInode(m, inode, record);
+    return {};
+  }
   const key = keys.xattr(inode, request.name);
   const before = m.get(key);
   if (before === undefined) throw missing();
@@ -80,6 +97,13 @@ export function getXattr(reader: StateReader, request: GetXattrRequest): GetXatt
   const credentials = credentialsOf(request.caller);
   const inode = inodeId(request.inode);
   const record = requireInode(reader, inode);
+  const acl = aclNameOf(request.name);
+  if (acl !== undefined) {
+    if (isSymlink(record.mode)) throw new CairnError('EOPNOTSUPP', 'a symlink has no ACL');
+    const list = aclOf(record, acl);
+    if (list === undefined) throw missing();
+    return { value: list };
+  }
   const space = spaceOf(request.name);
   if (space === 'trusted' && credentials.uid !== 0) throw missing();
   if (space === 'user') {
@@ -95,8 +119,9 @@ export function getXattr(reader: StateReader, request: GetXattrRequest): GetXatt
 export function listXattrs(reader: StateReader, request: ListXattrsRequest): ListXattrsReplyInit {
   const credentials = credentialsOf(request.caller);
   const inode = inodeId(request.inode);
-  if (requireInode(reader, inode).xattrBytes === 0) return { names: [] };
-  const names: Buffer[] = [];
+  const record = requireInode(reader, inode);
+  const names: Buffer[] = aclNames(record).map((name) => Buffer.from(name));
+  if (record.xattrBytes === 0) return { names };
   for (const [key] of reader.range(prefixRange(keys.xattr(inode, NO_NAME)))) {
     if (credentials.uid !== 0 && key.startsWith('trusted.', PREFIX_LENGTH)) continue;
     names.push(keyToName(key, PREFIX_LENGTH));
@@ -106,14 +131,31 @@ export function listXattrs(reader: StateReader, request: ListXattrsRequest): Lis
 
 const NO_NAME = new Uint8Array(0);
 
+/** What a program may do by its capabilities ends when it is written to. The caller saves `record`. */
+export function dropCapability(m: Mutation, inode: InodeId, record: InodeRecord): void {
+  if (record.xattrBytes === 0) return;
+  const key = keys.xattr(inode, CAPABILITY);
+  const before = m.get(key);
+  if (before === undefined) return;
+  m.delete(key);
+  record.xattrBytes -= CAPABILITY.length + before.length;
+}
+
+function aclNameOf(name: Uint8Array): AclName | undefined {
+  const text = nameToKey(name);
+  return text === ACCESS_ACL || text === DEFAULT_ACL ? text : undefined;
+}
+
+/** `acl`: the name is that of an ACL, which has rules of its own. */
 function forWriting(
   m: Mutation,
   request: SetXattrRequest | RemoveXattrRequest,
+  acl: AclName | undefined,
 ): { readonly inode: InodeId; readonly record: InodeRecord } {
   const credentials = credentialsOf(request.caller);
   const inode = inodeId(request.inode);
   const record = requireInode(m, inode);
-  requireWritable(record, credentials, spaceOf(request.name));
+  if (acl === undefined) requireWritable(record, credentials, spaceOf(request.name));
   return { inode, record };
 }
 
@@ -138,7 +180,8 @@ function spaceOf(name: Uint8Array): XattrSpace {
   if (name.includes(0)) throw new CairnError('EINVAL', 'the name of an xattr contains NUL');
   const text = nameToKey(name);
   const space = SPACES.find((candidate) => text.startsWith(`${candidate}.`));
-  if (space === undefined) throw new CairnError('EOPNOTSUPP', 'xattrs are supported in user., trusted. and security.');
+  if (space === undefined)
+    throw new CairnError('EOPNOTSUPP', 'xattrs are supported in user., trusted. and security., and as ACLs');
   if (text.length === space.length + 1) throw new CairnError('EINVAL', 'the name of an xattr is only a name space');
   return space;
 }

@@ -7,6 +7,7 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import { CaseContext, name } from './case.js';
 import type { ConformanceCase, ConformanceTarget } from './case.js';
+import { aclCases } from './cases/acls.js';
 import { coherenceCases } from './cases/coherence.js';
 import { dataCases } from './cases/data.js';
 import { directoryCases } from './cases/directories.js';
@@ -16,6 +17,7 @@ import { openFileCases } from './cases/open-files.js';
 import { permissionCases } from './cases/permissions.js';
 import { ownershipCases } from './cases/ownership.js';
 import { renameCases } from './cases/rename.js';
+import { temporaryCases } from './cases/temporary.js';
 import { timeCases } from './cases/times.js';
 import { xattrCases } from './cases/xattrs.js';
 
@@ -32,6 +34,8 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
   ...dataCases,
   ...openFileCases,
   ...coherenceCases,
+  ...aclCases,
+  ...temporaryCases,
   ...lockCases,
 ];
 

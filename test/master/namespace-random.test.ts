@@ -22,7 +22,28 @@ const USERS: readonly Credentials[] = [
   { uid: 3, gid: 3, groups: [] },
 ];
 const NAMES = ['a', 'b', 'c', 'd', 'ä\xff'].map((text) => Buffer.from(text, 'latin1'));
-const XATTRS = ['user.a', 'user.b', 'trusted.t', 'security.s', 'system.x'].map((text) => Buffer.from(text));
+const XATTRS = [
+  ...['user.a', 'user.b', 'trusted.t', 'security.s', 'security.capability', 'system.x'],
+  ...['system.posix_acl_access', 'system.posix_acl_default', 'system.posix_acl_access', 'system.posix_acl_default'],
+].map((text) => Buffer.from(text));
+
+/** A list of acl(5) with names of the users and their groups, now and then a wrong one. */
+function randomAcl(random: SeededRandom): Buffer {
+  const perm = (): number => random.below(8);
+  const some = (tag: number, ids: readonly number[]): number[][] =>
+    ids.filter(() => random.below(3) === 0).map((id) => [tag, perm(), id]);
+  const named = [...some(2, [1, 2, 3]), [4, perm(), -1], ...some(8, [1, 2, 9])];
+  const entries = [[1, perm(), -1], ...named, ...(named.length > 1 ? [[16, perm(), -1]] : []), [32, perm(), -1]];
+  if (random.below(15) === 0) entries.splice(random.below(entries.length), 1);
+  const value = Buffer.alloc(4 + entries.length * 8);
+  value.writeUInt32LE(2, 0);
+  entries.forEach(([tag = 0, bits = 0, id = 0], index) => {
+    value.writeUInt16LE(tag, 4 + index * 8);
+    value.writeUInt16LE(bits, 6 + index * 8);
+    value.writeInt32LE(id, 8 + index * 8);
+  });
+  return random.below(12) === 0 ? value.subarray(0, random.below(2) * 4) : value;
+}
 
 /** What a caller can see of a node; sizes of directories and change counters are each implementation's own. */
 function visible(a: Attributes): object {
@@ -41,31 +62,31 @@ function randomOperation(random: SeededRandom, inodeCount: number): Operation {
   const [at, to] = [inode(), random.below(2) === 0 ? inode() : undefined];
   const [name, other] = [pick(random, NAMES), pick(random, NAMES)];
   const permissions = pick(random, [0o777, 0o777, 0o755, 0o700, 0o1777, 0o2777, 0o070, 0o007, 0o644, 0o311, 0]);
-  // Files without setgid: the model leaves it to them when another user truncates them.
-  const plain = permissions & ~0o2000;
+  const bits = pick(random, [permissions, permissions, permissions | 0o6000]);
+  const masked = pick(random, [{}, { umask: 0o022 }, { umask: 0o077 }]);
   const say = (what: string, run: (fs: FileSystem) => Promise<unknown>): Operation => ({
     what: `uid ${user.uid}: ${what} ${at} ${name.toString('latin1')} -> ${to} ${other.toString('latin1')} ${permissions.toString(8)}`,
     run,
   });
   const none = async (promise: Promise<unknown>): Promise<string> => (await promise, 'done');
-  switch (random.below(18)) {
+  switch (random.below(19)) {
     case 0:
     case 1:
     case 2: {
-      return say('mkdir', (fs) => fs.makeNode(user, at, name, { kind: 'directory', mode: permissions }));
+      return say('mkdir', (fs) => fs.makeNode(user, at, name, { kind: 'directory', mode: permissions, ...masked }));
     }
     case 3: {
       const exclusive = random.below(2) === 0;
       const flags = { read: random.below(2) === 0, write: true, truncate: random.below(3) === 0 };
       return say('create', async (fs) => {
-        const opened = await fs.create(user, at, name, { mode: plain, flags, exclusive });
+        const opened = await fs.create(user, at, name, { mode: bits, ...masked, flags, exclusive });
         await opened.file.close();
         return opened;
       });
     }
     case 4: {
       const kind = pick(random, ['fifo', 'socket', 'characterDevice', 'file'] as const);
-      return say(kind, (fs) => fs.makeNode(user, at, name, { kind, mode: plain, rdev: 5 }));
+      return say(kind, (fs) => fs.makeNode(user, at, name, { kind, mode: bits, ...masked, rdev: 5 }));
     }
     case 5:
       return say('symlink', (fs) => fs.symlink(user, at, name, other));
@@ -88,7 +109,8 @@ function randomOperation(random: SeededRandom, inodeCount: number): Operation {
     case 13: {
       const time = { seconds: random.below(1000) - 500, nanoseconds: random.below(1e9) };
       const changes = pick(random, [
-        { mode: plain },
+        { mode: bits },
+        { killPrivileges: true },
         { uid: random.below(4) },
         { gid: pick(random, [1, 2, 9]) },
         { size: random.below(100_000) },
@@ -101,7 +123,7 @@ function randomOperation(random: SeededRandom, inodeCount: number): Operation {
     case 14: {
       const xattr = pick(random, XATTRS);
       const flags = pick(random, [{}, { create: true }, { replace: true }]);
-      const value = random.bytes(random.below(20));
+      const value = xattr.toString().includes('acl') ? randomAcl(random) : random.bytes(random.below(20));
       return say(`setxattr ${xattr.toString()}`, (fs) => none(fs.setXattr(user, at, xattr, value, flags)));
     }
     case 15: {
@@ -113,6 +135,16 @@ function randomOperation(random: SeededRandom, inodeCount: number): Operation {
     case 16: {
       const mask = random.below(8);
       return say(`access ${mask}`, (fs) => none(fs.access(user, at, mask)));
+    }
+    case 17: {
+      const flags = { read: true, write: random.below(8) !== 0 };
+      const linked = random.below(2) === 0;
+      return say('temporary', async (fs) => {
+        const made = await fs.createTemporary(user, at, { mode: bits, ...masked, flags, exclusive: !linked });
+        if (linked) await fs.link(user, made.attributes.inode, at, name).catch(() => undefined);
+        await made.file.close();
+        return made;
+      });
     }
     default:
       return say('lookup', (fs) => fs.lookup(user, at, name));
@@ -146,9 +178,20 @@ async function tree(fs: FileSystem, at: InodeId = ROOT_INODE): Promise<unknown> 
         throw new Error('readDirectory and getAttributes differ');
       }
       const xattrs = await fs.listXattrs(ROOT_CREDENTIALS, entry.inode);
+      const acls: unknown[] = [];
+      for (const xattr of xattrs) {
+        if (xattr.includes('acl')) acls.push(await fs.getXattr(ROOT_CREDENTIALS, entry.inode, xattr));
+      }
       const below = entry.kind === 'directory' ? await tree(fs, entry.inode) : undefined;
       const parent = entry.kind === 'directory' ? (await fs.readDirectory(ROOT_CREDENTIALS, entry.inode, 0)).parent : 0;
-      entries.push([entry.name.toString('latin1'), visible(attributes), xattrs.map(String).sort(), parent, below]);
+      entries.push([
+        entry.name.toString('latin1'),
+        visible(attributes),
+        xattrs.map(String).sort(),
+        acls,
+        parent,
+        below,
+      ]);
       cookie = entry.cookie;
     }
     if (page.end) break;

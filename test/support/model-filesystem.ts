@@ -29,6 +29,7 @@ import {
   checkName,
   demand,
   demandDeletion,
+  dropPrivileges,
   EXECUTE,
   fail,
   inGroup,
@@ -39,10 +40,11 @@ import {
   nameKey,
   READ,
   SET_GID,
-  SET_UID,
   STICKY,
   WRITE,
 } from './model-state.js';
+import { bitsOf, changed, readAcl, saysMore, writeAcl } from './model-acl.js';
+import type { ModelAcl } from './model-acl.js';
 import type { ModelInode } from './model-state.js';
 
 type Opened = { readonly file: OpenFile; readonly attributes: Attributes };
@@ -65,15 +67,17 @@ export class ModelFileSystem implements FileSystem {
     const inode = this.state.inode(id);
     checkChanges(credentials, inode, changes);
     if (changes.uid !== undefined || changes.gid !== undefined) {
+      if (inode.kind !== 'directory') dropPrivileges(credentials, inode);
       inode.uid = changes.uid ?? inode.uid;
       inode.gid = changes.gid ?? inode.gid;
-      if (inode.kind !== 'directory') dropPrivilegeBits(inode);
     }
+    if (changes.killPrivileges === true && inode.kind === 'file') dropPrivileges(credentials, inode);
     if (changes.mode !== undefined) {
       inode.permissions = changes.mode & 0o7777;
       if (credentials.uid !== 0 && !inGroup(credentials, inode.gid)) inode.permissions &= ~SET_GID;
+      if (inode.acl !== undefined) inode.acl = changed(inode.acl, changes.mode);
     }
-    if (changes.size !== undefined) this.resize(inode, changes.size);
+    if (changes.size !== undefined) this.resize(credentials, inode, changes.size);
     const now = this.state.now();
     if (changes.atime !== undefined) inode.atime = changes.atime === 'now' ? now : changes.atime;
     if (changes.mtime !== undefined) inode.mtime = changes.mtime === 'now' ? now : changes.mtime;
@@ -87,7 +91,7 @@ export class ModelFileSystem implements FileSystem {
 
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: fs.NewNode): Promise<Attributes> {
     const isDevice = node.kind === 'characterDevice' || node.kind === 'blockDevice';
-    const inode = this.add(credentials, parent, name, node.kind, node.mode, () => {
+    const inode = this.add(credentials, parent, name, node.kind, node, () => {
       if (isDevice && credentials.uid !== 0) fail('EPERM', 'only root makes devices');
     });
     if (isDevice) inode.rdev = node.rdev ?? 0;
@@ -97,7 +101,7 @@ export class ModelFileSystem implements FileSystem {
   async symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
     if (target.length === 0) fail('ENOENT', 'an empty target');
     if (target.length > MAX_PATH_BYTES) fail('ENAMETOOLONG', 'the target is too long');
-    const inode = this.add(credentials, parent, name, 'symlink', 0o777);
+    const inode = this.add(credentials, parent, name, 'symlink', { mode: 0o777 });
     inode.target = Buffer.from(target);
     return inode.attributes();
   }
@@ -114,10 +118,11 @@ export class ModelFileSystem implements FileSystem {
     const inode = this.state.inode(id);
     this.state.demandNewEntry(credentials, directory, key);
     if (inode.kind === 'directory') fail('EPERM', 'a directory has one name');
-    if (inode.nlink === 0) fail('ENOENT', 'the last name is gone');
+    if (inode.nlink === 0 && !inode.linkable) fail('ENOENT', 'the last name is gone');
     if (inode.nlink >= MAX_LINKS) fail('EMLINK', 'too many links');
     this.state.addEntry(directory, key, inode);
     inode.nlink++;
+    inode.linkable = false;
     this.state.touchMetadata(inode);
     return inode.attributes();
   }
@@ -188,15 +193,15 @@ export class ModelFileSystem implements FileSystem {
     credentials: Credentials,
     parent: InodeId,
     name: Buffer,
-    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+    options: fs.NewFile,
   ): Promise<Opened & { readonly created: boolean }> {
     const key = checkName(name);
     const directory = this.state.directory(parent);
     demand(credentials, directory, EXECUTE);
     const existing = directory.entries.get(key)?.inode;
     if (existing === undefined) {
-      const inode = this.add(credentials, parent, name, 'file', options.mode);
-      return { ...this.opened(inode, options.flags), created: true };
+      const inode = this.add(credentials, parent, name, 'file', options);
+      return { ...this.opened(credentials, inode, options.flags), created: true };
     }
     if (options.exclusive === true) fail('EEXIST', key);
     return { ...this.openInode(credentials, existing, options.flags), created: false };
@@ -233,6 +238,8 @@ export class ModelFileSystem implements FileSystem {
 
   async getXattr(credentials: Credentials, id: InodeId, name: Buffer): Promise<Buffer> {
     const inode = this.state.inode(id);
+    const acl = aclName(inode, name);
+    if (acl !== undefined) return writeAcl(inode[acl] ?? fail('ENODATA', acl));
     const key = checkXattr(credentials, inode, name, READ);
     return Buffer.from(inode.xattrs.get(key) ?? fail('ENODATA', key));
   }
@@ -245,8 +252,15 @@ export class ModelFileSystem implements FileSystem {
     flags: { readonly create?: boolean; readonly replace?: boolean } = {},
   ): Promise<void> {
     const inode = this.state.inode(id);
+    const acl = aclName(inode, name);
+    if (acl !== undefined) {
+      if (flags.create === true && inode[acl] !== undefined) fail('EEXIST', acl);
+      if (flags.replace === true && inode[acl] === undefined) fail('ENODATA', acl);
+      setAcl(credentials, inode, acl, value.length === 0 ? undefined : readAcl(value));
+      return this.state.touchMetadata(inode);
+    }
     const key = checkXattr(credentials, inode, name, WRITE);
-    if (value.length > MAX_XATTR_VALUE_BYTES) fail('ERANGE', 'the value is too long');
+    if (value.length > MAX_XATTR_VALUE_BYTES) fail('E2BIG', 'the value is too long');
     if (flags.create === true && inode.xattrs.has(key)) fail('EEXIST', key);
     if (flags.replace === true && !inode.xattrs.has(key)) fail('ENODATA', key);
     inode.xattrs.set(key, Buffer.from(value));
@@ -254,23 +268,33 @@ export class ModelFileSystem implements FileSystem {
   }
 
   async listXattrs(credentials: Credentials, id: InodeId): Promise<Buffer[]> {
-    const names = [...this.state.inode(id).xattrs.keys()].sort();
+    const inode = this.state.inode(id);
+    const lists = (['acl', 'defaultAcl'] as const).filter((list) => inode[list] !== undefined);
+    const names = [...inode.xattrs.keys(), ...lists.map((list) => ACL_NAMES[list])].sort();
     return names.filter((key) => credentials.uid === 0 || !key.startsWith('trusted.')).map(keyName);
   }
 
   async removeXattr(credentials: Credentials, id: InodeId, name: Buffer): Promise<void> {
     const inode = this.state.inode(id);
+    const acl = aclName(inode, name);
+    if (acl !== undefined) {
+      setAcl(credentials, inode, acl, undefined);
+      return this.state.touchMetadata(inode);
+    }
     const key = checkXattr(credentials, inode, name, WRITE);
     if (!inode.xattrs.delete(key)) fail('ENODATA', key);
     this.state.touchMetadata(inode);
   }
 
-  async createTemporary(
-    _credentials: Credentials,
-    _parent: InodeId,
-    _options: fs.NewFile,
-  ): Promise<{ file: OpenFile; attributes: Attributes }> {
-    throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
+  async createTemporary(credentials: Credentials, parent: InodeId, options: fs.NewFile): Promise<Opened> {
+    const directory = this.state.directory(parent);
+    if (!options.flags.write) fail('EINVAL', 'a temporary file is for writing');
+    if (directory.nlink === 0) fail('ENOENT', `directory ${parent} was removed`);
+    demand(credentials, directory, WRITE | EXECUTE);
+    const inode = this.make(credentials, directory, 'file', options);
+    inode.nlink = 0;
+    inode.linkable = options.exclusive !== true;
+    return this.opened(credentials, inode, options.flags);
   }
 
   async getLock(inode: InodeId, request: fs.LockRequest): Promise<fs.LockHolder | undefined> {
@@ -318,22 +342,39 @@ export class ModelFileSystem implements FileSystem {
     parent: InodeId,
     name: Buffer,
     kind: FileKind,
-    mode: number,
+    node: { readonly mode: number; readonly umask?: number },
     check: () => void = () => undefined,
   ): ModelInode {
     const key = checkName(name);
     const directory = this.state.directory(parent);
     this.state.demandNewEntry(credentials, directory, key);
     check();
-    let permissions = mode & 0o7777;
+    const inode = this.make(credentials, directory, kind, node);
+    this.state.addEntry(directory, key, inode);
+    return inode;
+  }
+
+  private make(
+    credentials: Credentials,
+    directory: ModelInode,
+    kind: FileKind,
+    node: { readonly mode: number; readonly umask?: number },
+  ): ModelInode {
+    const inherited = kind === 'symlink' ? undefined : directory.defaultAcl;
+    let permissions = node.mode & 0o7777;
+    const acl = inherited === undefined ? undefined : changed(inherited, bitsOf(inherited) & permissions);
+    if (acl !== undefined) permissions = (permissions & ~0o777) | bitsOf(acl);
+    else if (kind !== 'symlink') permissions &= ~((node.umask ?? 0) & 0o777);
     let gid = credentials.gid;
     if ((directory.permissions & SET_GID) !== 0) {
       gid = directory.gid;
       if (kind === 'directory') permissions |= SET_GID;
-      else if (credentials.uid !== 0 && !inGroup(credentials, gid)) permissions &= ~SET_GID;
+      else if ((node.mode & 0o010) !== 0 && credentials.uid !== 0 && !inGroup(credentials, gid))
+        permissions &= ~SET_GID;
     }
     const inode = this.state.make(kind, { permissions, uid: credentials.uid, gid, parent: directory });
-    this.state.addEntry(directory, key, inode);
+    if (acl !== undefined && saysMore(acl)) inode.acl = acl;
+    if (kind === 'directory') inode.defaultAcl = directory.defaultAcl;
     return inode;
   }
 
@@ -343,20 +384,22 @@ export class ModelFileSystem implements FileSystem {
     if (inode.kind !== 'file') fail('ENXIO', `inode ${inode.id} is a ${inode.kind}`);
     demand(credentials, inode, (flags.read ? READ : 0) | (flags.write || flags.truncate === true ? WRITE : 0));
     if (flags.truncate === true) {
-      this.resize(inode, 0);
+      this.resize(credentials, inode, 0);
       this.state.touchMetadata(inode);
     }
-    return this.opened(inode, flags);
+    return this.opened(credentials, inode, flags);
   }
 
-  private opened(inode: ModelInode, flags: OpenFlags): Opened {
-    const file = new ModelOpenFile(this.state, inode, flags, () => this.openFiles.delete(file));
+  private opened(credentials: Credentials, inode: ModelInode, flags: OpenFlags): Opened {
+    const file = new ModelOpenFile(this.state, inode, credentials, flags, () => this.openFiles.delete(file));
     this.openFiles.add(file);
     return { file, attributes: inode.attributes() };
   }
 
-  private resize(inode: ModelInode, size: number): void {
+  private resize(credentials: Credentials, inode: ModelInode, size: number): void {
     inode.content.truncate(size);
+    if (credentials.uid !== 0) dropPrivileges(credentials, inode);
+    else inode.xattrs.delete('security.capability');
     this.state.touchContent(inode);
   }
 }
@@ -367,6 +410,7 @@ class ModelOpenFile implements OpenFile {
   constructor(
     private readonly state: ModelState,
     private readonly node: ModelInode,
+    private readonly credentials: Credentials,
     private readonly flags: OpenFlags,
     private readonly onClose: () => void,
   ) {
@@ -382,11 +426,12 @@ class ModelOpenFile implements OpenFile {
     return this.node.content.read(offset, length);
   }
 
-  async write(offset: number, bytes: Uint8Array): Promise<number> {
+  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
     this.check(this.flags.write);
     const at = this.flags.append === true ? this.node.content.size : offset;
     if (at + bytes.length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
     if (bytes.length === 0) return 0;
+    this.changes(options.killPrivileges);
     this.node.content.write(at, bytes);
     this.state.touchContent(this.node);
     return bytes.length;
@@ -403,6 +448,7 @@ class ModelOpenFile implements OpenFile {
   async truncate(size: number): Promise<void> {
     this.check(this.flags.write);
     checkSize(size);
+    this.changes();
     this.node.content.truncate(size);
     this.state.touchContent(this.node);
   }
@@ -430,6 +476,12 @@ class ModelOpenFile implements OpenFile {
     this.node.opens--;
     this.onClose();
     this.state.reap(this.node);
+  }
+
+  /** What a change of the content does to the privileges of a program. */
+  private changes(kills = this.credentials.uid !== 0): void {
+    if (kills) dropPrivileges(this.credentials, this.node);
+    else this.node.xattrs.delete('security.capability');
   }
 
   private check(isAllowed: boolean): void {
@@ -466,15 +518,36 @@ function checkChanges(credentials: Credentials, inode: ModelInode, changes: fs.A
     checkSize(changes.size);
     demand(credentials, inode, WRITE);
   }
+  if (changes.killPrivileges === true && !isOwn) demand(credentials, inode, WRITE);
   const times = [changes.atime, changes.mtime];
   if (times.some((time) => typeof time === 'object') && !isOwn) fail('EPERM', 'only the owner sets times');
   if (times.includes('now') && !isOwn && !may(credentials, inode, WRITE)) fail('EACCES', 'touch without w');
 }
 
-/** chown(2): a new owner does not inherit the power of set-user-ID and set-group-ID programs. */
-function dropPrivilegeBits(inode: ModelInode): void {
-  inode.permissions &= ~SET_UID;
-  if ((inode.permissions & 0o010) !== 0) inode.permissions &= ~SET_GID;
+const ACL_NAMES = { acl: 'system.posix_acl_access', defaultAcl: 'system.posix_acl_default' } as const;
+
+function aclName(inode: ModelInode, name: Buffer): keyof typeof ACL_NAMES | undefined {
+  const found = (['acl', 'defaultAcl'] as const).find((list) => ACL_NAMES[list] === nameKey(name));
+  if (found !== undefined && inode.kind === 'symlink') fail('EOPNOTSUPP', 'a symlink has no ACL');
+  return found;
+}
+
+function setAcl(
+  credentials: Credentials,
+  inode: ModelInode,
+  list: keyof typeof ACL_NAMES,
+  acl: ModelAcl | undefined,
+): void {
+  if (!isOwner(credentials, inode)) fail('EPERM', 'not the owner');
+  if (list === 'defaultAcl') {
+    if (acl !== undefined && inode.kind !== 'directory') fail('EACCES', 'no directory');
+    inode.defaultAcl = acl;
+    return;
+  }
+  inode.acl = acl !== undefined && saysMore(acl) ? acl : undefined;
+  if (acl === undefined) return;
+  inode.permissions = (inode.permissions & ~0o777) | bitsOf(acl);
+  if (credentials.uid !== 0 && !inGroup(credentials, inode.gid)) inode.permissions &= ~SET_GID;
 }
 
 /** xattr(7): the namespaces and who may use them. */

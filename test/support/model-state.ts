@@ -6,6 +6,8 @@ import { inodeId, ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { MAX_NAME_BYTES } from '../../src/core/limits.js';
 import type { Attributes, Credentials, FileKind } from '../../src/client/filesystem.js';
+import { granted } from './model-acl.js';
+import type { ModelAcl } from './model-acl.js';
 import { ModelLockTable } from './model-locks.js';
 import { SparseBytes } from './sparse-bytes.js';
 
@@ -59,6 +61,10 @@ export class ModelInode {
   /** Directories: where '..' leads. */
   parent: ModelInode;
   readonly xattrs = new Map<string, Buffer>();
+  acl: ModelAcl | undefined;
+  defaultAcl: ModelAcl | undefined;
+  /** Made by O_TMPFILE, and has no name yet. */
+  linkable = false;
 
   constructor(
     readonly id: InodeId,
@@ -108,6 +114,11 @@ export function may(credentials: Credentials, inode: ModelInode, mask: number): 
     return (mask & EXECUTE) === 0 || inode.kind === 'directory' || (inode.permissions & 0o111) !== 0;
   }
   let shift = 0;
+  // Linux does not ask a list whose mask gives nothing.
+  if (inode.acl !== undefined && credentials.uid !== inode.uid && (inode.permissions & 0o070) !== 0) {
+    const who = { uid: credentials.uid, isMember: (gid: number) => inGroup(credentials, gid) };
+    return granted(inode.acl, who, inode.gid, mask);
+  }
   if (credentials.uid === inode.uid) shift = 6;
   else if (inGroup(credentials, inode.gid)) shift = 3;
   return ((inode.permissions >> shift) & mask) === mask;
@@ -119,6 +130,14 @@ export function demand(credentials: Credentials, inode: ModelInode, mask: number
 
 export function isOwner(credentials: Credentials, inode: ModelInode): boolean {
   return credentials.uid === 0 || credentials.uid === inode.uid;
+}
+
+/** A program loses what it could do by set-user-ID, set-group-ID and capabilities. */
+export function dropPrivileges(credentials: Credentials, inode: ModelInode): void {
+  inode.permissions &= ~SET_UID;
+  const isMember = credentials.uid === 0 || inGroup(credentials, inode.gid);
+  if ((inode.permissions & 0o010) !== 0 || !isMember) inode.permissions &= ~SET_GID;
+  inode.xattrs.delete('security.capability');
 }
 
 /** The restricted deletion flag: who may remove or rename `child` of `directory`. */

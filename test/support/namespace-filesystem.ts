@@ -96,7 +96,7 @@ export class NamespaceFileSystem implements FileSystem {
   }
 
   async setAttributes(caller: Credentials, inode: InodeId, changes: fs.AttributeChanges): Promise<Attributes> {
-    const { atime, mtime, mode, uid, gid, size } = changes;
+    const { atime, mtime, mode, uid, gid, size, killPrivileges } = changes;
     if (size !== undefined && (size < 0 || !Number.isSafeInteger(size))) throw new CairnError('EINVAL', 'size');
     return this.setAttributesRequest({
       caller,
@@ -105,6 +105,7 @@ export class NamespaceFileSystem implements FileSystem {
       uid,
       gid,
       size,
+      killPrivileges,
       atimeNow: atime === 'now',
       mtimeNow: mtime === 'now',
       atime: atime === 'now' ? undefined : atime,
@@ -130,7 +131,9 @@ export class NamespaceFileSystem implements FileSystem {
 
   async makeNode(caller: Credentials, parent: InodeId, name: Buffer, node: fs.NewNode): Promise<Attributes> {
     const mode = TYPE_BITS[node.kind] | node.mode;
-    return attributesOf(this.make({ caller, parent, name, mode, rdev: node.rdev, exclusive: true }).attributes);
+    return attributesOf(
+      this.make({ caller, parent, name, mode, rdev: node.rdev, umask: node.umask, exclusive: true }).attributes,
+    );
   }
 
   async symlink(caller: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
@@ -182,16 +185,17 @@ export class NamespaceFileSystem implements FileSystem {
     caller: Credentials,
     parent: InodeId,
     name: Buffer,
-    options: { readonly mode: number; readonly flags: OpenFlags; readonly exclusive?: boolean },
+    options: fs.NewFile,
   ): Promise<{ file: OpenFile; attributes: Attributes; created: boolean }> {
     const mode = TYPE_BITS.file | options.mode;
     const openFlags = flagBits(options.flags);
-    const reply = this.make({ caller, parent, name, mode, exclusive: options.exclusive, openFlags });
-    return { ...this.opened(attributesOf(reply.attributes), options.flags), created: reply.created === true };
+    const { umask, exclusive } = options;
+    const reply = this.make({ caller, parent, name, mode, umask, exclusive, openFlags });
+    return { ...this.opened(caller, attributesOf(reply.attributes), options.flags), created: reply.created === true };
   }
 
   open(caller: Credentials, inode: InodeId, flags: OpenFlags): Promise<{ file: OpenFile; attributes: Attributes }> {
-    return this.openRequest({ caller, inode, flags: flagBits(flags) }, flags);
+    return this.openRequest(caller, { inode, flags: flagBits(flags) }, flags);
   }
 
   openAt(
@@ -200,26 +204,31 @@ export class NamespaceFileSystem implements FileSystem {
     name: Buffer,
     flags: OpenFlags,
   ): Promise<{ file: OpenFile; attributes: Attributes }> {
-    return this.openRequest({ caller, parent, name, flags: flagBits(flags) }, flags);
+    return this.openRequest(caller, { parent, name, flags: flagBits(flags) }, flags);
   }
 
   private async openRequest(
+    caller: Credentials,
     init: messages.OpenRequestInit,
     flags: OpenFlags,
   ): Promise<{ file: OpenFile; attributes: Attributes }> {
-    const request = message(messages.OpenRequest, init);
+    const request = message(messages.OpenRequest, { caller, ...init });
     const reply =
       flags.truncate === true
         ? this.mutate((m, context) => namespace.openTruncating(m, context, request))
         : namespace.open(this.state, request);
-    return this.opened(attributesOf(reply), flags);
+    return this.opened(caller, attributesOf(reply), flags);
   }
 
-  private opened(attributes: Attributes, flags: OpenFlags): { file: OpenFile; attributes: Attributes } {
+  private opened(
+    caller: Credentials,
+    attributes: Attributes,
+    flags: OpenFlags,
+  ): { file: OpenFile; attributes: Attributes } {
     const { inode } = attributes;
     if (flags.truncate === true) this.content(inode).truncate(0);
     this.files.opens.set(inode, (this.files.opens.get(inode) ?? 0) + 1);
-    const file = new NamespaceFile(this, inode, flags, () => {
+    const file = new NamespaceFile(this, inode, caller, flags, () => {
       this.open_.delete(file);
       this.files.opens.set(inode, (this.files.opens.get(inode) ?? 1) - 1);
       this.reap();
@@ -274,11 +283,14 @@ export class NamespaceFileSystem implements FileSystem {
   }
 
   async createTemporary(
-    _credentials: Credentials,
-    _parent: InodeId,
-    _options: fs.NewFile,
+    caller: Credentials,
+    parent: InodeId,
+    { mode, umask, flags, exclusive }: fs.NewFile,
   ): Promise<{ file: OpenFile; attributes: Attributes }> {
-    throw new CairnError('EOPNOTSUPP', 'O_TMPFILE');
+    const openFlags = flagBits(flags);
+    const what = { mode: TYPE_BITS.file | mode, umask, exclusive, openFlags, temporary: true };
+    const reply = this.make({ caller, parent, ...what });
+    return this.opened(caller, attributesOf(reply.attributes), flags);
   }
 
   private lockOf(inode: InodeId, { kind, type, start, end, owner, pid }: fs.LockRequest) {
@@ -343,6 +355,7 @@ class NamespaceFile implements OpenFile {
   constructor(
     private readonly system: NamespaceFileSystem,
     readonly inode: InodeId,
+    private readonly caller: Credentials,
     private readonly flags: OpenFlags,
     private readonly onClose: () => void,
   ) {}
@@ -357,7 +370,7 @@ class NamespaceFile implements OpenFile {
     return this.system.content(this.inode).read(offset, Math.max(0, Math.min(length, size - offset)));
   }
 
-  async write(offset: number, bytes: Uint8Array): Promise<number> {
+  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
     this.check(this.flags.write);
     const at = this.flags.append === true ? (await this.attributes()).size : offset;
     if (at + bytes.length > MAX_FILE_BYTES) throw new CairnError('EFBIG', 'too large');
@@ -367,7 +380,10 @@ class NamespaceFile implements OpenFile {
       namespace.publish(
         m,
         context,
-        message(messages.PublishRequest, { inode: this.inode, end: at + bytes.length, mtime: context.now }),
+        message(messages.PublishRequest, {
+          ...{ inode: this.inode, end: at + bytes.length, mtime: context.now },
+          killPrivileges: options.killPrivileges ?? this.caller.uid !== 0,
+        }),
       ),
     );
     return bytes.length;
@@ -385,7 +401,7 @@ class NamespaceFile implements OpenFile {
   async truncate(size: number): Promise<void> {
     this.check(this.flags.write);
     if (size < 0 || !Number.isSafeInteger(size)) throw new CairnError('EINVAL', 'size');
-    const caller = { uid: 0, gid: 0, groups: [] };
+    const { caller } = this;
     this.system.setAttributesRequest({ caller, inode: this.inode, size, openedForWriting: true });
   }
 

@@ -1,6 +1,6 @@
 /** chmod(2), chown(2), truncate(2): who may, and the set-user-ID, set-group-ID and sticky bits. */
 import assert from 'node:assert/strict';
-import { alice, bob, fails, name, root, SHARED_GROUP } from '../case.js';
+import { alice, bob, fails, name, READ_WRITE, root, SHARED_GROUP } from '../case.js';
 import type { ConformanceCase } from '../case.js';
 
 export const ownershipCases: readonly ConformanceCase[] = [
@@ -54,6 +54,56 @@ export const ownershipCases: readonly ConformanceCase[] = [
       const f = await c.file('f', undefined, { as: alice });
       await c.fs.setAttributes(root, f, { mode: 0o6755 });
       assert.equal((await c.fs.setAttributes(alice, f, { gid: SHARED_GROUP })).mode & 0o7777, 0o755);
+    },
+  },
+  {
+    name: 'writing and truncating by another than root clears set-user-ID, set-group-ID and capabilities',
+    run: async (c) => {
+      const capability = name('security.capability');
+      const f = await c.file('f', name('content'), { as: alice, mode: 0o666 });
+      const ready = async (mode: number): Promise<void> => {
+        await c.fs.setAttributes(root, f, { mode });
+        await c.fs.setXattr(root, f, capability, name('c'));
+      };
+      const after = async (): Promise<string> => {
+        const { mode } = await c.attributes(f);
+        assert.equal((await c.lookup('f')).mode, mode);
+        return (mode & 0o7777).toString(8);
+      };
+      for (const who of [alice, bob]) {
+        await c.fs.setAttributes(root, f, { mode: 0o666 });
+        const { file } = await c.fs.open(who, f, READ_WRITE);
+        await ready(0o6777);
+        await c.tick();
+        await file.write(0, name('x'));
+        assert.equal(await after(), '777', 'at once');
+        await file.flush();
+        await fails('ENODATA', c.fs.getXattr(root, f, capability));
+        await ready(0o6777);
+        await file.truncate(3);
+        assert.equal(await after(), '777');
+        await fails('ENODATA', c.fs.getXattr(root, f, capability));
+        await ready(0o6777);
+        await c.fs.setAttributes(who, f, { size: 2 });
+        assert.equal(await after(), '777');
+        await ready(0o6777);
+        await (await c.fs.open(who, f, { ...READ_WRITE, truncate: true })).file.close();
+        assert.equal(await after(), '777');
+        await file.write(0, name('x'));
+        await c.fs.setAttributes(root, f, { mode: 0o4755 });
+        await file.close();
+        assert.equal(await after(), '4755', 'chmod after the write');
+      }
+      await ready(0o6777);
+      const file = await c.opened(f);
+      await file.write(0, name('root'));
+      await file.close();
+      assert.equal(await after(), '6777');
+      await fails('ENODATA', c.fs.getXattr(root, f, capability));
+      const killed = await c.opened(f);
+      await killed.write(0, name('x'), { killPrivileges: true });
+      assert.equal(await after(), '777');
+      await killed.close();
     },
   },
   {
