@@ -104,6 +104,9 @@ export const MAX_PAGE_CACHE_GUARDS = 65_536;
  */
 export const MAX_TYPED_LISTING = 50_000;
 
+/** Bytes that the kernel reads ahead of a sequential reader, with the kernel driver: four requests of the largest size. */
+export const KERNEL_READAHEAD_BYTES = 4 * MIB;
+
 /** Time that a metadata or data operation is retried before its caller gets an error. */
 export const CLIENT_OPERATION_TIMEOUT_MS = 60_000;
 /** Time for one attempt of a request to a server. */

@@ -10,6 +10,8 @@ const FUSE_DEVICE = '/dev/fuse';
 
 export interface MountEntry {
   readonly mountpoint: string;
+  /** major:minor, as st_dev of its files. */
+  readonly device: string;
   /** As 'fuse' or 'fuse.cairn'. */
   readonly type: string;
   /** The first field of mount(8)'s output. */
@@ -22,10 +24,10 @@ export function parseMountInfo(text: string): MountEntry[] {
   for (const line of text.split('\n')) {
     // 36 35 98:0 /root /mountpoint options optional-fields… - type source super-options
     const [before, after] = line.split(' - ', 2);
-    const mountpoint = before?.split(' ')[4];
+    const [, , device, , mountpoint] = before?.split(' ') ?? [];
     const [type, source] = after?.split(' ') ?? [];
-    if (mountpoint === undefined || type === undefined || source === undefined) continue;
-    entries.push({ mountpoint: unescapeOctal(mountpoint), type, source: unescapeOctal(source) });
+    if (device === undefined || mountpoint === undefined || type === undefined || source === undefined) continue;
+    entries.push({ mountpoint: unescapeOctal(mountpoint), device, type, source: unescapeOctal(source) });
   }
   return entries;
 }

@@ -14,8 +14,8 @@ t.test('mountinfo: optional fields, escaped paths, lines that are none', (t) => 
     ].join('\n'),
   );
   t.same(entries, [
-    { mountpoint: '/', type: 'ext4', source: '/dev/vda' },
-    { mountpoint: '/mnt/with space', type: 'fuse.cairn', source: 'cairn' },
+    { mountpoint: '/', device: '254:0', type: 'ext4', source: '/dev/vda' },
+    { mountpoint: '/mnt/with space', device: '0:39', type: 'fuse.cairn', source: 'cairn' },
   ]);
   t.same(
     entries.map((entry) => isCairnMount(entry)),

@@ -28,6 +28,7 @@ import { LockRequests } from './locks.js';
 import { NameRequests } from './names.js';
 import { NodeTable } from './node-table.js';
 import { Notifier } from './notifier.js';
+import { raiseReadahead } from './readahead.js';
 import { readStatus } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
@@ -59,6 +60,7 @@ export class KernelDriver implements Driver {
       throw error;
     }
     served.connection.mounted();
+    await raiseReadahead(mountpoint, this.options.logger);
     return {
       closed,
       openFiles: () => served.files.size,
