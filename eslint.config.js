@@ -152,6 +152,7 @@ export default tseslint.config(
         'src/fuse/fuse-connection.ts',
         'src/fuse/kernel/device.ts',
         'src/fuse/kernel/proc-status.ts',
+        'src/fuse/kernel/readahead.ts',
       ],
     ],
     rules: {
