@@ -205,8 +205,11 @@ export class Chunkserver {
       throw new CairnError('STALE_VERSION', `chunk ${handle} is not at version ${version} here`);
     }
     try {
-      const { bytes, checksums } = await this.store.use(handle, (file) => file.read(offset, length));
-      return { reply: { checksums }, payload: bytes };
+      const { bytes, checksums, end } = await this.store.use(handle, async (file) => ({
+        ...(await file.read(offset, length)),
+        end: file.length,
+      }));
+      return { reply: { checksums, length: end }, payload: bytes };
     } catch (error) {
       if (hasCode(error, 'CORRUPT')) this.link.reportDamage(handle, version, error);
       throw error;

@@ -17,6 +17,7 @@ import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
 import { ChunkWriter } from './chunk-writer.js';
 import type { AttributeChanges, Credentials, OpenFlags } from './filesystem.js';
+import { FileExtents } from './file-extents.js';
 import { FileLocks } from './file-locks.js';
 import { LeaseTable } from './lease-table.js';
 import type { MasterConnection } from './master-connection.js';
@@ -54,6 +55,7 @@ export class FileTable implements OpenFileHost {
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
   readonly locks: FileLocks;
+  readonly extents: FileExtents;
   private readonly chunkMap: ChunkMapCache;
   private readonly leases: LeaseTable;
   private readonly reader: ChunkReader;
@@ -83,6 +85,7 @@ export class FileTable implements OpenFileHost {
       },
     });
     this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
+    this.extents = new FileExtents({ master, servers, logger });
     this.locks = new FileLocks({
       ...{ master, clock, random, logger },
       publish: (inode) => this.publish(inode),
@@ -186,6 +189,39 @@ export class FileTable implements OpenFileHost {
   /** Setuid and setgid go with the first write of who may not keep them; seen at once, not with the next publication. */
   async killPrivileges(credentials: Credentials, inode: InodeId): Promise<void> {
     await this.changeAttributes(credentials, inode, { killPrivileges: true }, true);
+  }
+
+  async punch(inode: InodeId, firstIndex: number, count: number): Promise<void> {
+    const change = async (): Promise<InodeAttributes> => {
+      const reply = await this.options.master.mutate(
+        MASTER_METHODS.punchChunks,
+        (operation) => ({ operation, inode, firstIndex, count }),
+        { idempotent: true },
+      );
+      const attributes = this.changed(fromWireAttributes(reply));
+      this.layoutChanged(attributes);
+      this.leases.drop(inode, firstIndex);
+      writer?.forgetUnsynced(firstIndex, count);
+      return attributes;
+    };
+    const writer = this.inodes.get(inode)?.writer;
+    await (writer === undefined ? change() : writer.truncate(change));
+  }
+
+  async extend(credentials: Credentials, inode: InodeId, end: number): Promise<void> {
+    const { master, clock } = this.options;
+    const mtime = clock.now();
+    const killPrivileges = credentials.uid !== 0;
+    const reply = await master.mutate(
+      MASTER_METHODS.publish,
+      (operation) => ({ operation, inode, end, mtime, killPrivileges }),
+      { idempotent: true },
+    );
+    this.changed(fromWireAttributes(reply));
+  }
+
+  async freeBytes(): Promise<number> {
+    return (await this.options.master.call(MASTER_METHODS.statFs, {})).freeBytes;
   }
 
   /** What was written here is published. */

@@ -3,6 +3,8 @@ import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
+import type { FileExtents } from './file-extents.js';
+import { allocate, copyRange } from './file-ranges.js';
 import { losesPrivileges, type InodeAttributes } from './attributes.js';
 import type { OpenInode } from './open-inode.js';
 import type { Readahead } from './readahead.js';
@@ -14,6 +16,12 @@ export interface OpenFileHost {
   freshAttributes(inode: InodeId): Promise<InodeAttributes>;
   setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
   killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
+  readonly extents: FileExtents;
+  /** Makes holes of whole chunks, in order with this client's own writes. */
+  punch(inode: InodeId, firstIndex: number, count: number): Promise<void>;
+  /** The file has at least `end` bytes, and was changed now. */
+  extend(credentials: Credentials, inode: InodeId, end: number): Promise<void>;
+  freeBytes(): Promise<number>;
   syncMetadata(): Promise<void>;
   /** Makes the chunks durable that were written through handles which are closed. */
   syncClosed(inode: InodeId): Promise<void>;
@@ -95,16 +103,45 @@ export class ClusterOpenFile implements OpenFile {
     await this.host.setSize(this.credentials, this.open.inode, size);
   }
 
-  async seek(_offset: number, _whence: 'data' | 'hole'): Promise<number> {
-    throw new CairnError('EOPNOTSUPP', 'lseek');
+  async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
+    if (this.closed !== undefined) throw notOpenFor('seeking');
+    const { inode } = this.open;
+    const size = await this.settle();
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset >= size) {
+      throw new CairnError('ENXIO', `offset ${offset} is not in the file of ${size} bytes`);
+    }
+    const { extents } = this.host;
+    return whence === 'data' ? extents.nextData(inode, offset, size) : extents.nextHole(inode, offset, size);
   }
 
-  async allocate(_offset: number, _length: number, _mode: AllocateMode = {}): Promise<void> {
-    throw new CairnError('EOPNOTSUPP', 'fallocate');
+  async allocate(offset: number, length: number, mode: AllocateMode = {}): Promise<void> {
+    const writer = this.writerOf();
+    this.throwFailure(writer);
+    const { inode } = this.open;
+    const { host } = this;
+    await allocate(
+      {
+        ...{ inode, extents: host.extents },
+        settle: () => this.settle(),
+        write: (at, bytes) => writer.write(at, bytes),
+        punch: (firstIndex, count) => host.punch(inode, firstIndex, count),
+        extend: async (end) => {
+          await writer.flush();
+          this.throwFailure(writer);
+          await host.extend(this.credentials, inode, end);
+        },
+        freeBytes: () => host.freeBytes(),
+      },
+      offset,
+      length,
+      mode,
+    );
   }
 
-  async copyFrom(_source: OpenFile, _sourceOffset: number, _offset: number, _length: number): Promise<number> {
-    throw new CairnError('EOPNOTSUPP', 'copy_file_range');
+  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+    this.writerOf();
+    if (this.flags.append === true) throw notOpenFor('writing at an offset');
+    return copyRange(source, sourceOffset, this, offset, length);
   }
 
   async attributes(): Promise<Attributes> {
@@ -125,6 +162,13 @@ export class ClusterOpenFile implements OpenFile {
     } finally {
       this.host.release(this, this.open);
     }
+  }
+
+  /** What this client wrote is published; the size as all see it. */
+  private async settle(): Promise<number> {
+    const { writer } = this.open;
+    if (writer?.isClean === false) await writer.flush();
+    return Math.max((await this.host.freshAttributes(this.open.inode)).size, writer?.size ?? 0);
   }
 
   private writerOf(): Writer {

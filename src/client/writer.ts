@@ -267,6 +267,13 @@ export class Writer {
     }
   }
 
+  /** These chunks are holes now: there is nothing to make durable. */
+  forgetUnsynced(firstIndex: number, count: number): void {
+    for (const index of this.unsynced.keys()) {
+      if (index >= firstIndex && index < firstIndex + count) this.unsynced.delete(index);
+    }
+  }
+
   /** Chunks that a sync has yet to make durable. */
   get unsyncedChunks(): UnsyncedChunks {
     return this.unsynced;

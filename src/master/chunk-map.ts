@@ -97,6 +97,23 @@ export function lookupChunks(
   return found;
 }
 
+/** The first `count` chunks that are there at or past `first`, in order. */
+export function nextChunks(
+  reader: StateReader,
+  inode: InodeId,
+  record: InodeRecord,
+  range: { readonly first: number; readonly count: number },
+): MapEntry[] {
+  const found: MapEntry[] = [];
+  const start = keys.fileChunk(inode, chunkIndex(range.first));
+  for (const [key, value] of reader.range({ start, end: prefixRange('F' + packNumber(inode)).end })) {
+    if (found.length === range.count) break;
+    const index = indexOfKey(key);
+    if (!isCut(record, index, layoutOf(value))) found.push({ index, handle: chunkHandle(unpacked(value)) });
+  }
+  return found;
+}
+
 /**
  * Puts a new chunk into the hole at `index`, or in place of the chunk `replaces`. Fails with EBUSY when another one is
  * there. Changes `inodeRecord` and writes it.
@@ -195,6 +212,23 @@ export function truncateChunkMap(m: Mutation, inode: InodeId, record: InodeRecor
     }
   }
   if (changed) record.layoutVersion += 1;
+}
+
+/**
+ * Makes holes of the chunks with indexes in [first, first + count), at most MAX_CHUNKS_PER_RECORD. Changes `record`, which
+ * the caller writes.
+ */
+export function punchChunkMap(
+  m: Mutation,
+  inode: InodeId,
+  record: InodeRecord,
+  range: { readonly first: number; readonly count: number },
+): void {
+  const start = keys.fileChunk(inode, chunkIndex(range.first));
+  const end = keys.fileChunk(inode, chunkIndex(range.first + range.count));
+  const entries = [...m.range({ start, end })];
+  for (const [key, value] of entries) freeEntry(m, record, key, value);
+  if (entries.length > 0) record.layoutVersion += 1;
 }
 
 /** How far the pending cuts of an inode are worked off. */

@@ -3,7 +3,7 @@ import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/limits.js';
 import type { ChunkLocationInit, GetChunksReplyInit, GetChunksRequest } from '../protocol/generated/messages.js';
-import { getChunk, lookupChunks } from './chunk-map.js';
+import { getChunk, lookupChunks, nextChunks } from './chunk-map.js';
 import { requireInode } from './inodes.js';
 import type { ServerRegistry } from './servers.js';
 import type { StateReader } from './state.js';
@@ -40,13 +40,24 @@ export function getChunks(
   const inode = inodeId(request.inode);
   const record = requireInode(state, inode);
   const chunks: ChunkLocationInit[] = [];
-  for (let i = 0; i < count; i++) chunks.push({ index: first + i, handle: 0 });
-  for (const { index, handle } of lookupChunks(state, inode, record, { first, count })) {
+  const { mappedOnly } = request;
+  if (!mappedOnly) for (let i = 0; i < count; i++) chunks.push({ index: first + i, handle: 0 });
+  const found = mappedOnly
+    ? nextChunks(state, inode, record, { first, count })
+    : lookupChunks(state, inode, record, { first, count });
+  for (const { index, handle } of found) {
     const chunk = getChunk(state, handle);
     if (chunk === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is mapped but has no record`);
     const replicas = readableReplicas(servers, chunk).map((id) => servers.replica(id));
     const { version, validBytes } = chunk;
-    chunks[index - first] = { index, handle, version, replicas, validBytes, lost: chunk.servers.length === 0 };
+    chunks[mappedOnly ? chunks.length : index - first] = {
+      index,
+      handle,
+      version,
+      replicas,
+      validBytes,
+      lost: chunk.servers.length === 0,
+    };
   }
   return { layoutVersion: record.layoutVersion, chunks };
 }

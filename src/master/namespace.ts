@@ -18,9 +18,10 @@ import type { StateReader } from './state.js';
 
 export { access, getAttributes, publish, setAttributes } from './attributes.js';
 export { create, link } from './create.js';
-export { ensureRoot, removeInode, requireInode, saveInode } from './inodes.js';
+export { ensureRoot, readInode, removeInode, requireInode, saveInode } from './inodes.js';
 export type { OperationContext } from './inodes.js';
 export { open, openTruncating } from './open.js';
+export { punchChunks } from './punch.js';
 export { readDirectory } from './read-directory.js';
 export { unlink } from './remove.js';
 export { rename } from './rename.js';

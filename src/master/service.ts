@@ -169,6 +169,10 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     ),
     publish: once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
 
+    punchChunks: once(m.punchChunks, namespace.punchChunks, (_done, request) =>
+      cuts.afterTruncate(inodeId(request.inode)),
+    ),
+
     open,
     close: ({ inode, readers, writers }, { peer }) => {
       sessions.closeOpen(sessions.require(peer), inodeId(inode), { readers, writers });

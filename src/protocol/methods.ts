@@ -67,6 +67,7 @@ export const MASTER_METHODS = {
   pollLocks: method(39, client, m.PollLocksRequest, m.PollLocksReply),
   cancelLock: method(41, client, m.CancelLockRequest, m.CancelLockReply),
   releaseLocks: method(42, client, m.ReleaseLocksRequest, m.Empty),
+  punchChunks: method(43, client, m.PunchChunksRequest, m.Attributes),
   status: method(40, client, m.Empty, m.StatusReply),
 
   register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),

@@ -16,6 +16,7 @@ import { namespaceCases } from './cases/namespace.js';
 import { openFileCases } from './cases/open-files.js';
 import { permissionCases } from './cases/permissions.js';
 import { ownershipCases } from './cases/ownership.js';
+import { rangeCases } from './cases/ranges.js';
 import { renameCases } from './cases/rename.js';
 import { temporaryCases } from './cases/temporary.js';
 import { timeCases } from './cases/times.js';
@@ -34,6 +35,7 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
   ...dataCases,
   ...openFileCases,
   ...coherenceCases,
+  ...rangeCases,
   ...aclCases,
   ...temporaryCases,
   ...lockCases,

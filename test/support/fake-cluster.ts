@@ -259,6 +259,7 @@ export class FakeCluster {
       publish: mutation('publish', namespace.publish),
       sync: read('sync', () => ({})),
       status: read('status', () => ({ clusterId: 'fake' })),
+      punchChunks: mutation('punchChunks', namespace.punchChunks),
       getChunks: read('getChunks', (request) => this.getChunks(request)),
       leaseChunk: read('leaseChunk', (request) => this.leaseChunk(request)),
       reportReplica: (request) => {
@@ -279,7 +280,7 @@ export class FakeCluster {
         const payload = Buffer.from(chunk.bytes.subarray(request.offset, request.offset + request.length));
         const checksums = segmentChecksums(payload, request.offset);
         this.hooks.damage?.(payload, address);
-        return { reply: { checksums }, payload };
+        return { reply: { checksums, length: chunk.bytes.length }, payload };
       },
       writeChunk: async (request, { payload }) => {
         this.note('writeChunk');
@@ -310,7 +311,11 @@ export class FakeCluster {
     const inode = inodeId(request.inode);
     const record = namespace.requireInode(this.state, inode);
     const chunks: wire.ChunkLocationInit[] = [];
-    for (let index = request.firstIndex; index < request.firstIndex + request.count; index++) {
+    const { firstIndex: first, count } = request;
+    const indexes = request.mappedOnly
+      ? chunkMap.nextChunks(this.state, inode, record, { first, count }).map(({ index }) => index)
+      : Array.from({ length: count }, (_, i) => first + i);
+    for (const index of indexes) {
       const handle = chunkMap.lookupChunk(this.state, inode, record, chunkIndex(index));
       const chunk = handle === undefined ? undefined : chunkMap.getChunk(this.state, handle);
       chunks.push({
@@ -354,10 +359,17 @@ export class FakeCluster {
     });
   }
 
+  private isMapped(handle: number, { inode, index }: wire.ChunkRecord): boolean {
+    const record = namespace.readInode(this.state, inodeId(inode));
+    if (record === undefined) return false;
+    return chunkMap.lookupChunk(this.state, inodeId(inode), record, chunkIndex(index)) === handle;
+  }
+
   /** A truncate is answered when the chunks under a lease have been cut. */
   private cutLeased(): void {
     for (const [handle, chunk] of this.chunks) {
       const known = chunkMap.getChunk(this.state, chunkHandle(handle));
+      if (known !== undefined && chunk.lease !== 0 && !this.isMapped(handle, known)) chunk.lease = this.nextLease++;
       if (known === undefined || known.validBytes >= CHUNK_SIZE_BYTES || chunk.lease === 0) continue;
       chunk.bytes = Buffer.from(chunk.bytes.subarray(0, known.validBytes));
       this.state.mutate((m) =>

@@ -14,7 +14,6 @@ import {
   MAX_XATTR_NAME_BYTES,
   MAX_XATTR_VALUE_BYTES,
 } from '../../src/core/limits.js';
-import { CairnError } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
 import type * as fs from '../../src/client/filesystem.js';
 import type {
@@ -453,16 +452,32 @@ class ModelOpenFile implements OpenFile {
     this.state.touchContent(this.node);
   }
 
-  async seek(_offset: number, _whence: 'data' | 'hole'): Promise<number> {
-    throw new CairnError('EOPNOTSUPP', 'lseek');
+  async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
+    this.check(true);
+    const { content } = this.node;
+    if (!(offset >= 0 && offset < content.size)) fail('ENXIO', 'not in the file');
+    return content.next(offset, whence) ?? fail('ENXIO', 'no more data');
   }
 
-  async allocate(_offset: number, _length: number, _mode: fs.AllocateMode = {}): Promise<void> {
-    throw new CairnError('EOPNOTSUPP', 'fallocate');
+  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}): Promise<void> {
+    this.check(this.flags.write);
+    const { keepSize = false, punchHole = false, zeroRange = false } = mode;
+    if (!(offset >= 0 && length > 0) || (punchHole && (!keepSize || zeroRange))) fail('EINVAL', 'fallocate');
+    if (offset + length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
+    const { content } = this.node;
+    if (punchHole || zeroRange) content.zero(offset, offset + length);
+    if (!keepSize && offset + length > content.size) content.truncate(offset + length);
+    this.changes();
+    this.state.touchContent(this.node);
   }
 
-  async copyFrom(_source: OpenFile, _sourceOffset: number, _offset: number, _length: number): Promise<number> {
-    throw new CairnError('EOPNOTSUPP', 'copy_file_range');
+  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+    this.check(this.flags.write && this.flags.append !== true);
+    if (!(sourceOffset >= 0 && offset >= 0 && length >= 0)) fail('EINVAL', 'no such range');
+    const count = Math.min(length, Math.max(0, (await source.attributes()).size - sourceOffset));
+    const overlaps = sourceOffset < offset + count && offset < sourceOffset + count;
+    if (source.inode === this.inode && overlaps) fail('EINVAL', 'the ranges overlap');
+    return this.write(offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)));
   }
 
   async attributes(): Promise<Attributes> {

@@ -360,6 +360,14 @@ class NamespaceFile implements OpenFile {
     private readonly onClose: () => void,
   ) {}
 
+  private publish(end: number, killPrivileges: boolean): void {
+    const { inode } = this;
+    this.system.mutate((m, context) => {
+      const request = message(messages.PublishRequest, { inode, end, mtime: context.now, killPrivileges });
+      return namespace.publish(m, context, request);
+    });
+  }
+
   private check(isAllowed: boolean): void {
     if (!this.isOpen || !isAllowed) throw new CairnError('EBADF', 'closed, or not opened for this');
   }
@@ -376,16 +384,7 @@ class NamespaceFile implements OpenFile {
     if (at + bytes.length > MAX_FILE_BYTES) throw new CairnError('EFBIG', 'too large');
     if (bytes.length === 0) return 0;
     this.system.content(this.inode).write(at, bytes);
-    this.system.mutate((m, context) =>
-      namespace.publish(
-        m,
-        context,
-        message(messages.PublishRequest, {
-          ...{ inode: this.inode, end: at + bytes.length, mtime: context.now },
-          killPrivileges: options.killPrivileges ?? this.caller.uid !== 0,
-        }),
-      ),
-    );
+    this.publish(at + bytes.length, options.killPrivileges ?? this.caller.uid !== 0);
     return bytes.length;
   }
 
@@ -405,16 +404,34 @@ class NamespaceFile implements OpenFile {
     this.system.setAttributesRequest({ caller, inode: this.inode, size, openedForWriting: true });
   }
 
-  async seek(_offset: number, _whence: 'data' | 'hole'): Promise<number> {
-    throw new CairnError('EOPNOTSUPP', 'lseek');
+  async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
+    this.check(true);
+    const { size } = await this.attributes();
+    if (!(offset >= 0 && offset < size)) throw new CairnError('ENXIO', 'not in the file');
+    const found = this.system.content(this.inode).next(offset, whence) ?? (whence === 'hole' ? offset : undefined);
+    if (found === undefined) throw new CairnError('ENXIO', 'no more data');
+    return Math.max(offset, found);
   }
 
-  async allocate(_offset: number, _length: number, _mode: fs.AllocateMode = {}): Promise<void> {
-    throw new CairnError('EOPNOTSUPP', 'fallocate');
+  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}): Promise<void> {
+    this.check(this.flags.write);
+    const { keepSize = false, punchHole = false, zeroRange = false } = mode;
+    if (!(offset >= 0 && length > 0) || (punchHole && (!keepSize || zeroRange)))
+      throw new CairnError('EINVAL', 'range');
+    if (offset + length > MAX_FILE_BYTES) throw new CairnError('EFBIG', 'too large');
+    const content = this.system.content(this.inode);
+    if (punchHole || zeroRange) content.zero(offset, offset + length);
+    const end = keepSize ? 0 : offset + length;
+    if (end > content.size) content.truncate(end);
+    this.publish(end, this.caller.uid !== 0);
   }
 
-  async copyFrom(_source: OpenFile, _sourceOffset: number, _offset: number, _length: number): Promise<number> {
-    throw new CairnError('EOPNOTSUPP', 'copy_file_range');
+  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+    this.check(this.flags.write && this.flags.append !== true);
+    const count = Math.min(length, Math.max(0, (await source.attributes()).size - sourceOffset));
+    const overlaps = sourceOffset < offset + count && offset < sourceOffset + count;
+    if (source.inode === this.inode && overlaps) throw new CairnError('EINVAL', 'the ranges overlap');
+    return this.write(offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)));
   }
 
   attributes(): Promise<Attributes> {

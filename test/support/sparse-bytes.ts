@@ -36,6 +36,26 @@ export class SparseBytes {
     return out;
   }
 
+  /** The first byte at or past `offset` in a page that was written, or in none; undefined when there is none. */
+  next(offset: number, whence: 'data' | 'hole'): number | undefined {
+    for (let at = offset; at < this.sizeBytes; at = (Math.floor(at / PAGE_BYTES) + 1) * PAGE_BYTES) {
+      if (this.pages.has(Math.floor(at / PAGE_BYTES)) === (whence === 'data')) return at;
+    }
+    return whence === 'hole' ? this.sizeBytes : undefined;
+  }
+
+  /** Zeros from `offset` to `end`, at most to the end of the file. */
+  zero(offset: number, end: number): void {
+    const size = this.sizeBytes;
+    const to = Math.min(end, size);
+    for (let at = offset; at < to; at = (Math.floor(at / PAGE_BYTES) + 1) * PAGE_BYTES) {
+      const page = this.pages.get(Math.floor(at / PAGE_BYTES));
+      const start = at % PAGE_BYTES;
+      if (start === 0 && to - at >= PAGE_BYTES) this.pages.delete(Math.floor(at / PAGE_BYTES));
+      else page?.fill(0, start, Math.min(PAGE_BYTES, start + to - at));
+    }
+  }
+
   write(offset: number, bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length;) {
       const at = offset + done;
