@@ -155,6 +155,7 @@ export class ClusterFileSystem implements FileSystem {
     cookie: number,
     options: { readonly maxEntries?: number; readonly withAttributes?: boolean } = {},
   ): Promise<DirectoryPage> {
+    this.files.noteRead(inode);
     const asked = this.cache.now();
     const reply = await this.master.call(MASTER_METHODS.readDirectory, {
       ...{ caller: toWireCaller(credentials), inode, cookie },
@@ -186,6 +187,7 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   async readLink(credentials: Credentials, inode: InodeId): Promise<Buffer> {
+    this.files.noteRead(inode);
     const reply = await this.master.call(MASTER_METHODS.readLink, { caller: toWireCaller(credentials), inode });
     return Buffer.from(reply.target);
   }

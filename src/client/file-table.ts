@@ -2,10 +2,11 @@
  * The files that this client has open: one OpenInode each, with its writer, and what the caches of attributes, chunk
  * maps and leases must forget when a file changes.
  */
-import type { Clock } from '../core/clock.js';
+import type { Clock, Timespec } from '../core/clock.js';
 import { CairnError, asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/limits.js';
+import { isReadToNote } from '../core/relatime.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import type { OpenStateInit } from '../protocol/generated/messages.js';
@@ -139,6 +140,13 @@ export class FileTable implements OpenFileHost {
     return attributes;
   }
 
+  /** The master notes the read of a directory or symlink by itself; this client is to see that. */
+  noteRead(inode: InodeId): void {
+    const { cache, clock } = this.options;
+    const known = cache.getAttributes(inode);
+    if (known !== undefined && isReadToNote(known, clock.now())) cache.dropAttributes(inode);
+  }
+
   /** At most the cache time-out old, without what is unpublished. */
   async freshAttributes(inode: InodeId): Promise<InodeAttributes> {
     const { cache, master } = this.options;
@@ -174,7 +182,9 @@ export class FileTable implements OpenFileHost {
       if (changes.size !== undefined) this.layoutChanged(attributes);
       return attributes;
     };
-    const writer = this.inodes.get(inode)?.writer;
+    const open = this.inodes.get(inode);
+    if (open !== undefined && atime !== undefined) open.readAt = undefined;
+    const writer = open?.writer;
     if (writer !== undefined && changes.size !== undefined) return writer.truncate(change);
     if (writer !== undefined && mtime !== undefined) return writer.setTimes(change);
     // What a write takes off the mode it takes off before this change, not after it.
@@ -228,6 +238,10 @@ export class FileTable implements OpenFileHost {
   async publish(inode: InodeId): Promise<void> {
     const writer = this.inodes.get(inode)?.writer;
     if (writer?.isClean === false) await writer.flush();
+  }
+
+  now(): Timespec {
+    return this.options.clock.now();
   }
 
   async syncMetadata(): Promise<void> {
@@ -326,7 +340,12 @@ export class FileTable implements OpenFileHost {
       open.writer?.dispose();
       this.inodes.delete(open.inode);
     }
-    this.giveBack(open.inode, flags);
+    const { inode, readAt } = open;
+    if (readAt !== undefined) {
+      open.readAt = undefined;
+      this.options.cache.dropAttributes(inode);
+    }
+    this.giveBack(inode, flags, readAt);
   }
 
   /** Closes every open file; fails with the first failure. */
@@ -342,8 +361,8 @@ export class FileTable implements OpenFileHost {
     return found;
   }
 
-  private giveBack(inode: InodeId, flags: OpenFlags): void {
-    const given = { inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0 };
+  private giveBack(inode: InodeId, flags: OpenFlags, atime?: Timespec): void {
+    const given = { inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0, ...(atime && { atime }) };
     this.options.master.giveBack(given).catch((error: unknown) => {
       const { code, message } = asCairnError(error);
       this.options.logger.error({ inode, code, reason: message }, 'an open could not be given back');

@@ -18,7 +18,12 @@ import {
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, type Deferred } from '../core/sync.js';
-import type { LockStateInit, OpenStateInit, OperationIdInit } from '../protocol/generated/messages.js';
+import type {
+  CloseRequestInit,
+  LockStateInit,
+  OpenStateInit,
+  OperationIdInit,
+} from '../protocol/generated/messages.js';
 import { MASTER_METHODS, type MethodDefinition } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
 import { Backoff, isTransient } from './retry.js';
@@ -116,7 +121,7 @@ export class MasterConnection {
    * Gives opens back, once and without waiting for a broken connection: after a reconnect `reclaim` tells the truth
    * anyway. Where it is in doubt on a living connection, that connection is ended, so that it is told again.
    */
-  async giveBack(open: OpenStateInit): Promise<void> {
+  async giveBack(open: CloseRequestInit): Promise<void> {
     const backoff = new Backoff(this.options.clock, this.options.random);
     const { link } = this;
     if (link === undefined) return;

@@ -1,4 +1,5 @@
 /** An open file of the cluster: its own place in the readahead, and the inode's writer that all handles share. */
+import type { Timespec } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
@@ -16,6 +17,7 @@ export interface OpenFileHost {
   freshAttributes(inode: InodeId): Promise<InodeAttributes>;
   setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
   killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
+  now(): Timespec;
   readonly extents: FileExtents;
   /** Makes holes of whole chunks, in order with this client's own writes. */
   punch(inode: InodeId, firstIndex: number, count: number): Promise<void>;
@@ -56,6 +58,7 @@ export class ClusterOpenFile implements OpenFile {
     const size = await this.sizeFor(offset + length);
     const count = Math.min(length, size - offset);
     if (count <= 0) return Buffer.alloc(0);
+    this.open.noteRead(this.host.now());
     const { writer } = this.open;
     if (writer === undefined || writer.isClean) return readahead.read(offset, count, size);
     return this.readOver(writer, readahead, offset, count);

@@ -3,7 +3,9 @@
  * that were written here and that the master does not know of yet.
  */
 import { compareTimespec } from '../core/clock.js';
+import type { Timespec } from '../core/clock.js';
 import type { InodeId } from '../core/ids.js';
+import { isReadToNote } from '../core/relatime.js';
 import type { InodeAttributes } from './attributes.js';
 import type { Readahead } from './readahead.js';
 import type { Writer } from './writer.js';
@@ -14,6 +16,8 @@ export class OpenInode {
   /** From the first open for writing on. */
   writer: Writer | undefined;
   readonly readaheads = new Set<Readahead>();
+  /** When it was read, until the master is told: with the next close. */
+  readAt: Timespec | undefined;
   /** Locks on it ended with the session: who trusts in them must not read or write any more, until all have closed it. */
   locksLost = false;
   private known: InodeAttributes;
@@ -37,14 +41,21 @@ export class OpenInode {
 
   /** `told` by the master, or what it told later, with what was written here and not published. */
   overlay(told: InodeAttributes): InodeAttributes {
-    const { writer } = this;
-    const attributes = this.known.change > told.change ? this.known : told;
+    const { writer, readAt } = this;
+    const newest = this.known.change > told.change ? this.known : told;
+    const isRead = readAt !== undefined && compareTimespec(readAt, newest.atime) > 0;
+    const attributes = isRead ? { ...newest, atime: readAt } : newest;
     if (writer === undefined || writer.isClean) return attributes;
     const size = Math.max(attributes.size, writer.size);
     const written = writer.pendingMtime;
     if (written === undefined) return size === attributes.size ? attributes : { ...attributes, size };
     const ctime = compareTimespec(written, attributes.ctime) > 0 ? written : attributes.ctime;
     return { ...attributes, size, mtime: written, ctime };
+  }
+
+  /** Its content was read at `now`. */
+  noteRead(now: Timespec): void {
+    if (this.readAt === undefined && isReadToNote(this.known, now)) this.readAt = now;
   }
 
   invalidateReads(offset: number, length: number): void {

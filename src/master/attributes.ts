@@ -5,19 +5,21 @@ import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
+import { isReadToNote } from '../core/relatime.js';
 import { PERMISSION_BITS, S_IFMT, S_ISGID, S_ISUID, W_OK, isDirectory, isRegular } from '../core/mode.js';
 import type {
   AccessRequest,
   AttributesInit,
   GetAttributesRequest,
-  InodeRecord,
   PublishRequest,
   SetAttributesRequest,
 } from '../protocol/generated/messages.js';
+import { InodeRecord } from '../protocol/generated/messages.js';
 import { encodeAcl, parseAcl, withMode } from './acl.js';
 import { truncateChunkMap } from './chunk-map.js';
-import { attributesOf, requireInode, saveInode } from './inodes.js';
+import { attributesOf, readInode, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
+import { keys } from './keys.js';
 import {
   credentialsOf,
   inGroup,
@@ -113,6 +115,25 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
   return attributesOf(inode, record);
 }
 
+/** A read of the inode at `atime`; noted only if relatime says so. The change attribute stays: nothing changed. */
+export function noteRead(m: Mutation, inode: InodeId, atime: Timespec): void {
+  const record = readInode(m, inode);
+  if (record === undefined || !needsNote(record, checkTime(atime))) return;
+  m.put(keys.inode(inode), InodeRecord.encode({ ...record, atime }).finish());
+}
+
+/** Whether `noteRead` would change anything. */
+export function isReadNoted(reader: StateReader, inode: InodeId, atime: Timespec): boolean {
+  const record = readInode(reader, inode);
+  return record === undefined || !needsNote(record, atime);
+}
+
+function needsNote({ atime, mtime, ctime }: InodeRecord, now: Timespec): boolean {
+  return isReadToNote({ atime: atime ?? EPOCH, mtime: mtime ?? EPOCH, ctime: ctime ?? EPOCH }, now);
+}
+
+const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
+
 /** Sets the size of a regular file, and mtime and ctime; a caller other than uid 0 loses it setuid and setgid. */
 export function changeSize(
   m: Mutation,
@@ -187,14 +208,18 @@ function changeMode(record: InodeRecord, credentials: Credentials, permissions: 
   if (acl !== undefined) record.accessAcl = encodeAcl(withMode(acl, bits));
 }
 
-/** Explicit times need the owner; "now" needs write permission (utimensat(2)). */
+/**
+ * Explicit times need the owner; "now" for both needs write permission, for one alone the owner (utimensat(2)). A kernel
+ * sends the mtime of a truncate along.
+ */
 function changeTimes(
   context: OperationContext,
   record: InodeRecord,
   credentials: Credentials,
   request: SetAttributesRequest,
 ): boolean {
-  if (request.atime !== null || request.mtime !== null) requireOwner(record, credentials);
+  const isOneAlone = request.atimeNow !== request.mtimeNow && request.size === null;
+  if (request.atime !== null || request.mtime !== null || isOneAlone) requireOwner(record, credentials);
   else if (!request.atimeNow && !request.mtimeNow) return false;
   else if (!isOwner(record, credentials)) requireAccess(record, credentials, W_OK);
   if (request.atimeNow) record.atime = context.now;

@@ -16,7 +16,7 @@ import { attributesOf, requireDirectory, requireInode } from './inodes.js';
 import { credentialsOf, requireAccess } from './permissions.js';
 import type { StateReader } from './state.js';
 
-export { access, getAttributes, publish, setAttributes } from './attributes.js';
+export { access, getAttributes, isReadNoted, noteRead, publish, setAttributes } from './attributes.js';
 export { create, link } from './create.js';
 export { ensureRoot, readInode, removeInode, requireInode, saveInode } from './inodes.js';
 export type { OperationContext } from './inodes.js';

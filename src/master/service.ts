@@ -4,9 +4,10 @@
  *
  * A mutation that need not wait answers in the same tick: that is where the rate of small operations comes from.
  */
-import type { Clock } from '../core/clock.js';
+import type { Clock, Timespec } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
+import type { InodeId } from '../core/ids.js';
 import { SESSION_TTL_MS, BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES } from '../core/limits.js';
 import { OpenFlagsBit } from '../protocol/generated/messages.js';
 import type { AttributesInit, GetAttributesRequest, OpenRequest, OperationId } from '../protocol/generated/messages.js';
@@ -49,6 +50,22 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> => {
       sessions.require(peer);
       return { reply: read(state, request) };
+    };
+  }
+
+  /** Notes a read; not when mutations wait for the store, as it is worth no waiting. */
+  function noteRead(inode: InodeId, atime: Timespec): void {
+    if (namespace.isReadNoted(state, inode, atime) || state.ready() !== undefined) return;
+    state.mutate((mutation) => namespace.noteRead(mutation, inode, atime));
+  }
+
+  /** A method that reads the content of what is no file. */
+  function readsNoted<Q extends { readonly inode: number }, RI>(read: (reader: StateReader, request: Q) => RI) {
+    const plain = reads(read);
+    return (request: Q, context: { readonly peer: Peer }): HandlerResult<RI> => {
+      const result = plain(request, context);
+      noteRead(inodeId(request.inode), clock.now());
+      return result;
     };
   }
 
@@ -148,8 +165,8 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       refuseUnused(namespace.getAttributes(reader, request)),
     ),
     access: reads(namespace.access),
-    readLink: reads(namespace.readLink),
-    readDirectory: reads(namespace.readDirectory),
+    readLink: readsNoted(namespace.readLink),
+    readDirectory: readsNoted(namespace.readDirectory),
     getXattr: reads(namespace.getXattr),
     listXattrs: reads(namespace.listXattrs),
     statFs: reads(() => fileSystemStats(deps)),
@@ -174,7 +191,8 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     ),
 
     open,
-    close: ({ inode, readers, writers }, { peer }) => {
+    close: ({ inode, readers, writers, atime }, { peer }) => {
+      if (atime !== null) noteRead(inodeId(inode), atime);
       sessions.closeOpen(sessions.require(peer), inodeId(inode), { readers, writers });
       return { reply: {} };
     },

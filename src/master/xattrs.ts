@@ -36,6 +36,13 @@ const SPACES: readonly XattrSpace[] = ['user', 'trusted', 'security'];
 export function setXattr(m: Mutation, context: OperationContext, request: SetXattrRequest): Record<string, never> {
   const acl = aclNameOf(request.name);
   const { inode, record } = forWriting(m, request, acl);
+  // As Linux, whatever the flags.
+  if (acl !== undefined) {
+    setAcl(record, credentialsOf(request.caller), acl, request.value);
+    record.ctime = context.now;
+    saveInode(m, inode, record);
+    return {};
+  }
   if ((request.flags & ~(XATTR_CREATE | XATTR_REPLACE)) !== 0 || request.flags === (XATTR_CREATE | XATTR_REPLACE)) {
     throw new CairnError('EINVAL', `setxattr knows no flags ${request.flags}`);
   }
@@ -43,15 +50,9 @@ export function setXattr(m: Mutation, context: OperationContext, request: SetXat
     throw new CairnError('E2BIG', `an xattr of ${request.value.length} bytes is above ${MAX_XATTR_VALUE_BYTES}`);
   }
   const key = keys.xattr(inode, request.name);
-  const before = acl === undefined ? m.get(key) : aclOf(record, acl);
+  const before = m.get(key);
   if (before !== undefined && request.flags === XATTR_CREATE) throw new CairnError('EEXIST', 'the xattr exists');
   if (before === undefined && request.flags === XATTR_REPLACE) throw missing();
-  if (acl !== undefined) {
-    setAcl(record, credentialsOf(request.caller), acl, request.value);
-    record.ctime = context.now;
-    saveInode(m, inode, record);
-    return {};
-  }
   record.xattrBytes += request.value.length - (before?.length ?? 0);
   if (before === undefined) {
     record.xattrBytes += request.name.length;

@@ -227,8 +227,14 @@ export class FakeCluster {
       link: mutation('link', namespace.link),
       unlink: mutation('unlink', namespace.unlink),
       rename: mutation('rename', namespace.rename),
-      readLink: read('readLink', (request) => namespace.readLink(state, request)),
-      readDirectory: read('readDirectory', (request) => namespace.readDirectory(state, request)),
+      readLink: read('readLink', (request) => {
+        state.mutate((m) => namespace.noteRead(m, inodeId(request.inode), this.deps.clock.now()));
+        return namespace.readLink(state, request);
+      }),
+      readDirectory: read('readDirectory', (request) => {
+        state.mutate((m) => namespace.noteRead(m, inodeId(request.inode), this.deps.clock.now()));
+        return namespace.readDirectory(state, request);
+      }),
       setXattr: mutation('setXattr', namespace.setXattr),
       removeXattr: mutation('removeXattr', namespace.removeXattr),
       getXattr: read('getXattr', (request) => namespace.getXattr(state, request)),
@@ -242,8 +248,9 @@ export class FakeCluster {
         this.noteOpen(session, result.reply.inode ?? 0, request.flags, 1);
         return result;
       },
-      close: ({ inode, readers, writers }, { peer }) => {
+      close: ({ inode, readers, writers, atime }, { peer }) => {
         this.note('close');
+        if (atime !== null) state.mutate((m) => namespace.noteRead(m, inodeId(inode), atime));
         const open = this.opens.get(`${this.sessionOf.get(peer) ?? 0}/${inode}`);
         if (open !== undefined) {
           open.readers -= readers;

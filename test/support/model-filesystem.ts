@@ -108,6 +108,7 @@ export class ModelFileSystem implements FileSystem {
   async readLink(_credentials: Credentials, id: InodeId): Promise<Buffer> {
     const inode = this.state.inode(id);
     if (inode.kind !== 'symlink') fail('EINVAL', 'not a symlink');
+    this.state.touchRead(inode);
     return Buffer.from(inode.target);
   }
 
@@ -223,6 +224,7 @@ export class ModelFileSystem implements FileSystem {
   ): Promise<fs.DirectoryPage> {
     const directory = this.state.directory(id);
     demand(credentials, directory, READ);
+    this.state.touchRead(directory);
     const maxEntries = Math.min(options.maxEntries ?? MAX_READDIR_ENTRIES, MAX_READDIR_ENTRIES);
     const rest = [...directory.entries].filter(([, entry]) => entry.cookie > cookie);
     const entries = rest.slice(0, maxEntries).map(([key, entry]) => ({
@@ -253,8 +255,6 @@ export class ModelFileSystem implements FileSystem {
     const inode = this.state.inode(id);
     const acl = aclName(inode, name);
     if (acl !== undefined) {
-      if (flags.create === true && inode[acl] !== undefined) fail('EEXIST', acl);
-      if (flags.replace === true && inode[acl] === undefined) fail('ENODATA', acl);
       setAcl(credentials, inode, acl, value.length === 0 ? undefined : readAcl(value));
       return this.state.touchMetadata(inode);
     }
@@ -422,7 +422,9 @@ class ModelOpenFile implements OpenFile {
 
   async read(offset: number, length: number): Promise<Buffer> {
     this.check(this.flags.read);
-    return this.node.content.read(offset, length);
+    const bytes = this.node.content.read(offset, length);
+    if (bytes.length > 0) this.state.touchRead(this.node);
+    return bytes;
   }
 
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
@@ -536,6 +538,8 @@ function checkChanges(credentials: Credentials, inode: ModelInode, changes: fs.A
   if (changes.killPrivileges === true && !isOwn) demand(credentials, inode, WRITE);
   const times = [changes.atime, changes.mtime];
   if (times.some((time) => typeof time === 'object') && !isOwn) fail('EPERM', 'only the owner sets times');
+  const isOneAlone = (changes.atime === 'now') !== (changes.mtime === 'now') && changes.size === undefined;
+  if (isOneAlone && !isOwn) fail('EPERM', 'only the owner sets one time');
   if (times.includes('now') && !isOwn && !may(credentials, inode, WRITE)) fail('EACCES', 'touch without w');
 }
 

@@ -1,6 +1,7 @@
 /** What the model file system keeps: inodes in memory, and the rules of POSIX about who may do what to them. */
 import { CairnError } from '../../src/core/errors.js';
 import type { ErrorCode } from '../../src/core/errors.js';
+import { compareTimespec } from '../../src/core/clock.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { inodeId, ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
@@ -236,6 +237,16 @@ export class ModelState {
   /** Forgets an inode that has neither a name nor an open. */
   reap(inode: ModelInode): void {
     if (inode.nlink === 0 && inode.opens === 0) this.inodes.delete(inode.id);
+  }
+
+  /** The content was read: atime, when it is not newer than the last change, or a day old. */
+  touchRead(inode: ModelInode): void {
+    const now = this.now();
+    const isNewer = (than: Timespec): boolean => compareTimespec(inode.atime, than) > 0;
+    const isRecent = now.seconds - inode.atime.seconds < 86_400;
+    if (compareTimespec(now, inode.atime) > 0 && !(isNewer(inode.mtime) && isNewer(inode.ctime) && isRecent)) {
+      inode.atime = now;
+    }
   }
 
   /** mtime and ctime: the content changed. */

@@ -75,6 +75,10 @@ export class NamespaceFileSystem implements FileSystem {
     return content;
   }
 
+  noteRead(inode: InodeId): void {
+    this.mutate((m, { now }) => namespace.noteRead(m, inode, now));
+  }
+
   /** What the reaper does: an orphan that nobody has open is forgotten. */
   reap(): void {
     for (const [key] of this.state.range({ start: 'U', end: 'V' })) {
@@ -143,7 +147,9 @@ export class NamespaceFileSystem implements FileSystem {
 
   async readLink(caller: Credentials, inode: InodeId): Promise<Buffer> {
     const request = message(messages.ReadLinkRequest, { caller, inode });
-    return Buffer.from(namespace.readLink(this.state, request).target ?? []);
+    const { target } = namespace.readLink(this.state, request);
+    this.noteRead(inode);
+    return Buffer.from(target ?? []);
   }
 
   async link(caller: Credentials, inode: InodeId, parent: InodeId, name: Buffer): Promise<Attributes> {
@@ -245,6 +251,7 @@ export class NamespaceFileSystem implements FileSystem {
   ): Promise<fs.DirectoryPage> {
     const request = message(messages.ReadDirectoryRequest, { caller, inode, cookie, ...options });
     const page = message(messages.ReadDirectoryReply, namespace.readDirectory(this.state, request));
+    this.noteRead(inode);
     const entries = page.entries.map((entry) => ({
       name: Buffer.from(entry.name),
       inode: inodeId(entry.inode),
@@ -375,7 +382,9 @@ class NamespaceFile implements OpenFile {
   async read(offset: number, length: number): Promise<Buffer> {
     this.check(this.flags.read);
     const { size } = await this.attributes();
-    return this.system.content(this.inode).read(offset, Math.max(0, Math.min(length, size - offset)));
+    const count = Math.max(0, Math.min(length, size - offset));
+    if (count > 0) this.system.noteRead(this.inode);
+    return this.system.content(this.inode).read(offset, count);
   }
 
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {

@@ -1,6 +1,7 @@
 /** Which calls move mtime and ctime, utimensat(2), and times far from now. */
 import assert from 'node:assert/strict';
-import { alice, bob, fails, name, root } from '../case.js';
+import type { Timespec } from '../../../src/core/clock.js';
+import { alice, bob, fails, isLater, name, READ_ONLY, root } from '../case.js';
 import type { ConformanceCase } from '../case.js';
 
 export const timeCases: readonly ConformanceCase[] = [
@@ -116,6 +117,72 @@ export const timeCases: readonly ConformanceCase[] = [
       await c.fs.setAttributes(alice, f, { mode: 0o646 });
       await c.fs.setAttributes(bob, f, { mtime: 'now', atime: 'now' });
       await fails('EPERM', c.fs.setAttributes(bob, f, { mtime: time, atime: time }));
+    },
+  },
+  {
+    name: 'utimensat: now for one time alone is for the owner',
+    run: async (c) => {
+      const f = await c.file('f', undefined, { as: alice, mode: 0o666 });
+      await fails('EPERM', c.fs.setAttributes(bob, f, { mtime: 'now' }));
+      await fails('EPERM', c.fs.setAttributes(bob, f, { atime: 'now' }));
+      await c.fs.setAttributes(bob, f, { mtime: 'now', size: 0 });
+      await c.fs.setAttributes(alice, f, { atime: 'now' });
+    },
+  },
+  {
+    name: 'atime: moves with the first read after a change, and is not lost with the close',
+    run: async (c) => {
+      const f = await c.file('f', name('content'));
+      const atime = async (fs = c.fs): Promise<Timespec> => (await fs.getAttributes(f)).atime;
+      const reads = async (): Promise<boolean> => {
+        const before = await atime();
+        await c.tick();
+        const change = (await c.attributes(f)).change;
+        const file = await c.opened(f, READ_ONLY);
+        await file.read(0, 3);
+        const read = (await file.attributes()).atime;
+        await file.close();
+        assert.deepEqual(await atime(), read, 'also after the close');
+        assert.equal((await c.attributes(f)).change, change, 'nothing changed');
+        return isLater(read, before);
+      };
+      await c.tick();
+      assert.equal(await reads(), true);
+      assert.equal(await reads(), false, 'once');
+      const { file, attributes } = await c.other.open(root, f, READ_ONLY);
+      assert.deepEqual(attributes.atime, await atime(), 'for all');
+      await file.close();
+      await c.tick();
+      await c.fs.setAttributes(root, f, { mode: 0o600 });
+      assert.equal(await reads(), true, 'after a change');
+      const old = { seconds: 1000, nanoseconds: 1 };
+      await c.fs.setAttributes(root, f, { atime: old, mtime: old });
+      assert.deepEqual(await atime(), old);
+      const kept = await c.opened(f);
+      await kept.read(0, 1);
+      await c.fs.setAttributes(root, f, { atime: old });
+      await kept.close();
+      assert.deepEqual(await atime(), old, 'what is set by hand after the read stays');
+      const empty = await c.file('empty');
+      const before = (await c.attributes(empty)).atime;
+      await c.tick();
+      assert.equal((await c.content(empty)).length, 0);
+      assert.deepEqual((await c.attributes(empty)).atime, before);
+    },
+  },
+  {
+    name: 'atime: of directories that are listed and symlinks that are read',
+    run: async (c) => {
+      const d = await c.mkdir('d');
+      const s = (await c.fs.symlink(root, c.dir, name('s'), name('t'))).inode;
+      const [dBefore, sBefore] = [await c.attributes(d), await c.attributes(s)];
+      await c.tick();
+      await c.fs.readDirectory(root, d, 0);
+      await c.fs.readLink(root, s);
+      const [dAfter, sAfter] = [await c.attributes(d), await c.attributes(s)];
+      assert.ok(isLater(dAfter.atime, dBefore.atime), 'the directory');
+      assert.ok(isLater(sAfter.atime, sBefore.atime), 'the symlink');
+      assert.deepEqual([dAfter.ctime, dAfter.mtime], [dBefore.ctime, dBefore.mtime]);
     },
   },
   {
