@@ -82,7 +82,8 @@ export class Actor {
     else if (choice < 76) await this.write();
     else if (choice < 87) await this.read();
     else if (choice < 91) await this.truncate();
-    else if (choice < 95) await this.flush();
+    else if (choice < 94) await this.flush();
+    else if (choice < 98) await this.range();
     else await this.closeOne();
     if (this.options.clients.length > 1 && random.below(20) === 0) await this.handOver();
   }
@@ -295,6 +296,33 @@ export class Actor {
     const node = pick(random, this.files);
     const as = this.caller();
     await this.both(`truncate ${node.model} to ${size}`, (side, fs) => fs.setAttributes(as, node[side], { size }));
+  }
+
+  /** fallocate(2) in all its modes, and copy_file_range(2). */
+  private async range(): Promise<void> {
+    const { random } = this.options;
+    const [file, other] = [this.anyOpen(), this.anyOpen()];
+    if (file === undefined || other === undefined) return this.create();
+    const length = 1 + random.below(random.below(6) === 0 ? 2 * CHUNK_SIZE_BYTES : MAX_WRITE_BYTES);
+    const offset = this.offset(1);
+    if (random.below(3) === 0) {
+      const [from, count] = [this.offset(1), Math.min(length, MAX_WRITE_BYTES)];
+      const what = `copy ${count} from ${from} of ${other.model.inode} to ${offset} of ${file.model.inode}`;
+      const copied = await this.both(what, (side) => file[side].copyFrom(other[side], from, offset, count));
+      assert.equal(copied?.real, copied?.model, what);
+      return;
+    }
+    const mode = pick(random, [
+      { punchHole: true, keepSize: true },
+      { punchHole: true, keepSize: true },
+      { zeroRange: true },
+      { zeroRange: true, keepSize: true },
+      { keepSize: true },
+    ]);
+    await this.both(
+      `fallocate ${JSON.stringify(mode)} of ${length} at ${offset} of ${file.model.inode}`,
+      async (side) => file[side].allocate(offset, mode.keepSize === true ? length : Math.min(length, 1000), mode),
+    );
   }
 
   private async flush(): Promise<void> {

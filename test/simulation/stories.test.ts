@@ -175,3 +175,45 @@ for (const flags of [{ read: true, write: false }, READ_WRITE]) {
     },
   );
 }
+
+story('P2: two clients count in a file under a lock, over broken connections and restarts of the master', async (s) => {
+  const files = [await s.create('counter', Buffer.alloc(8)), undefined];
+  await files[0]?.flush();
+  files[1] = await s.openAt('counter', s.two);
+  let holders = 0;
+  const rounds = 15;
+  const count = async (client: number): Promise<void> => {
+    const [fs, file] = [client === 0 ? s.one : s.two, files[client] ?? assert.fail('not open')];
+    const lock = { kind: 'posix', start: 0, end: 7, owner: 'program', pid: 1 } as const;
+    for (let round = 0; round < rounds; round++) {
+      await fs.setLock(file.inode, { ...lock, type: 'write' }, { wait: true });
+      assert.equal(++holders, 1, 'one holder at a time');
+      const bytes = Buffer.from(await file.read(0, 8));
+      bytes.writeBigUInt64LE(bytes.readBigUInt64LE(0) + 1n);
+      await s.world.sleep(round % 3 === 0 ? 4_000 : 200); // longer than some of the trouble
+      await file.write(0, bytes);
+      holders--;
+      await fs.setLock(file.inode, { ...lock, type: 'unlock' }, { wait: false });
+      if (round % 4 === client) await s.world.sleep(100);
+    }
+  };
+  const counting = Promise.all([count(0), count(1)]);
+  for (let trouble = 0; trouble < 6; trouble++) {
+    await s.world.sleep(700);
+    if (trouble % 3 === 0) {
+      await s.world.kill(MASTER);
+      await s.world.sleep(1_000);
+      await s.world.start(MASTER);
+    } else {
+      s.world.network.partition(MASTER, `client-${(trouble % 2) + 1}`);
+      await s.world.sleep(3_000);
+      s.world.network.healAll();
+    }
+  }
+  await counting;
+  const expected = Buffer.alloc(8);
+  expected.writeBigUInt64LE(BigInt(2 * rounds));
+  for (const file of files) await file?.close();
+  await s.world.sleep(20_000);
+  await s.check('counter', expected);
+});
