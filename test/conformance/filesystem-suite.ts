@@ -12,6 +12,7 @@ import { coherenceCases } from './cases/coherence.js';
 import { dataCases } from './cases/data.js';
 import { directoryCases } from './cases/directories.js';
 import { lockCases } from './cases/locks.js';
+import { matrixCases } from './cases/matrix.js';
 import { namespaceCases } from './cases/namespace.js';
 import { openFileCases } from './cases/open-files.js';
 import { permissionCases } from './cases/permissions.js';
@@ -35,6 +36,7 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
   ...dataCases,
   ...openFileCases,
   ...coherenceCases,
+  ...matrixCases,
   ...rangeCases,
   ...aclCases,
   ...temporaryCases,
