@@ -71,8 +71,8 @@ export class Actor {
     const choice = random.below(100);
     if (choice < 12) await this.create();
     else if (choice < 18) await this.makeDirectory();
-    else if (choice < 24) await this.remove();
-    else if (choice < 32) await this.rename();
+    else if (choice < 26) await this.remove();
+    else if (choice < 33) await this.rename();
     else if (choice < 36) await this.link();
     else if (choice < 40) await this.change();
     else if (choice < 44) await this.list(pick(random, this.directories));
@@ -138,7 +138,7 @@ export class Actor {
 
   private async remove(): Promise<void> {
     const { random } = this.options;
-    const isDirectory = random.below(3) === 0;
+    const isDirectory = random.below(5) < 2;
     const [directory, name] = await this.existing(isDirectory ? 'directory' : 'other');
     const as = this.caller();
     await this.both(`${isDirectory ? 'rmdir' : 'unlink'} ${name.toString()} in ${directory.model}`, (side, fs) =>

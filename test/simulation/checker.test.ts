@@ -44,7 +44,19 @@ t.test('two models agree, and the work reaches what it should', async (t) => {
         .join('\n'),
     );
   const kinds = ['create', 'mkdir', 'symlink', 'unlink', 'rmdir', 'rename', 'link', 'setattr', 'readdir', 'open'];
-  for (const kind of [...kinds, 'write', 'read', 'ftruncate', 'truncate', 'fsync', 'flush', 'close', 'xattr']) {
+  for (const kind of [
+    ...kinds,
+    'write',
+    'read',
+    'ftruncate',
+    'truncate',
+    'fsync',
+    'flush',
+    'close',
+    'xattr',
+    'fallocate',
+    'copy',
+  ]) {
     t.ok((all.get(`${kind} ok`) ?? 0) >= 5, `${kind} succeeds now and then`);
   }
   for (const each of ['rename ENOTEMPTY', 'unlink EISDIR', 'create EEXIST', 'open ENOENT', 'unlink EACCES']) {
