@@ -231,7 +231,9 @@ export class FileTable implements OpenFileHost {
   }
 
   async freeBytes(): Promise<number> {
-    return (await this.options.master.call(MASTER_METHODS.statFs, {})).freeBytes;
+    const { freeBytes, awayFreeBytes } = await this.options.master.call(MASTER_METHODS.statFs, {});
+    // A chunkserver that is away for a moment is no full disk.
+    return freeBytes + awayFreeBytes;
   }
 
   /** What was written here is published. */

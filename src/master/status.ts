@@ -63,10 +63,15 @@ export function fileSystemStats(deps: {
 }): StatFsReplyInit {
   let totalBytes = 0;
   let freeBytes = 0;
+  let awayFreeBytes = 0;
   for (const { peer, load } of deps.servers.all()) {
     totalBytes += load.totalBytes;
     if (peer !== null) freeBytes += load.freeBytes;
+    else awayFreeBytes += load.freeBytes;
   }
   const share = (bytes: number): number => Math.floor(bytes / deps.wantedReplicas);
-  return { totalBytes: share(totalBytes), freeBytes: share(freeBytes), inodes: countInodes(deps.state) };
+  return {
+    ...{ totalBytes: share(totalBytes), freeBytes: share(freeBytes), awayFreeBytes: share(awayFreeBytes) },
+    inodes: countInodes(deps.state),
+  };
 }
