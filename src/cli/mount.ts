@@ -65,12 +65,17 @@ export const mountCommand: Command = {
       const credentials = ownCredentials();
       const driverOptions = { mountpoint, fileSystem, credentials, allowOther, ...timeouts, clock, logger };
       await recordMount({ mountpoint, ...cluster, processDirectory: directory });
-      await serveMount(await makeDriver(driverName, driverOptions), mountpoint, {
+      const end = await serveMount(await makeDriver(driverName, driverOptions), mountpoint, {
         fileSystem,
         logger,
         onSignal: onStopSignal,
         onReady: () => tellReady(''),
       });
+      if (end === 'detached') {
+        await leaveDirectory(directory);
+        // All is flushed. A usual exit would wait for the threads that wait for the kernel's requests.
+        process.kill(process.pid, 'SIGKILL');
+      }
       return 0;
     } catch (error) {
       logger.error({ code: asCairnError(error).code, mountpoint }, asCairnError(error).message);

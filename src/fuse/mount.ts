@@ -13,16 +13,20 @@ export interface ServeOptions {
   onSignal(listener: (signal: string) => void): void;
 }
 
+/** 'unmounted': the kernel has let go. 'detached': programs that had files open still wait for this process. */
+export type MountEnd = 'unmounted' | 'detached';
+
 /**
  * Mounts and serves until unmounted. The first signal asks the kernel to unmount, after which it flushes what programs
  * wrote and closes their files; while programs use the mount it stays, and says so. A second signal detaches it.
  * Returns when nothing more can arrive and all is flushed; throws when that flush failed.
  */
-export async function serveMount(driver: Driver, mountpoint: string, options: ServeOptions): Promise<void> {
+export async function serveMount(driver: Driver, mountpoint: string, options: ServeOptions): Promise<MountEnd> {
   const { fileSystem, logger } = options;
   const mounted = await driver.mount();
   logger.info({ mountpoint }, 'mounted');
-  const told = new Promise<void>((endNow) => {
+  const told = new Promise<MountEnd>((resolve) => {
+    const endNow = (): void => resolve('detached');
     let signals = 0;
     options.onSignal((signal) => {
       signals++;
@@ -30,9 +34,10 @@ export async function serveMount(driver: Driver, mountpoint: string, options: Se
     });
   });
   options.onReady();
-  await Promise.race([mounted.closed, told]);
-  logger.info({ mountpoint }, 'unmounted');
+  const end = await Promise.race([mounted.closed.then(() => 'unmounted' as const), told]);
+  logger.info({ mountpoint, end }, 'unmounted');
   await fileSystem.close();
+  return end;
 }
 
 /** Never rejects: a failure leaves the mount as it was, and is logged. */

@@ -28,6 +28,8 @@ export class FakeKernel implements FuseDevice {
   /** Replies to requests that nobody had made, or that were made up. */
   readonly strayReplies: Buffer[] = [];
   isClosed = false;
+  /** The number of the descriptor may be that of another file by then. */
+  sentAfterClose = 0;
   private readonly queue: Buffer[] = [];
   private readonly readers: { into: Buffer; turn: Deferred<number> }[] = [];
   private readonly waiting = new Map<number, Deferred<FakeReply>>();
@@ -45,6 +47,7 @@ export class FakeKernel implements FuseDevice {
   }
 
   send(parts: readonly Uint8Array[]): void {
+    if (this.isClosed) this.sentAfterClose++;
     if (this.gone !== undefined) throw this.gone;
     const message = Buffer.concat(parts);
     if (message.readUInt32LE(0) !== message.length) throw failure('EINVAL');

@@ -51,6 +51,8 @@ export class Connection {
   private counted = 0;
   private room: Deferred<void> | undefined;
   private mounting = true;
+  /** The descriptor is given back, and its number may be another's by now. */
+  private closed = false;
   private ended: Promise<void> | undefined;
 
   constructor(private readonly options: ConnectionOptions) {
@@ -61,6 +63,7 @@ export class Connection {
   serve(): Promise<void> {
     this.ended ??= Promise.all(Array.from({ length: PARKED_READS }, () => this.readRequests())).then(() => {
       for (const { abort } of this.inWork.values()) abort?.abort();
+      this.closed = true;
       this.options.device.close();
     });
     return this.ended;
@@ -76,8 +79,8 @@ export class Connection {
     this.mounting = false;
   }
 
-  get requestsInWork(): number {
-    return this.inWork.size;
+  get isClosed(): boolean {
+    return this.closed;
   }
 
   private async readRequests(): Promise<void> {
@@ -171,6 +174,10 @@ export class Connection {
     const parts = result?.parts ?? [];
     let length = 0;
     for (const part of parts) length += part.length;
+    if (this.closed) {
+      result?.undo?.();
+      return;
+    }
     try {
       this.options.device.send([outHeader(unique, error, length), ...parts]);
     } catch (failure) {

@@ -1,15 +1,15 @@
 /**
- * Requests about listings: OPENDIR, READDIR, READDIRPLUS. They are stateless: what the kernel sends to go on is the
+ * Requests about listings: OPENDIR, READDIR, READDIRPLUS. A listing keeps no state: what the kernel sends to go on is the
  * `cookie` of the last entry, which stays valid while entries come and go, so a directory of any size is read in
  * constant memory (P8), and each answer is as new as its request.
  */
 import type { InodeId } from '../../core/ids.js';
 import { DirectoryBuffer, entriesWithin } from './encode.js';
 import type { Opcode } from './protocol.js';
-import { answer, DONE } from './request.js';
+import { DONE } from './request.js';
 import { openOut } from './encode.js';
 import type { Answer, Handler, Request } from './request.js';
-import { inodeOf, validityOf } from './session.js';
+import { inodeOf, listedValidityOf } from './session.js';
 import type { Session } from './session.js';
 
 /** The kernel's offsets: 0 is before '.', 1 before '..', and an entry's cookie follows from 2 on. */
@@ -21,7 +21,7 @@ const MAX_LISTING_BYTES = 1024 * 1024;
 export class DirectoryRequests {
   readonly handlers: Partial<Record<Opcode, Handler>> = {
     OPENDIR: (request) => this.open(request),
-    RELEASEDIR: () => DONE,
+    RELEASEDIR: ({ body }) => this.release(body.u64()),
     FSYNCDIR: () => this.sync(),
     SYNCFS: () => this.sync(),
     READDIR: (request) => this.list(request, false),
@@ -32,8 +32,15 @@ export class DirectoryRequests {
 
   /** ESTALE when it was removed, which makes the kernel look its name up again. */
   private async open(request: Request): Promise<Answer> {
-    await this.session.fileSystem.getAttributes(inodeOf(this.session, request));
-    return answer(openOut(0, 0));
+    const { session } = this;
+    await session.fileSystem.getAttributes(inodeOf(session, request));
+    const handle = session.directories.add({ end: undefined });
+    return { parts: [openOut(handle, 0)], undo: () => session.directories.remove(handle) };
+  }
+
+  private release(handle: number): Answer {
+    this.session.directories.remove(handle);
+    return DONE;
   }
 
   private async sync(): Promise<Answer> {
@@ -44,8 +51,10 @@ export class DirectoryRequests {
   private async list(request: Request, plus: boolean): Promise<Answer> {
     const { session } = this;
     const { body } = request;
-    body.skip(8);
+    const directory = session.directories.get(body.u64());
     const [offset, size] = [body.u64(), Math.min(body.u32(), MAX_LISTING_BYTES)];
+    // After the last entry programs ask once more: what was made meanwhile need not be listed.
+    if (offset !== 0 && offset === directory.end) return DONE;
     const inode = inodeOf(session, request);
     const cookie = Math.max(0, offset - OFFSET_OF_COOKIES);
     const page = await session.callers.run(request.caller, (credentials) =>
@@ -56,11 +65,13 @@ export class DirectoryRequests {
     );
     const buffer = new DirectoryBuffer(size);
     const told: number[] = [];
-    let hasRoom = true;
+    const validity = listedValidityOf(session);
+    let [last, hasRoom] = [offset, true];
     for (const [at, name, of] of dots(inode, page.parent)) {
       if (!hasRoom || offset > at) continue;
       const entry = { name, inode: of, kind: 'directory' as const };
       hasRoom = plus ? buffer.addPlus(entry, at + 1) : buffer.add(entry, at + 1);
+      if (hasRoom) last = at + 1;
     }
     for (const entry of page.entries) {
       if (!hasRoom) break;
@@ -70,10 +81,12 @@ export class DirectoryRequests {
       else if (attributes === undefined) hasRoom = buffer.addPlus(entry, next);
       else {
         const nodeid = session.nodes.nodeidOf(attributes.inode);
-        hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity: validityOf(session, attributes) });
-        if (hasRoom) told.push(session.nodes.lookedUp(attributes));
+        hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
+        if (hasRoom) told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
       }
+      if (hasRoom) last = next;
     }
+    directory.end = page.end && hasRoom ? last : undefined;
     return { parts: [buffer.content], undo: () => told.forEach((nodeid) => session.nodes.forget(nodeid, 1)) };
   }
 }

@@ -33,7 +33,7 @@ import { readStatus } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Handler } from './request.js';
-import type { OpenHandle, Session } from './session.js';
+import type { OpenDirectory, OpenHandle, Session } from './session.js';
 
 const NOT_MOUNTED_RETRY_MS = 2;
 /** Room for the headers of a WRITE beside its bytes. */
@@ -43,7 +43,7 @@ export class KernelDriver implements Driver {
   constructor(private readonly options: DriverOptions) {}
 
   async mount(): Promise<Mounted> {
-    const { mountpoint, allowOther } = this.options;
+    const { mountpoint, allowOther, logger } = this.options;
     if (endianness() !== 'LE') throw new CairnError('EIO', 'the kernel driver is written for little endian machines');
     const device = await KernelDevice.open();
     const served = new ServedMount(device, this.options);
@@ -82,10 +82,12 @@ export class ServedMount {
     const { fileSystem, logger, clock, credentials } = options;
     const agreed = deferred<void>();
     this.ready = agreed.promise;
-    const notifier = new Notifier(device);
+    const notifier = new Notifier(device, () => this.connection.isClosed);
     const session: Session = {
       ...{ fileSystem, logger, nodes: this.nodes, files: this.files },
+      directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
+      dropAttributes: (inode) => notifier.dropAttributes(this.nodes.nodeidOf(inode)),
       refreshPages: async (inode) => {
         const attributes = await fileSystem.getAttributes(inode);
         if (!this.nodes.seen(attributes)) await notifier.dropPages(this.nodes.nodeidOf(inode));

@@ -109,10 +109,12 @@ export class FileRequests {
       this.closeInBackground(file);
       throw error;
     }
-    const keepsPages = session.nodes.opened(attributes);
+    const { pagesAreCurrent, attributesAreOld } = session.nodes.opened(attributes);
+    // Or the kernel would end reads where the file ended before another mount appended (P2).
+    if (attributesAreOld) session.dropAttributes(attributes.inode);
     // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
     const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP') ? FOPEN_DIRECT_IO : 0;
-    return { handle, openFlags: (keepsPages ? FOPEN_KEEP_CACHE : 0) | direct };
+    return { handle, openFlags: (pagesAreCurrent ? FOPEN_KEEP_CACHE : 0) | direct };
   }
 
   private async read({ body }: Request): Promise<Answer> {

@@ -21,6 +21,8 @@ interface Node {
    * undefined when that cannot be said of any.
    */
   pagesChange: number | undefined;
+  /** State of the file in the attributes that the kernel was last given to believe for a time. */
+  believedChange: number | undefined;
 }
 
 export class NodeTable {
@@ -43,11 +45,19 @@ export class NodeTable {
     return inode === this.root ? ROOT_NODEID : inode;
   }
 
-  /** The kernel is about to be told of the inode in an entry. Returns its nodeid. */
-  lookedUp(attributes: Attributes): number {
+  /** The kernel is about to be told of the inode in an entry, to believe it for `attributesMs`. Returns its nodeid. */
+  lookedUp(attributes: Attributes, attributesMs: number): number {
     const nodeid = this.nodeidOf(attributes.inode);
     if (nodeid !== ROOT_NODEID) this.node(nodeid).lookups++;
+    this.believed(attributes, attributesMs);
     return nodeid;
+  }
+
+  /** The kernel is about to be told attributes, to believe them for `attributesMs`. */
+  believed({ inode, change }: Attributes, attributesMs: number): void {
+    if (attributesMs === 0) return;
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node !== undefined) node.believedChange = change;
   }
 
   forget(nodeid: number, count: number): void {
@@ -58,16 +68,18 @@ export class NodeTable {
   }
 
   /**
-   * A handle on the file was opened when it was in the state of `attributes`. True when the kernel may keep its pages:
-   * the file has not changed since they were dropped last. Otherwise it drops them now.
+   * A handle on the file was opened when it was in the state of `attributes`. What the kernel knows may be older: its
+   * pages, which it drops now unless told that they are current, and its attributes, if it still believes any.
    */
-  opened({ inode, change }: Attributes): boolean {
+  opened({ inode, change }: Attributes): { readonly pagesAreCurrent: boolean; readonly attributesAreOld: boolean } {
     const node = this.node(this.nodeidOf(inode));
-    const keeps = node.pagesChange === change;
+    const pagesAreCurrent = node.pagesChange === change;
     // A handle from before may have read ahead, and still fill pages with what is old by now.
-    if (!keeps) node.pagesChange = node.opens === 0 ? change : undefined;
+    if (!pagesAreCurrent) node.pagesChange = node.opens === 0 ? change : undefined;
     node.opens++;
-    return keeps;
+    const attributesAreOld = node.believedChange !== undefined && node.believedChange !== change;
+    if (attributesAreOld) node.believedChange = undefined;
+    return { pagesAreCurrent, attributesAreOld };
   }
 
   /** As `opened`, without a handle: the kernel will drop its pages now unless this says that it may keep them. */
@@ -89,7 +101,8 @@ export class NodeTable {
 
   private node(nodeid: number): Node {
     let node = this.nodes.get(nodeid);
-    if (node === undefined) this.nodes.set(nodeid, (node = { lookups: 0, opens: 0, pagesChange: undefined }));
+    if (node === undefined)
+      this.nodes.set(nodeid, (node = { lookups: 0, opens: 0, pagesChange: undefined, believedChange: undefined }));
     return node;
   }
 

@@ -12,19 +12,39 @@ import { NOTIFY_INVAL_INODE } from './protocol.js';
 export class Notifier {
   private readonly turns = new Mutex();
 
-  constructor(private readonly device: FuseDevice) {}
+  constructor(
+    private readonly device: FuseDevice,
+    /** Nobody is there to be told any more. */
+    private readonly isClosed: () => boolean,
+  ) {}
+
+  /** Drops the attributes of a file, at once: that waits for nothing. */
+  dropAttributes(nodeid: number): void {
+    const body = invalidateInode(nodeid, -1);
+    if (this.isClosed()) return;
+    try {
+      this.device.send([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
+    } catch (error) {
+      throwUnlessGone(error);
+    }
+  }
 
   /** Drops the pages and the attributes of a file. */
   async dropPages(nodeid: number): Promise<void> {
     const body = invalidateInode(nodeid, 0);
     await this.turns.run(async () => {
+      if (this.isClosed()) return;
       try {
         await this.device.sendInThread([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
       } catch (error) {
-        const code = error instanceof Error && 'code' in error ? error.code : undefined;
-        // ENOENT: the kernel does not know the inode any more. ENODEV: it has unmounted.
-        if (code !== 'ENOENT' && code !== 'ENODEV') throw error;
+        throwUnlessGone(error);
       }
     });
   }
+}
+
+/** ENOENT: the kernel does not know the inode any more. ENODEV: it has unmounted. */
+function throwUnlessGone(error: unknown): void {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code !== 'ENOENT' && code !== 'ENODEV') throw error;
 }

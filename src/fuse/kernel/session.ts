@@ -22,12 +22,20 @@ export interface OpenHandle {
   readonly lockOwners: Set<string>;
 }
 
+export interface OpenDirectory {
+  /** Where its listing ended, as the kernel will ask for more of it. */
+  end: number | undefined;
+}
+
 export interface Session {
   readonly fileSystem: FileSystem;
   readonly nodes: NodeTable;
   readonly files: HandleTable<OpenHandle>;
+  readonly directories: HandleTable<OpenDirectory>;
   readonly callers: Callers;
   readonly logger: Logger;
+  /** Makes the kernel ask for a file's attributes again. */
+  dropAttributes(inode: InodeId): void;
   /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows. */
   refreshPages(inode: InodeId): Promise<void>;
   /** Runs what nobody waits for; a failure is logged. */
@@ -47,15 +55,27 @@ export function validityOf({ entryTimeoutMs, attributeTimeoutMs }: Session, { mo
   return { entryMs: entryTimeoutMs, attributesMs };
 }
 
+/**
+ * In a listing a file's attributes hold for as long as its name, so that `ls -l` and `find` need not ask for each again. An
+ * open by another mount's changes is told apart by the next `open` here, see NodeTable.
+ */
+export const listedValidityOf = ({ entryTimeoutMs, attributeTimeoutMs }: Session): Validity => ({
+  entryMs: entryTimeoutMs,
+  attributesMs: Math.max(attributeTimeoutMs, entryTimeoutMs),
+});
+
 export function attributesAnswer(session: Session, attributes: Attributes): Answer {
-  return answer(attributesOut(attributes, validityOf(session, attributes).attributesMs));
+  const { attributesMs } = validityOf(session, attributes);
+  session.nodes.believed(attributes, attributesMs);
+  return answer(attributesOut(attributes, attributesMs));
 }
 
 /** Tells the kernel of an inode by name, which it will forget again. `rest` follows the entry. */
 export function entryAnswer(session: Session, attributes: Attributes, ...rest: Buffer[]): Answer {
-  const nodeid = session.nodes.lookedUp(attributes);
+  const validity = validityOf(session, attributes);
+  const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs);
   return {
-    parts: [entryOut(nodeid, attributes, validityOf(session, attributes)), ...rest],
+    parts: [entryOut(nodeid, attributes, validity), ...rest],
     undo: () => session.nodes.forget(nodeid, 1),
   };
 }

@@ -11,7 +11,7 @@ import type { Opcode } from '../../../src/fuse/kernel/protocol.js';
 import { cstrings, requestBytes, u32, u64 } from '../../support/fake-kernel.js';
 import { ModelFileSystem } from '../../support/model-filesystem.js';
 import { seededRandom } from '../../support/seed.js';
-import { must, O_RDWR, TestMount } from './served-mount.js';
+import { must, number64, O_RDWR, TestMount } from './served-mount.js';
 
 const ENOENT = 2;
 const EINTR = 4;
@@ -128,12 +128,14 @@ t.test('unmounted with work in flight: it ends, and late answers do no harm', as
   await ended;
   fileSystem.gate.resolve();
   await pause(5);
+  t.equal(kernel.sentAfterClose, 0);
 });
 
 t.test('a request that ends early is EINVAL, and does no other harm', async (t) => {
   const mount = await TestMount.start(t);
   const { kernel } = mount;
   const { handle } = await mount.create('f');
+  const directory = number64(must(await kernel.request('OPENDIR', 1, u32(0, 0))), 0);
   /** A whole one of each kind; those without a body are not here. */
   const whole: Partial<Record<Opcode, Buffer>> = {
     LOOKUP: cstrings('f'),
@@ -156,7 +158,7 @@ t.test('a request that ends early is EINVAL, and does no other harm', async (t) 
     LISTXATTR: u32(3, 0),
     REMOVEXATTR: cstrings('user.y'),
     FLUSH: Buffer.concat([u64(handle), u32(0, 0), u64(0)]),
-    READDIR: Buffer.concat([u64(0, 0), u32(100, 0)]),
+    READDIR: Buffer.concat([u64(directory, 0), u32(100, 0)]),
     GETLK: Buffer.concat([u64(handle, 1, 0, 1), u32(0, 0, 0, 0)]),
     CREATE: Buffer.concat([u32(O_RDWR, 0o644, 0, 0), cstrings('c')]),
     FALLOCATE: Buffer.concat([u64(handle, 0, 1), u32(0, 0)]),

@@ -48,9 +48,10 @@ t.test('a listing goes on where it ended, whatever the buffer', async (t) => {
     ['READDIRPLUS', 128, 65536],
   ] as const) {
     const seen: string[] = [];
+    const handle = number64(must(await kernel.request('OPENDIR', 1, u32(0, 0))), 0);
     for (let offset = 0; ;) {
       const bytes = must(
-        await kernel.request(opcode, 1, Buffer.concat([u64(0, offset), u32(size, 0), u64(0), u32(0, 0)])),
+        await kernel.request(opcode, 1, Buffer.concat([u64(handle, offset), u32(size, 0), u64(0), u32(0, 0)])),
       );
       t.ok(bytes.length <= size);
       if (bytes.length === 0) break;
@@ -63,6 +64,27 @@ t.test('a listing goes on where it ended, whatever the buffer', async (t) => {
     }
     t.same(seen, ['.', '..', ...names], `${opcode} in pieces of ${size}`);
   }
+});
+
+t.test('P2: attributes of a listing are believed, until an open finds that the file has changed', async (t) => {
+  const fileSystem = new ModelFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { kernel } = mount;
+  const { nodeid, handle } = await mount.create('f');
+  await mount.release(handle);
+  const directory = number64(must(await kernel.request('OPENDIR', 1, u32(0, 0))), 0);
+  const list = Buffer.concat([u64(directory, 0), u32(4096, 0), u64(0), u32(0, 0)]);
+  const listing = must(await kernel.request('READDIRPLUS', 1, list));
+  const entry = 2 * 160; // behind '.' and '..'
+  t.equal(number64(listing, entry), nodeid);
+  t.equal(number64(listing, entry + 16), 1, 'seconds that the attributes hold');
+  await mount.release((await mount.open(nodeid)).handle);
+  t.equal(kernel.notifications.length, 0, 'nothing has changed');
+  await new ModelFileSystem(fileSystem.state).setAttributes(ROOT_CREDENTIALS, inodeId(nodeid), { size: 100 });
+  await mount.release((await mount.open(nodeid)).handle);
+  t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, -1, 0) }]);
+  await mount.release((await mount.open(nodeid)).handle);
+  t.equal(kernel.notifications.length, 1, 'once');
 });
 
 t.test('nodes are forgotten when the kernel forgot them as often as it was told of them', async (t) => {
