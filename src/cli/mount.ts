@@ -4,7 +4,7 @@ import { asCairnError } from '../core/errors.js';
 import type { Credentials } from '../client/filesystem.js';
 import type { Driver, DriverOptions } from '../fuse/driver.js';
 import { serveMount } from '../fuse/mount.js';
-import { checkFuseDevice, prepareMountpoint } from '../fuse/mountpoint.js';
+import { checkFuseDevice, mayMount, prepareMountpoint } from '../fuse/mountpoint.js';
 import { clusterAddress, CLUSTER_OPTIONS } from './cluster-address.js';
 import type { ClusterAddress } from './cluster-address.js';
 import { print, UsageError } from './command.js';
@@ -16,8 +16,8 @@ import { defaultDataDirectory } from './paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
 import { onStopSignal } from './service.js';
 
-const DRIVERS = ['kernel', 'fuse-native'] as const;
-type DriverName = (typeof DRIVERS)[number];
+export const DRIVERS = ['kernel', 'fuse-native'] as const;
+export type DriverName = (typeof DRIVERS)[number];
 const DEFAULT_ENTRY_TIMEOUT_MS = 1000;
 const START_TIMEOUT_MS = 30_000;
 
@@ -36,7 +36,7 @@ export const mountCommand: Command = {
       description:
         'how long the kernel may answer stat from memory (default: 0; more is faster, but another mount’s changes show late)',
     },
-    { flags: '--driver <name>', description: `${DRIVERS.join(' or ')} (default: fuse-native)` },
+    { flags: '--driver <name>', description: `${DRIVERS.join(' or ')} (default: kernel for root, who may mount)` },
     { flags: '--entry-timeout <seconds>', description: 'how long the kernel may believe a name (default: 1)' },
     LOG_LEVEL_OPTION,
   ],
@@ -95,7 +95,9 @@ export function parseDriver(text: string | undefined): DriverName | undefined {
 }
 
 /** Loads only the driver that is used: libfuse may be missing, and `up` starts mounts without being one. */
-async function makeDriver(name: DriverName | undefined, options: DriverOptions): Promise<Driver> {
+async function makeDriver(asked: DriverName | undefined, options: DriverOptions): Promise<Driver> {
+  const name = asked ?? ((await mayMount()) ? 'kernel' : 'fuse-native');
+  options.logger.info({ driver: name, asked: asked !== undefined }, 'driver of the mount');
   if (name === 'kernel') return new (await import('../fuse/kernel/driver.js')).KernelDriver(options);
   return new (await import('../fuse/fuse-native-driver.js')).FuseNativeDriver(options);
 }

@@ -10,6 +10,8 @@ export interface InodeAttributes extends Attributes {
   readonly layoutVersion: number;
   /** The permission bits do not say all: only the master knows who may do what. */
   readonly hasAcl: boolean;
+  /** There is an xattr or an ACL. */
+  readonly hasXattrs: boolean;
 }
 
 const ZERO_TIME: Timespec = { seconds: 0, nanoseconds: 0 };
@@ -63,6 +65,7 @@ export function fromWireAttributes(attributes: wire.Attributes): InodeAttributes
     change: attributes.change,
     layoutVersion: attributes.layoutVersion,
     hasAcl: attributes.hasAcl,
+    hasXattrs: attributes.hasXattrs,
   };
 }
 

@@ -70,6 +70,8 @@ const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
+/** Of which no permission is needed to be told that they are not there. */
+const OFTEN_ASKED_XATTRS = new Set(['security.capability', 'system.posix_acl_access', 'system.posix_acl_default']);
 
 export class ClusterFileSystem implements FileSystem {
   private closed: Promise<void> | undefined;
@@ -248,6 +250,10 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   async getXattr(credentials: Credentials, inode: InodeId, name: Buffer): Promise<Buffer> {
+    // The kernel and `ls -l` ask for these of every file, and hardly one has them.
+    if (OFTEN_ASKED_XATTRS.has(name.toString('latin1')) && this.cache.getAttributes(inode)?.hasXattrs === false) {
+      throw new CairnError('ENODATA', `inode ${inode} has no xattrs`);
+    }
     const reply = await this.master.call(MASTER_METHODS.getXattr, { caller: toWireCaller(credentials), inode, name });
     return Buffer.from(reply.value);
   }
@@ -271,6 +277,7 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   async listXattrs(credentials: Credentials, inode: InodeId): Promise<Buffer[]> {
+    if (this.cache.getAttributes(inode)?.hasXattrs === false) return [];
     const reply = await this.master.call(MASTER_METHODS.listXattrs, { caller: toWireCaller(credentials), inode });
     return reply.names.map((name) => Buffer.from(name));
   }

@@ -74,6 +74,8 @@ export class ClusterOpenFile implements OpenFile {
       const { attributes, inode } = this.open;
       if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
     }
+    // The end may be further on by now: another client may have appended.
+    if (this.flags.append === true) await this.host.freshAttributes(this.open.inode);
     await writer.write(this.flags.append === true ? 'end' : offset, bytes);
     if (this.flags.sync === true) {
       await writer.sync();

@@ -164,3 +164,13 @@ async function checkDirectory(mountpoint: string): Promise<string> {
   }
   return mountpoint;
 }
+
+/** CAP_SYS_ADMIN, by its number in capabilities(7). */
+const MOUNT_CAPABILITY = 21n;
+
+/** Whether this process may call mount(2) itself; others mount through the setuid fusermount. */
+export async function mayMount(): Promise<boolean> {
+  const status = await readFile('/proc/self/status', 'utf8');
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  return process.getuid?.() === 0 && ((BigInt(`0x${effective}`) >> MOUNT_CAPABILITY) & 1n) === 1n;
+}

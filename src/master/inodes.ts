@@ -147,5 +147,6 @@ export function attributesOf(inode: InodeId, record: InodeRecord): AttributesIni
     layoutVersion: record.layoutVersion,
     change: record.change,
     hasAcl: record.accessAcl.length > 0,
+    hasXattrs: record.xattrBytes > 0 || record.accessAcl.length > 0 || record.defaultAcl.length > 0,
   };
 }

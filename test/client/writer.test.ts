@@ -16,7 +16,7 @@ t.test('an append that waits for room counts for the size, whatever is published
   let size = 0;
   const attributes = (): InodeAttributes => ({
     ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
-    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false },
+    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
   });
   const published: Publication[] = [];
   const writer = new Writer({

@@ -12,6 +12,7 @@ import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { connectTo } from '../../src/cli/compose.js';
 import { ClusterDirectory } from '../../src/cli/cluster-directory.js';
 import { startMount } from '../../src/cli/mount.js';
+import type { DriverName } from '../../src/cli/mount.js';
 import { runningIn, startInBackground, stopIn, waitUntilEnded } from '../../src/cli/process-control.js';
 import { readOrCreateSecret } from '../../src/cli/secret.js';
 import { mountedOn, unmountPath } from '../../src/fuse/mountpoint.js';
@@ -29,6 +30,8 @@ export interface TestClusterOptions {
   readonly diskOf?: (index: number) => string | undefined;
   /** Mount it. Default false. */
   readonly mount?: boolean;
+  /** Of its mounts. Default: as `cairn mount` chooses. */
+  readonly driver?: DriverName;
   /** After it everything is killed, so that whatever waits for it fails. Default 100 s. */
   readonly limitMs?: number;
 }
@@ -50,7 +53,7 @@ export class TestCluster {
 
   private constructor(
     readonly directory: ClusterDirectory,
-    private readonly options: { readonly replicas: number; readonly diskOf?: (index: number) => string | undefined },
+    private readonly options: TestClusterOptions & { readonly replicas: number },
     chunkservers: number,
   ) {
     this.addresses = Array.from({ length: chunkservers }, () => '127.0.0.1:0');
@@ -171,7 +174,8 @@ export class TestCluster {
       await mkdir(mountpoint);
       this.mountpoints.push(mountpoint);
     }
-    await startMount(mountpoint, this.mountDirectory(index), this.address(), extra);
+    const driver = this.options.driver === undefined ? [] : ['--driver', this.options.driver];
+    await startMount(mountpoint, this.mountDirectory(index), this.address(), [...driver, ...extra]);
     return mountpoint;
   }
 

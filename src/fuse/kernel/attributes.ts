@@ -1,7 +1,7 @@
 /** Requests about attributes: GETATTR, SETATTR, ACCESS, STATFS, and extended attributes. */
 import { CairnError } from '../../core/errors.js';
 import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
-import type { AttributeChanges } from '../../client/filesystem.js';
+import type { AttributeChanges, Credentials } from '../../client/filesystem.js';
 import { XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
 import type { Cursor } from './decode.js';
 import { decodeTimes } from './decode.js';
@@ -24,6 +24,8 @@ import { answer, DONE } from './request.js';
 import type { Answer, Handler, Request } from './request.js';
 import { attributesAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
+
+const ACCESS_ACL = Buffer.from('system.posix_acl_access');
 
 export class AttributeRequests {
   readonly handlers: Partial<Record<Opcode, Handler>> = {
@@ -73,8 +75,7 @@ export class AttributeRequests {
   ): Promise<Answer> {
     const { session } = this;
     const { caller } = request;
-    const change = (credentials: Parameters<typeof session.fileSystem.setAttributes>[0]) =>
-      session.fileSystem.setAttributes(credentials, inode, changes);
+    const change = (credentials: Credentials) => session.fileSystem.setAttributes(credentials, inode, changes);
     // chmod(2) drops set-group-id, without an error, when the caller is not in the file's group.
     const dependsOnGroups = ((changes.mode ?? 0) & S_ISGID) !== 0;
     const attributes = dependsOnGroups
@@ -123,12 +124,11 @@ export class AttributeRequests {
     if (session.negotiated().has('SETXATTR_EXT')) body.skip(8);
     const [inode, name] = [inodeOf(session, request), body.text()];
     const value = Buffer.from(body.view(size));
-    await session.callers.run(request.caller, (credentials) =>
-      session.fileSystem.setXattr(credentials, inode, name, value, {
-        create: (flags & XATTR_CREATE) !== 0,
-        replace: (flags & XATTR_REPLACE) !== 0,
-      }),
-    );
+    const wanted = { create: (flags & XATTR_CREATE) !== 0, replace: (flags & XATTR_REPLACE) !== 0 };
+    const set = (credentials: Credentials) => session.fileSystem.setXattr(credentials, inode, name, value, wanted);
+    // As chmod(2): set-group-id goes, without an error, when the caller is not in the file's group.
+    if (name.equals(ACCESS_ACL)) await set(session.callers.withGroups(request.caller));
+    else await session.callers.run(request.caller, set);
     return DONE;
   }
 

@@ -35,13 +35,18 @@ export interface ConnectionOptions {
   readonly handlers: Partial<Record<Opcode, Handler>>;
   /** Requests that may wait for other requests. */
   readonly waiting: ReadonlySet<Opcode>;
+  /** Whether a thread is being killed. */
+  readonly isDying: (pid: number) => boolean;
   /** How long to wait before a read is tried again that failed with EPERM: nothing is mounted yet. */
   readonly retryLater: () => Promise<void>;
 }
 
 /** A request that is being answered. */
 interface InWork {
+  readonly pid: number;
   abort?: AbortController;
+  /** Its caller is dying and was answered already: nobody takes the result. */
+  isLeft: boolean;
 }
 
 export class Connection {
@@ -147,16 +152,18 @@ export class Connection {
       this.reply(unique, POSIX_ERRORS.ENOSYS);
       return;
     }
-    const entry: InWork = {};
+    const entry: InWork = { pid: header.pid, isLeft: false };
     const counts = !this.options.waiting.has(operation);
     if (counts) this.counted++;
     this.inWork.set(unique, entry);
     try {
       const answered = handler(requestOf(header, message, entry));
       const result = answered instanceof Promise ? await answered : answered;
-      if (result !== undefined) this.reply(unique, 0, result);
+      if (entry.isLeft) result?.undo?.();
+      else if (result !== undefined) this.reply(unique, 0, result);
     } catch (error) {
-      this.reply(unique, errnoOf(error, operation, this.options.logger));
+      const errno = errnoOf(error, operation, this.options.logger);
+      if (!entry.isLeft) this.reply(unique, errno);
     } finally {
       this.inWork.delete(unique);
       if (counts) this.leave();
@@ -191,13 +198,19 @@ export class Connection {
     }
   }
 
-  /** The caller of a request was sent a signal. What waits for others ends with EINTR; the rest is done soon anyway. */
+  /**
+   * The caller of a request was sent a signal. What waits for others ends with EINTR. The rest is done soon, unless the
+   * cluster does not answer; calls on files are not ended by signals that a program handles, but one that is being
+   * killed does not wait.
+   */
   private interrupt(header: RequestHeader, message: Buffer): void {
     const unique = new Cursor(message.subarray(IN_HEADER_BYTES)).u64();
     const entry = this.inWork.get(unique);
     if (entry !== undefined) {
-      entry.abort ??= new AbortController();
-      entry.abort.abort();
+      entry.abort?.abort();
+      if (entry.abort !== undefined || entry.isLeft || !this.options.isDying(entry.pid)) return;
+      entry.isLeft = true;
+      this.reply(unique, POSIX_ERRORS.EINTR);
       return;
     }
     // It may be in the other parked read, and handled next: EAGAIN makes the kernel tell again, unless it was answered.

@@ -29,7 +29,7 @@ import { NameRequests } from './names.js';
 import { NodeTable } from './node-table.js';
 import { Notifier } from './notifier.js';
 import { raiseReadahead } from './readahead.js';
-import { readStatus } from './proc-status.js';
+import { isBeingKilled, readStatus } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Handler } from './request.js';
@@ -43,7 +43,7 @@ export class KernelDriver implements Driver {
   constructor(private readonly options: DriverOptions) {}
 
   async mount(): Promise<Mounted> {
-    const { mountpoint, allowOther, logger } = this.options;
+    const { mountpoint, allowOther } = this.options;
     if (endianness() !== 'LE') throw new CairnError('EIO', 'the kernel driver is written for little endian machines');
     const device = await KernelDevice.open();
     const served = new ServedMount(device, this.options);
@@ -126,6 +126,7 @@ export class ServedMount {
     this.connection = new Connection({
       ...{ device, bufferBytes: REQUEST_BYTES, logger, handlers },
       waiting: new Set<Opcode>(['SETLKW']),
+      isDying: (pid) => isBeingKilled(readStatus(pid)),
       retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),
     });
   }

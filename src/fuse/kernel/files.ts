@@ -132,22 +132,27 @@ export class FileRequests {
     // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
     const options = { killPrivileges: (flags & WRITE_KILL_SUIDGID) !== 0 };
     if ((flags & WRITE_CACHE) !== 0 && handle.append) {
-      return answer(countOut(await this.writeMapped(handle, offset, bytes)));
+      return answer(countOut(await this.writeMapped(handle, offset, bytes, options)));
     }
     return answer(countOut(await handle.file.write(offset, bytes, options)));
   }
 
   /** A page of a mapping is written where it stands, also when the kernel sends it by a handle that appends. */
-  private async writeMapped(handle: OpenHandle, offset: number, bytes: Buffer): Promise<number> {
+  private async writeMapped(
+    handle: OpenHandle,
+    offset: number,
+    bytes: Buffer,
+    options: { readonly killPrivileges: boolean },
+  ): Promise<number> {
     const { session } = this;
     for (const other of session.files.values()) {
       if (other.file.inode === handle.file.inode && other.write && !other.append)
-        return other.file.write(offset, bytes);
+        return other.file.write(offset, bytes, options);
     }
     const flags = { read: false, write: true };
     const { file } = await session.fileSystem.open(ROOT_CREDENTIALS, handle.file.inode, flags);
     try {
-      return await file.write(offset, bytes, { killPrivileges: false });
+      return await file.write(offset, bytes, options);
     } finally {
       await file.close();
     }

@@ -22,6 +22,8 @@ const WANTED: readonly InitFlag[] = [
   'POSIX_LOCKS',
   'FLOCK_LOCKS',
   'ATOMIC_O_TRUNC',
+  'DONT_MASK',
+  'POSIX_ACL',
   'BIG_WRITES',
   'DO_READDIRPLUS',
   'ASYNC_DIO',

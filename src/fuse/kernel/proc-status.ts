@@ -13,3 +13,11 @@ export function readStatus(pid: number): string {
     throw error;
   }
 }
+
+const SIGKILL_BIT = 1n << 8n;
+
+/** From the text of /proc/PID/status: the kernel gives SIGKILL to each thread of a process that a signal ends. */
+export function isBeingKilled(status: string): boolean {
+  const pending = /^SigPnd:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  return (BigInt(`0x${pending}`) & SIGKILL_BIT) !== 0n;
+}

@@ -8,6 +8,7 @@ import { parseGroups } from '../../../src/fuse/kernel/callers.js';
 import { Cursor, decodeGroups, decodeHeader } from '../../../src/fuse/kernel/decode.js';
 import * as encode from '../../../src/fuse/kernel/encode.js';
 import { negotiate } from '../../../src/fuse/kernel/init.js';
+import { isBeingKilled } from '../../../src/fuse/kernel/proc-status.js';
 import { u32, u64 } from '../../support/fake-kernel.js';
 
 const bytes = (hex: string): Buffer => Buffer.from(hex.replace(/[^0-9a-f]/g, ''), 'hex');
@@ -73,6 +74,12 @@ t.test('the groups among the extensions', async (t) => {
   t.throws(() => decodeGroups(u32(40, 32, 2, 50)), { code: 'EINVAL' }, 'longer than there is');
   t.throws(() => decodeGroups(u32(16, 32, 1000, 50)), { code: 'EINVAL' }, 'more groups than it has room for');
   t.throws(() => decodeGroups(u32(0, 32)), { code: 'EINVAL' }, 'an extension without a length');
+});
+
+t.test('a thread that is being killed', async (t) => {
+  t.ok(isBeingKilled('SigQ:\t1/9\nSigPnd:\t0000000000000100\nShdPnd:\t0\n'));
+  t.notOk(isBeingKilled('SigPnd:\t0000000000004000\nShdPnd:\t0000000000000100\n'));
+  t.notOk(isBeingKilled(''));
 });
 
 t.test('the groups in /proc', async (t) => {
