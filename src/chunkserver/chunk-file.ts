@@ -12,7 +12,14 @@ import { checksum, blockSegments } from '../core/checksum.js';
 import type { Disk, DiskFile } from '../core/disk.js';
 import { CairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../core/ids.js';
-import { BLOCKS_PER_CHUNK, BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, SMALL_WRITE_BYTES } from '../core/limits.js';
+import {
+  BLOCKS_PER_CHUNK,
+  BLOCK_SIZE_BYTES,
+  CHUNK_SIZE_BYTES,
+  DIRECT_AFTER_BYTES,
+  DIRECT_WRITE_BYTES,
+  SMALL_WRITE_BYTES,
+} from '../core/limits.js';
 import {
   blockCount,
   blockLength,
@@ -47,6 +54,9 @@ export class CorruptBlockError extends CairnError {
     super('CORRUPT', `block ${block} of chunk ${handle} ${reason}`);
   }
 }
+
+const streamed = (offset: number, length: number): 'stream' | undefined =>
+  length >= DIRECT_WRITE_BYTES && offset >= DIRECT_AFTER_BYTES ? 'stream' : undefined;
 
 /** The header of the chunk file at `path`; undefined when it has none. */
 export async function peekHeader(disk: Disk, path: string): Promise<ChunkHeader | undefined> {
@@ -208,7 +218,7 @@ export class ChunkFile {
         newLength: Math.max(length, end),
         apply: async () => {
           if (bytes.length <= SMALL_WRITE_BYTES) this.file.writeSync('chunk.write', bytes, DATA_OFFSET + offset);
-          else await this.file.write('chunk.write', bytes, DATA_OFFSET + offset);
+          else await this.file.write('chunk.write', bytes, DATA_OFFSET + offset, streamed(offset, bytes.length));
         },
       };
     });

@@ -10,8 +10,11 @@ export type DiskLabel = string;
 export interface DiskFile {
   /** Reads up to `into.length` bytes at `offset`; returns the count, short only at the end of the file. */
   read(label: DiskLabel, into: Uint8Array, offset: number): Promise<number>;
-  /** Writes all of `bytes` at `offset`. A killed process may leave a prefix of it. */
-  write(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Writes all of `bytes` at `offset`. A killed process may leave a prefix of it. 'stream': it is one of many large
+   * writes, which may go to the disk past the page cache; `datasync` is needed as for others.
+   */
+  write(label: DiskLabel, bytes: Uint8Array, offset: number, kind?: 'stream'): Promise<void>;
   /** As `write`, before it returns: for small records whose order matters more than the event loop. */
   writeSync(label: DiskLabel, bytes: Uint8Array, offset: number): void;
   /** As `read`, before it returns. */

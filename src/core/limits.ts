@@ -173,6 +173,14 @@ export const WRITE_BACK_AGE_MS = 1_000;
 
 /** Writes of at most this go to the page cache at once; the thread pool costs more than copying so little. */
 export const SMALL_WRITE_BYTES = 32 * KIB;
+/**
+ * Writes of at least this, in a chunk that has DIRECT_AFTER_BYTES before them, go to the disk past the page cache: whoever
+ * streams does not read it back at once, and a page cache costs more CPU than the disk. Smaller files stay in the cache.
+ */
+export const DIRECT_WRITE_BYTES = 256 * KIB;
+export const DIRECT_AFTER_BYTES = 2 * MIB;
+/** Buffers for it, of a payload each; more writes at once take the page cache. More than the thread pool has threads. */
+export const DIRECT_WRITES_AT_ONCE = 6;
 /** Unsynced bytes of a chunk at which its server sends them to the disk without being asked: a disk's work of 100 ms. */
 export const SYNC_BEHIND_BYTES = 16 * MIB;
 /** Chunk files that a chunkserver keeps open, each with 4 KiB of checksums; within the usual 1024 descriptors. */

@@ -19,8 +19,10 @@ import {
 import { mkdir, opendir, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { promisify } from 'node:util';
+import { DirectBuffers, DIRECT_ALIGNMENT_BYTES } from './direct-buffers.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
 import { CairnError, asCairnError } from './errors.js';
+import { DIRECT_WRITES_AT_ONCE, MAX_PAYLOAD_BYTES } from './limits.js';
 
 const openAsync = promisify(open);
 const closeAsync = promisify(close);
@@ -42,10 +44,20 @@ function failure(error: unknown, label: DiskLabel, path: string): CairnError {
   return new CairnError(code, `${label} ${path}: ${known.message}`, { cause: error });
 }
 
+/** Errors with which file systems say that they have no direct I/O, or not of this alignment. */
+const NO_DIRECT = new Set(['EINVAL', 'EOPNOTSUPP']);
+
+const isAligned = (bytes: Uint8Array, offset: number): boolean =>
+  bytes.length % DIRECT_ALIGNMENT_BYTES === 0 && offset % DIRECT_ALIGNMENT_BYTES === 0;
+
 class NodeFile implements DiskFile {
+  /** The same file once more, past the page cache; opened when it is first wanted, false when it cannot be had. */
+  private direct: Promise<number | false> | undefined;
+
   constructor(
     private readonly fd: number,
     private readonly path: string,
+    private readonly buffers: DirectBuffers,
   ) {}
 
   read(label: DiskLabel, into: Uint8Array, offset: number): Promise<number> {
@@ -62,10 +74,15 @@ class NodeFile implements DiskFile {
     });
   }
 
-  write(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<void> {
+  async write(label: DiskLabel, bytes: Uint8Array, offset: number, kind?: 'stream'): Promise<void> {
+    if (kind === 'stream' && isAligned(bytes, offset) && (await this.writeDirect(label, bytes, offset))) return;
+    await this.writeTo(this.fd, label, bytes, offset);
+  }
+
+  private writeTo(fd: number, label: DiskLabel, bytes: Uint8Array, offset: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const step = (done: number): void => {
-        write(this.fd, bytes, done, bytes.length - done, offset + done, (error, count) => {
+        write(fd, bytes, done, bytes.length - done, offset + done, (error, count) => {
           if (error !== null) reject(failure(error, label, this.path));
           else if (done + count === bytes.length) resolve();
           else step(done + count);
@@ -74,6 +91,45 @@ class NodeFile implements DiskFile {
       if (bytes.length === 0) resolve();
       else step(0);
     });
+  }
+
+  /** False when the file system has no direct I/O, or no buffer is free: the page cache takes it then. */
+  private async writeDirect(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<boolean> {
+    const buffer = bytes.length <= this.buffers.bytes ? this.buffers.take() : undefined;
+    if (buffer === undefined) return false;
+    try {
+      this.direct ??= this.openDirect();
+      const fd = await this.direct;
+      if (fd === false) return false;
+      const aligned = buffer.subarray(0, bytes.length);
+      aligned.set(bytes);
+      await this.writeTo(fd, label, aligned, offset);
+      return true;
+    } catch (error) {
+      // Some file systems open with O_DIRECT and refuse to write so.
+      if (!NO_DIRECT.has(asCairnError(error).code)) throw error;
+      await this.closeDirect();
+      this.direct = Promise.resolve(false);
+      return false;
+    } finally {
+      this.buffers.giveBack(buffer);
+    }
+  }
+
+  private async openDirect(): Promise<number | false> {
+    try {
+      // By the descriptor: the path may lead elsewhere by now.
+      return await openAsync(`/proc/self/fd/${this.fd}`, constants.O_RDWR | constants.O_DIRECT);
+    } catch {
+      // No direct I/O here, no /proc, or no descriptor left: the page cache does as well.
+      return false;
+    }
+  }
+
+  private async closeDirect(): Promise<void> {
+    const fd = await this.direct;
+    this.direct = undefined;
+    if (fd !== undefined && fd !== false) await closeAsync(fd);
   }
 
   writeSync(label: DiskLabel, bytes: Uint8Array, offset: number): void {
@@ -120,18 +176,25 @@ class NodeFile implements DiskFile {
   }
 
   async close(): Promise<void> {
-    await closeAsync(this.fd).catch((error: unknown) => {
+    try {
+      try {
+        await this.closeDirect();
+      } finally {
+        await closeAsync(this.fd);
+      }
+    } catch (error) {
       throw failure(error, 'close', this.path);
-    });
+    }
   }
 }
 
 export class NodeDisk implements Disk {
   private readonly boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  private readonly buffers = new DirectBuffers(DIRECT_WRITES_AT_ONCE, MAX_PAYLOAD_BYTES);
 
   async open(label: DiskLabel, path: string, mode: 'existing' | 'create' | 'exclusive'): Promise<DiskFile> {
     try {
-      return new NodeFile(await openAsync(path, OPEN_FLAGS[mode], 0o600), path);
+      return new NodeFile(await openAsync(path, OPEN_FLAGS[mode], 0o600), path, this.buffers);
     } catch (error) {
       throw failure(error, label, path);
     }

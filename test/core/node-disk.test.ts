@@ -1,8 +1,10 @@
-import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { constants, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { hasCode } from '../../src/core/errors.js';
+import { MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
 import { NodeDisk } from '../../src/core/node-disk.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'cairn-node-disk-'));
@@ -23,6 +25,74 @@ t.test('files: write, read, short read at the end, truncate, sync', async (t) =>
   t.equal(await file.size('test'), 5);
   await file.datasync('test');
   await file.close();
+});
+
+/** How many of this process' descriptors lead to `path` with O_DIRECT. */
+function directDescriptors(path: string): number {
+  let count = 0;
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      if (readlinkSync(`/proc/self/fd/${fd}`) !== path) continue;
+      const flags = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0';
+      if ((parseInt(flags, 8) & constants.O_DIRECT) !== 0) count++;
+    } catch {
+      continue; // the descriptor of the listing itself
+    }
+  }
+  return count;
+}
+
+/** Streams, among them more at once than there are buffers, over and under what the page cache holds. */
+async function mixedWrites(t: Test, path: string): Promise<void> {
+  const file = await disk.open('test', path, 'create');
+  const size = 16 * MAX_PAYLOAD_BYTES;
+  const want = randomBytes(size);
+  await file.write('test', Buffer.alloc(size, 1), 0);
+  const pieces = Array.from({ length: 16 }, (_, i) => i * MAX_PAYLOAD_BYTES);
+  const piece = (at: number): Promise<void> =>
+    file.write('test', want.subarray(at, at + MAX_PAYLOAD_BYTES), at, 'stream');
+  await Promise.all(pieces.map(piece));
+  const read = Buffer.alloc(size);
+  await file.read('test', read, 0);
+  t.ok(read.equals(want), 'streams in parallel');
+  for (const [at, length] of [
+    [4096, 8192],
+    [5000, 4096],
+    [8192, 100],
+    [size - 4096, MAX_PAYLOAD_BYTES + 4096],
+    [size - 100, MAX_PAYLOAD_BYTES],
+  ] as const) {
+    const bytes = randomBytes(length);
+    const before = Buffer.alloc(64);
+    file.writeSync('test', Buffer.alloc(64, 2), at - 64);
+    await file.write('test', bytes, at, 'stream');
+    const back = Buffer.alloc(length);
+    t.equal(await file.read('test', back, at), length);
+    t.ok(back.equals(bytes), `${length} bytes at ${at}`);
+    file.readSync('test', before, at - 64);
+    t.ok(before.equals(Buffer.alloc(64, 2)), 'what the page cache held stays');
+  }
+  await file.datasync('test');
+  await file.close();
+}
+
+t.test('streams go past the page cache where the file system has direct I/O, the bytes are the same', async (t) => {
+  const path = join(directory, 'stream');
+  await mixedWrites(t, path);
+  const file = await disk.open('test', path, 'existing');
+  await file.write('test', Buffer.alloc(4096), 0);
+  t.equal(directDescriptors(path), 0, 'not for other writes');
+  await file.write('test', Buffer.alloc(4096), 0, 'stream');
+  const direct = directDescriptors(path);
+  if (direct === 0) t.comment(`${directory} has no direct I/O`);
+  await file.close();
+  t.equal(directDescriptors(path), 0, 'closed with the file');
+});
+
+t.test('streams to a file system without direct I/O take the page cache', async (t) => {
+  const shm = mkdtempSync('/dev/shm/cairn-node-disk-');
+  t.teardown(() => rmSync(shm, { recursive: true }));
+  await mixedWrites(t, join(shm, 'stream'));
 });
 
 t.test('errors keep their errno and name what was tried', async (t) => {
