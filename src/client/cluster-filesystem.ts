@@ -97,6 +97,7 @@ export class ClusterFileSystem implements FileSystem {
       clusterId = peer.clusterId;
       return peer;
     };
+    const cache = new AttributeCache({ clock, ...(config.cacheTtlMs !== undefined && { ttlMs: config.cacheTtlMs }) });
     // The table comes after the connection that it uses; until then nothing is open.
     const table: { current?: FileTable } = {};
     const timeout = config.operationTimeoutMs;
@@ -106,6 +107,8 @@ export class ClusterFileSystem implements FileSystem {
         opens: () => table.current?.openStates() ?? [],
         locks: () => table.current?.locks.states() ?? [],
         onSessionLost: () => table.current?.sessionLost(),
+        // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
+        onStale: () => cache.dropAll(),
         ...(timeout !== undefined && { operationTimeoutMs: timeout }),
       },
       config.connectTimeoutMs ?? REQUEST_TIMEOUT_MS,
@@ -114,7 +117,6 @@ export class ClusterFileSystem implements FileSystem {
       clock,
       connect: (address) => connectPeer({ ...endpoint, clusterId: master.clusterId }, address, { role: 'chunkserver' }),
     });
-    const cache = new AttributeCache({ clock, ...(config.cacheTtlMs !== undefined && { ttlMs: config.cacheTtlMs }) });
     table.current = new FileTable({ ...{ clock, random, logger, master, servers, cache }, tunables: config });
     return new ClusterFileSystem(master, servers, cache, table.current);
   }
@@ -135,7 +137,8 @@ export class ClusterFileSystem implements FileSystem {
     if (known !== undefined) {
       const directory = this.cache.getAttributes(parent);
       const attributes = this.cache.getAttributes(known);
-      if (directory !== undefined && attributes !== undefined && permits(directory, credentials, 1)) {
+      const isThere = attributes !== undefined && attributes.nlink > 0;
+      if (directory !== undefined && isThere && permits(directory, credentials, 1)) {
         return this.files.overlay(attributes);
       }
     }

@@ -42,6 +42,8 @@ export interface MasterConnectionOptions {
   readonly locks: () => Iterable<LockStateInit>;
   /** The session ended, a new one takes its place: what the old one did not publish is gone. */
   readonly onSessionLost: () => void;
+  /** The master does not know an inode any more that it once told of: another client removed or replaced it. */
+  readonly onStale: () => void;
 }
 
 interface Link {
@@ -205,8 +207,10 @@ export class MasterConnection {
         last = error;
         if (place !== undefined && hasCode(error, 'DISCONNECTED', 'TIMEOUT')) place.inDoubt = true;
         if (hasCode(error, 'SESSION_EXPIRED')) this.drop(link, 'session expired');
-        else if (!isTransient(error)) throw error;
-        else if (link.peer.isClosed) this.drop(link, 'connection ended');
+        else if (!isTransient(error)) {
+          if (hasCode(error, 'ESTALE')) this.options.onStale();
+          throw error;
+        } else if (link.peer.isClosed) this.drop(link, 'connection ended');
         else {
           // An open whose answer got lost would stay counted for ever: a new connection tells what is really open.
           if (hasCode(error, 'TIMEOUT') && opens.has(method.number)) this.drop(link, 'an open was not answered');

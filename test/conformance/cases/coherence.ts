@@ -85,6 +85,28 @@ export const coherenceCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'P2: after a refused open a name leads where another client made it lead, not where it was believed to',
+    run: async (c) => {
+      for (const heldOpen of [false, true]) {
+        const old = await c.file('f', name('old'));
+        const holder = heldOpen ? await c.opened(old) : undefined;
+        // With these in its memory it answers a look-up by itself.
+        await c.other.getAttributes(c.dir);
+        assert.equal((await c.other.lookup(root, c.dir, name('f'))).inode, old);
+        const replacement = await c.file('new', name('new'));
+        await c.rename('new', 'f');
+        // Refused as a rule; where the file is still there, behind its back, the name must not lead there all the same.
+        await c.other.open(root, old, READ_ONLY).then(
+          ({ file }) => file.close(),
+          () => undefined,
+        );
+        assert.equal((await c.other.lookup(root, c.dir, name('f'))).inode, replacement);
+        assert.equal((await c.content(replacement, c.other)).toString(), 'new');
+        await holder?.close();
+      }
+    },
+  },
+  {
     name: 'an open of one client keeps the file that the other unlinks',
     run: async (c) => {
       const bytes = pattern(80 * KIB, 4);
