@@ -2,10 +2,12 @@
  * The conformance suite of `FileSystem`: what POSIX asks of every call, error by error, and the promises P2 and P5. It
  * runs over any implementation: the model, a simulated cluster, a real one.
  */
+import assert from 'node:assert/strict';
 import type { Test } from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import { CaseContext, name } from './case.js';
+import type { Deviation } from './deviations.js';
 import type { ConformanceCase, ConformanceTarget } from './case.js';
 import { aclCases } from './cases/acls.js';
 import { coherenceCases } from './cases/coherence.js';
@@ -49,13 +51,25 @@ export interface ConformanceHost extends ConformanceTarget {
   stop(): Promise<void>;
 }
 
-/** Runs every case as a subtest, all on one target, each in a directory of its own. */
-export async function fileSystemConformance(t: Test, start: () => Promise<ConformanceHost>): Promise<void> {
+/** Runs every case as a subtest, all on one target, each in a directory of its own. What deviates is skipped. */
+export async function fileSystemConformance(
+  t: Test,
+  start: () => Promise<ConformanceHost>,
+  deviations: readonly Deviation[] = [],
+): Promise<void> {
+  const reasons = new Map(deviations.flatMap(({ reason, cases }) => cases.map((each) => [each, reason])));
+  for (const each of reasons.keys()) {
+    assert.ok(
+      FILE_SYSTEM_CASES.some((testCase) => testCase.name === each),
+      `no case is called '${each}'`,
+    );
+  }
   const host = await start();
   const run = host.run?.bind(host) ?? ((body: () => Promise<void>) => body());
   try {
     for (const [index, testCase] of FILE_SYSTEM_CASES.entries()) {
-      await t.test(testCase.name, async () => {
+      const skip = reasons.get(testCase.name) ?? false;
+      await t.test(testCase.name, { skip }, async () => {
         await run(() => runCase(host, testCase, `case-${index}`));
       });
     }

@@ -3,6 +3,9 @@ import assert from 'node:assert/strict';
 import { alice, bob, fails, name, READ_WRITE, root, SHARED_GROUP } from '../case.js';
 import type { ConformanceCase } from '../case.js';
 
+/** CAP_NET_RAW as a program's xattr says it: version 2, two words of two sets. */
+const NET_RAW = Buffer.from('0100000200200000000000000000000000000000', 'hex');
+
 export const ownershipCases: readonly ConformanceCase[] = [
   {
     name: 'chmod: owner and root, every bit, EPERM for others',
@@ -63,7 +66,7 @@ export const ownershipCases: readonly ConformanceCase[] = [
       const f = await c.file('f', name('content'), { as: alice, mode: 0o666 });
       const ready = async (mode: number): Promise<void> => {
         await c.fs.setAttributes(root, f, { mode });
-        await c.fs.setXattr(root, f, capability, name('c'));
+        await c.fs.setXattr(root, f, capability, NET_RAW);
       };
       const after = async (): Promise<string> => {
         const { mode } = await c.attributes(f);
