@@ -4,6 +4,7 @@
  *   chunk-store      replicas on the data directories (chunk-file: one replica; replica-index: which there are)
  *   replicas         leases, fencing, the order of mutations
  *   primary, chain   writes, truncates and syncs, down the chain
+ *   range-copy       copy_file_range(2) from chunk to chunk
  *   recovery, copy   making replicas alike, making new ones
  *   master-link      registration, reports, heartbeats
  */
@@ -17,14 +18,16 @@ import type { Random } from '../core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../protocol/endpoint.js';
 import type { ReadChunkReplyInit, ReadChunkRequest } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS, type ChunkserverMethods } from '../protocol/methods.js';
-import type { HandlerResult, Handlers, PeerRole } from '../protocol/rpc.js';
+import type { HandlerResult, Handlers } from '../protocol/rpc.js';
 import type { Network } from '../protocol/transport.js';
 import { Chain, failuresToReply } from './chain.js';
+import type { BlocksRead } from './chunk-file.js';
 import { ChunkStore } from './chunk-store.js';
 import { Copies } from './copy.js';
 import { MasterLink } from './master-link.js';
 import { PeerPool } from './peer-pool.js';
 import { Mutations } from './primary.js';
+import { RangeCopies } from './range-copy.js';
 import { Recovery } from './recovery.js';
 import { Replicas } from './replicas.js';
 
@@ -59,6 +62,7 @@ export class Chunkserver {
   private readonly mutations: Mutations;
   private readonly recovery: Recovery;
   private readonly copies: Copies;
+  private readonly rangeCopies: RangeCopies;
   private readonly link: MasterLink;
   private readonly endpoint: EndpointOptions;
   private server: PeerServer | undefined;
@@ -109,6 +113,13 @@ export class Chunkserver {
     });
     this.recovery = new Recovery({ store: this.store, replicas: this.replicas, pool: this.pool, serverId, logger });
     this.copies = new Copies(this.store, this.pool);
+    this.rangeCopies = new RangeCopies({
+      ...{ clock, store: this.store, replicas: this.replicas, mutations: this.mutations, pool: this.pool, serverId },
+      read: (request) => {
+        this.link.refuseFenced();
+        return this.readBlocks(request, true);
+      },
+    });
   }
 
   /**
@@ -193,23 +204,30 @@ export class Chunkserver {
     });
   }
 
-  private async read(request: ReadChunkRequest, caller: PeerRole): Promise<HandlerResult<ReadChunkReplyInit>> {
+  private async read(request: ReadChunkRequest, isServed: boolean): Promise<HandlerResult<ReadChunkReplyInit>> {
+    const { bytes, checksums, end } = await this.readBlocks(request, isServed);
+    return { reply: { checksums, length: end }, payload: bytes };
+  }
+
+  private async readBlocks(
+    request: Pick<ReadChunkRequest, 'handle' | 'version' | 'offset' | 'length'>,
+    isServed: boolean,
+  ): Promise<BlocksRead & { readonly end: number }> {
     const { version, offset, length } = request;
     const handle = chunkHandle(request.handle);
     if (length > MAX_PAYLOAD_BYTES || offset + length > CHUNK_SIZE_BYTES) {
       throw new CairnError('EINVAL', `read of ${length} bytes at ${offset} of chunk ${handle}`);
     }
     // Recovery may take blocks from a suspect replica: each is verified by its checksum.
-    if (caller === 'client') this.replicas.checkVersion(handle, version);
+    if (isServed) this.replicas.checkVersion(handle, version);
     else if (this.store.entry(handle).version !== version) {
       throw new CairnError('STALE_VERSION', `chunk ${handle} is not at version ${version} here`);
     }
     try {
-      const { bytes, checksums, end } = await this.store.use(handle, async (file) => ({
+      return await this.store.use(handle, async (file) => ({
         ...(await file.read(offset, length)),
         end: file.length,
       }));
-      return { reply: { checksums, length: end }, payload: bytes };
     } catch (error) {
       if (hasCode(error, 'CORRUPT')) this.link.reportDamage(handle, version, error);
       throw error;
@@ -240,12 +258,14 @@ export class Chunkserver {
       }),
 
     readChunk: (request, { peer }) =>
-      peer.role === 'client'
-        ? this.served(() => this.read(request, peer.role))
-        : this.counted(() => this.read(request, peer.role)),
+      peer.role === 'client' || request.served
+        ? this.served(() => this.read(request, true))
+        : this.counted(() => this.read(request, false)),
     writeChunk: (request, context) =>
       this.served(() => this.mutations.write(request, context.payload).then(() => DONE)),
     syncChunk: (request) => this.served(() => this.mutations.sync(request).then(() => DONE)),
+    copyRange: (request, { signal }) =>
+      this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) })),
 
     forward: (request, context) =>
       this.counted(async () => ({

@@ -53,18 +53,22 @@ interface Held {
   readonly lease: Lease;
 }
 
+type VerifiedWrite = Pick<WriteChunkRequest, 'handle' | 'version' | 'leaseId' | 'offset' | 'checksums'>;
+
 export class Mutations {
   constructor(private readonly deps: MutationDependencies) {}
 
   /** At the primary: a client's write. */
   async write(request: WriteChunkRequest, payload: Uint8Array): Promise<void> {
-    const { handle, version, leaseId, offset, checksums } = request;
-    const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
+    const held = this.deps.replicas.primaryLease(chunkHandle(request.handle), request.version, request.leaseId);
     checkWrite(request, payload);
-    const forwarded = { kind: ForwardRequestKind.WRITE, offset, checksums };
-    await held.lease.whole(() =>
-      this.mutate(held, forwarded, (file) => file.write(offset, payload, checksums), payload),
-    );
+    await this.writeUnder(held, request, payload);
+  }
+
+  /** At the primary: as `write`, of bytes within the chunk whose checksums were verified in this process. */
+  async writeVerified(request: VerifiedWrite, payload: Uint8Array): Promise<void> {
+    const held = this.deps.replicas.primaryLease(chunkHandle(request.handle), request.version, request.leaseId);
+    await this.writeUnder(held, request, payload);
   }
 
   /** At the primary: the master's cut, durable when it returns, so that old bytes stay away (P5). */
@@ -109,6 +113,13 @@ export class Mutations {
     const behind = chain.forward(rest, passed, kind === ForwardRequestKind.WRITE ? payload : undefined);
     const own = this.attempt(held.lease, handle, local);
     return [...(await own), ...(await behind)];
+  }
+
+  private writeUnder(held: Held, { offset, checksums }: VerifiedWrite, payload: Uint8Array): Promise<void> {
+    const forwarded = { kind: ForwardRequestKind.WRITE, offset, checksums };
+    return held.lease.whole(() =>
+      this.mutate(held, forwarded, (file) => file.write(offset, payload, checksums), payload),
+    );
   }
 
   private async mutate(

@@ -1,5 +1,6 @@
 /** What reader and writer need of the cluster: bytes of one chunk of a file, with all failover behind it. */
 import type { InodeId } from '../core/ids.js';
+import type { CopySource } from '../protocol/generated/messages.js';
 
 export interface ChunkReads {
   /**
@@ -29,4 +30,16 @@ export interface ChunkWrites {
   syncChunk(inode: InodeId, index: number): Promise<number>;
   /** Begins to ask for the lease of a chunk that will be written soon. */
   prepare(inode: InodeId, index: number): void;
+}
+
+export interface ChunkCopies {
+  /**
+   * Has the chunkservers copy `length` bytes (at most MAX_COPY_RANGE_BYTES) of another chunk, or zeros when there is no
+   * source, to `offset` of chunk `index`. Fails as `writeRange`; a source that cannot be read ends the copy early.
+   */
+  copyRange(
+    inode: InodeId,
+    index: number,
+    range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
+  ): Promise<{ readonly copied: number; readonly losses: number }>;
 }

@@ -4,13 +4,14 @@
  * the second begins when the first has ended, repeats included.
  */
 import type { Clock } from '../core/clock.js';
-import { CairnError, asCairnError, hasCode, type ErrorCode } from '../core/errors.js';
+import { CairnError, asCairnError, errorCodeOf, hasCode, type ErrorCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CLIENT_OPERATION_TIMEOUT_MS } from '../core/limits.js';
+import { CLIENT_OPERATION_TIMEOUT_MS, COPY_RANGE_TIMEOUT_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
-import type { ChunkWrites } from './chunk-io.js';
+import type { CopySource } from '../protocol/generated/messages.js';
+import type { ChunkCopies, ChunkWrites } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, LeaseTable } from './lease-table.js';
 import { Backoff, isTransient } from './retry.js';
@@ -27,7 +28,7 @@ export interface ChunkWriterOptions {
 /** Bytes that arrive damaged this often were damaged here; a block that no replica has whole stays so. */
 const MAX_CORRUPT_ATTEMPTS = 3;
 
-export class ChunkWriter implements ChunkWrites {
+export class ChunkWriter implements ChunkWrites, ChunkCopies {
   private readonly timeoutMs: number;
 
   constructor(private readonly options: ChunkWriterOptions) {
@@ -67,6 +68,28 @@ export class ChunkWriter implements ChunkWrites {
         leaseId: lease.leaseId,
       }),
     );
+  }
+
+  async copyRange(
+    inode: InodeId,
+    index: number,
+    range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
+  ): Promise<{ readonly copied: number; readonly losses: number }> {
+    const { servers, logger } = this.options;
+    let copied = 0;
+    const losses = await this.underLease(inode, index, true, async ({ primary, handle, version, leaseId }) => {
+      const { reply } = await servers.call(
+        primary.address,
+        CHUNKSERVER_METHODS.copyRange,
+        { handle, version, leaseId, ...range },
+        { timeoutMs: COPY_RANGE_TIMEOUT_MS },
+      );
+      copied = Math.min(reply.copied, range.length);
+      if (reply.sourceError === 0) return;
+      const code = errorCodeOf(reply.sourceError);
+      logger.info({ chunk: range.source?.handle, server: primary.address, code }, 'a chunk to be copied was not read');
+    });
+    return { copied, losses };
   }
 
   private async underLease(

@@ -17,6 +17,7 @@ import { ChunkMapCache } from './chunk-map-cache.js';
 import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
 import { ChunkWriter } from './chunk-writer.js';
+import { DirectCopies } from './copy-range.js';
 import type { AttributeChanges, Credentials, OpenFlags } from './filesystem.js';
 import { FileExtents } from './file-extents.js';
 import { FileLocks } from './file-locks.js';
@@ -39,6 +40,8 @@ export interface FileTunables {
   /** Bound on what is read ahead of one open file, and of all together. */
   readonly maxReadaheadBytes?: number;
   readonly maxTotalReadaheadBytes?: number;
+  /** Bytes of a copy from file to file from which on the chunkservers do it. */
+  readonly minDirectCopyBytes?: number;
 }
 
 export interface FileTableOptions {
@@ -57,6 +60,7 @@ export class FileTable implements OpenFileHost {
   private readonly unsynced = new UnsyncedFiles();
   readonly locks: FileLocks;
   readonly extents: FileExtents;
+  readonly copies: DirectCopies;
   private readonly chunkMap: ChunkMapCache;
   private readonly leases: LeaseTable;
   private readonly reader: ChunkReader;
@@ -87,6 +91,10 @@ export class FileTable implements OpenFileHost {
     });
     this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
     this.extents = new FileExtents({ master, servers, logger });
+    this.copies = new DirectCopies({
+      ...{ chunkMap: this.chunkMap, io: this.chunkWriter, extents: this.extents },
+      minBytes: tunables.minDirectCopyBytes,
+    });
     this.locks = new FileLocks({
       ...{ master, clock, random, logger },
       publish: (inode) => this.publish(inode),

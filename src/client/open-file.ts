@@ -5,7 +5,8 @@ import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
 import type { FileExtents } from './file-extents.js';
-import { allocate, copyRange } from './file-ranges.js';
+import { allocate } from './allocate.js';
+import { copyRange, type DirectCopies, type DirectEnds } from './copy-range.js';
 import { losesPrivileges, type InodeAttributes } from './attributes.js';
 import type { OpenInode } from './open-inode.js';
 import type { Readahead } from './readahead.js';
@@ -19,6 +20,7 @@ export interface OpenFileHost {
   killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
   now(): Timespec;
   readonly extents: FileExtents;
+  readonly copies: DirectCopies;
   /** Makes holes of whole chunks, in order with this client's own writes. */
   punch(inode: InodeId, firstIndex: number, count: number): Promise<void>;
   /** The file has at least `end` bytes, and was changed now. */
@@ -69,11 +71,7 @@ export class ClusterOpenFile implements OpenFile {
     this.throwFailure(writer);
     if (this.open.locksLost) throw locksLost();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
-    if (options.killPrivileges ?? this.credentials.uid !== 0) {
-      writer.kills = true;
-      const { attributes, inode } = this.open;
-      if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
-    }
+    if (options.killPrivileges ?? this.credentials.uid !== 0) await this.losePrivileges(writer);
     // The end may be further on by now: another client may have appended.
     if (this.flags.append === true) await this.host.freshAttributes(this.open.inode);
     await writer.write(this.flags.append === true ? 'end' : offset, bytes);
@@ -144,9 +142,15 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
-    this.writerOf();
+    const writer = this.writerOf();
     if (this.flags.append === true) throw notOpenFor('writing at an offset');
-    return copyRange(source, sourceOffset, this, offset, length);
+    const range = { source, sourceOffset, target: this, offset, length };
+    const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source));
+    if (this.flags.sync === true && copied > 0) {
+      await writer.sync();
+      this.throwFailure(writer);
+    }
+    return copied;
   }
 
   async attributes(): Promise<Attributes> {
@@ -174,6 +178,28 @@ export class ClusterOpenFile implements OpenFile {
     const { writer } = this.open;
     if (writer?.isClean === false) await writer.flush();
     return Math.max((await this.host.freshAttributes(this.open.inode)).size, writer?.size ?? 0);
+  }
+
+  /** What comes before a write, and the ends of a copy from `source` if both are files of this client. */
+  private async directEnds(writer: Writer, source: OpenFile): Promise<DirectEnds | undefined> {
+    if (!(source instanceof ClusterOpenFile) || source.host !== this.host) return undefined;
+    // To be refused by its `read`.
+    if (source.closed !== undefined || source.readahead === undefined || source.open.locksLost) return undefined;
+    this.throwFailure(writer);
+    if (this.open.locksLost) throw locksLost();
+    if (this.credentials.uid !== 0) await this.losePrivileges(writer);
+    source.open.noteRead(this.host.now());
+    const { inode, host } = this;
+    return {
+      source: { inode: source.inode, writer: source.open.writer },
+      target: { inode, writer, punch: (index) => host.punch(inode, index, 1) },
+    };
+  }
+
+  private async losePrivileges(writer: Writer): Promise<void> {
+    writer.kills = true;
+    const { attributes, inode } = this.open;
+    if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
   }
 
   private writerOf(): Writer {

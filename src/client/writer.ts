@@ -58,6 +58,9 @@ export interface WriterOptions {
   readonly maxDirtyBytes?: number;
 }
 
+/** Times that `alter` waits for writes to its range, while more come. */
+const MAX_SETTLE_TRIES = 16;
+
 /** P1: power failed at every replica between a write and its sync. */
 export function lostBeforeSync(inode: InodeId): CairnError {
   return new CairnError('EIO', `inode ${inode}: bytes written before may have been lost in a power failure`);
@@ -70,8 +73,10 @@ export class Writer {
   private readonly dirty: DirtyData;
   /** Extents that may be sent, in the order in which they became so. */
   private readonly ready = new Set<Extent>();
-  /** Extents that wait for a sent one which they overlap. */
+  /** Extents that wait for a sent one which they overlap, or for an `alter`. */
   private readonly blocked = new Set<Extent>();
+  /** Ranges that an `alter` is changing. */
+  private readonly altered = new Set<{ readonly offset: number; readonly length: number }>();
   private inFlight = 0;
   private inFlightBytes = 0;
   /** End of what was written here, or is about to be, and is not published; 0 for none. */
@@ -156,6 +161,59 @@ export class Writer {
       this.activeWrites--;
       if (this.activeWrites === 0) this.quiet?.resolve();
     }
+  }
+
+  /**
+   * Runs `change`, by which the chunkservers change these bytes, of one chunk, without getting them from here. Earlier
+   * writes to them are there when it begins, later ones are sent when it has ended. It returns how many bytes it
+   * changed from the start, and the chunk's `losses`, if it changed the chunk; its failure is the caller's to tell. 0
+   * without a change when somebody keeps writing there.
+   */
+  async alter(
+    offset: number,
+    length: number,
+    change: () => Promise<{ readonly changed: number; readonly losses?: number }>,
+  ): Promise<number> {
+    while (this.gate !== undefined) await this.gate.promise;
+    const range = { offset, length };
+    const index = Math.floor(offset / CHUNK_SIZE_BYTES);
+    this.localEnd = Math.max(this.localEnd, offset + length);
+    this.mtime = this.options.clock.now();
+    this.unpublished = true;
+    this.activeWrites++;
+    try {
+      for (let tries = 0; this.dirty.overlay(offset, length).length > 0; tries++) {
+        if (tries === MAX_SETTLE_TRIES) return 0;
+        await this.settle(offset, length);
+      }
+      this.altered.add(range);
+      const { changed, losses } = await change();
+      if (losses !== undefined) this.unsynced.set(index, this.unsynced.get(index) ?? losses);
+      if (changed > 0) this.writtenEnd = Math.max(this.writtenEnd, offset + changed);
+      return changed;
+    } catch (error) {
+      this.unsynced.set(index, this.unsynced.get(index));
+      throw error;
+    } finally {
+      this.altered.delete(range);
+      // Also when a publication went out meanwhile: it told nothing of these bytes.
+      this.unpublished = true;
+      this.activeWrites--;
+      if (this.activeWrites === 0) this.quiet?.resolve();
+      this.forgetLocalEnd();
+      this.scheduleWriteBack();
+      this.options.onWritten(offset, length);
+      this.unblock();
+      this.pump();
+    }
+  }
+
+  /** What was written to these bytes before is on the chunkservers, or given up. */
+  async settle(offset: number, length: number): Promise<void> {
+    const waiting = this.dirty.overlay(offset, length);
+    if (waiting.length === 0) return;
+    this.startWriteBack();
+    for (const extent of waiting) await extent.done.promise;
   }
 
   /** All that was written before is on the chunkservers, and published. Failures of write-back are counted, not thrown. */
@@ -341,7 +399,7 @@ export class Writer {
     for (const extent of this.ready) {
       if (this.inFlight >= MAX_WRITES_IN_FLIGHT || this.inFlightBytes >= MAX_WRITE_BYTES_IN_FLIGHT) return;
       this.ready.delete(extent);
-      if (this.dirty.startable(extent)) this.send(extent);
+      if (this.startable(extent)) this.send(extent);
       else this.blocked.add(extent);
     }
   }
@@ -357,6 +415,21 @@ export class Writer {
       (losses) => this.sent(extent, index, losses),
       (error: unknown) => this.sent(extent, index, asCairnError(error)),
     );
+  }
+
+  private startable(extent: Extent): boolean {
+    for (const { offset, length } of this.altered) {
+      if (extent.offset < offset + length && extent.offset + extent.length > offset) return false;
+    }
+    return this.dirty.startable(extent);
+  }
+
+  private unblock(): void {
+    for (const waiting of this.blocked) {
+      if (!this.startable(waiting)) continue;
+      this.blocked.delete(waiting);
+      this.ready.add(waiting);
+    }
   }
 
   private sent(extent: Extent, index: number, outcome: number | CairnError): void {
@@ -377,11 +450,7 @@ export class Writer {
     }
     this.options.onWritten(extent.offset, extent.length);
     extent.done.resolve();
-    for (const waiting of this.blocked) {
-      if (!this.dirty.startable(waiting)) continue;
-      this.blocked.delete(waiting);
-      this.ready.add(waiting);
-    }
+    this.unblock();
     this.pump();
     this.options.budget.use(this.dirty.heldBytes - before);
     if (this.room !== undefined && this.dirty.heldBytes < this.maxDirtyBytes) {

@@ -195,6 +195,18 @@ export const MAX_CHUNK_COPIES = 8;
 export const MAX_WAITING_COPIES = 64;
 /** Messages in flight to one peer while blocks are copied or repaired. */
 export const COPY_WINDOW = 4;
+/** Bytes that one request copies from chunk to chunk, and the time after which it begins no further piece. */
+export const MAX_COPY_RANGE_BYTES = 16 * MIB;
+export const COPY_RANGE_MS = 2_000;
+/** Such requests that a chunkserver works on at once, with COPY_WINDOW pieces of memory each, and that wait. */
+export const MAX_RANGE_COPIES = 4;
+export const MAX_WAITING_RANGE_COPIES = 64;
+/** Time for one piece from another chunkserver, before the next one that has it is asked. */
+export const COPY_READ_TIMEOUT_MS = 2_000;
+/** Time that a client waits for such a request: its work, and a failure in the chain at its end. */
+export const COPY_RANGE_TIMEOUT_MS = 20_000;
+/** Bytes of a copy below which the client does it by itself: as many round trips, and the bytes are written behind. */
+export const MIN_DIRECT_COPY_BYTES = 256 * KIB;
 /** Time for each server of the chain to apply a mutation: two of them fit into an attempt of the client. */
 export const FORWARD_TIMEOUT_MS = 4_000;
 /** A replica without mutations for so long is synced and marked clean, so that a power loss casts no doubt on it. */

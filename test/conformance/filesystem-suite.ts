@@ -11,6 +11,7 @@ import type { Deviation } from './deviations.js';
 import type { ConformanceCase, ConformanceTarget } from './case.js';
 import { aclCases } from './cases/acls.js';
 import { coherenceCases } from './cases/coherence.js';
+import { copyCases } from './cases/copies.js';
 import { dataCases } from './cases/data.js';
 import { directoryCases } from './cases/directories.js';
 import { lockCases } from './cases/locks.js';
@@ -40,6 +41,7 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
   ...coherenceCases,
   ...matrixCases,
   ...rangeCases,
+  ...copyCases,
   ...aclCases,
   ...temporaryCases,
   ...lockCases,

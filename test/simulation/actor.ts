@@ -81,8 +81,8 @@ export class Actor {
     else if (choice < 58) await this.openFile();
     else if (choice < 76) await this.write();
     else if (choice < 87) await this.read();
-    else if (choice < 91) await this.truncate();
-    else if (choice < 94) await this.flush();
+    else if (choice < 90) await this.truncate();
+    else if (choice < 93) await this.flush();
     else if (choice < 98) await this.range();
     else await this.closeOne();
     if (this.options.clients.length > 1 && random.below(20) === 0) await this.handOver();
@@ -305,8 +305,8 @@ export class Actor {
     if (file === undefined || other === undefined) return this.create();
     const length = 1 + random.below(random.below(6) === 0 ? 2 * CHUNK_SIZE_BYTES : MAX_WRITE_BYTES);
     const offset = this.offset(1);
-    if (random.below(3) === 0) {
-      const [from, count] = [this.offset(1), Math.min(length, MAX_WRITE_BYTES)];
+    if (random.below(2) === 0) {
+      const [from, count] = [this.offset(1), Math.min(length, 2 * MAX_WRITE_BYTES)];
       const what = `copy ${count} from ${from} of ${other.model.inode} to ${offset} of ${file.model.inode}`;
       const copied = await this.both(what, (side) => file[side].copyFrom(other[side], from, offset, count));
       assert.equal(copied?.real, copied?.model, what);

@@ -177,6 +177,8 @@ export class World {
       master: `${MASTER}:${PORT}`,
       secret: this.secret,
       clientName: name,
+      // Files are small here.
+      minDirectCopyBytes: 1,
     });
   }
 

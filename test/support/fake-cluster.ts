@@ -84,6 +84,11 @@ export interface FakeHooks {
   /** Called after the write took effect, before it is answered. */
   written?: (request: wire.WriteChunkRequest) => Promise<void> | void;
   sync?: (request: wire.SyncChunkRequest) => Promise<void> | void;
+  /** What it returns is the answer: how much is copied, and why not more. */
+  copy?: (
+    request: wire.CopyRangeRequest,
+    server: string,
+  ) => Promise<wire.CopyRangeReply | void> | wire.CopyRangeReply | void;
   /** Called before any of the master's methods but the session's. */
   master?: (method: string, request: unknown) => Promise<void> | void;
   /** Called after a mutation took effect, before it is answered. */
@@ -299,6 +304,22 @@ export class FakeCluster {
         chunk.write(request.offset, payload);
         await this.hooks.written?.(request);
         return { reply: {} };
+      },
+      copyRange: async (request) => {
+        this.note('copyRange');
+        const reply = (await this.hooks.copy?.(request, address)) ?? { copied: request.length, sourceError: 0 };
+        const { source, offset } = request;
+        const chunk = this.chunks.get(request.handle);
+        const from = source === null ? undefined : this.chunks.get(source.handle);
+        if (chunk?.lease !== request.leaseId) throw new CairnError('NOT_PRIMARY', 'another lease');
+        const bytes = Buffer.alloc(reply.copied);
+        const start = source?.offset ?? 0;
+        const read = from?.bytes.subarray(start, start + Math.min(reply.copied, source?.length ?? 0));
+        bytes.set(read ?? []);
+        // Zeros past the end are not written.
+        const end = Math.max(read?.length ?? 0, Math.min(bytes.length, chunk.bytes.length - offset));
+        if (end > 0) chunk.write(offset, bytes.subarray(0, end));
+        return { reply };
       },
       syncChunk: async (request) => {
         this.note('syncChunk');

@@ -234,6 +234,7 @@ export class FakeChunkserver {
       inspectReplica: unused,
       repairBlocks: unused,
       adoptVersion: unused,
+      copyRange: unused,
     };
   }
 

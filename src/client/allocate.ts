@@ -1,9 +1,9 @@
-/** Operations on ranges of an open file: fallocate(2) and copy_file_range(2). */
+/** fallocate(2) on an open file. */
 import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_RECORD, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import type { FileExtents } from './file-extents.js';
-import type { AllocateMode, OpenFile } from './filesystem.js';
+import type { AllocateMode } from './filesystem.js';
 
 export interface AllocateTarget {
   readonly inode: InodeId;
@@ -19,8 +19,6 @@ export interface AllocateTarget {
   freeBytes(): Promise<number>;
 }
 
-/** One call copies at most so much, so that it ends in good time: the caller goes on. */
-const MAX_COPY_BYTES = 64 * MAX_PAYLOAD_BYTES;
 const ZEROS = Buffer.alloc(MAX_PAYLOAD_BYTES);
 
 /**
@@ -70,40 +68,7 @@ async function makeZero(target: AllocateTarget, offset: number, end: number): Pr
   }
 }
 
-/** Copies by reading and writing. EINVAL when the ranges overlap in one file; 0 at the end of the source. */
-export async function copyRange(
-  source: OpenFile,
-  sourceOffset: number,
-  target: OpenFile,
-  offset: number,
-  length: number,
-): Promise<number> {
-  checkRange(sourceOffset, 0);
-  checkRange(offset, 0);
-  if (!Number.isSafeInteger(length) || length < 0) throw new CairnError('EINVAL', `cannot copy ${length} bytes`);
-  const { size } = await source.attributes();
-  const available = Math.min(length, Math.max(0, size - sourceOffset));
-  const overlaps = sourceOffset < offset + available && offset < sourceOffset + available;
-  if (source.inode === target.inode && overlaps) {
-    throw new CairnError('EINVAL', 'the ranges of a copy within one file overlap');
-  }
-  const wanted = Math.min(available, MAX_COPY_BYTES);
-  let copied = 0;
-  while (copied < wanted) {
-    const bytes = await source.read(sourceOffset + copied, Math.min(MAX_PAYLOAD_BYTES, wanted - copied));
-    if (bytes.length === 0) break;
-    try {
-      copied += await target.write(offset + copied, bytes);
-    } catch (error) {
-      // What was copied counts; the next call gets the error.
-      if (copied === 0) throw error;
-      break;
-    }
-  }
-  return copied;
-}
-
-function checkRange(offset: number, length: number): void {
+export function checkRange(offset: number, length: number): void {
   if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
     throw new CairnError('EINVAL', `there are no ${length} bytes at ${offset}`);
   }
