@@ -14,19 +14,30 @@ export interface ProcessMemory {
   readonly peakMiB: number;
 }
 
+export type DriverName = 'kernel' | 'fuse-native';
+
 export class BenchCluster {
+  /** By driver; the first is the one that `up` made. */
+  readonly mounts = new Map<DriverName, string>();
+
   private constructor(
     private readonly repository: string,
     private readonly directory: string,
   ) {}
 
-  static async start(options: { repository: string; chunkservers: number; replicas: number }): Promise<BenchCluster> {
+  static async start(options: {
+    repository: string;
+    chunkservers: number;
+    replicas: number;
+    drivers: readonly DriverName[];
+  }): Promise<BenchCluster> {
+    const [first = 'kernel', ...others] = options.drivers;
     const directory = await mkdtemp(join(tmpdir(), 'cairn-bench-'));
     const cluster = new BenchCluster(options.repository, directory);
     await mkdir(cluster.mountpoint);
     const counts = ['--chunkservers', String(options.chunkservers), '--replicas', String(options.replicas)];
     // Not the default port: a cluster may be running.
-    counts.push('--port', String(await freePort()));
+    counts.push('--port', String(await freePort()), '--driver', first);
     try {
       await execute(join(options.repository, 'scripts/up'), [cluster.mountpoint, '--data', cluster.data, ...counts]);
     } catch (error) {
@@ -34,11 +45,28 @@ export class BenchCluster {
       await rm(directory, { recursive: true, force: true });
       throw error;
     }
+    cluster.mounts.set(first, cluster.mountpoint);
+    try {
+      for (const driver of others) await cluster.mountWith(driver);
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
     return cluster;
   }
 
-  get mountpoint(): string {
+  private get mountpoint(): string {
     return join(this.directory, 'mount');
+  }
+
+  private async mountWith(driver: DriverName): Promise<void> {
+    const mountpoint = join(this.directory, driver);
+    await mkdir(mountpoint);
+    const { master } = await this.access();
+    const address = ['--master', master, '--secret', join(this.data, 'cluster.secret')];
+    const place = ['--data', join(this.data, `mount-${driver}`), mountpoint];
+    await execute(join(this.repository, 'scripts/cairn'), ['mount', '--driver', driver, ...address, ...place]);
+    this.mounts.set(driver, mountpoint);
   }
 
   private get data(): string {
@@ -66,10 +94,17 @@ export class BenchCluster {
   }
 
   async stop(): Promise<void> {
-    await execute(join(this.repository, 'scripts/down'), [this.mountpoint, '--data', this.data]).catch(
-      (error: unknown) => console.error(`bench: ${error instanceof Error ? error.message : String(error)}`),
-    );
+    for (const mountpoint of this.mounts.values()) {
+      if (mountpoint !== this.mountpoint) await this.end('cairn', ['umount', mountpoint]);
+    }
+    await this.end('down', [this.mountpoint, '--data', this.data]);
     await rm(this.directory, { recursive: true, force: true });
+  }
+
+  private async end(script: string, args: readonly string[]): Promise<void> {
+    await execute(join(this.repository, 'scripts', script), args).catch((error: unknown) =>
+      console.error(`bench: ${error instanceof Error ? error.message : String(error)}`),
+    );
   }
 }
 

@@ -11,5 +11,6 @@ const sizes = JSON.parse(sizesText) as Sizes;
 mkdirSync(directory, { recursive: true });
 work.prepare?.(directory, sizes);
 const started = performance.now();
-const units = work.run(directory, sizes);
-process.stdout.write(JSON.stringify({ rate: units / ((performance.now() - started) / 1000) }) + '\n');
+const done = work.run(directory, sizes);
+const rate = typeof done === 'number' ? done / ((performance.now() - started) / 1000) : done.rate;
+process.stdout.write(JSON.stringify({ rate }) + '\n');

@@ -2,6 +2,7 @@
  * What is measured in a directory, each a function of the directory to its rate. They run in a process of their own
  * (worker.ts), with plain synchronous calls, as a program that knows nothing of CairnFS would make them.
  */
+import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   fsyncSync,
@@ -33,9 +34,12 @@ export interface Work {
   readonly unit: 'MiB/s' | '/s';
   /** Whether the caches of kernel and servers are dropped before. */
   readonly cold?: boolean;
-  /** Returns how many units it did; what `prepare` does is not measured. */
+  /** It says something of a driver that has no cluster behind it. */
+  readonly ofDriver?: boolean;
+  /** What it does is not measured. */
   prepare?(directory: string, sizes: Sizes): void;
-  run(directory: string, sizes: Sizes): number;
+  /** Returns how many units it did, or their rate when it looked at the clock itself. */
+  run(directory: string, sizes: Sizes): number | { rate: number };
 }
 
 const MIB = 1024 * 1024;
@@ -98,16 +102,42 @@ function listTree(directory: string): number {
   return entries;
 }
 
+/**
+ * Takes and gives up record locks of its own, `count` times: node has no fcntl. Prints the seconds. Nobody else locks the
+ * file, so this is the price of a lock, not of waiting.
+ */
+const LOCK_PROGRAM = `
+import fcntl, sys, time
+with open(sys.argv[1], 'w') as file:
+    started = time.monotonic()
+    for i in range(int(sys.argv[2])):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, i)
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, i)
+    print(time.monotonic() - started)
+`;
+
+function lockRecords(path: string, count: number): { rate: number } {
+  const seconds = Number(execFileSync('python3', ['-c', LOCK_PROGRAM, path, String(count)], { encoding: 'utf8' }));
+  return { rate: count / seconds };
+}
+
 /** In this order: later ones use what earlier ones made. */
 export const WORKS: readonly Work[] = [
   {
     name: 'sequential write, fsync',
     unit: 'MiB/s',
+    ofDriver: true,
     // A new file each time: overwriting in place is other work.
     prepare: (directory) => rmSync(large(directory), { force: true }),
     run: (directory, { fileMiB }) => writeSequentially(large(directory), fileMiB),
   },
-  { name: 'sequential read, cold', unit: 'MiB/s', cold: true, run: (directory) => readSequentially(large(directory)) },
+  {
+    name: 'sequential read, cold',
+    unit: 'MiB/s',
+    cold: true,
+    ofDriver: true,
+    run: (directory) => readSequentially(large(directory)),
+  },
   { name: 'sequential read, warm', unit: 'MiB/s', run: (directory) => readSequentially(large(directory)) },
   {
     name: '4 KiB files created',
@@ -165,7 +195,11 @@ export const WORKS: readonly Work[] = [
   {
     name: 'empty files created',
     unit: '/s',
-    prepare: (directory) => mkdirSync(join(directory, 'empty'), { recursive: true }),
+    ofDriver: true,
+    prepare: (directory) => {
+      rmSync(join(directory, 'empty'), { recursive: true, force: true });
+      mkdirSync(join(directory, 'empty'));
+    },
     run: (directory, { smallFiles }) => {
       for (let i = 0; i < smallFiles; i++) closeSync(openSync(join(directory, 'empty', `file-${i}`), 'wx'));
       return smallFiles;
@@ -178,5 +212,10 @@ export const WORKS: readonly Work[] = [
       rmSync(join(directory, 'empty'), { recursive: true });
       return smallFiles;
     },
+  },
+  {
+    name: 'record locks taken and released',
+    unit: '/s',
+    run: (directory, { smallFiles }) => lockRecords(join(directory, 'locked'), smallFiles),
   },
 ];
