@@ -14,6 +14,10 @@ export interface ConformanceTarget {
   readonly other: FileSystem;
   /** Lets enough time pass that the next change has a later timestamp. */
   tick(): Promise<void>;
+  /** Lets enough time pass that a client's kernel asks for names anew, which another client changed. */
+  forgetNames?(): Promise<void>;
+  /** Lets a request that was just made get to where it waits. Default: a tick. */
+  settle?(): Promise<void>;
 }
 
 export interface ConformanceCase {
@@ -75,6 +79,8 @@ export class CaseContext {
     /** Empty, and everyone may write in it. */
     readonly dir: InodeId,
     readonly tick: () => Promise<void>,
+    readonly forgetNames: () => Promise<void>,
+    readonly settle: () => Promise<void>,
   ) {}
 
   async mkdir(text: string, mode = 0o755, as: Credentials = root, parent = this.dir): Promise<InodeId> {

@@ -27,3 +27,121 @@ export const LOCAL_DEVIATIONS: readonly Deviation[] = [
     cases: ['locks: F_GETLK says pid 0 of who is on another machine'],
   },
 ];
+
+/** What a mount by fuse-native cannot do: docs/fuse-native.md. */
+const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
+  {
+    reason: 'the caller is not known',
+    cases: [
+      'symlink: any target, its length, EINVAL on others, limits',
+      'create: made once, exclusive EEXIST, existing keeps its mode and content',
+      'rename: permissions on both directories and on a directory that moves',
+      'rename of a directory that may not be written, over what is there: which error comes first',
+      'rename in sticky directories: only owners',
+      'P12: open checks owner, group and others, the first that applies',
+      'P12: adding and removing entries needs w and x on the directory',
+      'P12: a directory without x hides everything below',
+      'P12: sticky directories: unlink and rmdir by owners alone',
+      'P12: create of an existing file checks the file, not the directory',
+      'chmod: owner and root, every bit, EPERM for others',
+      'chmod by an owner outside the group clears set-group-ID',
+      'chown by the owner clears set-user-ID and set-group-ID of a program',
+      'a set-group-ID directory gives its group, and to directories the bit',
+      'truncate: needs w, EISDIR, EINVAL, EFBIG',
+      'an open file keeps its rights when the mode or the owner changes',
+      'utimensat: the owner sets any time, who may write sets now, others nothing',
+      'utimensat: now for one time alone is for the owner',
+      'P12: xattrs: user. needs r and w, trusted. is for root, unknown namespaces are refused',
+      'every kind: what is made has the times of now, the owner of its maker, and moves its directory',
+    ],
+  },
+  {
+    reason: 'times are whole milliseconds from 1970 on, and one time alone never arrives',
+    cases: [
+      'P12: every kind: chmod, chown and utimensat by the owner and uid 0, by nobody else, who leaves no trace',
+      'utimensat: nanoseconds, before 1970, after 2106, now',
+      'atime: moves with the first read after a change, and is not lost with the close',
+      'utimensat after a write and before its close is not undone by the close',
+    ],
+  },
+  { reason: 'names must be UTF-8', cases: ['names: any bytes but / and NUL, up to NAME_MAX'] },
+  {
+    reason: 'libfuse goes by paths: hard links are several inodes to it',
+    cases: [
+      'rename over a hard link: of the same inode nothing happens, of another it loses a link',
+      'times: what is known about an inode moves its ctime alone',
+    ],
+  },
+  {
+    reason: 'libfuse lists a directory whole when it is opened: a position holds within one open',
+    cases: [
+      'readDirectory: cookies stay valid while entries come and go',
+      'readDirectory while it is emptied: rm -r in pages',
+    ],
+  },
+  {
+    reason: 'a directory with a removed file that is still open cannot be removed',
+    cases: ['open files after rmdir of their directory'],
+  },
+  { reason: 'no flags of rename', cases: ['rename NOREPLACE and EXCHANGE'] },
+  {
+    reason: 'no lseek for data and holes: all is data to the kernel',
+    cases: ['P5: seek: data is never called a hole, chunks that are not there are; the end of file is one'],
+  },
+  {
+    reason: 'no fallocate',
+    cases: [
+      'fallocate: extends the size, or keeps it; the bytes stay',
+      'fallocate of more than there is room for: ENOSPC, and nothing changed',
+      'P5: a punched hole reads as zeros, for all, and again after the size grew over it',
+      'P5: whole chunks are punched out of the middle of a file that two clients have open',
+      'P5: zero range: zeros, with and without a new size',
+      'fallocate clears set-user-ID as a write does',
+    ],
+  },
+  {
+    reason: 'no file capabilities',
+    cases: ['writing and truncating by another than root clears set-user-ID, set-group-ID and capabilities'],
+  },
+  {
+    reason: 'no ACLs',
+    cases: [
+      'P12: an ACL decides by owner, named user, any group that fits, others',
+      'P12: an ACL on a directory opens and shuts what is below',
+      'ACL: the mode and the list follow each other',
+      'ACL: what is no list is refused, and who is no owner',
+      'ACL: an owner outside the group loses setgid by setting a list',
+      'ACL: a default list is inherited in place of the umask',
+    ],
+  },
+  {
+    reason: 'no O_TMPFILE',
+    cases: [
+      'O_TMPFILE: a file without a name, which goes with its last close',
+      'O_TMPFILE: link gives it a name, once it has one it is a file like any',
+      'O_TMPFILE: refusals: O_EXCL forbids a name, the directory decides who may',
+    ],
+  },
+  {
+    reason: 'locks hold within one mount',
+    cases: [
+      'locks: readers share, a writer excludes, in one client and between two',
+      'locks: F_GETLK tells the lock in the way, and of whom',
+      'locks: F_GETLK says pid 0 of who is on another machine',
+      'locks: ranges split, merge, change their type',
+      'locks: kinds, owners and files do not meet',
+      'locks: who waits gets the lock in the order of asking',
+      'locks: a wait ends with EINTR, and nothing is held then',
+      'locks: EDEADLK only for a circle',
+      'flock: shared and exclusive, and a change drops what was held',
+      'locks: releasing an owner frees all that it holds, for who waits too',
+      'P2: who gets a lock sees what its last holder wrote',
+    ],
+  },
+];
+
+/** What mounts cannot do, by driver. */
+export const DRIVER_DEVIATIONS: Readonly<Record<'kernel' | 'fuse-native', readonly Deviation[]>> = {
+  kernel: [],
+  'fuse-native': FUSE_NATIVE_DEVIATIONS,
+};

@@ -87,5 +87,14 @@ export async function runCase(target: ConformanceTarget, testCase: ConformanceCa
   });
   // mkdir(2) may be asked for a mode only through a umask; chmod is exact.
   await target.fs.setAttributes(ROOT_CREDENTIALS, inode, { mode: 0o777 });
-  await testCase.run(new CaseContext(target.fs, target.other, inode, () => target.tick()));
+  await testCase.run(
+    new CaseContext(
+      target.fs,
+      target.other,
+      inode,
+      () => target.tick(),
+      async () => target.forgetNames?.(),
+      () => target.settle?.() ?? target.tick(),
+    ),
+  );
 }

@@ -127,10 +127,11 @@ export class DirectoryFileSystem implements FileSystem {
   }
 
   async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
-    const flags = O.PATH | O.NOFOLLOW;
-    return this.hold(
-      await this.system.openat(await this.descriptor(parent), checked(name), flags, 0, { as: credentials }),
-    );
+    const directory = await this.descriptor(parent);
+    const options = { as: credentials };
+    // stat(2) asks again for a name that turns out to be old (ESTALE), which open(2) with O_PATH cannot know.
+    await this.system.stat(directory, checked(name), AT.SYMLINK_NOFOLLOW, options);
+    return this.hold(await this.system.openat(directory, name, O.PATH | O.NOFOLLOW, 0, options));
   }
 
   async getAttributes(inode: InodeId): Promise<Attributes> {

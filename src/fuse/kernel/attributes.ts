@@ -1,6 +1,7 @@
 /** Requests about attributes: GETATTR, SETATTR, ACCESS, STATFS, and extended attributes. */
 import { CairnError } from '../../core/errors.js';
 import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
+import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
 import type { AttributeChanges, Credentials } from '../../client/filesystem.js';
 import { XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
 import type { Cursor } from './decode.js';
@@ -25,6 +26,7 @@ import type { Answer, Handler, Request } from './request.js';
 import { attributesAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 
+const CAPABILITIES = Buffer.from('security.capability');
 const ACCESS_ACL = Buffer.from('system.posix_acl_access');
 
 export class AttributeRequests {
@@ -135,9 +137,10 @@ export class AttributeRequests {
   private async removeXattr(request: Request): Promise<Answer> {
     const { session } = this;
     const [inode, name] = [inodeOf(session, request), request.body.text()];
-    await session.callers.run(request.caller, (credentials) =>
-      session.fileSystem.removeXattr(credentials, inode, name),
-    );
+    const remove = (credentials: Credentials) => session.fileSystem.removeXattr(credentials, inode, name);
+    // The kernel lets nobody remove them without the capability for it. It does itself, for whoever writes or changes the owner.
+    if (name.equals(CAPABILITIES)) await remove(ROOT_CREDENTIALS);
+    else await session.callers.run(request.caller, remove);
     return DONE;
   }
 }

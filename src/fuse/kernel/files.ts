@@ -203,7 +203,7 @@ export class FileRequests {
 
   private async seek({ body }: Request): Promise<Answer> {
     const { file } = this.session.files.get(body.u64());
-    const [offset, whence] = [body.u64(), body.u32()];
+    const [offset, whence] = [body.i64(), body.u32()];
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new CairnError('EINVAL', `lseek: whence ${whence}`);
     try {
       return answer(offsetOut(await file.seek(offset, whence === SEEK_DATA ? 'data' : 'hole')));

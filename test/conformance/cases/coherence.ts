@@ -79,6 +79,7 @@ export const coherenceCases: readonly ConformanceCase[] = [
       const renamed = await c.other.openAt(root, c.dir, name('g'), READ_ONLY);
       assert.equal(renamed.file.inode, f);
       await renamed.file.close();
+      await c.forgetNames();
       await fails('ENOENT', c.other.openAt(root, c.dir, name('f'), READ_ONLY));
       assert.deepEqual(await c.names(c.dir, c.other), ['g']);
       await fails('EEXIST', c.other.makeNode(root, c.dir, name('g'), { kind: 'directory', mode: 0o755 }));

@@ -1,0 +1,20 @@
+/** The conformance suite on mounts, over each driver: two mounts of one cluster are its two clients. */
+import { chmod } from 'node:fs/promises';
+import t from 'tap';
+import { DRIVERS } from '../../src/cli/mount.js';
+import { DRIVER_DEVIATIONS } from '../conformance/deviations.js';
+import { directoryHost } from '../conformance/directory-host.js';
+import { fileSystemConformance } from '../conformance/filesystem-suite.js';
+import { TestCluster } from '../support/cluster.js';
+
+const skip = process.getuid?.() !== 0 && 'only root may become other users';
+
+for (const driver of DRIVERS) {
+  await t.test(`${driver}: the conformance suite`, { skip }, async (t) => {
+    const cluster = await TestCluster.start(t, { chunkservers: 2, driver });
+    const [one, two] = [await cluster.mount(0), await cluster.mount(1)];
+    // Other users must be able to reach the mounts for their permissions in it to be tried.
+    await chmod(cluster.directory.path, 0o711);
+    await fileSystemConformance(t, () => directoryHost(one, two), DRIVER_DEVIATIONS[driver]);
+  });
+}
