@@ -65,7 +65,7 @@ export class DirectoryOpenFile implements OpenFile {
   async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
     if (!(source instanceof DirectoryOpenFile)) throw new CairnError('EXDEV', 'a file of another file system');
     const from = { fd: source.descriptor, offset: sourceOffset };
-    return this.system.copyFileRange(from, { fd: this.descriptor, offset }, length);
+    return this.system.copyFileRange(from, { fd: this.descriptor, offset }, length, { as: this.credentials });
   }
 
   async attributes(): Promise<Attributes> {

@@ -105,13 +105,14 @@ export class SystemCalls {
     from: { fd: number; offset: number },
     to: { fd: number; offset: number },
     length: number,
+    options?: CallOptions,
   ): Promise<number> {
     const place = (offset: number): { change: Buffer } => {
       const bytes = Buffer.alloc(8);
       bytes.writeBigInt64LE(BigInt(offset));
       return { change: bytes };
     };
-    return this.do('copy_file_range', [from.fd, place(from.offset), to.fd, place(to.offset), length, 0]);
+    return this.do('copy_file_range', [from.fd, place(from.offset), to.fd, place(to.offset), length, 0], options);
   }
 
   async stat(
