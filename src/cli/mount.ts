@@ -34,7 +34,7 @@ export const mountCommand: Command = {
     {
       flags: '--attribute-timeout <seconds>',
       description:
-        'how long the kernel may answer stat from memory (default: 0; more is faster, but another mount’s changes show late)',
+        'how long the kernel may answer stat from memory (default: 1, and 0 for files written here; with fuse-native 0)',
     },
     { flags: '--driver <name>', description: `${DRIVERS.join(' or ')} (default: kernel for root, who may mount)` },
     { flags: '--entry-timeout <seconds>', description: 'how long the kernel may believe a name (default: 1)' },
@@ -48,7 +48,7 @@ export const mountCommand: Command = {
     const logger = makeLogger('mount', options);
     const cluster = await clusterAddress(options);
     const timeouts = {
-      attributeTimeoutMs: options.seconds('attributeTimeout') ?? 0,
+      attributeTimeoutMs: options.seconds('attributeTimeout'),
       entryTimeoutMs: options.seconds('entryTimeout') ?? DEFAULT_ENTRY_TIMEOUT_MS,
     };
     const driverName = parseDriver(options.text('driver'));

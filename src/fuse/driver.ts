@@ -25,8 +25,11 @@ export interface DriverOptions {
   readonly credentials: Credentials;
   /** Whether other users than the one who mounts may use it; the kernel checks permissions in any case. */
   readonly allowOther: boolean;
-  /** How long the kernel may answer stat(2) from memory. 0: it asks each time, and the client's cache answers. */
-  readonly attributeTimeoutMs: number;
+  /**
+   * How long the kernel may answer stat(2) from memory; the driver knows what is right when it is undefined. 0: it asks
+   * each time, and the client's cache answers.
+   */
+  readonly attributeTimeoutMs: number | undefined;
   /** How long the kernel may believe that a name stands for the inode it knows. */
   readonly entryTimeoutMs: number;
   readonly clock: Clock;

@@ -68,7 +68,7 @@ function mountOptions(options: DriverOptions): string {
     'use_ino',
     'atomic_o_trunc',
     // The kernel's size of a file must not outlive what another mount appended (P2), and a missing name may appear.
-    `attr_timeout=${seconds(options.attributeTimeoutMs)}`,
+    `attr_timeout=${seconds(options.attributeTimeoutMs ?? 0)}`,
     'ac_attr_timeout=0',
     `entry_timeout=${seconds(options.entryTimeoutMs)}`,
     'negative_timeout=0',

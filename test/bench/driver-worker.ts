@@ -41,7 +41,7 @@ if (mountpoint === undefined || (name !== 'kernel' && name !== 'fuse-native')) {
 const fileSystem = new DroppingFileSystem();
 const options: DriverOptions = {
   ...{ mountpoint, fileSystem, credentials: ROOT_CREDENTIALS, allowOther: false },
-  ...{ attributeTimeoutMs: 0, entryTimeoutMs: 1000, clock: new SystemClock(), logger: silentLogger },
+  ...{ attributeTimeoutMs: undefined, entryTimeoutMs: 1000, clock: new SystemClock(), logger: silentLogger },
 };
 const driver: Driver = name === 'kernel' ? new KernelDriver(options) : new FuseNativeDriver(options);
 await serveMount(driver, mountpoint, {

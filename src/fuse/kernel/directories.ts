@@ -65,7 +65,6 @@ export class DirectoryRequests {
     );
     const buffer = new DirectoryBuffer(size);
     const told: number[] = [];
-    const validity = listedValidityOf(session);
     let [last, hasRoom] = [offset, true];
     for (const [at, name, of] of dots(inode, page.parent)) {
       if (!hasRoom || offset > at) continue;
@@ -81,6 +80,7 @@ export class DirectoryRequests {
       else if (attributes === undefined) hasRoom = buffer.addPlus(entry, next);
       else {
         const nodeid = session.nodes.nodeidOf(attributes.inode);
+        const validity = listedValidityOf(session, attributes);
         hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
         if (hasRoom) told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
       }

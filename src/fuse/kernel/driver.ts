@@ -10,7 +10,7 @@
 import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
-import { MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
+import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { deferred } from '../../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
 import { HandleTable } from '../handle-table.js';
@@ -36,6 +36,8 @@ import type { Handler } from './request.js';
 import type { OpenDirectory, OpenHandle, Session } from './session.js';
 
 const NOT_MOUNTED_RETRY_MS = 2;
+/** As long as the client knows them: so another mount's changes show after two seconds at most, or at the next open. */
+const DEFAULT_ATTRIBUTE_TIMEOUT_MS = CLIENT_CACHE_TTL_MS;
 /** Room for the headers of a WRITE beside its bytes. */
 const REQUEST_BYTES = MAX_IO_BYTES + 4096;
 
@@ -98,7 +100,7 @@ export class ServedMount {
           logger.warn({ code, reason: message }, what);
         });
       },
-      attributeTimeoutMs: options.attributeTimeoutMs,
+      attributeTimeoutMs: options.attributeTimeoutMs ?? DEFAULT_ATTRIBUTE_TIMEOUT_MS,
       entryTimeoutMs: options.entryTimeoutMs,
       negotiated: () => {
         if (this.negotiated === undefined) throw new CairnError('EIO', 'a request came before INIT');

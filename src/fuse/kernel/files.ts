@@ -54,10 +54,15 @@ export class FileRequests {
     const inode = inodeOf(session, request);
     const flags = request.body.u32();
     const wanted = openFlagsOf(flags);
-    const { file, attributes } = await session.callers.run(request.caller, async (credentials) => {
+    const opening = session.callers.run(request.caller, async (credentials) => {
       if ((flags & FMODE_EXEC) === 0) return session.fileSystem.open(credentials, inode, wanted);
       await session.fileSystem.access(credentials, inode, X_OK);
       return session.fileSystem.open(ROOT_CREDENTIALS, inode, wanted);
+    });
+    const { file, attributes } = await opening.catch((error: unknown) => {
+      // Whoever asks for the attributes next learns it too, which makes the kernel look the name up again.
+      if (hasCode(error, 'ESTALE')) session.dropAttributes(inode);
+      throw error;
     });
     const { handle, openFlags } = this.opened(file, attributes, wanted);
     return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
@@ -109,7 +114,7 @@ export class FileRequests {
       this.closeInBackground(file);
       throw error;
     }
-    const { pagesAreCurrent, attributesAreOld } = session.nodes.opened(attributes);
+    const { pagesAreCurrent, attributesAreOld } = session.nodes.opened(attributes, flags.write);
     // Or the kernel would end reads where the file ended before another mount appended (P2).
     if (attributesAreOld) session.dropAttributes(attributes.inode);
     // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
@@ -181,7 +186,7 @@ export class FileRequests {
     const handle = this.session.files.remove(body.u64());
     body.skip(4);
     const [flags, owner] = [body.u32(), ownerName(body.big())];
-    this.session.nodes.closed(handle.file.inode);
+    this.session.nodes.closed(handle.file.inode, handle.write);
     try {
       await closedForGood(this.session, handle, (flags & RELEASE_FLOCK_UNLOCK) !== 0 ? owner : undefined);
     } finally {
@@ -192,8 +197,8 @@ export class FileRequests {
 
   /** The kernel never learned of the handle. */
   private closeUnasked(handle: number): void {
-    const { file } = this.session.files.remove(handle);
-    this.session.nodes.closed(file.inode);
+    const { file, write } = this.session.files.remove(handle);
+    this.session.nodes.closed(file.inode, write);
     this.closeInBackground(file);
   }
 

@@ -14,8 +14,9 @@ const ROOT_NODEID = 1;
 
 interface Node {
   lookups: number;
-  /** Handles that are open. */
+  /** Handles that are open, and those of them that may write. */
   opens: number;
+  writers: number;
   /**
    * Every page of the file that the kernel keeps is at least as new as this state (Attributes.change) of the file;
    * undefined when that cannot be said of any.
@@ -69,15 +70,20 @@ export class NodeTable {
 
   /**
    * A handle on the file was opened when it was in the state of `attributes`. What the kernel knows may be older: its
-   * pages, which it drops now unless told that they are current, and its attributes, if it still believes any.
+   * pages, which it drops now unless told that they are current, and its attributes, if it still believes any. Those get
+   * old at once when the handle is for writing.
    */
-  opened({ inode, change }: Attributes): { readonly pagesAreCurrent: boolean; readonly attributesAreOld: boolean } {
+  opened(
+    { inode, change }: Attributes,
+    forWriting: boolean,
+  ): { readonly pagesAreCurrent: boolean; readonly attributesAreOld: boolean } {
     const node = this.node(this.nodeidOf(inode));
     const pagesAreCurrent = node.pagesChange === change;
     // A handle from before may have read ahead, and still fill pages with what is old by now.
     if (!pagesAreCurrent) node.pagesChange = node.opens === 0 ? change : undefined;
     node.opens++;
-    const attributesAreOld = node.believedChange !== undefined && node.believedChange !== change;
+    if (forWriting) node.writers++;
+    const attributesAreOld = node.believedChange !== undefined && (forWriting || node.believedChange !== change);
     if (attributesAreOld) node.believedChange = undefined;
     return { pagesAreCurrent, attributesAreOld };
   }
@@ -91,18 +97,26 @@ export class NodeTable {
     return keeps;
   }
 
-  closed(inode: InodeId): void {
+  /** Attributes move with each write: the kernel learns of some (size), and not of others (mode, ctime at the close). */
+  isBeingWritten(inode: InodeId): boolean {
+    return (this.nodes.get(this.nodeidOf(inode))?.writers ?? 0) > 0;
+  }
+
+  closed(inode: InodeId, forWriting: boolean): void {
     const nodeid = this.nodeidOf(inode);
     const node = this.nodes.get(nodeid);
     if (node === undefined) return;
     node.opens--;
+    if (forWriting) node.writers--;
     this.dropUnused(nodeid, node);
   }
 
   private node(nodeid: number): Node {
     let node = this.nodes.get(nodeid);
-    if (node === undefined)
-      this.nodes.set(nodeid, (node = { lookups: 0, opens: 0, pagesChange: undefined, believedChange: undefined }));
+    if (node === undefined) {
+      node = { lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined };
+      this.nodes.set(nodeid, node);
+    }
     return node;
   }
 

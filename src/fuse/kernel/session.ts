@@ -48,21 +48,22 @@ export interface Session {
 
 /**
  * How long an answer holds. What a directory is (its owner and permissions, which the kernel checks at each step of a
- * path) is believed for as long as the names in it; a file's size and times for as long as the mount was told to.
+ * path) is believed for as long as the names in it; a file's size and times for as long as the mount was told to, and not
+ * at all while the file is open for writing here. What another mount changes meanwhile is found by the next `open` here, see
+ * NodeTable.
  */
-export function validityOf({ entryTimeoutMs, attributeTimeoutMs }: Session, { mode }: Attributes): Validity {
-  const attributesMs = isDirectory(mode) ? Math.max(attributeTimeoutMs, entryTimeoutMs) : attributeTimeoutMs;
-  return { entryMs: entryTimeoutMs, attributesMs };
+export function validityOf(session: Session, { inode, mode }: Attributes): Validity {
+  const { entryTimeoutMs, attributeTimeoutMs, nodes } = session;
+  if (isDirectory(mode)) return { entryMs: entryTimeoutMs, attributesMs: Math.max(attributeTimeoutMs, entryTimeoutMs) };
+  return { entryMs: entryTimeoutMs, attributesMs: nodes.isBeingWritten(inode) ? 0 : attributeTimeoutMs };
 }
 
-/**
- * In a listing a file's attributes hold for as long as its name, so that `ls -l` and `find` need not ask for each again. An
- * open by another mount's changes is told apart by the next `open` here, see NodeTable.
- */
-export const listedValidityOf = ({ entryTimeoutMs, attributeTimeoutMs }: Session): Validity => ({
-  entryMs: entryTimeoutMs,
-  attributesMs: Math.max(attributeTimeoutMs, entryTimeoutMs),
-});
+/** In a listing a file's attributes hold for as long as its name, so that `ls -l` and `find` need not ask for each again. */
+export function listedValidityOf(session: Session, { inode }: Attributes): Validity {
+  const { entryTimeoutMs, attributeTimeoutMs, nodes } = session;
+  const attributesMs = nodes.isBeingWritten(inode) ? 0 : Math.max(attributeTimeoutMs, entryTimeoutMs);
+  return { entryMs: entryTimeoutMs, attributesMs };
+}
 
 export function attributesAnswer(session: Session, attributes: Attributes): Answer {
   const { attributesMs } = validityOf(session, attributes);

@@ -78,13 +78,32 @@ t.test('P2: attributes of a listing are believed, until an open finds that the f
   const entry = 2 * 160; // behind '.' and '..'
   t.equal(number64(listing, entry), nodeid);
   t.equal(number64(listing, entry + 16), 1, 'seconds that the attributes hold');
-  await mount.release((await mount.open(nodeid)).handle);
+  await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
   t.equal(kernel.notifications.length, 0, 'nothing has changed');
   await new ModelFileSystem(fileSystem.state).setAttributes(ROOT_CREDENTIALS, inodeId(nodeid), { size: 100 });
-  await mount.release((await mount.open(nodeid)).handle);
+  await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
   t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, -1, 0) }]);
-  await mount.release((await mount.open(nodeid)).handle);
+  await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
   t.equal(kernel.notifications.length, 1, 'once');
+});
+
+t.test('P2: attributes are believed, but not of a file that is open for writing here', async (t) => {
+  const mount = await TestMount.start(t, new ModelFileSystem(), { attributeTimeoutMs: 1000 });
+  const { kernel } = mount;
+  const seconds = async (nodeid: number): Promise<number> =>
+    number64(must(await kernel.request('GETATTR', nodeid, Buffer.concat([u32(0, 0), u64(0)]))), 0);
+  const { nodeid, handle } = await mount.create('f');
+  t.equal(await seconds(nodeid), 0, 'its creator may write');
+  const second = await mount.open(nodeid, O_WRONLY);
+  await mount.release(handle);
+  t.equal(await seconds(nodeid), 0, 'so may the other');
+  await mount.release(second.handle);
+  t.equal(await seconds(nodeid), 1);
+  await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
+  t.equal(kernel.notifications.length, 0);
+  const third = await mount.open(nodeid, O_RDWR);
+  t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, -1, 0) }], 'what was believed is not any more');
+  await mount.release(third.handle);
 });
 
 t.test('nodes are forgotten when the kernel forgot them as often as it was told of them', async (t) => {

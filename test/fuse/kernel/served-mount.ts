@@ -22,11 +22,15 @@ export class TestMount {
     readonly ended: Promise<void>,
   ) {}
 
-  static async start(t: Pick<Test, 'teardown'>, fileSystem: FileSystem = new ModelFileSystem()): Promise<TestMount> {
+  static async start(
+    t: Pick<Test, 'teardown'>,
+    fileSystem: FileSystem = new ModelFileSystem(),
+    timeouts: { readonly attributeTimeoutMs: number } = { attributeTimeoutMs: 0 },
+  ): Promise<TestMount> {
     const kernel = new FakeKernel();
     const served = new ServedMount(kernel, {
       ...{ fileSystem, credentials: ROOT_CREDENTIALS, logger: silentLogger, clock: new SystemClock() },
-      ...{ attributeTimeoutMs: 0, entryTimeoutMs: 1500 },
+      ...{ ...timeouts, entryTimeoutMs: 1500 },
     });
     const mount = new TestMount(kernel, served, served.connection.serve());
     t.teardown(() => kernel.unmount());
