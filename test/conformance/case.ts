@@ -74,14 +74,26 @@ export async function fails(codes: ErrorCode | readonly ErrorCode[], promise: Pr
 
 export class CaseContext {
   constructor(
-    readonly fs: FileSystem,
-    readonly other: FileSystem,
+    private readonly target: ConformanceTarget,
     /** Empty, and everyone may write in it. */
     readonly dir: InodeId,
-    readonly tick: () => Promise<void>,
-    readonly forgetNames: () => Promise<void>,
-    readonly settle: () => Promise<void>,
   ) {}
+
+  get fs(): FileSystem {
+    return this.target.fs;
+  }
+  get other(): FileSystem {
+    return this.target.other;
+  }
+  tick(): Promise<void> {
+    return this.target.tick();
+  }
+  async forgetNames(): Promise<void> {
+    await this.target.forgetNames?.();
+  }
+  settle(): Promise<void> {
+    return this.target.settle?.() ?? this.target.tick();
+  }
 
   async mkdir(text: string, mode = 0o755, as: Credentials = root, parent = this.dir): Promise<InodeId> {
     const attributes = await this.fs.makeNode(as, parent, name(text), { kind: 'directory', mode });

@@ -53,6 +53,7 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
       'utimensat: now for one time alone is for the owner',
       'P12: xattrs: user. needs r and w, trusted. is for root, unknown namespaces are refused',
       'every kind: what is made has the times of now, the owner of its maker, and moves its directory',
+      'P12: open: each of read, write and truncate needs its permission, of a file and of its directory',
     ],
   },
   {

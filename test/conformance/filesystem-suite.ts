@@ -1,10 +1,12 @@
 /**
  * The conformance suite of `FileSystem`: what POSIX asks of every call, error by error, and the promises P2 and P5. It
- * runs over any implementation: the model, a simulated cluster, a real one.
+ * runs over any implementation:
+ * the model, the master alone, a simulated cluster, a real one, mounts of both drivers, and a local directory as the control.
  */
 import assert from 'node:assert/strict';
 import type { Test } from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
+import type { InodeId } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import { CaseContext, name } from './case.js';
 import type { Deviation } from './deviations.js';
@@ -25,6 +27,11 @@ import { renameCases } from './cases/rename.js';
 import { temporaryCases } from './cases/temporary.js';
 import { timeCases } from './cases/times.js';
 import { xattrCases } from './cases/xattrs.js';
+import { pathCases } from './cases/paths.js';
+import { systemCallCases } from './cases/system-calls.js';
+import { SystemCallContext } from './system-call-case.js';
+import type { SystemCallCase } from './system-call-case.js';
+import { DirectoryFileSystem } from '../support/directory-filesystem.js';
 
 export type { ConformanceTarget } from './case.js';
 
@@ -47,54 +54,66 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
   ...lockCases,
 ];
 
+/** What only system calls can ask. */
+export const SYSTEM_CALL_CASES: readonly SystemCallCase[] = [...pathCases, ...systemCallCases];
+
 export interface ConformanceHost extends ConformanceTarget {
   /** Runs the body of a case; a simulator turns its clock meanwhile. Default: just runs it. */
   run?(body: () => Promise<void>): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** Runs every case as a subtest, all on one target, each in a directory of its own. What deviates is skipped. */
+export interface ConformanceOptions {
+  /** Cases that are skipped, and why. */
+  readonly deviations?: readonly Deviation[];
+  /** Default: all. */
+  readonly only?: readonly ConformanceCase[];
+}
+
+/** Runs every case as a subtest, all on one target, each in a directory of its own. */
 export async function fileSystemConformance(
   t: Test,
   start: () => Promise<ConformanceHost>,
-  deviations: readonly Deviation[] = [],
+  { deviations = [], only }: ConformanceOptions = {},
 ): Promise<void> {
   const reasons = new Map(deviations.flatMap(({ reason, cases }) => cases.map((each) => [each, reason])));
-  for (const each of reasons.keys()) {
-    assert.ok(
-      FILE_SYSTEM_CASES.some((testCase) => testCase.name === each),
-      `no case is called '${each}'`,
-    );
-  }
+  const names = new Set([...FILE_SYSTEM_CASES, ...SYSTEM_CALL_CASES].map((each) => each.name));
+  for (const each of reasons.keys()) assert.ok(names.has(each), `no case is called '${each}'`);
   const host = await start();
   const run = host.run?.bind(host) ?? ((body: () => Promise<void>) => body());
   try {
-    for (const [index, testCase] of FILE_SYSTEM_CASES.entries()) {
-      const skip = reasons.get(testCase.name) ?? false;
-      await t.test(testCase.name, { skip }, async () => {
-        await run(() => runCase(host, testCase, `case-${index}`));
-      });
+    for (const [index, { name, body }] of bodiesOf(host, only).entries()) {
+      await t.test(name, { skip: reasons.get(name) ?? false }, () => run(() => body(`case-${index}`)));
     }
   } finally {
     await host.stop();
   }
 }
 
-export async function runCase(target: ConformanceTarget, testCase: ConformanceCase, place: string): Promise<void> {
-  const { inode } = await target.fs.makeNode(ROOT_CREDENTIALS, ROOT_INODE, name(place), {
-    kind: 'directory',
-    mode: 0o777,
-  });
+interface CaseBody {
+  readonly name: string;
+  readonly body: (place: string) => Promise<void>;
+}
+
+function bodiesOf(host: ConformanceHost, only: readonly ConformanceCase[] | undefined): readonly CaseBody[] {
+  const cases = (only ?? FILE_SYSTEM_CASES).map((each) => ({
+    name: each.name,
+    body: async (place: string) => each.run(new CaseContext(host, await makePlace(host, place))),
+  }));
+  const directory = host.fs;
+  if (only !== undefined || !(directory instanceof DirectoryFileSystem)) return cases;
+  const systemCalls = SYSTEM_CALL_CASES.map((each) => ({
+    name: each.name,
+    body: async (place: string) =>
+      each.run(new SystemCallContext(host, await makePlace(host, place), directory, `${directory.path}/${place}`)),
+  }));
+  return [...cases, ...systemCalls];
+}
+
+async function makePlace(target: ConformanceTarget, place: string): Promise<InodeId> {
+  const node = { kind: 'directory', mode: 0o777 } as const;
+  const { inode } = await target.fs.makeNode(ROOT_CREDENTIALS, ROOT_INODE, name(place), node);
   // mkdir(2) may be asked for a mode only through a umask; chmod is exact.
   await target.fs.setAttributes(ROOT_CREDENTIALS, inode, { mode: 0o777 });
-  await testCase.run(
-    new CaseContext(
-      target.fs,
-      target.other,
-      inode,
-      () => target.tick(),
-      async () => target.forgetNames?.(),
-      () => target.settle?.() ?? target.tick(),
-    ),
-  );
+  return inode;
 }

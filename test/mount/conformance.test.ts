@@ -15,6 +15,6 @@ for (const driver of DRIVERS) {
     const [one, two] = [await cluster.mount(0), await cluster.mount(1)];
     // Other users must be able to reach the mounts for their permissions in it to be tried.
     await chmod(cluster.directory.path, 0o711);
-    await fileSystemConformance(t, () => directoryHost(one, two), DRIVER_DEVIATIONS[driver]);
+    await fileSystemConformance(t, () => directoryHost(one, two), { deviations: DRIVER_DEVIATIONS[driver] });
   });
 }

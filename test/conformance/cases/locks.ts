@@ -287,9 +287,15 @@ export const lockCases: readonly ConformanceCase[] = [
       await b.release();
       await up.promise;
       await fails('EAGAIN', b.lock('read'));
-      await a.release();
+      await a.lock('unlock');
       await b.lock('write');
+      await b.lock('read');
+      // Whoever waits for it gets it with the close; a mount hears of the last close a moment later.
+      const waiting = a.wait('write');
+      await c.settle();
       await b.release();
+      await waiting.promise;
+      await a.release();
       await l.close();
     },
   },
