@@ -12,7 +12,7 @@ mkdir -p tree/{a,b,c}/{x,y}/{1,2} tree/empty tree/large; cd tree
 for d in */*/*; do for i in $(seq 12); do seq $((i * i * 40)) > $d/f$i; done; : > $d/empty; ln $d/f1 $d/again; ln -s f2 $d/soft; done
 for i in $(seq 1500); do : > large/$i; done; head -c 3000000 /dev/urandom > b/big; truncate -s 20M c/sparse
 chmod 4711 a/x/1/f3; chmod 2750 a/y; chmod 1777 b; chown 1001:1002 b/x/1/*; mkfifo c/fifo; ln -s nowhere c/dangling
-find . -depth -newermt 2020-01-01 -name 'f[1-4]' -exec touch -d '2015-05-05 05:05:05.5' {} +; touch -d '2015-05-05 05:05:05.4' b/y/2/f5
+find . -depth -newermt 2020-01-01 -name 'f[1-4]' -exec touch -m -d '2015-05-05 05:05:05.5' {} +; touch -m -d '2015-05-05 05:05:05.4' b/y/2/f5
 touch -a -d '2014-01-01' c/fifo; mkdir -p 'odd/a b'; echo > $'odd/a b/c\\td'`;
 
 /** What find selects, by each kind of test that it has; the output is sorted, since the order is the file system's own. */
