@@ -74,6 +74,20 @@ export class AttributeCache {
     this.put(this.attributes, attributes.inode, known, attributes, asked);
   }
 
+  /**
+   * Takes in what the master said of an inode with its answer to an own change of it, asked at `asked`; undefined when it
+   * said nothing. What was known before is forgotten, unless the answer to a later change brought it.
+   */
+  putChanged(inode: InodeId, attributes: InodeAttributes | undefined, asked: Moment): void {
+    const known = this.attributes.peek(inode);
+    if (known?.value !== undefined && attributes !== undefined && known.value.change > attributes.change) return;
+    // An invalidation since then may be of a change that the answer does not know.
+    const invalidated =
+      asked < Math.max(this.attributesFloor, known?.value === undefined ? (known?.validFrom ?? 0) : 0);
+    this.dropAttributes(inode);
+    if (attributes !== undefined && !invalidated) this.putAttributes(attributes, this.moment);
+  }
+
   putName(parent: InodeId, name: Buffer, inode: InodeId, asked: Moment): void {
     const key = nameKey(parent, name);
     if (asked < this.namesFloor) return;

@@ -16,7 +16,7 @@ import {
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
-import type { CreateRequestInit, StatusReply } from '../protocol/generated/messages.js';
+import type * as wire from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { Network } from '../protocol/transport.js';
 import { AttributeCache, type Moment } from './attribute-cache.js';
@@ -126,7 +126,7 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   /** What the master says of the cluster's health. */
-  status(): Promise<StatusReply> {
+  status(): Promise<wire.StatusReply> {
     return this.master.call(MASTER_METHODS.status, {});
   }
 
@@ -220,8 +220,10 @@ export class ClusterFileSystem implements FileSystem {
     to: { readonly parent: InodeId; readonly name: Buffer },
     flags: RenameFlags = {},
   ): Promise<void> {
+    const asked = this.cache.now();
+    let reply: wire.RenameReply | undefined;
     try {
-      await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
+      reply = await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
         ...{ operation, caller: toWireCaller(credentials) },
         ...{ parent: from.parent, name: from.name, newParent: to.parent, newName: to.name },
         flags: (flags.noReplace === true ? RENAME_NOREPLACE : 0) | (flags.exchange === true ? RENAME_EXCHANGE : 0),
@@ -230,8 +232,8 @@ export class ClusterFileSystem implements FileSystem {
       // Also after a failure: what it found differs from what was believed, or is in doubt.
       this.cache.dropName(from.parent, from.name);
       this.cache.dropName(to.parent, to.name);
-      this.cache.dropAttributes(from.parent);
-      this.cache.dropAttributes(to.parent);
+      this.learnDirectory(from.parent, reply?.parent, asked);
+      if (to.parent !== from.parent) this.learnDirectory(to.parent, reply?.newParent, asked);
     }
   }
 
@@ -302,6 +304,7 @@ export class ClusterFileSystem implements FileSystem {
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
     const asked = this.cache.now();
     let created = false;
+    let directory: wire.Attributes | null = null;
     const attributes = await this.files.openWith(
       this.knownInode(parent, name),
       credentials,
@@ -311,10 +314,11 @@ export class ClusterFileSystem implements FileSystem {
           ...{ operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) },
         }));
         created = reply.created;
+        directory = reply.parent;
         return fromWireAttributes(present(reply.attributes));
       },
     );
-    if (created) this.cache.dropAttributes(parent);
+    if (created) this.learnDirectory(parent, directory, asked);
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
     const file = this.files.opened(credentials, attributes, options.flags);
     return { file, attributes: this.files.overlay(attributes), created };
@@ -436,28 +440,36 @@ export class ClusterFileSystem implements FileSystem {
     credentials: Credentials,
     parent: InodeId,
     name: Buffer,
-    node: CreateRequestInit,
+    node: wire.CreateRequestInit,
   ): Promise<Attributes> {
+    const asked = this.cache.now();
     const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
       ...{ operation, caller: toWireCaller(credentials), parent, name, ...node },
     }));
-    this.cache.dropAttributes(parent);
+    this.learnDirectory(parent, reply.parent, asked);
     return this.learnEntry(parent, name, fromWireAttributes(present(reply.attributes)), this.cache.now());
   }
 
   private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {
+    const asked = this.cache.now();
+    let reply: wire.UnlinkReply | undefined;
     try {
-      await this.master.mutate(MASTER_METHODS.unlink, (operation) => ({
+      reply = await this.master.mutate(MASTER_METHODS.unlink, (operation) => ({
         ...{ operation, caller: toWireCaller(credentials), parent, name, directory },
       }));
     } finally {
       this.cache.dropName(parent, name);
-      this.cache.dropAttributes(parent);
+      this.learnDirectory(parent, reply?.parent, asked);
     }
+  }
+
+  /** After an own change in the directory, which the kernel asks about at its next step through it. */
+  private learnDirectory(directory: InodeId, told: wire.Attributes | null | undefined, asked: Moment): void {
+    this.cache.putChanged(directory, told ? fromWireAttributes(told) : undefined, asked);
   }
 }
 
-function newFile({ mode, umask, flags, exclusive }: NewFile): CreateRequestInit {
+function newFile({ mode, umask, flags, exclusive }: NewFile): wire.CreateRequestInit {
   return {
     ...{ mode: typeBits('file') | (mode & 0o7777), exclusive: exclusive === true, openFlags: openBits(flags) },
     ...(umask !== undefined && { umask }),

@@ -69,11 +69,15 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     };
   }
 
-  /** Runs a mutation once, when there is room in the log, and then `after`; at once if neither has to wait. */
+  /**
+   * Runs a mutation once, when there is room in the log, and then `after`; at once if neither has to wait. `beside` is
+   * what the first answer says besides, which is not stored for a replay.
+   */
   function once<Q extends { operation: OperationId | null }, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
     decide: (m: Mutation, context: namespace.OperationContext, request: Q) => RI,
     after?: (done: Done<R | RI>, request: Q) => Promise<unknown> | undefined,
+    beside?: (reply: R | RI, request: Q) => Partial<RI>,
   ) {
     return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
       const run = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
@@ -81,7 +85,9 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
         const context = { now: clock.now() };
         const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, context, request));
         // What was decoded from a stored reply encodes as what was stored.
-        const result = { reply: outcome.reply as RI };
+        let reply = outcome.reply as RI;
+        if (beside !== undefined && !outcome.replayed) reply = { ...reply, ...beside(reply, request) };
+        const result = { reply };
         const waits = after?.({ ...outcome, session }, request);
         return waits === undefined ? result : waits.then(() => result);
       };
@@ -118,6 +124,9 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     }
     return attributes;
   }
+
+  /** What a change made of the directory that it was in. */
+  const directoryNow = (inode: number): AttributesInit => namespace.getAttributes(state, { inode });
 
   const m = MASTER_METHODS;
   const kick = (): undefined => {
@@ -171,14 +180,22 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     listXattrs: reads(namespace.listXattrs),
     statFs: reads(() => fileSystemStats(deps)),
 
-    create: once(m.create, namespace.create, (done, request) => {
-      const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
-      if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
-      return cuts.afterTruncate(inodeId(inode));
-    }),
+    create: once(
+      m.create,
+      namespace.create,
+      (done, request) => {
+        const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
+        if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
+        return cuts.afterTruncate(inodeId(inode));
+      },
+      ({ created }, { parent }) => (created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+    ),
     link: once(m.link, namespace.link),
-    unlink: once(m.unlink, namespace.unlink, kick),
-    rename: once(m.rename, namespace.rename, kick),
+    unlink: once(m.unlink, namespace.unlink, kick, (_reply, { parent }) => ({ parent: directoryNow(parent) })),
+    rename: once(m.rename, namespace.rename, kick, (_reply, { parent, newParent }) => ({
+      parent: directoryNow(parent),
+      newParent: newParent === parent ? null : directoryNow(newParent),
+    })),
     setXattr: once(m.setXattr, namespace.setXattr),
     removeXattr: once(m.removeXattr, namespace.removeXattr),
     setAttributes: once(m.setAttributes, namespace.setAttributes, (_done, request) =>
