@@ -57,6 +57,11 @@ export class Options {
     return this.values[name] === true;
   }
 
+  /** These, and `values` for what was not given. */
+  withDefaults(values: Readonly<Record<string, string | boolean>>): Options {
+    return new Options({ ...values, ...this.values });
+  }
+
   /** For '--x' and '--no-x': true, false, or undefined when neither was given. */
   choice(name: string): boolean | undefined {
     const value = this.values[name];

@@ -2,6 +2,7 @@
 import { hostname } from 'node:os';
 import type { Chunkserver } from '../chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../client/cluster-filesystem.js';
+import type { FileTunables } from '../client/file-table.js';
 import { SystemClock } from '../core/clock.js';
 import { createLogger, silentLogger } from '../core/logger.js';
 import type { Logger, LogLevel } from '../core/logger.js';
@@ -60,10 +61,14 @@ export async function makeChunkserver(
 }
 
 /** A session with the cluster. Without `logger` it is silent, for commands that speak to a person. */
-export async function connectTo(cluster: ClusterAddress, logger: Logger = silentLogger): Promise<ClusterFileSystem> {
+export async function connectTo(
+  cluster: ClusterAddress,
+  logger: Logger = silentLogger,
+  tunables: FileTunables = {},
+): Promise<ClusterFileSystem> {
   const secret = await readSecret(cluster.secretFile);
   const clientName = `${hostname()}:${process.pid}`;
-  return ClusterFileSystem.connect(world(logger), { master: cluster.master, secret, clientName });
+  return ClusterFileSystem.connect(world(logger), { ...tunables, master: cluster.master, secret, clientName });
 }
 
 /** Runs `work` with a session, and ends the session whatever comes. */

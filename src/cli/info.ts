@@ -1,5 +1,5 @@
 /** `cairn info`: where a file is: its inode, chunks, their versions and replicas. */
-import { relative } from 'node:path';
+import { join, relative } from 'node:path';
 import type { Attributes, ChunkPlacement, FileSystem } from '../client/filesystem.js';
 import { CairnError } from '../core/errors.js';
 import { isRegular } from '../core/mode.js';
@@ -45,7 +45,7 @@ async function locate(file: string, options: Options): Promise<{ cluster: Cluste
   if (record === undefined) {
     throw new CairnError('ENOENT', `it is not known which cluster is on ${mountpoint}: give --master and --secret`);
   }
-  return { cluster: record, path: Buffer.from(`/${relative(mountpoint, path)}`) };
+  return { cluster: record, path: Buffer.from(join('/', record.subdirectory, relative(mountpoint, path))) };
 }
 
 async function* chunksOf(fileSystem: FileSystem, attributes: Attributes): AsyncIterable<ChunkPlacement> {

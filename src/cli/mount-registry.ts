@@ -10,6 +10,8 @@ export interface MountRecord {
   /** host:port */
   readonly master: string;
   readonly secretFile: string;
+  /** The directory of the cluster that is the root of the mount: '/' if it is all of it. */
+  readonly subdirectory: string;
   /** With the mount's `pid` and `log`. */
   readonly processDirectory: string;
 }
@@ -25,11 +27,14 @@ export async function recordMount(record: MountRecord): Promise<void> {
 export async function findMount(mountpoint: string): Promise<MountRecord | undefined> {
   const value = await readJson(fileOf(mountpoint));
   if (value === undefined) return undefined;
-  const { master, secretFile, processDirectory } = value;
+  const { master, secretFile, processDirectory, subdirectory } = value;
   if (typeof master !== 'string' || typeof secretFile !== 'string' || typeof processDirectory !== 'string') {
     return undefined;
   }
-  return { mountpoint, master, secretFile, processDirectory };
+  return {
+    ...{ mountpoint, master, secretFile, processDirectory },
+    subdirectory: typeof subdirectory === 'string' ? subdirectory : '/',
+  };
 }
 
 export async function forgetMount(mountpoint: string): Promise<void> {

@@ -1,16 +1,30 @@
 /** `cairn mount`: serves a mountpoint, in the background unless told otherwise. */
 import { join, resolve } from 'node:path';
-import { asCairnError } from '../core/errors.js';
-import type { Credentials } from '../client/filesystem.js';
+import { asCairnError, CairnError } from '../core/errors.js';
+import { ROOT_INODE } from '../core/ids.js';
+import type { InodeId } from '../core/ids.js';
+import { isDirectory } from '../core/mode.js';
+import type { Credentials, FileSystem } from '../client/filesystem.js';
+import { PathResolver } from '../client/paths.js';
 import type { Driver, DriverOptions } from '../fuse/driver.js';
 import { serveMount } from '../fuse/mount.js';
-import { checkFuseDevice, mayMount, prepareMountpoint } from '../fuse/mountpoint.js';
+import {
+  checkFuseDevice,
+  isCairnMount,
+  mayMount,
+  mountedOn,
+  mountpointPath,
+  prepareMountpoint,
+  remount,
+} from '../fuse/mountpoint.js';
 import { clusterAddress, CLUSTER_OPTIONS } from './cluster-address.js';
 import type { ClusterAddress } from './cluster-address.js';
 import { print, UsageError } from './command.js';
 import type { Command, Options } from './command.js';
 import { clock, connectTo, LOG_LEVEL_OPTION, makeLogger } from './compose.js';
 import { tuneForStreaming } from './garbage-collection.js';
+import { parseMountOptions } from './mount-options.js';
+import type { MountOptions } from './mount-options.js';
 import { recordMount } from './mount-registry.js';
 import { defaultDataDirectory } from './paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
@@ -38,13 +52,22 @@ export const mountCommand: Command = {
     },
     { flags: '--driver <name>', description: `${DRIVERS.join(' or ')} (default: kernel for root, who may mount)` },
     { flags: '--entry-timeout <seconds>', description: 'how long the kernel may believe a name (default: 1)' },
+    {
+      flags: '-o, --options <list>',
+      description: 'as mount(8): ro, noatime, …, subdir=DIRECTORY of the cluster, and the options above without --',
+      repeatable: true,
+    },
     LOG_LEVEL_OPTION,
   ],
   examples: [
     'cairn mount /mnt/cairn --master 10.0.0.1:9420 --secret /etc/cairn.secret',
     'cairn mount ~/files --foreground',
+    'cairn mount /mnt/home -o ro,noatime,subdir=/home',
   ],
-  async run([path = ''], options) {
+  async run([path = ''], given) {
+    const wanted = parseMountOptions(given.texts('options').join(','));
+    if (wanted.remount) return remountWith(path, wanted);
+    const options = given.withDefaults(wanted.options);
     const logger = makeLogger('mount', options);
     const cluster = await clusterAddress(options);
     const timeouts = {
@@ -61,10 +84,13 @@ export const mountCommand: Command = {
     tuneForStreaming();
     await claimDirectory(directory);
     try {
-      const fileSystem = await connectTo(cluster, logger);
+      const fileSystem = await connectTo(cluster, logger, { noteReads: wanted.noteReads });
       const credentials = ownCredentials();
-      const driverOptions = { mountpoint, fileSystem, credentials, allowOther, ...timeouts, clock, logger };
-      await recordMount({ mountpoint, ...cluster, processDirectory: directory });
+      const root = await directoryAt(fileSystem, credentials, wanted.subdirectory);
+      const served = { source: cluster.master, mountpoint, fileSystem, root, credentials };
+      const driverOptions = { ...served, allowOther, flags: wanted.flags, ...timeouts, clock, logger };
+      const { subdirectory } = wanted;
+      await recordMount({ mountpoint, ...cluster, subdirectory, processDirectory: directory });
       const end = await serveMount(await makeDriver(driverName, driverOptions), mountpoint, {
         fileSystem,
         logger,
@@ -85,6 +111,25 @@ export const mountCommand: Command = {
     }
   },
 };
+
+/** ENOENT or ENOTDIR unless `path` leads to a directory of the cluster. */
+async function directoryAt(fileSystem: FileSystem, credentials: Credentials, path: string): Promise<InodeId> {
+  if (path === '/') return ROOT_INODE;
+  const { attributes } = await new PathResolver(fileSystem, credentials).resolve(path, true);
+  if (!isDirectory(attributes.mode))
+    throw new CairnError('ENOTDIR', `subdir=${path} is not a directory of the cluster`);
+  return attributes.inode;
+}
+
+async function remountWith(path: string, { flags }: MountOptions): Promise<number> {
+  const mountpoint = await mountpointPath(path);
+  const entry = await mountedOn(mountpoint);
+  if (entry === undefined || !isCairnMount(entry)) {
+    throw new CairnError('EINVAL', `no CairnFS is mounted on ${mountpoint}`);
+  }
+  await remount(mountpoint, flags);
+  return 0;
+}
 
 /** Undefined when none was asked for. */
 export function parseDriver(text: string | undefined): DriverName | undefined {
@@ -116,6 +161,7 @@ async function mountInBackground(
     ...passOn(options, 'attributeTimeout', '--attribute-timeout'),
     ...passOn(options, 'entryTimeout', '--entry-timeout'),
     ...passOn(options, 'driver', '--driver'),
+    ...options.texts('options').flatMap((text) => ['--options', text]),
     ...passOn(options, 'logLevel', '--log-level'),
     ...{ true: ['--allow-other'], false: ['--no-allow-other'], undefined: [] }[`${options.choice('allowOther')}`],
   ]);

@@ -161,6 +161,12 @@ export async function stopIn(directory: string, graceMs: number): Promise<'stopp
   return 'killed';
 }
 
+/** SIGTERM to what runs in `directory`, if anything does. */
+export async function tellToStop(directory: string): Promise<void> {
+  const pid = await runningIn(directory);
+  if (pid !== undefined) signal(pid, 'SIGTERM');
+}
+
 function signal(pid: number, name: NodeJS.Signals): void {
   try {
     process.kill(pid, name);

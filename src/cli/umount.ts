@@ -5,8 +5,10 @@ import { print } from './command.js';
 import type { Command } from './command.js';
 import { findMount, forgetMount } from './mount-registry.js';
 import { usersOf } from './mount-users.js';
-import { waitUntilEnded } from './process-control.js';
+import { tellToStop, waitUntilEnded } from './process-control.js';
 
+/** Within it a process that is not mounted any more has noticed, unless it has much to flush. */
+const NOTICE_TIMEOUT_MS = 3000;
 /** A process that has much to flush to a slow cluster takes a while. */
 const FLUSH_TIMEOUT_MS = 120_000;
 
@@ -44,6 +46,8 @@ export async function unmountAndFlush(mountpoint: string, lazy: boolean, forcing
   }
   const record = await findMount(mountpoint);
   if (lazy || record === undefined) return;
+  // Another mount namespace (a container that started meanwhile) keeps a copy of the mount, and its process serving.
+  if (!(await waitUntilEnded(record.processDirectory, NOTICE_TIMEOUT_MS))) await tellToStop(record.processDirectory);
   if (!(await waitUntilEnded(record.processDirectory, FLUSH_TIMEOUT_MS))) {
     throw new CairnError('ETIMEDOUT', `unmounted, but its process still flushes: see ${record.processDirectory}/log`);
   }

@@ -37,6 +37,7 @@ import type {
   NewNode,
   OpenFile,
   OpenFlags,
+  ReadNotes,
   RenameFlags,
 } from './filesystem.js';
 import { FileTable, type FileTunables } from './file-table.js';
@@ -81,6 +82,7 @@ export class ClusterFileSystem implements FileSystem {
     private readonly servers: ChunkServers,
     private readonly cache: AttributeCache,
     private readonly files: FileTable,
+    private readonly noteReads: ReadNotes,
   ) {}
 
   /** Opens a session. UNAUTHENTICATED when the secret is another; UNAVAILABLE when no master answers in time. */
@@ -118,7 +120,7 @@ export class ClusterFileSystem implements FileSystem {
       connect: (address) => connectPeer({ ...endpoint, clusterId: master.clusterId }, address, { role: 'chunkserver' }),
     });
     table.current = new FileTable({ ...{ clock, random, logger, master, servers, cache }, tunables: config });
-    return new ClusterFileSystem(master, servers, cache, table.current);
+    return new ClusterFileSystem(master, servers, cache, table.current, config.noteReads ?? 'all');
   }
 
   get clusterId(): string {
@@ -160,12 +162,14 @@ export class ClusterFileSystem implements FileSystem {
     cookie: number,
     options: { readonly maxEntries?: number; readonly withAttributes?: boolean } = {},
   ): Promise<DirectoryPage> {
-    this.files.noteRead(inode);
+    const noAtime = this.noteReads !== 'all';
+    if (!noAtime) this.files.noteRead(inode);
     const asked = this.cache.now();
     const reply = await this.master.call(MASTER_METHODS.readDirectory, {
       ...{ caller: toWireCaller(credentials), inode, cookie },
       maxEntries: Math.max(1, Math.min(MAX_READDIR_ENTRIES, options.maxEntries ?? MAX_READDIR_ENTRIES)),
       withAttributes: options.withAttributes === true,
+      noAtime,
     });
     const entries = reply.entries.map((entry) => {
       // Copied out of the message, which would else live as long as any of its names.
@@ -192,8 +196,10 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   async readLink(credentials: Credentials, inode: InodeId): Promise<Buffer> {
-    this.files.noteRead(inode);
-    const reply = await this.master.call(MASTER_METHODS.readLink, { caller: toWireCaller(credentials), inode });
+    const noAtime = this.noteReads === 'none';
+    if (!noAtime) this.files.noteRead(inode);
+    const caller = toWireCaller(credentials);
+    const reply = await this.master.call(MASTER_METHODS.readLink, { caller, inode, noAtime });
     return Buffer.from(reply.target);
   }
 

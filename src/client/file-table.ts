@@ -18,7 +18,7 @@ import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
 import { ChunkWriter } from './chunk-writer.js';
 import { DirectCopies } from './copy-range.js';
-import type { AttributeChanges, Credentials, OpenFlags } from './filesystem.js';
+import type { AttributeChanges, Credentials, OpenFlags, ReadNotes } from './filesystem.js';
 import { FileExtents } from './file-extents.js';
 import { FileLocks } from './file-locks.js';
 import { LeaseTable } from './lease-table.js';
@@ -42,6 +42,8 @@ export interface FileTunables {
   readonly maxTotalReadaheadBytes?: number;
   /** Bytes of a copy from file to file from which on the chunkservers do it. */
   readonly minDirectCopyBytes?: number;
+  /** Default 'all'. */
+  readonly noteReads?: ReadNotes;
 }
 
 export interface FileTableOptions {
@@ -252,6 +254,10 @@ export class FileTable implements OpenFileHost {
 
   now(): Timespec {
     return this.options.clock.now();
+  }
+
+  get notesReads(): boolean {
+    return this.options.tunables.noteReads !== 'none';
   }
 
   async syncMetadata(): Promise<void> {

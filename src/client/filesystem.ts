@@ -16,6 +16,9 @@ export interface Credentials {
   readonly groups: readonly number[];
 }
 
+/** Which reads move atime, by relatime: of everything, of all but directories, or of nothing. */
+export type ReadNotes = 'all' | 'files' | 'none';
+
 export const ROOT_CREDENTIALS: Credentials = { uid: 0, gid: 0, groups: [] };
 
 export type FileKind = 'file' | 'directory' | 'symlink' | 'fifo' | 'socket' | 'characterDevice' | 'blockDevice';
@@ -59,6 +62,8 @@ export interface OpenFlags {
   readonly append?: boolean;
   /** Every write is durable before it returns (O_SYNC). */
   readonly sync?: boolean;
+  /** Reads leave atime alone (O_NOATIME). */
+  readonly noAtime?: boolean;
 }
 
 export interface DirectoryEntry {

@@ -19,6 +19,8 @@ export interface OpenFileHost {
   setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
   killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
   now(): Timespec;
+  /** Whether reads move atime at all. */
+  readonly notesReads: boolean;
   readonly extents: FileExtents;
   readonly copies: DirectCopies;
   /** Makes holes of whole chunks, in order with this client's own writes. */
@@ -60,7 +62,7 @@ export class ClusterOpenFile implements OpenFile {
     const size = await this.sizeFor(offset + length);
     const count = Math.min(length, size - offset);
     if (count <= 0) return Buffer.alloc(0);
-    this.open.noteRead(this.host.now());
+    if (this.host.notesReads && this.flags.noAtime !== true) this.open.noteRead(this.host.now());
     const { writer } = this.open;
     if (writer === undefined || writer.isClean) return readahead.read(offset, count, size);
     return this.readOver(writer, readahead, offset, count);

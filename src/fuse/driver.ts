@@ -14,17 +14,24 @@
  * change notifications are matters of the master; a driver then only passes them on.
  */
 import type { Clock } from '../core/clock.js';
+import type { InodeId } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
 import type { Credentials, FileSystem } from '../client/filesystem.js';
 
 export interface DriverOptions {
+  /** What mount(8) shows to be mounted: host:port of the master. */
+  readonly source: string;
   /** An absolute path to an existing directory. */
   readonly mountpoint: string;
   readonly fileSystem: FileSystem;
+  /** The directory that is the root of the mount. */
+  readonly root: InodeId;
   /** On whose behalf calls are made when the driver does not learn the caller: those of this process. */
   readonly credentials: Credentials;
   /** Whether other users than the one who mounts may use it; the kernel checks permissions in any case. */
   readonly allowOther: boolean;
+  /** Options of mount(8) for the kernel, such as 'ro': the last of a pair counts. */
+  readonly flags: readonly string[];
   /**
    * How long the kernel may answer stat(2) from memory; the driver knows what is right when it is undefined. 0: it asks
    * each time, and the client's cache answers.

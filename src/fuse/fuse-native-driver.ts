@@ -17,7 +17,7 @@ import type { Logger } from '../core/logger.js';
 import type { Driver, DriverOptions, Mounted } from './driver.js';
 import { errnoOf } from './fault.js';
 import { connectionClosed, fuseDescriptors } from './fuse-connection.js';
-import { MOUNT_SOURCE, unmountPath } from './mountpoint.js';
+import { unmountPath } from './mountpoint.js';
 import { fromMs, listingWords, noStatvfsWords, noStatWords, statvfsWords, statWords, toMs } from './native-encoding.js';
 import { PathOperations } from './path-operations.js';
 
@@ -26,6 +26,8 @@ const OP_UTIMENS = 12;
 const ATIME_OFFSET = 104;
 const MTIME_OFFSET = 112;
 const WORD = 2 ** 32;
+/** libfuse takes others for its own and fails. They are about atime, which the client keeps. */
+const LIBFUSE_FLAGS = new Set('rw ro suid nosuid dev nodev exec noexec async sync atime noatime dirsync'.split(' '));
 const IMPLEMENTED =
   'access statfs fgetattr getattr flush fsync fsyncdir readdir truncate ftruncate utimens readlink chown chmod mknod ' +
   'setxattr getxattr listxattr removexattr open read write release create unlink rename link symlink mkdir rmdir';
@@ -36,6 +38,7 @@ export class FuseNativeDriver implements Driver {
   async mount(): Promise<Mounted> {
     const { options } = this;
     const operations = new PathOperations(options.fileSystem, options.credentials, {
+      root: options.root,
       callersUnknown: options.allowOther,
       toMs,
     });
@@ -60,7 +63,7 @@ const seconds = (ms: number): string => (ms / 1000).toFixed(3);
 
 function mountOptions(options: DriverOptions): string {
   return [
-    MOUNT_SOURCE,
+    options.source,
     'subtype=cairn',
     // Without it the kernel cuts writes into 4 KiB requests.
     'big_writes',
@@ -70,6 +73,7 @@ function mountOptions(options: DriverOptions): string {
     // The kernel's size of a file must not outlive what another mount appended (P2), and a missing name may appear.
     `attr_timeout=${seconds(options.attributeTimeoutMs ?? 0)}`,
     'ac_attr_timeout=0',
+    ...options.flags.filter((flag) => LIBFUSE_FLAGS.has(flag)),
     `entry_timeout=${seconds(options.entryTimeoutMs)}`,
     'negative_timeout=0',
   ].join(',');

@@ -9,6 +9,7 @@ const O_RDWR = 0o2;
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
 const O_DSYNC = 0o10000;
+const O_NOATIME = 0o1000000;
 
 /** setxattr(2) */
 export const XATTR_CREATE = 1;
@@ -23,6 +24,7 @@ export function openFlagsOf(flags: number): OpenFlags {
     truncate: (flags & O_TRUNC) !== 0,
     append: (flags & O_APPEND) !== 0,
     sync: (flags & O_DSYNC) !== 0,
+    noAtime: (flags & O_NOATIME) !== 0,
   };
 }
 

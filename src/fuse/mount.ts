@@ -3,6 +3,7 @@ import { asCairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import type { FileSystem } from '../client/filesystem.js';
 import type { Driver, Mounted, UnmountMode } from './driver.js';
+import { mountedOn, requireVisible } from './mountpoint.js';
 
 export interface ServeOptions {
   readonly fileSystem: FileSystem;
@@ -24,13 +25,14 @@ export type MountEnd = 'unmounted' | 'detached';
 export async function serveMount(driver: Driver, mountpoint: string, options: ServeOptions): Promise<MountEnd> {
   const { fileSystem, logger } = options;
   const mounted = await driver.mount();
-  logger.info({ mountpoint }, 'mounted');
+  const device = (await mountedOn(mountpoint))?.device;
+  logger.info({ mountpoint, device }, 'mounted');
   const told = new Promise<MountEnd>((resolve) => {
     const endNow = (): void => resolve('detached');
     let signals = 0;
     options.onSignal((signal) => {
       signals++;
-      void leave(mounted, signals > 1 ? 'lazy' : 'clean', { logger, mountpoint, signal, endNow });
+      void leave(mounted, signals > 1 ? 'lazy' : 'clean', { logger, mountpoint, device, signal, endNow });
     });
   });
   options.onReady();
@@ -47,13 +49,15 @@ async function leave(
   context: {
     readonly logger: Logger;
     readonly mountpoint: string;
+    readonly device: string | undefined;
     readonly signal: string;
     readonly endNow: () => void;
   },
 ): Promise<void> {
-  const { logger, mountpoint, signal } = context;
+  const { logger, mountpoint, device, signal } = context;
   try {
     logger.info({ mountpoint, signal, mode, openFiles: mounted.openFiles() }, 'unmounting');
+    await requireVisible(mountpoint, device);
     await mounted.unmount(mode);
   } catch (error) {
     const { code, message } = asCairnError(error);

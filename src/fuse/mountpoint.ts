@@ -43,6 +43,19 @@ export async function mountedOn(mountpoint: string): Promise<MountEntry | undefi
   return entries.findLast((entry) => entry.mountpoint === mountpoint);
 }
 
+/**
+ * What stands between a mount's own process and unmounting it by its path: EINVAL when it is not in the tree any more,
+ * EBUSY when something else is mounted over it. So nobody else's mount is ever taken away.
+ */
+export async function requireVisible(mountpoint: string, device: string | undefined): Promise<void> {
+  const entries = parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'));
+  const seen = entries.findLast((entry) => entry.mountpoint === mountpoint);
+  if (seen !== undefined && seen.device === device) return;
+  const covered = entries.some((entry) => entry.mountpoint === mountpoint && entry.device === device);
+  if (covered) throw new CairnError('EBUSY', `${seen?.source ?? 'something'} is mounted over ${mountpoint}`);
+  throw new CairnError('EINVAL', `${mountpoint} is not mounted`);
+}
+
 /** The mount of CairnFS that a file is in, and the file's path without symlinks. */
 export async function enclosingMount(file: string): Promise<{ mountpoint: string; path: string }> {
   const path = await realpath(file);
@@ -56,9 +69,8 @@ export async function enclosingMount(file: string): Promise<{ mountpoint: string
   return { mountpoint: found.mountpoint, path };
 }
 
-export const MOUNT_SOURCE = 'cairn';
-export const isCairnMount = (entry: MountEntry): boolean =>
-  entry.type.startsWith('fuse') && entry.source === MOUNT_SOURCE;
+export const MOUNT_TYPE = 'fuse.cairn';
+export const isCairnMount = (entry: MountEntry): boolean => entry.type === MOUNT_TYPE;
 
 /**
  * Unmounts whatever is on `mountpoint`: root with umount, others with the setuid fusermount. EBUSY when 'clean' finds it
@@ -81,6 +93,12 @@ export async function unmountPath(mountpoint: string, mode: UnmountMode): Promis
     throw new CairnError('EPERM', `cannot unmount ${mountpoint}: ${outcome}`);
   }
   throw new CairnError('ENOENT', `cannot unmount ${mountpoint}: install fuse3, which has fusermount3`);
+}
+
+/** Changes flags of a mount that there is: mount(8) with `-o remount`, which leaves out those that are not named. */
+export async function remount(mountpoint: string, flags: readonly string[]): Promise<void> {
+  const said = await run('mount', ['-i', '-o', ['remount', ...flags].join(','), '--', mountpoint]);
+  if (said !== '') throw new CairnError('EPERM', `cannot remount ${mountpoint}: ${said}`);
 }
 
 /** Runs without a shell: '' on success, else what it said. */

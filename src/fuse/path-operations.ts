@@ -52,12 +52,14 @@ export class PathOperations {
     private readonly fileSystem: FileSystem,
     private readonly credentials: Credentials,
     private readonly options: {
+      /** The directory that is the root of the mount. */
+      readonly root: InodeId;
       /** New files have the mount's owner, whoever made them: then they must not be set-user-id of that owner. */
       readonly callersUnknown: boolean;
       readonly toMs: (time: Timespec) => number;
     },
   ) {
-    this.walker = new PathWalker(fileSystem, credentials);
+    this.walker = new PathWalker(fileSystem, credentials, options.root);
   }
 
   get openFiles(): number {

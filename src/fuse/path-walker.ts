@@ -8,7 +8,6 @@
  * inode libfuse means by the hidden path: no directory ever shows such a name.
  */
 import { CairnError } from '../core/errors.js';
-import { ROOT_INODE } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_NAME_BYTES } from '../core/limits.js';
 import type { Attributes, Credentials, FileSystem } from '../client/filesystem.js';
@@ -30,6 +29,8 @@ export class PathWalker {
   constructor(
     private readonly fileSystem: FileSystem,
     private readonly credentials: Credentials,
+    /** What '/' is. */
+    private readonly root: InodeId,
   ) {}
 
   /** The directory that a path's last component is in, and that component. EBUSY for '/', which has none. */
@@ -41,7 +42,7 @@ export class PathWalker {
   }
 
   async attributes(path: string): Promise<Attributes> {
-    if (path === '/') return this.fileSystem.getAttributes(ROOT_INODE);
+    if (path === '/') return this.fileSystem.getAttributes(this.root);
     return this.attributesAt(await this.place(path));
   }
 
@@ -52,7 +53,7 @@ export class PathWalker {
   }
 
   async inode(path: string): Promise<InodeId> {
-    return path === '/' ? ROOT_INODE : (await this.attributes(path)).inode;
+    return path === '/' ? this.root : (await this.attributes(path)).inode;
   }
 
   hide(place: Place, inode: InodeId): void {
@@ -84,7 +85,7 @@ export class PathWalker {
   }
 
   private async directory(components: readonly Buffer[]): Promise<InodeId> {
-    let inode = ROOT_INODE;
+    let inode = this.root;
     for (const name of components) inode = (await this.fileSystem.lookup(this.credentials, inode, name)).inode;
     return inode;
   }

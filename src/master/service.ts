@@ -60,11 +60,13 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
   }
 
   /** A method that reads the content of what is no file. */
-  function readsNoted<Q extends { readonly inode: number }, RI>(read: (reader: StateReader, request: Q) => RI) {
+  function readsNoted<Q extends { readonly inode: number; readonly noAtime: boolean }, RI>(
+    read: (reader: StateReader, request: Q) => RI,
+  ) {
     const plain = reads(read);
     return (request: Q, context: { readonly peer: Peer }): HandlerResult<RI> => {
       const result = plain(request, context);
-      noteRead(inodeId(request.inode), clock.now());
+      if (!request.noAtime) noteRead(inodeId(request.inode), clock.now());
       return result;
     };
   }

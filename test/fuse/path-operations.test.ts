@@ -10,7 +10,10 @@ const HIDDEN = '.fuse_hidden0000000a00000001';
 
 function setUp(callersUnknown = false): { fileSystem: ModelFileSystem; operations: PathOperations } {
   const fileSystem = new ModelFileSystem();
-  return { fileSystem, operations: new PathOperations(fileSystem, ROOT_CREDENTIALS, { callersUnknown, toMs }) };
+  return {
+    fileSystem,
+    operations: new PathOperations(fileSystem, ROOT_CREDENTIALS, { root: ROOT_INODE, callersUnknown, toMs }),
+  };
 }
 
 async function writeFile(operations: PathOperations, path: string, text: string): Promise<void> {

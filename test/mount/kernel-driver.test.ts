@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { waitUntilEnded } from '../../src/cli/process-control.js';
 import { mountedOn, probe } from '../../src/fuse/mountpoint.js';
-import { TestCluster } from '../support/cluster.js';
+import { runCairn, TestCluster } from '../support/cluster.js';
 import { shell } from '../support/shell.js';
 
 const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
@@ -146,6 +146,18 @@ t.test('the end of a mount leaves nothing waiting', { skip }, async (t) => {
     t.equal(await probe(mountpoint), 'dead');
     await cluster.mount();
     t.equal(await probe(mountpoint), 'serving');
+  });
+
+  await t.test('umount ends it although another mount namespace has a copy of the mount', async (t) => {
+    const container = start('exec unshare --mount --propagation private sleep 60', mountpoint.replace(/\/[^/]*$/, ''));
+    await pause(500);
+    await writeFile(join(mountpoint, 'kept'), 'kept');
+    const { code, stderr } = await runCairn(['umount', mountpoint]);
+    t.equal(code, 0, stderr);
+    t.ok(await waitUntilEnded(processDirectory, 1000));
+    process.kill(container.pid);
+    await cluster.mount();
+    t.equal(await readFile(join(mountpoint, 'kept'), 'utf8'), 'kept');
   });
 
   await t.test('SIGTERM while a program has a file open: it stays; again, and it goes', async (t) => {

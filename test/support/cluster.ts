@@ -242,7 +242,11 @@ export class TestCluster {
 async function kill(directory: string): Promise<void> {
   const pid = await runningIn(directory);
   if (pid === undefined) return;
-  process.kill(pid, 'SIGKILL');
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error; // it ended meanwhile
+  }
   await waitUntilEnded(directory, STOP_GRACE_MS);
 }
 

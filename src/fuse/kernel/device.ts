@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { close, open, read, writev, writevSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { CairnError } from '../../core/errors.js';
-import { MOUNT_SOURCE } from '../mountpoint.js';
+import { MOUNT_TYPE } from '../mountpoint.js';
 
 export interface FuseDevice {
   /**
@@ -58,11 +58,11 @@ export class KernelDevice implements FuseDevice {
    * Mounts on `mountpoint` by mount(8), which inherits the descriptor. The kernel's first request comes while it runs,
    * so it must be read meanwhile.
    */
-  async mount(mountpoint: string, options: readonly string[]): Promise<void> {
+  async mount(source: string, mountpoint: string, options: readonly string[]): Promise<void> {
     const inherited = 3;
     const all = [`fd=${inherited}`, 'rootmode=40000', ...options].join(',');
     // -i: no mount.fuse helper, which would start a daemon of its own.
-    const child = spawn('mount', ['-i', '-t', 'fuse.cairn', '-o', all, '--', MOUNT_SOURCE, mountpoint], {
+    const child = spawn('mount', ['-i', '-t', MOUNT_TYPE, '-o', all, '--', source, mountpoint], {
       stdio: ['ignore', 'ignore', 'pipe', this.fd],
       env: { ...process.env, LC_ALL: 'C' },
     });

@@ -45,7 +45,7 @@ export class KernelDriver implements Driver {
   constructor(private readonly options: DriverOptions) {}
 
   async mount(): Promise<Mounted> {
-    const { mountpoint, allowOther } = this.options;
+    const { source, mountpoint, allowOther, flags } = this.options;
     if (endianness() !== 'LE') throw new CairnError('EIO', 'the kernel driver is written for little endian machines');
     const device = await KernelDevice.open();
     const served = new ServedMount(device, this.options);
@@ -53,9 +53,10 @@ export class KernelDriver implements Driver {
     const mountOptions = [
       ...[`user_id=${process.getuid?.() ?? 0}`, `group_id=${process.getgid?.() ?? 0}`, 'default_permissions'],
       ...(allowOther ? ['allow_other'] : []),
+      ...flags,
     ];
     try {
-      await device.mount(mountpoint, mountOptions);
+      await device.mount(source, mountpoint, mountOptions);
       await served.ready;
     } catch (error) {
       served.connection.abandon();
@@ -74,14 +75,15 @@ export class KernelDriver implements Driver {
 /** The requests of one mount and what answers them, on any device. */
 export class ServedMount {
   readonly files = new HandleTable<OpenHandle>(MAX_MOUNT_OPEN_FILES);
-  readonly nodes = new NodeTable();
+  readonly nodes: NodeTable;
   readonly connection: Connection;
   /** Resolves when the kernel and this driver have agreed on what they speak. */
   readonly ready: Promise<void>;
   private negotiated: Negotiated | undefined;
 
-  constructor(device: FuseDevice, options: Omit<DriverOptions, 'mountpoint' | 'allowOther'>) {
+  constructor(device: FuseDevice, options: Omit<DriverOptions, 'source' | 'mountpoint' | 'allowOther' | 'flags'>) {
     const { fileSystem, logger, clock, credentials } = options;
+    this.nodes = new NodeTable(options.root);
     const agreed = deferred<void>();
     this.ready = agreed.promise;
     const notifier = new Notifier(device, () => this.connection.isClosed);

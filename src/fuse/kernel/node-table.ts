@@ -6,7 +6,7 @@
  * these it gives up. The table is as large as the kernel's inode cache, which it shrinks under memory pressure.
  */
 import { CairnError } from '../../core/errors.js';
-import { inodeId, ROOT_INODE } from '../../core/ids.js';
+import { inodeId } from '../../core/ids.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Attributes } from '../../client/filesystem.js';
 
@@ -30,7 +30,7 @@ export class NodeTable {
   private readonly nodes = new Map<number, Node>();
 
   /** `root`: the inode that is the root of this mount. */
-  constructor(private readonly root: InodeId = ROOT_INODE) {}
+  constructor(private readonly root: InodeId) {}
 
   get size(): number {
     return this.nodes.size;

@@ -4,6 +4,7 @@ import { SystemClock } from '../../../src/core/clock.js';
 import { silentLogger } from '../../../src/core/logger.js';
 import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
 import type { FileSystem } from '../../../src/client/filesystem.js';
+import { ROOT_INODE } from '../../../src/core/ids.js';
 import { ServedMount } from '../../../src/fuse/kernel/driver.js';
 import { cstrings, FakeKernel, u32, u64 } from '../../support/fake-kernel.js';
 import type { FakeReply } from '../../support/fake-kernel.js';
@@ -30,6 +31,7 @@ export class TestMount {
     const kernel = new FakeKernel();
     const served = new ServedMount(kernel, {
       ...{ fileSystem, credentials: ROOT_CREDENTIALS, logger: silentLogger, clock: new SystemClock() },
+      root: ROOT_INODE,
       ...{ ...timeouts, entryTimeoutMs: 1500 },
     });
     const mount = new TestMount(kernel, served, served.connection.serve());

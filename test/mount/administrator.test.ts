@@ -1,0 +1,163 @@
+/**
+ * What an administrator does: mount(8) with its helper, /etc/fstab, remount, findmnt, umount. Each script runs in a mount
+ * namespace of its own, in which the helper stands where mount(8) looks: nothing of it stays on the machine.
+ */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import { runningIn, stopIn } from '../../src/cli/process-control.js';
+import { TestCluster } from '../support/cluster.js';
+import { shell } from '../support/shell.js';
+
+const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
+const HELPER = join(dirname(fileURLToPath(import.meta.url)), '../../../scripts/mount.fuse.cairn');
+
+/** A copy of /sbin by links, with the helper in it, takes its place. */
+const HELPER_IN_SBIN = `
+  sbin=$(readlink -f /sbin)
+  mkdir -p "$work/old" "$work/new"
+  mount --bind "$sbin" "$work/old"
+  mount -t tmpfs links "$work/new"
+  cp -rs "$work/old/." "$work/new"
+  ln -s "$helper" "$work/new/mount.fuse.cairn"
+  ln -s "$helper" "$work/new/umount.fuse.cairn"
+  mount --bind "$work/new" "$sbin"`;
+
+interface Place {
+  readonly cluster: TestCluster;
+  /** Directory of the mount's pid and log. */
+  readonly data: string;
+  /** Of the mount command and of fstab, to begin with. */
+  readonly options: string;
+  /** Runs `script`, which knows $master, $dir, $options and $work. */
+  run(script: string): Promise<string>;
+}
+
+async function setUp(t: Test, driver: 'kernel' | 'fuse-native'): Promise<Place> {
+  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1 });
+  const work = join(cluster.directory.path, 'work');
+  const [dir, data] = [join(work, 'mnt'), join(work, 'mount')];
+  await mkdir(dir, { recursive: true });
+  t.teardown(() => stopIn(data, 5000));
+  const options = `secret=${cluster.secretFile},data=${data},driver=${driver}`;
+  const variables = { master: cluster.master, dir, options, work, helper: HELPER };
+  const lines = Object.entries(variables).map(([name, value]) => `${name}='${value}'`);
+  const run = (script: string): Promise<string> =>
+    shell('exec unshare --mount bash -euo pipefail -c "$1"', {
+      args: [[...lines, HELPER_IN_SBIN, script].join('\n')],
+    });
+  return { cluster, data, options, run };
+}
+
+t.test('-o: a directory of the cluster is mounted, with options', { skip }, async (t) => {
+  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
+  const whole = await cluster.mount(0);
+  await shell('mkdir -p a/b; echo inside > a/b/file; echo outside > file', { directory: whole });
+  const part = await cluster.mount(1, ['-o', 'subdir=/a/b,ro,noatime,nosuid']);
+  t.equal(await shell('ls -A; cat file; cd ..; cat b/file 2>/dev/null || true', { directory: part }), 'file\ninside\n');
+  await t.rejects(writeFile(join(part, 'new'), ''), { code: 'EROFS' });
+  t.match(await shell('grep " $1 " /proc/self/mountinfo', { args: [part] }), / ro,nosuid,noatime /);
+  await t.rejects(cluster.mount(2, ['-o', 'subdir=/none']), { code: 'UNAVAILABLE', message: /ENOENT/ });
+  await t.rejects(cluster.mount(3, ['-o', 'noatme']), /noatme/);
+});
+
+t.test('-o noatime, nodiratime, O_NOATIME: reads that leave no trace', { skip }, async (t) => {
+  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
+  const mounts = { usual: await cluster.mount(0) } as Record<string, string>;
+  for (const [i, option] of ['noatime', 'nodiratime', 'ro'].entries()) {
+    mounts[option] = await cluster.mount(i + 1, ['-o', option]);
+  }
+  await shell(
+    'mkdir d; echo text > d/file; ln -s file d/link; touch -d 2001-01-01 d/file d; touch -hd 2001-01-01 d/link',
+    {
+      directory: mounts['usual'] ?? '',
+    },
+  );
+  const moved = async (how: string, script: string): Promise<string> => {
+    await shell(script, { directory: mounts[how] ?? '' });
+    await pause(200); // the close goes to the master in the background
+    const fs = await cluster.client();
+    const d = await fs.lookup(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('d'));
+    const names = [d];
+    for (const name of ['file', 'link']) names.push(await fs.lookup(ROOT_CREDENTIALS, d.inode, Buffer.from(name)));
+    return names.map(({ atime }, i) => (atime.seconds > 1e9 ? ['d', 'file', 'link'][i] : '')).join('');
+  };
+  const reads = 'cat d/file; ls d; readlink d/link';
+  t.equal(await moved('noatime', reads), '');
+  t.equal(await moved('ro', reads), '');
+  t.equal(await moved('usual', 'dd if=d/file of=/dev/null iflag=noatime'), '');
+  t.equal(await moved('nodiratime', 'ls d'), '');
+  t.equal(await moved('nodiratime', reads), 'filelink');
+  t.equal(await moved('usual', reads), 'dfilelink');
+});
+
+for (const driver of ['kernel', 'fuse-native'] as const) {
+  t.test(`${driver}: mount -t fuse.cairn, findmnt, umount`, { skip }, async (t) => {
+    const { cluster, data, run } = await setUp(t, driver);
+    const whole = await cluster.mount(0);
+    await shell('mkdir -p a/b; echo inside > a/b/file; echo outside > file', { directory: whole });
+    const said = await run(`
+      mount -t fuse.cairn "$master" "$dir" -o "$options,subdir=/a/b,noatime,nosuid,_netdev,x-test.word=1"
+      findmnt -no SOURCE,FSTYPE,OPTIONS "$dir"
+      ls -A "$dir" "$dir/.."/mnt
+      cat "$dir/file"
+      echo kept > "$dir/new"
+      umount "$dir"
+      findmnt "$dir" || echo none`);
+    t.match(said, new RegExp(`^${cluster.master} +fuse\\.cairn +rw,nosuid,([a-z]+,)*noatime`));
+    t.match(said, /file\n[^]*inside\nnone\n$/);
+    t.notMatch(said, /outside/);
+    t.equal(await runningIn(data), undefined, 'umount returned when all was flushed');
+    t.equal(await readFile(join(whole, 'a/b/new'), 'utf8'), 'kept\n');
+  });
+}
+
+t.test('a line of /etc/fstab: mount DIR, mount -a, remount, umount', { skip }, async (t) => {
+  const { cluster, options, run } = await setUp(t, 'kernel');
+  const fstab = join(cluster.directory.path, 'fstab');
+  const dir = join(cluster.directory.path, 'work/mnt');
+  await writeFile(
+    fstab,
+    `${cluster.master} ${dir} fuse.cairn ${options},ro,noexec,nofail,_netdev,x-systemd.requires=network.target 0 0\n`,
+  );
+  const said = await run(`
+    fstab='${fstab}'
+    mount -T "$fstab" "$dir"
+    findmnt -no OPTIONS "$dir"
+    touch "$dir/file" 2>&1 || true
+    mount -a -T "$fstab"
+    [ $(findmnt -no SOURCE "$dir" | wc -l) = 1 ]
+    mount -o remount,rw,noexec "$dir"
+    echo 'echo ran' > "$dir/script"; chmod 755 "$dir/script"
+    "$dir/script" 2>&1 || true
+    mount -o remount,ro "$dir"
+    findmnt -no OPTIONS "$dir"
+    touch "$dir/file" 2>&1 || true
+    umount "$dir"
+    mount -a -T "$fstab"
+    cat "$dir/script"
+    cd "$dir"
+    umount "$dir" 2>&1 || true
+    cd /
+    umount "$dir"`);
+  t.match(
+    said,
+    /^ro,noexec,[^]*touch: [^\n]*Read-only[^]*script: [^\n]*Permission denied\nro,[^]*Read-only[^]*echo ran\n[^]*in use/i,
+  );
+});
+
+t.test('what mount(8) says when it cannot be', { skip }, async (t) => {
+  const { cluster, options, run } = await setUp(t, 'kernel');
+  const refused = async (extra: string, message: RegExp): Promise<void> => {
+    await t.rejects(run(`mount -t fuse.cairn "$master" "$dir" -o "${options},${extra}"`), { message }, extra);
+  };
+  await refused('noatme', /-o noatme: there is no such option; there are: ro rw .*subdir=/);
+  await refused('subdir=/none', /there is no '\/none'/);
+  await refused('secret=/none', /there is no secret \/none/);
+  await t.rejects(run('mount -t fuse.cairn nowhere "$dir" -o "$options"'), { message: /must be HOST:PORT/ });
+  t.equal(await runningIn(join(cluster.directory.path, 'work/mount')), undefined);
+});
