@@ -2,6 +2,7 @@
  * Serves a file system in memory with one driver, until it is unmounted: what a driver itself can do, without a cluster
  * behind it. What is written is dropped and reads as zeros, so that memory is not what is measured. usage: driver-worker.js kernel|fuse-native MOUNTPOINT. Prints a line when it is mounted.
  */
+import { ROOT_INODE } from '../../src/core/ids.js';
 import { SystemClock } from '../../src/core/clock.js';
 import { silentLogger } from '../../src/core/logger.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
@@ -40,7 +41,8 @@ if (mountpoint === undefined || (name !== 'kernel' && name !== 'fuse-native')) {
 }
 const fileSystem = new DroppingFileSystem();
 const options: DriverOptions = {
-  ...{ mountpoint, fileSystem, credentials: ROOT_CREDENTIALS, allowOther: false },
+  ...{ source: 'nothing', mountpoint, fileSystem, root: ROOT_INODE, flags: [] },
+  ...{ credentials: ROOT_CREDENTIALS, allowOther: false },
   ...{ attributeTimeoutMs: undefined, entryTimeoutMs: 1000, clock: new SystemClock(), logger: silentLogger },
 };
 const driver: Driver = name === 'kernel' ? new KernelDriver(options) : new FuseNativeDriver(options);
