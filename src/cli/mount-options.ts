@@ -4,7 +4,9 @@
  * docs/mounting.md has the table.
  */
 import type { ReadNotes } from '../client/filesystem.js';
+import type { IdMapping } from '../client/id-mapping.js';
 import { UsageError } from './command.js';
+import { ID_OPTIONS, IdOptions } from './id-options.js';
 
 export interface MountOptions {
   /** For the kernel, such as 'ro', in the order in which they were given: the last one of a pair counts. */
@@ -15,6 +17,8 @@ export interface MountOptions {
   readonly noteReads: ReadNotes;
   /** Change the flags of a mount that there is already. */
   readonly remount: boolean;
+  /** Who is who in the cluster. */
+  readonly ids: IdMapping;
   /** Options of `cairn mount`, by the names that the command gives them. */
   readonly options: Readonly<Record<string, string | boolean>>;
 }
@@ -50,6 +54,7 @@ const NOT_DONE: Readonly<Record<string, string>> = {
 export function parseMountOptions(text: string): MountOptions {
   const flags: string[] = [];
   const options: Record<string, string | boolean> = {};
+  const ids = new IdOptions();
   let subdirectory = '/';
   const given = text.split(',').filter((word) => word !== '' && word !== 'remount');
   const remount = text.split(',').includes('remount');
@@ -59,6 +64,7 @@ export function parseMountOptions(text: string): MountOptions {
     if (isForOthers(name, value) || (remount && SHOWN_BY_KERNEL.includes(name))) continue;
     const option = of(VALUES, name);
     const flip = of(SWITCHES, name);
+    if (ids.take(name, value)) continue;
     if (name === 'subdir' && value) subdirectory = value;
     else if (option !== undefined && value) options[option] = value;
     else if (value !== undefined) throw unknown(word);
@@ -66,7 +72,7 @@ export function parseMountOptions(text: string): MountOptions {
     else if (flip !== undefined) options[flip[0]] = flip[1];
     else throw unknown(word);
   }
-  return { flags, subdirectory, noteReads: notesOf(flags), remount, options };
+  return { flags, subdirectory, noteReads: notesOf(flags), remount, ids: ids.mapping(), options };
 }
 
 const of = <T>(record: Readonly<Record<string, T>>, name: string): T | undefined =>
@@ -90,6 +96,6 @@ function unknown(word: string): UsageError {
   const why = of(NOT_DONE, word);
   if (why !== undefined) return new UsageError(`-o ${word} is not supported: ${why}`);
   const values = ['subdir', ...Object.keys(VALUES)].map((name) => `${name}=`);
-  const known = [...KERNEL_FLAGS, ...Object.keys(SWITCHES), ...values, 'remount'].join(' ');
+  const known = [...KERNEL_FLAGS, ...Object.keys(SWITCHES), ...values, ...ID_OPTIONS, 'remount'].join(' ');
   return new UsageError(`-o ${word}: there is no such option; there are: ${known}, and ${NOT_OURS.join(' ')} x-…`);
 }

@@ -5,6 +5,7 @@ import { ROOT_INODE } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { isDirectory } from '../core/mode.js';
 import type { Credentials, FileSystem } from '../client/filesystem.js';
+import { MappedFileSystem } from '../client/mapped-filesystem.js';
 import { PathResolver } from '../client/paths.js';
 import type { Driver, DriverOptions } from '../fuse/driver.js';
 import { serveMount } from '../fuse/mount.js';
@@ -74,7 +75,12 @@ export const mountCommand: Command = {
       attributeTimeoutMs: options.seconds('attributeTimeout'),
       entryTimeoutMs: options.seconds('entryTimeout') ?? DEFAULT_ENTRY_TIMEOUT_MS,
     };
-    const driverName = parseDriver(options.text('driver'));
+    const driver = await chooseDriver(parseDriver(options.text('driver')));
+    if (driver === 'fuse-native' && wanted.ids.squash !== 'none') {
+      throw new UsageError(
+        `-o ${wanted.ids.squash}_squash needs the kernel driver: fuse-native does not know who calls`,
+      );
+    }
     const allowOther = options.choice('allowOther') ?? process.getuid?.() === 0;
     await checkFuseDevice();
     const mountpoint = await prepareMountpoint(path, logger);
@@ -84,14 +90,23 @@ export const mountCommand: Command = {
     tuneForStreaming();
     await claimDirectory(directory);
     try {
-      const fileSystem = await connectTo(cluster, logger, { noteReads: wanted.noteReads });
+      const { subdirectory, noteReads, ids } = wanted;
+      const cairn = await connectTo(cluster, logger, { noteReads });
+      const fileSystem = ids.isIdentity ? cairn : new MappedFileSystem(cairn, ids);
       const credentials = ownCredentials();
-      const root = await directoryAt(fileSystem, credentials, wanted.subdirectory);
+      const root = await directoryAt(cairn, credentials, subdirectory);
       const served = { source: cluster.master, mountpoint, fileSystem, root, credentials };
-      const driverOptions = { ...served, allowOther, flags: wanted.flags, ...timeouts, clock, logger };
-      const { subdirectory } = wanted;
+      const driverOptions = {
+        ...served,
+        allowOther,
+        kernelChecks: ids.ownersTell,
+        flags: wanted.flags,
+        ...timeouts,
+        clock,
+        logger,
+      };
       await recordMount({ mountpoint, ...cluster, subdirectory, processDirectory: directory });
-      const end = await serveMount(await makeDriver(driverName, driverOptions), mountpoint, {
+      const end = await serveMount(await makeDriver(driver, driverOptions), mountpoint, {
         fileSystem,
         logger,
         onSignal: onStopSignal,
@@ -139,10 +154,13 @@ export function parseDriver(text: string | undefined): DriverName | undefined {
   return driver;
 }
 
+async function chooseDriver(asked: DriverName | undefined): Promise<DriverName> {
+  return asked ?? ((await mayMount()) ? 'kernel' : 'fuse-native');
+}
+
 /** Loads only the driver that is used: libfuse may be missing, and `up` starts mounts without being one. */
-async function makeDriver(asked: DriverName | undefined, options: DriverOptions): Promise<Driver> {
-  const name = asked ?? ((await mayMount()) ? 'kernel' : 'fuse-native');
-  options.logger.info({ driver: name, asked: asked !== undefined }, 'driver of the mount');
+async function makeDriver(name: DriverName, options: DriverOptions): Promise<Driver> {
+  options.logger.info({ driver: name }, 'driver of the mount');
   if (name === 'kernel') return new (await import('../fuse/kernel/driver.js')).KernelDriver(options);
   return new (await import('../fuse/fuse-native-driver.js')).FuseNativeDriver(options);
 }

@@ -51,6 +51,8 @@ export const MAX_XATTRS_BYTES = 128 * KIB;
 export const MAX_ACL_ENTRIES = 506;
 /** Supplementary groups of a caller that are looked at: what the kernel's FUSE passes at most. */
 export const MAX_GROUPS = 1024;
+/** Ranges of ids that a mount maps: each is looked at for each attribute. Linux has as many in a user namespace. */
+export const MAX_ID_RANGES = 340;
 /** Largest file: sizes stay safe integers with room for rounding up to a chunk. */
 export const MAX_FILE_BYTES = 2 ** 50;
 /** Entries in one page of a directory listing. */

@@ -28,8 +28,13 @@ export interface DriverOptions {
   readonly root: InodeId;
   /** On whose behalf calls are made when the driver does not learn the caller: those of this process. */
   readonly credentials: Credentials;
-  /** Whether other users than the one who mounts may use it; the kernel checks permissions in any case. */
+  /** Whether other users than the one who mounts may use it. */
   readonly allowOther: boolean;
+  /**
+   * Whether the kernel checks permissions too (default_permissions). Off where the owners that it sees say nothing of who
+   * the caller is to the cluster.
+   */
+  readonly kernelChecks: boolean;
   /** Options of mount(8) for the kernel, such as 'ro': the last of a pair counts. */
   readonly flags: readonly string[];
   /**

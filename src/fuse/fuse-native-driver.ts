@@ -90,7 +90,7 @@ class CairnFuse extends Fuse {
   ) {
     super(options.mountpoint, Object.fromEntries(IMPLEMENTED.split(' ').map((name) => [name, true])), {
       fsname: mountOptions(options),
-      defaultPermissions: true,
+      defaultPermissions: options.kernelChecks,
       allowOther: options.allowOther,
       autoCache: true,
       timeout: false,

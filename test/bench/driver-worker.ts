@@ -42,7 +42,7 @@ if (mountpoint === undefined || (name !== 'kernel' && name !== 'fuse-native')) {
 const fileSystem = new DroppingFileSystem();
 const options: DriverOptions = {
   ...{ source: 'nothing', mountpoint, fileSystem, root: ROOT_INODE, flags: [] },
-  ...{ credentials: ROOT_CREDENTIALS, allowOther: false },
+  ...{ credentials: ROOT_CREDENTIALS, allowOther: false, kernelChecks: true },
   ...{ attributeTimeoutMs: undefined, entryTimeoutMs: 1000, clock: new SystemClock(), logger: silentLogger },
 };
 const driver: Driver = name === 'kernel' ? new KernelDriver(options) : new FuseNativeDriver(options);

@@ -2,7 +2,7 @@
  * What an administrator does: mount(8) with its helper, /etc/fstab, remount, findmnt, umount. Each script runs in a mount
  * namespace of its own, in which the helper stands where mount(8) looks: nothing of it stays on the machine.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -93,6 +93,58 @@ t.test('-o noatime, nodiratime, O_NOATIME: reads that leave no trace', { skip },
   t.equal(await moved('nodiratime', 'ls d'), '');
   t.equal(await moved('nodiratime', reads), 'filelink');
   t.equal(await moved('usual', reads), 'dfilelink');
+});
+
+t.test('-o root_squash, all_squash, uidmap: who is who in the cluster', { skip }, async (t) => {
+  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
+  await chmod(cluster.directory.path, 0o711);
+  const whole = await cluster.mount(0);
+  await shell(
+    'chmod 1777 .; mkdir -m 777 d; echo secret > root; chmod 600 root; echo own > user; chown 5001:5001 user; chmod 600 user',
+    {
+      directory: whole,
+    },
+  );
+  const as = (uid: number) => `setpriv --reuid ${uid} --regid ${uid} --clear-groups`;
+
+  const squashed = await cluster.mount(1, ['-o', 'root_squash']);
+  const said = await shell('cat root 2>&1 || true; echo x > new; rm root 2>&1 || true; chown 1 new 2>&1 || true', {
+    directory: squashed,
+  });
+  t.match(said, /root: Permission denied\n[^]*remove 'root'[^\n]*not permitted\n[^]*owner[^\n]*not permitted/);
+  t.equal(await shell('stat -c %u:%g new', { directory: whole }), '65534:65534\n');
+  t.equal(
+    await shell(`echo own > mine; ${as(1001)} sh -c 'echo x > others; cat others'`, { directory: squashed }),
+    'x\n',
+  );
+
+  const all = await cluster.mount(2, ['-o', 'all_squash,anonuid=7,anongid=8']);
+  await shell(
+    `${as(1001)} sh -c 'echo one > d/file; chmod 600 d/file'; ${as(1002)} sh -c 'echo two >> d/file; mkdir d/sub; touch d/sub/x'`,
+    {
+      directory: all,
+    },
+  );
+  t.equal(await shell('cat d/file; stat -c %u:%g d/file d/sub/x', { directory: whole }), 'one\ntwo\n7:8\n7:8\n');
+  t.match(
+    await shell(`${as(0)} cat root 2>&1 || true; ${as(5001)} cat user 2>&1 || true`, { directory: all }),
+    /denied[^]*denied/,
+  );
+
+  const mapped = await cluster.mount(3, ['-o', 'uidmap=1001:5001,gidmap=1001:5001']);
+  t.equal(
+    await shell(`${as(1001)} cat user; stat -c %u:%g user; ${as(5001)} cat user 2>&1 || true`, { directory: mapped }),
+    'own\n1001:1001\ncat: user: Permission denied\n',
+  );
+  await shell(
+    `touch chowned; chown 1001:1001 chowned; setfacl -m u:1001:r chowned; getfacl -n chowned | grep -q user:1001:r`,
+    { directory: mapped },
+  );
+  t.match(
+    await shell('stat -c %u:%g chowned; getfacl -n chowned', { directory: whole }),
+    /^5001:5001\n[^]*user:5001:r/,
+  );
+  await t.rejects(cluster.mount(4, ['-o', 'root_squash', '--driver', 'fuse-native']), { message: /kernel driver/ });
 });
 
 for (const driver of ['kernel', 'fuse-native'] as const) {

@@ -22,7 +22,7 @@ import { KernelDevice } from './device.js';
 import type { FuseDevice } from './device.js';
 import { DirectoryRequests } from './directories.js';
 import { FileRequests } from './files.js';
-import { MAX_IO_BYTES, negotiate } from './init.js';
+import { MAX_IO_BYTES, negotiate, WANTED_WITHOUT_CHECKS } from './init.js';
 import type { Negotiated } from './init.js';
 import { LockRequests } from './locks.js';
 import { NameRequests } from './names.js';
@@ -45,13 +45,14 @@ export class KernelDriver implements Driver {
   constructor(private readonly options: DriverOptions) {}
 
   async mount(): Promise<Mounted> {
-    const { source, mountpoint, allowOther, flags } = this.options;
+    const { source, mountpoint, allowOther, kernelChecks, flags } = this.options;
     if (endianness() !== 'LE') throw new CairnError('EIO', 'the kernel driver is written for little endian machines');
     const device = await KernelDevice.open();
     const served = new ServedMount(device, this.options);
     const closed = served.connection.serve();
     const mountOptions = [
-      ...[`user_id=${process.getuid?.() ?? 0}`, `group_id=${process.getgid?.() ?? 0}`, 'default_permissions'],
+      ...[`user_id=${process.getuid?.() ?? 0}`, `group_id=${process.getgid?.() ?? 0}`],
+      ...(kernelChecks ? ['default_permissions'] : []),
       ...(allowOther ? ['allow_other'] : []),
       ...flags,
     ];
@@ -117,7 +118,7 @@ export class ServedMount {
       ...new LockRequests(session).handlers,
       INIT: ({ body }) => {
         try {
-          this.negotiated = negotiate(body);
+          this.negotiated = negotiate(body, options.kernelChecks ? undefined : WANTED_WITHOUT_CHECKS);
         } catch (error) {
           agreed.reject(error);
           throw error;

@@ -37,6 +37,9 @@ const WANTED: readonly InitFlag[] = [
   'DIRECT_IO_ALLOW_MMAP',
 ];
 
+/** POSIX_ACL makes the kernel check permissions by itself, whatever the mount's options say. */
+export const WANTED_WITHOUT_CHECKS = WANTED.filter((flag) => flag !== 'POSIX_ACL');
+
 export interface Negotiated {
   readonly minor: number;
   has(flag: InitFlag): boolean;

@@ -31,7 +31,7 @@ export class TestMount {
     const kernel = new FakeKernel();
     const served = new ServedMount(kernel, {
       ...{ fileSystem, credentials: ROOT_CREDENTIALS, logger: silentLogger, clock: new SystemClock() },
-      root: ROOT_INODE,
+      ...{ root: ROOT_INODE, kernelChecks: true },
       ...{ ...timeouts, entryTimeoutMs: 1500 },
     });
     const mount = new TestMount(kernel, served, served.connection.serve());
