@@ -16,6 +16,8 @@ import { shell } from '../support/shell.js';
 const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
 const HELPER = join(dirname(fileURLToPath(import.meta.url)), '../../../scripts/mount.fuse.cairn');
 
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
 /** A copy of /sbin by links, with the helper in it, takes its place. */
 const HELPER_IN_SBIN = `
   sbin=$(readlink -f /sbin)
@@ -212,4 +214,40 @@ t.test('what mount(8) says when it cannot be', { skip }, async (t) => {
   await refused('secret=/none', /there is no secret \/none/);
   await t.rejects(run('mount -t fuse.cairn nowhere "$dir" -o "$options"'), { message: /must be HOST:PORT/ });
   t.equal(await runningIn(join(cluster.directory.path, 'work/mount')), undefined);
+});
+
+/** Nobody's, who may use /dev/fuse here as distributions ship it. */
+const AS_NOBODY = `
+  mknod "$work/fuse" c 10 229
+  chmod 666 "$work/fuse"
+  mount --bind "$work/fuse" /dev/fuse
+  mkdir -m 700 "$work/home"
+  cp "$secret" "$work/home/secret"
+  chown -R 65534:65534 "$work/home" "$dir"
+  cd "$work/home"
+  as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups env HOME="$work/home" CAIRN_DATA="$work/home/data" "$@"; }`;
+
+t.test('an ordinary user mounts by fusermount3, and unmounts', { skip }, async (t) => {
+  const { cluster, run } = await setUp(t, 'fuse-native');
+  await chmod(cluster.directory.path, 0o711);
+  const whole = await cluster.mount(0);
+  await shell('mkdir -m 777 all; chmod 755 .', { directory: whole });
+  const said = await run(`
+    secret='${cluster.secretFile}' main='${MAIN}'
+    ${AS_NOBODY}
+    if ! as_nobody test -r "$main"; then echo unreadable; exit; fi
+    as_nobody node "$main" mount "$dir" --master "$master" --secret "$work/home/secret" -o noatime,subdir=/all
+    findmnt -no SOURCE,FSTYPE,OPTIONS "$dir"
+    as_nobody sh -c 'echo text > "$1/file"; cat "$1/file"; ln -s file "$1/link"; stat -c %u:%a "$1/file"' sh "$dir"
+    ls "$dir" 2>&1 || true
+    as_nobody sh -c 'cd "$1" && exec node "$2" umount "$1"' sh "$dir" "$main" 2>&1 || true
+    as_nobody node "$main" umount "$dir"
+    findmnt "$dir" || echo none`);
+  if (said === 'unreadable\n') {
+    t.pass('this clone is in a place that others may not read');
+    return;
+  }
+  t.match(said, new RegExp(`${cluster.master} +fuse\\.cairn +rw,nosuid,nodev,noatime[^\n]*user_id=65534`));
+  t.match(said, /text\n65534:644\nls: [^\n]*Permission denied\n[^\n]*in use by node[^\n]*\nunmounted [^\n]*\nnone\n$/);
+  t.equal(await shell('cat all/file; readlink all/link', { directory: whole }), 'text\nfile\n');
 });
