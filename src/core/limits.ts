@@ -96,6 +96,8 @@ export const SESSION_TTL_MS = 60_000;
 export const MAX_MOUNT_OPEN_FILES = 65_536;
 /** Requests of the kernel that a mount works on at a time, but those that wait for locks; then callers wait in the kernel. */
 export const MAX_KERNEL_REQUESTS = 1024;
+/** Files that a mount holds open for a moment because their names were looked up a second time. */
+export const MAX_SECOND_LOOKS = 64;
 /** Buffers of a mount for requests of the kernel, each with room for a write of 1 MiB. */
 export const KERNEL_BUFFERS = 32;
 /** Inodes whose change counter a mount remembers, to know whether the kernel's pages of them are current. */

@@ -77,6 +77,29 @@ t.test('saving by editors', { skip: needsKernelDriver('vim.tiny', 'setfacl', 'se
     t.equal(await readFile(join(directory, 'recovered'), 'utf8'), 'ONE\nunsaved\n');
   });
 
+  await t.test('P2: a reader on another mount sees the old file or the new one, never less', async (t) => {
+    const directory = await fresh('atomic');
+    const lines = 2000;
+    const content = (number: number): string => `${number}\n`.repeat(lines);
+    const save = `for i in $(seq 1 40); do
+        seq ${lines} | sed s/.*/$i/ > .new; chmod --reference=file .new; sync .new; mv .new file; done; touch done`;
+    const watch = `for i in $(seq 1 100000); do [ ! -e done ] || break; cat file > ../seen; [ $(uniq ../seen | wc -l) = 1 ]
+        [ $(wc -l < ../seen) = ${lines} ]; head -1 ../seen; done`;
+    await shell(`seq ${lines} | sed s/.*/0/ > file`, { directory });
+    const [seen] = await Promise.all([
+      shell(watch, { directory: directory.replace(a, b) }),
+      shell(save, { directory }),
+    ]);
+    const numbers = seen.trim().split('\n').map(Number);
+    t.same(
+      numbers,
+      [...numbers].sort((x, y) => x - y),
+      'and never an older one again',
+    );
+    t.ok(new Set(numbers).size > 3, `${new Set(numbers).size} of them`);
+    t.equal(await readFile(join(directory.replace(a, b), 'file'), 'utf8'), content(40));
+  });
+
   await t.test('other ways: by a link as backup, by copying back, sed -i', async (t) => {
     const directory = await fresh('others');
     const before = await identity(directory);

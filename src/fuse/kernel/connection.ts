@@ -35,6 +35,8 @@ export interface ConnectionOptions {
   readonly handlers: Partial<Record<Opcode, Handler>>;
   /** Requests that may wait for other requests. */
   readonly waiting: ReadonlySet<Opcode>;
+  /** A request was answered with ESTALE: the kernel tries once more. */
+  readonly onStale: () => void;
   /** Whether a thread is being killed. */
   readonly isDying: (pid: number) => boolean;
   /** How long to wait before a read is tried again that failed with EPERM: nothing is mounted yet. */
@@ -163,6 +165,7 @@ export class Connection {
       else if (result !== undefined) this.reply(unique, 0, result);
     } catch (error) {
       const errno = errnoOf(error, operation, this.options.logger);
+      if (errno === POSIX_ERRORS.ESTALE) this.options.onStale();
       if (!entry.isLeft) this.reply(unique, errno);
     } finally {
       this.inWork.delete(unique);

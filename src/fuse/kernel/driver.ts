@@ -6,6 +6,7 @@
  *   connection.ts   requests in, answers out, many at a time      decode.ts, encode.ts, protocol.ts   the messages
  *   names.ts, attributes.ts, directories.ts, files.ts             what each request does
  *   node-table.ts   the inodes that the kernel knows              callers.ts   on whose behalf
+ *   second-look.ts  when a file is replaced between two steps of one call
  */
 import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
@@ -33,6 +34,7 @@ import { isBeingKilled, readStatus } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Handler } from './request.js';
+import { SecondLook } from './second-look.js';
 import type { OpenDirectory, OpenHandle, Session } from './session.js';
 
 const NOT_MOUNTED_RETRY_MS = 2;
@@ -88,7 +90,15 @@ export class ServedMount {
     const agreed = deferred<void>();
     this.ready = agreed.promise;
     const notifier = new Notifier(device, () => this.connection.isClosed);
+    const inBackground: Session['inBackground'] = (what, work) => {
+      work().catch((error: unknown) => {
+        const { code, message } = asCairnError(error);
+        logger.warn({ code, reason: message }, what);
+      });
+    };
+    const secondLook = new SecondLook({ fileSystem, clock, inBackground });
     const session: Session = {
+      ...{ secondLook, inBackground },
       ...{ fileSystem, logger, nodes: this.nodes, files: this.files },
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
@@ -96,12 +106,6 @@ export class ServedMount {
       refreshPages: async (inode) => {
         const attributes = await fileSystem.getAttributes(inode);
         if (!this.nodes.seen(attributes)) await notifier.dropPages(this.nodes.nodeidOf(inode));
-      },
-      inBackground: (what, work) => {
-        work().catch((error: unknown) => {
-          const { code, message } = asCairnError(error);
-          logger.warn({ code, reason: message }, what);
-        });
       },
       attributeTimeoutMs: options.attributeTimeoutMs ?? DEFAULT_ATTRIBUTE_TIMEOUT_MS,
       entryTimeoutMs: options.entryTimeoutMs,
@@ -131,6 +135,7 @@ export class ServedMount {
     this.connection = new Connection({
       ...{ device, bufferBytes: REQUEST_BYTES, logger, handlers },
       waiting: new Set<Opcode>(['SETLKW']),
+      onStale: () => secondLook.refused(),
       isDying: (pid) => isBeingKilled(readStatus(pid)),
       retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),
     });

@@ -64,6 +64,7 @@ export class FileRequests {
       if (hasCode(error, 'ESTALE')) session.dropAttributes(inode);
       throw error;
     });
+    session.secondLook.release(inode);
     const { handle, openFlags } = this.opened(file, attributes, wanted);
     return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
   }

@@ -35,7 +35,7 @@ export class NameRequests {
     const { session } = this;
     const [parent, name] = [inodeOf(session, request), request.body.name()];
     const attributes = await session.callers.run(request.caller, (credentials) =>
-      session.fileSystem.lookup(credentials, parent, name),
+      session.secondLook.lookup(credentials, parent, name),
     );
     return entryAnswer(session, attributes);
   }

@@ -11,6 +11,7 @@ import type { Negotiated } from './init.js';
 import type { NodeTable } from './node-table.js';
 import { answer } from './request.js';
 import type { Answer } from './request.js';
+import type { SecondLook } from './second-look.js';
 
 /** What a handle of the kernel stands for. */
 export interface OpenHandle {
@@ -33,6 +34,7 @@ export interface Session {
   readonly files: HandleTable<OpenHandle>;
   readonly directories: HandleTable<OpenDirectory>;
   readonly callers: Callers;
+  readonly secondLook: SecondLook;
   readonly logger: Logger;
   /** Makes the kernel ask for a file's attributes again. */
   dropAttributes(inode: InodeId): void;
