@@ -117,6 +117,14 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
             cause: error,
           });
         }
+        // BUSY and CORRUPT say nothing against the lease. The last attempt counts too: it may still be on its way.
+        if (code !== 'BUSY' && code !== 'CORRUPT') {
+          logger.warn(
+            { chunk: lease.handle, version: lease.version, primary: lease.primary.address, code },
+            'a write failed under its lease',
+          );
+          leases.failed(inode, index, lease, howFailed(code, changes));
+        }
         if (clock.monotonicMs() >= deadline) {
           throw new CairnError(
             'EIO',
@@ -125,14 +133,6 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
               cause: error,
             },
           );
-        }
-        // BUSY and CORRUPT say nothing against the lease.
-        if (code !== 'BUSY' && code !== 'CORRUPT') {
-          logger.warn(
-            { chunk: lease.handle, version: lease.version, primary: lease.primary.address, code },
-            'write repeated',
-          );
-          leases.failed(inode, index, lease, howFailed(code, changes));
         }
         backoff ??= new Backoff(clock, random);
         await backoff.pause(deadline);

@@ -134,6 +134,31 @@ test('P7: a failed write-back is told once to each handle that was open, and not
   t.equal((await content(fs, 'f')).toString(), 'good');
 });
 
+test('what was given up in doubt does not overwrite what is written after it', async (t, {
+  cluster,
+  network,
+  connect,
+}) => {
+  const fs = await connect({ operationTimeoutMs: 20 });
+  const file = await create(fs, 'f');
+  const leases: number[] = [];
+  cluster.hooks.write = async ({ leaseId }, server) => {
+    leases.push(leaseId);
+    if (leases.length > 1) return;
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    network.cut(server);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  };
+  await file.write(0, name('older'));
+  await t.rejects(file.flush(), { code: 'EIO' });
+  await file.write(0, name('newer'));
+  await file.flush();
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  t.equal((await file.read(0, 10)).toString(), 'newer');
+  t.not(leases[1], leases[0]);
+  await file.close();
+});
+
 test('P7: close tells what write-behind lost', async (t, { cluster, connect }) => {
   const fs = await connect({ operationTimeoutMs: 300 });
   const file = await create(fs, 'f');
