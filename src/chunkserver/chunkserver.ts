@@ -5,6 +5,7 @@
  *   replicas         leases, fencing, the order of mutations
  *   primary, chain   writes, truncates and syncs, down the chain
  *   range-copy       copy_file_range(2) from chunk to chunk
+ *   block-map        which blocks of a replica are holes
  *   recovery, copy   making replicas alike, making new ones
  *   master-link      registration, reports, heartbeats
  */
@@ -21,6 +22,7 @@ import { CHUNKSERVER_METHODS, type ChunkserverMethods } from '../protocol/method
 import type { HandlerResult, Handlers } from '../protocol/rpc.js';
 import type { Network } from '../protocol/transport.js';
 import { Chain, failuresToReply } from './chain.js';
+import { mapBlocks } from './block-map.js';
 import type { BlocksRead } from './chunk-file.js';
 import { ChunkStore } from './chunk-store.js';
 import { Copies } from './copy.js';
@@ -264,6 +266,12 @@ export class Chunkserver {
     writeChunk: (request, context) =>
       this.served(() => this.mutations.write(request, context.payload).then(() => DONE)),
     syncChunk: (request) => this.served(() => this.mutations.sync(request).then(() => DONE)),
+    mapChunk: (request) =>
+      this.served(async () => {
+        const handle = chunkHandle(request.handle);
+        this.replicas.checkVersion(handle, request.version);
+        return { reply: await this.store.use(handle, mapBlocks) };
+      }),
     copyRange: (request, { signal }) =>
       this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) })),
 

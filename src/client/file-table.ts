@@ -92,7 +92,7 @@ export class FileTable implements OpenFileHost {
       },
     });
     this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
-    this.extents = new FileExtents({ master, servers, logger });
+    this.extents = new FileExtents({ clock, master, servers, logger });
     this.copies = new DirectCopies({
       ...{ chunkMap: this.chunkMap, io: this.chunkWriter, extents: this.extents },
       minBytes: tunables.minDirectCopyBytes,

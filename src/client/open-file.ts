@@ -116,7 +116,8 @@ export class ClusterOpenFile implements OpenFile {
       throw new CairnError('ENXIO', `offset ${offset} is not in the file of ${size} bytes`);
     }
     const { extents } = this.host;
-    return whence === 'data' ? extents.nextData(inode, offset, size) : extents.nextHole(inode, offset, size);
+    const place = { inode, size, change: this.open.attributes.change };
+    return whence === 'data' ? extents.nextData(place, offset) : extents.nextHole(place, offset);
   }
 
   async allocate(offset: number, length: number, mode: AllocateMode = {}): Promise<void> {

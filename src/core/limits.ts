@@ -152,6 +152,8 @@ export const CHUNK_MAP_TTL_MS = 30_000;
 /** Chunk locations in a client's cache, and chunks asked for at once: 256 MiB of a file that is read in order. */
 export const MAX_CACHED_CHUNKS = 16_384;
 export const CHUNK_MAP_FETCH = 4;
+/** Maps of the holes in chunks that a client keeps for a moment: some 300 bytes each. */
+export const MAX_CACHED_BLOCK_MAPS = 256;
 /** Files that a client remembers to have closed without an fsync: some 200 bytes each. */
 export const MAX_UNSYNCED_FILES = 65_536;
 /** Write leases in a client's cache. */

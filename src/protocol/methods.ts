@@ -88,6 +88,7 @@ export const CHUNKSERVER_METHODS = {
   readChunk: method(120, data, m.ReadChunkRequest, m.ReadChunkReply, 'reply'),
   writeChunk: method(121, client, m.WriteChunkRequest, m.Empty, 'request'),
   syncChunk: method(122, client, m.SyncChunkRequest, m.Empty),
+  mapChunk: method(124, client, m.MapChunkRequest, m.MapChunkReply),
   copyRange: method(123, client, m.CopyRangeRequest, m.CopyRangeReply),
 
   forward: method(140, chunkserver, m.ForwardRequest, m.ForwardReply, 'request'),

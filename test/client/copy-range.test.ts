@@ -184,7 +184,8 @@ t.test('holes stay holes, and chunks under them go', async (t) => {
   for (let index = 0; index < 4; index++) await target.write(index * CHUNK_SIZE_BYTES + 7 * MIB, pattern(MIB, 3));
   await copyAll(source, target, size);
   await target.flush();
-  t.equal(await target.seek(CHUNK_SIZE_BYTES, 'data'), 2 * CHUNK_SIZE_BYTES);
+  t.equal(await target.seek(CHUNK_SIZE_BYTES, 'data'), 2 * CHUNK_SIZE_BYTES + 5 * MIB);
+  t.equal(await target.seek(0, 'hole'), await source.seek(0, 'hole'));
   const { allocatedBytes } = await fs.getAttributes(target.inode);
   t.equal(allocatedBytes, 3 * CHUNK_SIZE_BYTES, 'the one in the hole is gone');
   for (const at of [0, 7 * MIB, CHUNK_SIZE_BYTES + 7 * MIB, 2 * CHUNK_SIZE_BYTES + 5 * MIB, size - 3 * MIB]) {

@@ -60,4 +60,16 @@ t.test('cp within a mount', { skip }, async (t) => {
     }
     t.ok(cutShort > 0, `${cutShort} killed while it copied`);
   });
+
+  await t.test('sparse files are archived and copied by their data', async () => {
+    const script = `
+      truncate -s 200M sparse
+      for at in 0 30 500 1000 2900 3100; do echo data at $at | dd of=sparse bs=64K seek=$at conv=notrunc status=none; done
+      tar -Scf sparse.tar sparse
+      mkdir -p out; tar -xf sparse.tar -C out
+      cmp sparse out/sparse
+      stat -c %s sparse.tar`;
+    const archived = Number(await shell(script, { directory: a }));
+    t.ok(archived < MIB, `an archive of ${archived} bytes`);
+  });
 });

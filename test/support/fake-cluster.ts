@@ -7,7 +7,7 @@ import { segmentChecksums, segmentsMatch } from '../../src/core/checksum.js';
 import { CairnError, asCairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkIndex, inodeId, serverId, sessionId } from '../../src/core/ids.js';
 import type { InodeId, SessionId } from '../../src/core/ids.js';
-import { CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
+import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import type { Random } from '../../src/core/random.js';
 import * as chunkMap from '../../src/master/chunk-map.js';
@@ -304,6 +304,18 @@ export class FakeCluster {
         chunk.write(request.offset, payload);
         await this.hooks.written?.(request);
         return { reply: {} };
+      },
+      mapChunk: (request) => {
+        const chunk = this.chunks.get(request.handle);
+        if (chunk === undefined) throw new CairnError('NO_REPLICA', 'no such chunk');
+        const blocks = Math.ceil(chunk.bytes.length / BLOCK_SIZE_BYTES);
+        const dataBlocks = Buffer.alloc(Math.ceil(blocks / 8));
+        for (let block = 0; block < blocks; block++) {
+          const bytes = chunk.bytes.subarray(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES);
+          if (bytes.some((byte) => byte !== 0))
+            dataBlocks[block >> 3] = (dataBlocks[block >> 3] ?? 0) | (1 << (block & 7));
+        }
+        return { reply: { length: chunk.bytes.length, dataBlocks } };
       },
       copyRange: async (request) => {
         this.note('copyRange');

@@ -235,6 +235,7 @@ export class FakeChunkserver {
       repairBlocks: unused,
       adoptVersion: unused,
       copyRange: unused,
+      mapChunk: unused,
     };
   }
 
