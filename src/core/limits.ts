@@ -204,7 +204,7 @@ export const COPY_WINDOW = 4;
 /** Bytes that one request copies from chunk to chunk, and the time after which it begins no further piece. */
 export const MAX_COPY_RANGE_BYTES = 16 * MIB;
 export const COPY_RANGE_MS = 2_000;
-/** Such requests that a chunkserver works on at once, with COPY_WINDOW pieces of memory each, and that wait. */
+/** Such requests that a chunkserver works on at once, COPY_WINDOW pieces read and as many being written, and that wait. */
 export const MAX_RANGE_COPIES = 4;
 export const MAX_WAITING_RANGE_COPIES = 64;
 /** Time for one piece from another chunkserver, before the next one that has it is asked. */
@@ -231,6 +231,7 @@ export const CHUNK_DIRECTORY_FANOUT = 256;
 
 assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);
+assert.ok(COPY_RANGE_MS + 2 * FORWARD_TIMEOUT_MS < COPY_RANGE_TIMEOUT_MS, 'a copy that fails late must be answered');
 assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itself before it is replaced');
 assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats must not fence a server');
 assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out with a fresh lease');
