@@ -8,6 +8,13 @@ export interface Deviation {
   readonly cases: readonly string[];
 }
 
+export const ONE_MACHINE_DEVIATIONS: readonly Deviation[] = [
+  {
+    reason: 'both clients are on one machine',
+    cases: ['locks: F_GETLK says pid 0 of who is on another machine'],
+  },
+];
+
 /** A local disk, ext4 or another. */
 export const LOCAL_DEVIATIONS: readonly Deviation[] = [
   {
@@ -22,10 +29,7 @@ export const LOCAL_DEVIATIONS: readonly Deviation[] = [
     reason: 'ext4 allocates what there is before it fails',
     cases: ['fallocate of more than there is room for: ENOSPC, and nothing changed'],
   },
-  {
-    reason: 'both clients are on one machine',
-    cases: ['locks: F_GETLK says pid 0 of who is on another machine'],
-  },
+  ...ONE_MACHINE_DEVIATIONS,
 ];
 
 /** What a mount by fuse-native cannot do: docs/fuse-native.md. */
@@ -137,6 +141,17 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
       'flock: shared and exclusive, and a change drops what was held',
       'locks: releasing an owner frees all that it holds, for who waits too',
       'P2: who gets a lock sees what its last holder wrote',
+    ],
+  },
+];
+
+/** What open file description locks are not, on whatever file system. */
+export const DESCRIPTION_LOCK_DEVIATIONS: readonly Deviation[] = [
+  {
+    reason: 'an open file description has no pid',
+    cases: [
+      'locks: F_GETLK tells the lock in the way, and of whom',
+      'locks: F_GETLK says pid 0 of who is on another machine',
     ],
   },
 ];
