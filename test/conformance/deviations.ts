@@ -88,7 +88,13 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
     reason: 'a directory with a removed file that is still open cannot be removed',
     cases: ['open files after rmdir of their directory'],
   },
-  { reason: 'no flags of rename', cases: ['rename NOREPLACE and EXCHANGE'] },
+  {
+    reason: 'no flags of rename',
+    cases: [
+      'rename NOREPLACE and EXCHANGE',
+      'NOREPLACE renames onto one name by two clients at once: one gets it, the other keeps its own',
+    ],
+  },
   {
     reason: 'no lseek for data and holes: all is data to the kernel',
     cases: ['P5: seek: data is never called a hole, chunks that are not there are; the end of file is one'],
@@ -153,6 +159,10 @@ export const DESCRIPTION_LOCK_DEVIATIONS: readonly Deviation[] = [
       'locks: F_GETLK tells the lock in the way, and of whom',
       'locks: F_GETLK says pid 0 of who is on another machine',
     ],
+  },
+  {
+    reason: 'an owner is one open file: a circle over two files is none',
+    cases: ['locks: EDEADLK only for a circle'],
   },
 ];
 
