@@ -2,7 +2,7 @@
 import { hostname } from 'node:os';
 import type { Chunkserver } from '../chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../client/cluster-filesystem.js';
-import type { FileTunables } from '../client/file-table.js';
+import type { ClusterFileSystemConfig } from '../client/cluster-filesystem.js';
 import { SystemClock } from '../core/clock.js';
 import { createLogger, silentLogger } from '../core/logger.js';
 import type { Logger, LogLevel } from '../core/logger.js';
@@ -64,7 +64,7 @@ export async function makeChunkserver(
 export async function connectTo(
   cluster: ClusterAddress,
   logger: Logger = silentLogger,
-  tunables: FileTunables = {},
+  tunables: Omit<ClusterFileSystemConfig, 'master' | 'secret' | 'clientName'> = {},
 ): Promise<ClusterFileSystem> {
   const secret = await readSecret(cluster.secretFile);
   const clientName = `${hostname()}:${process.pid}`;

@@ -43,6 +43,7 @@ const VALUES: Readonly<Record<string, string>> = {
   driver: 'driver',
   'attribute-timeout': 'attributeTimeout',
   'entry-timeout': 'entryTimeout',
+  'cache-timeout': 'cacheTimeout',
   'log-level': 'logLevel',
 };
 const NOT_DONE: Readonly<Record<string, string>> = {

@@ -54,6 +54,10 @@ export const mountCommand: Command = {
     { flags: '--driver <name>', description: `${DRIVERS.join(' or ')} (default: kernel for root, who may mount)` },
     { flags: '--entry-timeout <seconds>', description: 'how long the kernel may believe a name (default: 1)' },
     {
+      flags: '--cache-timeout <seconds>',
+      description: 'how long the mount itself may believe names and attributes (default: 1)',
+    },
+    {
       flags: '-o, --options <list>',
       description: 'as mount(8): ro, noatime, …, subdir=DIRECTORY of the cluster, and the options above without --',
       repeatable: true,
@@ -75,6 +79,7 @@ export const mountCommand: Command = {
       attributeTimeoutMs: options.seconds('attributeTimeout'),
       entryTimeoutMs: options.seconds('entryTimeout') ?? DEFAULT_ENTRY_TIMEOUT_MS,
     };
+    const cacheTtlMs = options.seconds('cacheTimeout');
     const driver = await chooseDriver(parseDriver(options.text('driver')));
     if (driver === 'fuse-native' && wanted.ids.squash !== 'none') {
       throw new UsageError(
@@ -91,7 +96,10 @@ export const mountCommand: Command = {
     await claimDirectory(directory);
     try {
       const { subdirectory, noteReads, ids } = wanted;
-      const cairn = await connectTo(cluster, logger, { noteReads });
+      const cairn = await connectTo(cluster, logger, {
+        noteReads,
+        ...(cacheTtlMs !== undefined && { cacheTtlMs }),
+      });
       const fileSystem = ids.isIdentity ? cairn : new MappedFileSystem(cairn, ids);
       const credentials = ownCredentials();
       const root = await directoryAt(cairn, credentials, subdirectory);
@@ -178,6 +186,7 @@ async function mountInBackground(
   await startMount(mountpoint, directory, cluster, [
     ...passOn(options, 'attributeTimeout', '--attribute-timeout'),
     ...passOn(options, 'entryTimeout', '--entry-timeout'),
+    ...passOn(options, 'cacheTimeout', '--cache-timeout'),
     ...passOn(options, 'driver', '--driver'),
     ...options.texts('options').flatMap((text) => ['--options', text]),
     ...passOn(options, 'logLevel', '--log-level'),

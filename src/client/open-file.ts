@@ -132,6 +132,7 @@ export class ClusterOpenFile implements OpenFile {
         write: (at, bytes) => writer.write(at, bytes),
         punch: (firstIndex, count) => host.punch(inode, firstIndex, count),
         extend: async (end) => {
+          if (this.credentials.uid !== 0) await this.losePrivilegesNow();
           await writer.flush();
           this.throwFailure(writer);
           await host.extend(this.credentials, inode, end);
@@ -201,6 +202,10 @@ export class ClusterOpenFile implements OpenFile {
 
   private async losePrivileges(writer: Writer): Promise<void> {
     writer.kills = true;
+    await this.losePrivilegesNow();
+  }
+
+  private async losePrivilegesNow(): Promise<void> {
     const { attributes, inode } = this.open;
     if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
   }

@@ -93,19 +93,23 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
   if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${inode} is no regular file`);
   checkSize(request.end);
   let changed = false;
+  let ctime = context.now;
   if (request.end > record.size) {
     record.size = request.end;
     changed = true;
   }
   if (request.mtime !== null) {
     checkTime(request.mtime);
-    // Two writers may publish in another order than they wrote in; explicit times (utimensat) come by setAttributes.
-    if (record.mtime === null || compareTimespec(request.mtime, record.mtime) > 0) record.mtime = request.mtime;
+    ctime = ctimeOfWrite(record, request.mtime, context.now);
+    // Two writers may publish in another order than they wrote in; but what utimensat set into the future is over.
+    const { mtime } = record;
+    const isFuture = mtime !== null && compareTimespec(mtime, context.now) > 0;
+    if (mtime === null || isFuture || compareTimespec(request.mtime, mtime) > 0) record.mtime = request.mtime;
     changed = true;
     if (request.killPrivileges) killPrivileges(m, inode, record);
     else dropCapability(m, inode, record);
   }
-  if (changed) record.ctime = context.now;
+  if (changed) record.ctime = ctime;
   if (request.atime !== null) {
     checkTime(request.atime);
     if (record.atime === null || compareTimespec(request.atime, record.atime) > 0) record.atime = request.atime;
@@ -113,6 +117,13 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
   }
   if (changed) saveInode(m, inode, record);
   return attributesOf(inode, record);
+}
+
+/** What the writer saw already, so that closing a file is no change of it; unless its clock is not to be trusted. */
+function ctimeOfWrite({ ctime }: InodeRecord, written: Timespec, now: Timespec): Timespec {
+  // A write may be published twice.
+  const isNewest = ctime === null || compareTimespec(written, ctime) >= 0;
+  return isNewest && compareTimespec(written, now) <= 0 ? written : now;
 }
 
 /** A read of the inode at `atime`; noted only if relatime says so. The change attribute stays: nothing changed. */

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { connectTo } from '../../src/cli/compose.js';
+import { silentLogger } from '../../src/core/logger.js';
 import { ClusterDirectory } from '../../src/cli/cluster-directory.js';
 import { startMount } from '../../src/cli/mount.js';
 import type { DriverName } from '../../src/cli/mount.js';
@@ -186,8 +187,8 @@ export class TestCluster {
   }
 
   /** A session of the client library in this process, closed with the cluster. */
-  async client(): Promise<ClusterFileSystem> {
-    const client = await connectTo(this.address());
+  async client(tunables: Parameters<typeof connectTo>[2] = {}): Promise<ClusterFileSystem> {
+    const client = await connectTo(this.address(), silentLogger, tunables);
     this.clients.push(client);
     return client;
   }

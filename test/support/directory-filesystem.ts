@@ -126,6 +126,14 @@ export class DirectoryFileSystem implements FileSystem {
     await Promise.all(all.map((fd) => this.system.close(fd)));
   }
 
+  /** The same for one inode. Its locks stay. */
+  async forgetInode(inode: InodeId): Promise<void> {
+    const descriptors = this.held.get(inode) ?? [];
+    this.held.delete(inode);
+    this.made.delete(inode);
+    await Promise.all(descriptors.map((fd) => this.system.close(fd)));
+  }
+
   async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
     const directory = await this.descriptor(parent);
     const options = { as: credentials };

@@ -152,8 +152,9 @@ export class ModelFileSystem implements FileSystem {
     if (flags.noReplace === true && flags.exchange === true) fail('EINVAL', 'both NOREPLACE and EXCHANGE');
     const [fromKey, toKey] = [checkName(from.name), checkName(to.name)];
     const [source, target] = [this.state.directory(from.parent), this.state.directory(to.parent)];
-    const moved = this.state.child(credentials, source, fromKey);
+    demand(credentials, source, EXECUTE);
     demand(credentials, target, EXECUTE);
+    const moved = this.state.child(credentials, source, fromKey);
     const replaced = target.entries.get(toKey)?.inode;
     if (replaced !== undefined && flags.noReplace === true) fail('EEXIST', toKey);
     if (replaced === undefined && flags.exchange === true) fail('ENOENT', toKey);
@@ -165,7 +166,7 @@ export class ModelFileSystem implements FileSystem {
     demandDeletion(credentials, source, moved);
     if (replaced !== undefined) demandDeletion(credentials, target, replaced);
     if (target.nlink === 0) fail('ENOENT', 'the target directory was removed');
-    demand(credentials, target, WRITE);
+    demand(credentials, target, WRITE | EXECUTE);
     if (flags.exchange !== true && replaced !== undefined) {
       if (moved.kind === 'directory' && replaced.kind !== 'directory') fail('ENOTDIR', toKey);
       if (moved.kind !== 'directory' && replaced.kind === 'directory') fail('EISDIR', toKey);

@@ -186,6 +186,10 @@ export class ModelState {
     return this.inodes.size;
   }
 
+  has(id: InodeId): boolean {
+    return this.inodes.has(id);
+  }
+
   inode(id: InodeId): ModelInode {
     return this.inodes.get(id) ?? fail('ENOENT', `no inode ${id}`);
   }
@@ -207,7 +211,8 @@ export class ModelState {
     demand(credentials, directory, EXECUTE);
     if (directory.entries.has(key)) fail('EEXIST', `${key} exists in ${directory.id}`);
     if (directory.nlink === 0) fail('ENOENT', `directory ${directory.id} was removed`);
-    demand(credentials, directory, WRITE);
+    // Together: of an ACL, one entry must give both.
+    demand(credentials, directory, WRITE | EXECUTE);
   }
 
   addEntry(directory: ModelInode, key: string, inode: ModelInode): void {

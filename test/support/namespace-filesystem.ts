@@ -368,7 +368,11 @@ class NamespaceFile implements OpenFile {
   ) {}
 
   private publish(end: number, killPrivileges: boolean): void {
-    const { inode } = this;
+    const { caller, inode } = this;
+    // By whom decides about setgid, which the publication does not say: the client asks for it by itself.
+    if (killPrivileges && caller.uid !== 0) {
+      this.system.setAttributesRequest({ caller, inode, killPrivileges, openedForWriting: true });
+    }
     this.system.mutate((m, context) => {
       const request = message(messages.PublishRequest, { inode, end, mtime: context.now, killPrivileges });
       return namespace.publish(m, context, request);

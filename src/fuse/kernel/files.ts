@@ -2,11 +2,11 @@
 import { CairnError, hasCode } from '../../core/errors.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { Attributes, OpenFile } from '../../client/filesystem.js';
+import type { Attributes, Credentials, FileSystem, OpenFile } from '../../client/filesystem.js';
 import { openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
-import { runNew, umaskOf } from './names.js';
+import { umaskOf } from './names.js';
 import {
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
@@ -54,11 +54,14 @@ export class FileRequests {
     const inode = inodeOf(session, request);
     const flags = request.body.u32();
     const wanted = openFlagsOf(flags);
-    const opening = session.callers.run(request.caller, async (credentials) => {
+    const open = async (credentials: Credentials): ReturnType<FileSystem['open']> => {
       if ((flags & FMODE_EXEC) === 0) return session.fileSystem.open(credentials, inode, wanted);
       await session.fileSystem.access(credentials, inode, X_OK);
       return session.fileSystem.open(ROOT_CREDENTIALS, inode, wanted);
-    });
+    };
+    const { callers } = session;
+    // Whether what is written takes set-group-id away depends on the groups of who opened the file.
+    const opening = wanted.write ? open(callers.withGroups(request.caller)) : callers.run(request.caller, open);
     const { file, attributes } = await opening.catch((error: unknown) => {
       // Whoever asks for the attributes next learns it too, which makes the kernel look the name up again.
       if (hasCode(error, 'ESTALE')) session.dropAttributes(inode);
@@ -74,8 +77,11 @@ export class FileRequests {
     const { flags, mode, umask } = newFile(request);
     const [parent, name] = [inodeOf(session, request), request.body.name()];
     const options = { mode, ...umaskOf(session, umask), flags: openFlagsOf(flags), exclusive: (flags & O_EXCL) !== 0 };
-    const { file, attributes } = await runNew(session, request.caller, mode, (credentials) =>
-      session.fileSystem.create(credentials, parent, name, options),
+    const { file, attributes } = await session.fileSystem.create(
+      session.callers.withGroups(request.caller),
+      parent,
+      name,
+      options,
     );
     return this.openedEntry(file, attributes, options.flags);
   }
@@ -85,8 +91,10 @@ export class FileRequests {
     const { flags, mode, umask } = newFile(request);
     const parent = inodeOf(session, request);
     const options = { mode, ...umaskOf(session, umask), flags: openFlagsOf(flags), exclusive: (flags & O_EXCL) !== 0 };
-    const { file, attributes } = await runNew(session, request.caller, mode, (credentials) =>
-      session.fileSystem.createTemporary(credentials, parent, options),
+    const { file, attributes } = await session.fileSystem.createTemporary(
+      session.callers.withGroups(request.caller),
+      parent,
+      options,
     );
     return this.openedEntry(file, attributes, options.flags);
   }

@@ -140,7 +140,7 @@ export class NameRequests {
 }
 
 /** Runs `make`, which makes an inode with `mode`: whether set-group-id may stay depends on the caller's groups. */
-export function runNew<T>(
+function runNew<T>(
   { callers }: Session,
   caller: Caller,
   mode: number,

@@ -1,6 +1,7 @@
 /** chmod(2), chown(2), truncate(2): who may, and the set-user-ID, set-group-ID and sticky bits. */
 import assert from 'node:assert/strict';
-import { alice, bob, fails, name, READ_WRITE, root, SHARED_GROUP } from '../case.js';
+import { alice, bob, carol, fails, name, READ_WRITE, root, SHARED_GROUP } from '../case.js';
+import type { Credentials, OpenFile } from '../../../src/client/filesystem.js';
 import type { ConformanceCase } from '../case.js';
 
 /** CAP_NET_RAW as a program's xattr says it: version 2, two words of two sets. */
@@ -107,6 +108,32 @@ export const ownershipCases: readonly ConformanceCase[] = [
       await killed.write(0, name('x'), { killPrivileges: true });
       assert.equal(await after(), '777');
       await killed.close();
+    },
+  },
+  {
+    name: 'setgid without x of the group goes when somebody outside the group changes the content, by fallocate too',
+    run: async (c) => {
+      const f = await c.file('f', name('0123456789'), { mode: 0o666 });
+      await c.fs.setAttributes(root, f, { gid: SHARED_GROUP });
+      const changes = [
+        (file: OpenFile) => file.write(0, name('x')),
+        (file: OpenFile) => file.allocate(0, 4, { punchHole: true, keepSize: true }),
+        (file: OpenFile) => file.allocate(0, 40),
+        (file: OpenFile) => file.truncate(5),
+        (_: OpenFile, who: Credentials) => c.fs.setAttributes(who, f, { size: 4 }),
+      ];
+      for (const [index, change] of changes.entries()) {
+        for (const [who, left] of [
+          [carol, 0o666],
+          [alice, 0o2666],
+        ] as const) {
+          await c.fs.setAttributes(root, f, { mode: 0o2666 });
+          const { file } = await c.fs.open(who, f, READ_WRITE);
+          await change(file, who);
+          await file.close();
+          assert.equal((await c.attributes(f)).mode & 0o7777, left, `change ${index} by uid ${who.uid}`);
+        }
+      }
     },
   },
   {

@@ -66,6 +66,36 @@ export const timeCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'times: a flush is no change: the times are those of the write',
+    run: async (c) => {
+      const file = await c.opened(await c.file('f', name('x')));
+      await c.tick();
+      await file.write(0, name('y'));
+      const { mtime, ctime } = await file.attributes();
+      await c.tick();
+      await file.flush();
+      const flushed = await file.attributes();
+      assert.deepEqual({ mtime: flushed.mtime, ctime: flushed.ctime }, { mtime, ctime });
+      await file.sync();
+      await file.close();
+      const closed = await c.attributes(file.inode);
+      assert.deepEqual({ mtime: closed.mtime, ctime: closed.ctime }, { mtime, ctime });
+    },
+  },
+  {
+    name: 'times: a write takes an mtime that was set into the future back to now',
+    run: async (c) => {
+      const file = await c.opened(await c.file('f', name('x')));
+      const future = { seconds: 5_000_000_000, nanoseconds: 1 };
+      await c.fs.setAttributes(root, file.inode, { mtime: future });
+      await c.tick();
+      await file.write(0, name('y'));
+      assert.ok(isLater(future, (await file.attributes()).mtime));
+      await file.close();
+      assert.ok(isLater(future, (await c.attributes(file.inode)).mtime));
+    },
+  },
+  {
     name: 'times: a new node has one time, and moves its parent',
     run: async (c) => {
       const parent = await c.attributes(c.dir);
