@@ -2,7 +2,7 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Credentials } from '../../src/client/filesystem.js';
+import type { Credentials, OpenFile } from '../../src/client/filesystem.js';
 import { IdMapping, IdTable, MAX_ID, OVERFLOW_ID } from '../../src/client/id-mapping.js';
 import type { IdMappingOptions } from '../../src/client/id-mapping.js';
 import { MappedFileSystem } from '../../src/client/mapped-filesystem.js';
@@ -121,6 +121,28 @@ t.test('owners, chown and ACLs through a mapping', async (t) => {
   await t.rejects(fs.setXattr(ROOT_CREDENTIALS, inode, access, acl(5000, 1)), { code: 'EINVAL' });
   await t.rejects(fs.setXattr(ROOT_CREDENTIALS, inode, access, Buffer.alloc(9)), { code: /EINVAL|EOPNOTSUPP/ });
   await made.file.close();
+});
+
+t.test('a copy goes on between the files below, which know each other', async (t) => {
+  const [files, sources]: OpenFile[][] = [[], []];
+  class Recording extends ModelFileSystem {
+    override async open(...args: Parameters<ModelFileSystem['open']>): ReturnType<ModelFileSystem['open']> {
+      const opened = await super.open(...args);
+      const copyFrom = (source: OpenFile): Promise<number> => Promise.resolve(sources?.push(source) ?? 0);
+      const file = Object.assign(Object.create(opened.file) as OpenFile, { copyFrom });
+      files?.push(file);
+      return { ...opened, file };
+    }
+  }
+  const fs = new MappedFileSystem(new Recording(), mapping({ squash: 'all' }));
+  const flags = { read: true, write: true };
+  const made = await fs.create(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('file'), { mode: 0o600, flags });
+  const [from, to] = [
+    await fs.open(ROOT_CREDENTIALS, made.attributes.inode, flags),
+    await fs.open(ROOT_CREDENTIALS, made.attributes.inode, flags),
+  ];
+  await to.file.copyFrom(from.file, 0, 0, 1);
+  t.equal(sources?.[0], files?.[0]);
 });
 
 await fileSystemConformance(t, async () => {

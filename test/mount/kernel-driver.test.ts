@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { waitUntilEnded } from '../../src/cli/process-control.js';
-import { mountedOn, probe } from '../../src/fuse/mountpoint.js';
+import { startMount } from '../../src/cli/mount.js';
+import { mountedOn, probe, unmountPath } from '../../src/fuse/mountpoint.js';
 import { runCairn, TestCluster } from '../support/cluster.js';
 import { shell } from '../support/shell.js';
 
@@ -158,6 +159,22 @@ t.test('the end of a mount leaves nothing waiting', { skip }, async (t) => {
     process.kill(container.pid);
     await cluster.mount();
     t.equal(await readFile(join(mountpoint, 'kept'), 'utf8'), 'kept');
+  });
+
+  await t.test('SIGTERM to a mount that is detached leaves the next one on the directory alone', async (t) => {
+    const holder = start('exec 3> held; exec sleep 60', mountpoint);
+    await pause(500);
+    const old = await pidOfMount();
+    await shell('umount -l "$1"', { args: [mountpoint] });
+    const next = join(cluster.directory.path, 'next');
+    await startMount(mountpoint, next, { master: cluster.master, secretFile: cluster.secretFile });
+    process.kill(old, 'SIGTERM');
+    t.ok(await waitUntilEnded(processDirectory, 10_000));
+    t.equal(await probe(mountpoint), 'serving');
+    process.kill(holder.pid, 'SIGKILL');
+    await unmountPath(mountpoint, 'clean');
+    t.ok(await waitUntilEnded(next, 10_000));
+    await cluster.mount();
   });
 
   await t.test('SIGTERM while a program has a file open: it stays; again, and it goes', async (t) => {
