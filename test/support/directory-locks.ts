@@ -72,6 +72,10 @@ export class DirectoryLocks {
     if (found === undefined || file === undefined) return;
     for (const wait of found.waits) wait.abort();
     found.files.delete(inode);
+    if (kind === 'posix' && this.flavour === 'description') {
+      // A mount hears of an open file's last close a moment after close(2) returned.
+      await found.system.fcntlLock(file, F.OFD_SETLK, { type: 'unlock', start: 0, length: 0, pid: 0 });
+    }
     await found.system.close(file);
   }
 
