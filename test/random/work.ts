@@ -247,6 +247,7 @@ export class Work {
 
   /** Looks `node` up on the mount of now, from the nearest directory that is known there. */
   private async reach(node: Tracked): Promise<void> {
+    await this.reachAbove(node);
     const wasMoved = node.movedFor.delete(this.mount);
     if (node.ids[this.mount] !== undefined && !wasMoved) return;
     const place = this.nameOf(node) ?? assert.fail(`inode ${node.id} has no name`);
@@ -256,6 +257,13 @@ export class Work {
     );
     this.remember(node, real.inode);
     this.compareAttributes('lookup', node, { real, model: this.state.inode(node.id).attributes() });
+  }
+
+  /** A path leads through the directories above: the kernel compares them as it remembers them when one is moved. */
+  private async reachAbove(node: Tracked): Promise<void> {
+    if (node.kind !== 'directory' || node === this.home || !this.isAlive(node)) return;
+    const parent = this.nodes.get(this.state.inode(node.id).parent.id);
+    if (parent !== undefined) await this.reach(parent);
   }
 
   /** Asks the mount for what the model cannot refuse. */
