@@ -51,7 +51,7 @@ clean:
 END`;
 
 t.test('a C project', { skip: needsKernelDriver('make', 'gcc', 'ar', 'ranlib') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 170_000, driver: 'kernel' });
+  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const [project, seenByB] = [join(a, 'project'), join(b, 'project')];
   await shell('mkdir "$1"', { args: [project] });

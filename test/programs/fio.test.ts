@@ -27,7 +27,7 @@ const JOBS = {
 } as const;
 
 t.test('fio --verify', { skip: needsKernelDriver('fio') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 230_000, driver: 'kernel' });
+  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const fio = (directory: string, name: string, how: string): Promise<string> =>
     shell(

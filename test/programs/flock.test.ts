@@ -40,7 +40,7 @@ async function release(holder: ChildProcess): Promise<void> {
 }
 
 t.test('flock(1) on two mounts', { skip: needsKernelDriver('flock') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 200_000, driver: 'kernel' });
+  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const code = async (directory: string, command: string): Promise<number> => (await run(directory, command)).code;
 

@@ -40,7 +40,7 @@ async function noRegistry(): Promise<string | false> {
 }
 
 t.test('npm ci', { skip: needsKernelDriver('npm') || (await noRegistry()) }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 200_000, driver: 'kernel' });
+  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const local = await mkdtemp(join(tmpdir(), 'cairn-npm-'));
   t.teardown(() => rm(local, { recursive: true, force: true }));

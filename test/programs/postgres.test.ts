@@ -74,7 +74,7 @@ async function addsUp(t: Test, postgres: Postgres): Promise<number> {
 }
 
 t.test('PostgreSQL', { skip: needsKernelDriver('setpriv') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 200_000, driver: 'kernel' });
+  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   // The server's user must reach the mount.
   await chmod(cluster.directory.path, 0o711);
   const mount = await cluster.mount();

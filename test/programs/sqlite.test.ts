@@ -49,7 +49,7 @@ async function twoWriters(t: Test, mode: string, a: string, b: string): Promise<
 }
 
 t.test('SQLite', { skip: needsKernelDriver('sqlite3') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 200_000, driver: 'kernel' });
+  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const fresh = async (name: string): Promise<[string, string]> => {
     await shell('mkdir "$1"', { directory: a, args: [name] });
