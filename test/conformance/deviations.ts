@@ -8,6 +8,13 @@ export interface Deviation {
   readonly cases: readonly string[];
 }
 
+export const ONE_MACHINE_DEVIATIONS: readonly Deviation[] = [
+  {
+    reason: 'both clients are on one machine',
+    cases: ['locks: F_GETLK says pid 0 of who is on another machine'],
+  },
+];
+
 /** A local disk, ext4 or another. */
 export const LOCAL_DEVIATIONS: readonly Deviation[] = [
   {
@@ -22,10 +29,7 @@ export const LOCAL_DEVIATIONS: readonly Deviation[] = [
     reason: 'ext4 allocates what there is before it fails',
     cases: ['fallocate of more than there is room for: ENOSPC, and nothing changed'],
   },
-  {
-    reason: 'both clients are on one machine',
-    cases: ['locks: F_GETLK says pid 0 of who is on another machine'],
-  },
+  ...ONE_MACHINE_DEVIATIONS,
 ];
 
 /** What a mount by fuse-native cannot do: docs/fuse-native.md. */
@@ -33,7 +37,6 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
   {
     reason: 'the caller is not known',
     cases: [
-      'setgid without x of the group goes when somebody outside the group changes the content, by fallocate too',
       'symlink: any target, its length, EINVAL on others, limits',
       'create: made once, exclusive EEXIST, existing keeps its mode and content',
       'rename: permissions on both directories and on a directory that moves',
@@ -48,6 +51,7 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
       'chmod by an owner outside the group clears set-group-ID',
       'chown by the owner clears set-user-ID and set-group-ID of a program',
       'a set-group-ID directory gives its group, and to directories the bit',
+      'setgid without x of the group goes when somebody outside the group changes the content, by fallocate too',
       'truncate: needs w, EISDIR, EINVAL, EFBIG',
       'an open file keeps its rights when the mode or the owner changes',
       'utimensat: the owner sets any time, who may write sets now, others nothing',
@@ -85,7 +89,13 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
     reason: 'a directory with a removed file that is still open cannot be removed',
     cases: ['open files after rmdir of their directory'],
   },
-  { reason: 'no flags of rename', cases: ['rename NOREPLACE and EXCHANGE'] },
+  {
+    reason: 'no flags of rename',
+    cases: [
+      'rename NOREPLACE and EXCHANGE',
+      'NOREPLACE renames onto one name by two clients at once: one gets it, the other keeps its own',
+    ],
+  },
   {
     reason: 'no lseek for data and holes: all is data to the kernel',
     cases: ['P5: seek: data is never called a hole, chunks that are not there are; the end of file is one'],
@@ -139,6 +149,21 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
       'locks: releasing an owner frees all that it holds, for who waits too',
       'P2: who gets a lock sees what its last holder wrote',
     ],
+  },
+];
+
+/** What open file description locks are not, on whatever file system. */
+export const DESCRIPTION_LOCK_DEVIATIONS: readonly Deviation[] = [
+  {
+    reason: 'an open file description has no pid',
+    cases: [
+      'locks: F_GETLK tells the lock in the way, and of whom',
+      'locks: F_GETLK says pid 0 of who is on another machine',
+    ],
+  },
+  {
+    reason: 'an owner is one open file: a circle over two files is none',
+    cases: ['locks: EDEADLK only for a circle'],
   },
 ];
 

@@ -68,13 +68,15 @@ export interface ConformanceOptions {
   readonly deviations?: readonly Deviation[];
   /** Default: all. */
   readonly only?: readonly ConformanceCase[];
+  /** Begins the names of cases, and of their directories: to run on one place again. */
+  readonly prefix?: string;
 }
 
 /** Runs every case as a subtest, all on one target, each in a directory of its own. */
 export async function fileSystemConformance(
   t: Test,
   start: () => Promise<ConformanceHost>,
-  { deviations = [], only }: ConformanceOptions = {},
+  { deviations = [], only, prefix }: ConformanceOptions = {},
 ): Promise<void> {
   const reasons = new Map(deviations.flatMap(({ reason, cases }) => cases.map((each) => [each, reason])));
   const names = new Set([...FILE_SYSTEM_CASES, ...SYSTEM_CALL_CASES].map((each) => each.name));
@@ -83,7 +85,9 @@ export async function fileSystemConformance(
   const run = host.run?.bind(host) ?? ((body: () => Promise<void>) => body());
   try {
     for (const [index, { name, body }] of bodiesOf(host, only).entries()) {
-      await t.test(name, { skip: reasons.get(name) ?? false }, () => run(() => body(`case-${index}`)));
+      const title = prefix === undefined ? name : `${prefix}: ${name}`;
+      const place = `${prefix ?? 'case'}-${index}`;
+      await t.test(title, { skip: reasons.get(name) ?? false }, () => run(() => body(place)));
     }
   } finally {
     await host.stop();

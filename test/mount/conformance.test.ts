@@ -2,7 +2,8 @@
 import { chmod } from 'node:fs/promises';
 import t from 'tap';
 import { DRIVERS } from '../../src/cli/mount.js';
-import { DRIVER_DEVIATIONS } from '../conformance/deviations.js';
+import { lockCases } from '../conformance/cases/locks.js';
+import { DESCRIPTION_LOCK_DEVIATIONS, DRIVER_DEVIATIONS, ONE_MACHINE_DEVIATIONS } from '../conformance/deviations.js';
 import { directoryHost } from '../conformance/directory-host.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
 import { TestCluster } from '../support/cluster.js';
@@ -16,5 +17,12 @@ for (const driver of DRIVERS) {
     // Other users must be able to reach the mounts for their permissions in it to be tried.
     await chmod(cluster.directory.path, 0o711);
     await fileSystemConformance(t, () => directoryHost(one, two), { deviations: DRIVER_DEVIATIONS[driver] });
+    if (driver === 'kernel') {
+      const options = { deviations: DESCRIPTION_LOCK_DEVIATIONS, only: lockCases, prefix: 'description' };
+      await fileSystemConformance(t, () => directoryHost(one, two, { locks: 'description' }), options);
+    } else {
+      const options = { deviations: ONE_MACHINE_DEVIATIONS, only: lockCases, prefix: 'one-mount' };
+      await fileSystemConformance(t, () => directoryHost(one, one), options);
+    }
   });
 }

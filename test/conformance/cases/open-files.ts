@@ -26,6 +26,24 @@ export const openFileCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'open-unlinked: it outlives the removal of others, which is when the master looks for what to remove',
+    run: async (c) => {
+      const kept = await c.opened(await c.file('kept', pattern(100 * KIB, 1)));
+      await c.fs.unlink(root, c.dir, name('kept'));
+      for (let round = 0; round < 4; round++) {
+        const file = await c.opened(await c.file('other', name('x')));
+        await c.fs.unlink(root, c.dir, name('other'));
+        await file.close();
+        await c.settle();
+      }
+      await kept.write(0, name('alive'));
+      await kept.sync();
+      assert.equal((await kept.read(0, 5)).toString(), 'alive');
+      assert.equal((await kept.attributes()).nlink, 0);
+      await kept.close();
+    },
+  },
+  {
     name: 'open files follow renames and replaced names',
     run: async (c) => {
       const a = await c.file('a', name('aaa'));
