@@ -39,6 +39,8 @@ export interface Attributes {
   readonly rdev: number;
   /** Grows with every change of data or metadata. */
   readonly change: number;
+  /** An ACL says more than the permission bits. Not known of a file system that does not tell. */
+  readonly hasAcl?: boolean;
 }
 
 /** What to change; 'now' is the time of the server. */

@@ -176,6 +176,7 @@ export async function statFs(work: Work): Promise<void> {
   const { real, model } = stats;
   work.check('statfs', [], () => {
     assert.equal(real.maxNameBytes, model.maxNameBytes);
-    assert.ok(real.totalBytes >= real.freeBytes && real.freeBytes > 0);
+    // Free is what the servers have that are there: none may be, when they were killed.
+    assert.ok(real.totalBytes >= real.freeBytes && real.freeBytes >= 0);
   });
 }

@@ -78,8 +78,9 @@ export class AttributeRequests {
     const { session } = this;
     const { caller } = request;
     const change = (credentials: Credentials) => session.fileSystem.setAttributes(credentials, inode, changes);
-    // chmod(2) and truncate(2) drop set-group-id, without an error, when the caller is not in the file's group.
-    const dependsOnGroups = ((changes.mode ?? 0) & S_ISGID) !== 0 || changes.size !== undefined;
+    // chmod(2), chown(2) and truncate(2) drop set-group-id, without an error, when the caller is not in the file's group.
+    const { mode = 0, uid, gid, size } = changes;
+    const dependsOnGroups = (mode & S_ISGID) !== 0 || [uid, gid, size].some((value) => value !== undefined);
     const attributes = dependsOnGroups
       ? await change(session.callers.withGroups(caller))
       : await session.callers.run(caller, change);

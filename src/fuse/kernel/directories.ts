@@ -82,7 +82,9 @@ export class DirectoryRequests {
         const nodeid = session.nodes.nodeidOf(attributes.inode);
         const validity = listedValidityOf(session, attributes);
         hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
-        if (hasRoom) told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
+        if (!hasRoom) break;
+        if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
+        told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
       }
       if (hasRoom) last = next;
     }

@@ -24,6 +24,9 @@ interface Node {
   pagesChange: number | undefined;
   /** State of the file in the attributes that the kernel was last given to believe for a time. */
   believedChange: number | undefined;
+  /** State of the file when the kernel was last told of it in an entry, and whether it had an ACL then. */
+  toldChange: number | undefined;
+  toldAcl: boolean;
 }
 
 export class NodeTable {
@@ -49,9 +52,24 @@ export class NodeTable {
   /** The kernel is about to be told of the inode in an entry, to believe it for `attributesMs`. Returns its nodeid. */
   lookedUp(attributes: Attributes, attributesMs: number): number {
     const nodeid = this.nodeidOf(attributes.inode);
-    if (nodeid !== ROOT_NODEID) this.node(nodeid).lookups++;
+    if (nodeid !== ROOT_NODEID) {
+      const node = this.node(nodeid);
+      node.lookups++;
+      node.toldChange = attributes.change;
+      node.toldAcl = attributes.hasAcl === true;
+    }
     this.believed(attributes, attributesMs);
     return nodeid;
+  }
+
+  /**
+   * The kernel may remember another ACL of the inode than it has now. It forgets ACLs with attributes that it asks for, but
+   * not with those that come by a name that is new to it.
+   */
+  mayKnowOldAcl({ inode, change, hasAcl }: Attributes): boolean {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node === undefined || node.lookups === 0 || node.toldChange === change) return false;
+    return node.toldAcl || hasAcl === true;
   }
 
   /** The kernel is about to be told attributes, to believe them for `attributesMs`. */
@@ -114,7 +132,10 @@ export class NodeTable {
   private node(nodeid: number): Node {
     let node = this.nodes.get(nodeid);
     if (node === undefined) {
-      node = { lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined };
+      node = {
+        ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined },
+        ...{ toldChange: undefined, toldAcl: false },
+      };
       this.nodes.set(nodeid, node);
     }
     return node;

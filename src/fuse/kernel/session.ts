@@ -75,6 +75,7 @@ export function attributesAnswer(session: Session, attributes: Attributes): Answ
 
 /** Tells the kernel of an inode by name, which it will forget again. `rest` follows the entry. */
 export function entryAnswer(session: Session, attributes: Attributes, ...rest: Buffer[]): Answer {
+  if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
   const validity = validityOf(session, attributes);
   const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs);
   return {

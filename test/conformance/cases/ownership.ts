@@ -111,6 +111,21 @@ export const ownershipCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'chown of the group keeps setgid without x of the group for an owner who is in the group by a supplementary one',
+    run: async (c) => {
+      const f = await c.file('f', name('x'), { mode: 0o644 });
+      await c.fs.setAttributes(root, f, { uid: alice.uid, gid: SHARED_GROUP });
+      for (const [mode, left] of [
+        [0o2644, 0o2644],
+        [0o2654, 0o654],
+      ] as const) {
+        await c.fs.setAttributes(root, f, { gid: SHARED_GROUP });
+        await c.fs.setAttributes(root, f, { mode });
+        assert.equal((await c.fs.setAttributes(alice, f, { gid: alice.gid })).mode & 0o7777, left);
+      }
+    },
+  },
+  {
     name: 'setgid without x of the group goes when somebody outside the group changes the content, by fallocate too',
     run: async (c) => {
       const f = await c.file('f', name('0123456789'), { mode: 0o666 });

@@ -3,8 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
-import type { Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
-import type { Attributes } from '../../../src/client/filesystem.js';
+import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
 import { Callers } from '../../../src/fuse/kernel/callers.js';
@@ -137,6 +136,52 @@ t.test('P2: after ESTALE the file that a name leads to stays for the open that f
   await replace();
   await pause(200);
   t.equal(await openErrno(third), ESTALE, 'not for long');
+});
+
+t.test('P12: a name that is new to the kernel does not keep an old ACL alive', async (t) => {
+  const model = new ModelFileSystem();
+  let hasAcl = false;
+  const told = async (answer: Promise<Attributes>): Promise<Attributes> => ({ ...(await answer), hasAcl });
+  const fileSystem = Object.assign(Object.create(model) as ModelFileSystem, {
+    lookup: (...args: Parameters<ModelFileSystem['lookup']>) => told(model.lookup(...args)),
+    readDirectory: async (...args: Parameters<ModelFileSystem['readDirectory']>) => {
+      const page = await model.readDirectory(...args);
+      const entries = page.entries.map((entry) =>
+        entry.attributes === undefined ? entry : { ...entry, attributes: { ...entry.attributes, hasAcl } },
+      );
+      return { ...page, entries };
+    },
+  });
+  const mount = await TestMount.start(t, fileSystem);
+  const { kernel } = mount;
+  const { nodeid, handle } = await mount.create('f');
+  await mount.release(handle);
+  const lookUp = async (): Promise<number> => {
+    const before = kernel.notifications.length;
+    must(await kernel.request('LOOKUP', 1, cstrings('f')));
+    return kernel.notifications.length - before;
+  };
+  const change = async (): Promise<unknown> => model.setAttributes(ROOT_CREDENTIALS, inodeId(nodeid), { mode: 0o640 });
+  await lookUp();
+  await change();
+  t.equal(await lookUp(), 0, 'never had one');
+  await change();
+  hasAcl = true;
+  t.equal(await lookUp(), 1, 'has one now');
+  t.same(kernel.notifications.at(-1), { code: 2, body: u64(nodeid, -1, 0) });
+  t.equal(await lookUp(), 0, 'nothing has changed');
+  await change();
+  hasAcl = false;
+  t.equal(await lookUp(), 1, 'had one');
+  await change();
+  t.equal(await lookUp(), 0);
+  await change();
+  hasAcl = true;
+  const directory = number64(must(await kernel.request('OPENDIR', 1, u32(0, 0))), 0);
+  const before = kernel.notifications.length;
+  const list = Buffer.concat([u64(directory, 0), u32(4096, 0), u64(0), u32(0, 0)]);
+  must(await kernel.request('READDIRPLUS', 1, list));
+  t.equal(kernel.notifications.length - before, 1, 'by a listing');
 });
 
 t.test('nodes are forgotten when the kernel forgot them as often as it was told of them', async (t) => {
