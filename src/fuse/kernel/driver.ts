@@ -99,7 +99,7 @@ export class ServedMount {
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
     const session: Session = {
       ...{ secondLook, inBackground },
-      ...{ fileSystem, logger, nodes: this.nodes, files: this.files },
+      ...{ fileSystem, clock, logger, nodes: this.nodes, files: this.files },
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
       dropAttributes: (inode) => notifier.dropAttributes(this.nodes.nodeidOf(inode)),

@@ -5,7 +5,8 @@
  * gives nothing up when a file is closed: FLUSH says that a process closed the file, which ends its fcntl locks on it,
  * and RELEASE that the last one did, which ends flock's and those of the open file description.
  */
-import { CairnError } from '../../core/errors.js';
+import { sleep } from '../../core/clock.js';
+import { CairnError, hasCode } from '../../core/errors.js';
 import { MAX_LOCK_END } from '../../core/lock-ranges.js';
 import type { LockKind, LockRequest } from '../../client/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
@@ -16,6 +17,9 @@ import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Handler, Request } from './request.js';
 import type { OpenHandle, Session } from './session.js';
+
+/** A RELEASE that the kernel sent before a lock was asked for has arrived by then, and is answered. */
+const RELEASE_GRACE_MS = 10;
 
 export class LockRequests {
   readonly handlers: Partial<Record<Opcode, Handler>> = {
@@ -41,7 +45,13 @@ export class LockRequests {
     const { inode } = handle.file;
     const lock = decodeLock(request.body);
     if (lock.kind === 'posix' && lock.type !== 'unlock') handle.lockOwners.add(lock.owner);
-    await session.fileSystem.setLock(inode, lock, { wait, signal: request.interrupted() });
+    const take = () => session.fileSystem.setLock(inode, lock, { wait, signal: request.interrupted() });
+    await take().catch(async (error: unknown) => {
+      if (wait || lock.kind !== 'flock' || !hasCode(error, 'EAGAIN')) throw error;
+      // close(2) gives flock's lock up by RELEASE, for which it does not wait: it may be behind this request.
+      await sleep(session.clock, RELEASE_GRACE_MS);
+      return take();
+    });
     if (lock.type === 'unlock') return DONE;
     // Who has the lock must see what its holder before wrote, on whatever mount (P2).
     await session.refreshPages(inode);

@@ -1,6 +1,7 @@
 /** What the handlers of one mount share. */
 import type { Attributes, FileSystem, OpenFile } from '../../client/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
+import type { Clock } from '../../core/clock.js';
 import type { Logger } from '../../core/logger.js';
 import type { HandleTable } from '../handle-table.js';
 import { isDirectory } from '../../core/mode.js';
@@ -35,6 +36,7 @@ export interface Session {
   readonly directories: HandleTable<OpenDirectory>;
   readonly callers: Callers;
   readonly secondLook: SecondLook;
+  readonly clock: Clock;
   readonly logger: Logger;
   /** Makes the kernel ask for a file's attributes again. */
   dropAttributes(inode: InodeId): void;
