@@ -53,6 +53,8 @@ const isAligned = (bytes: Uint8Array, offset: number): boolean =>
 class NodeFile implements DiskFile {
   /** The same file once more, past the page cache; opened when it is first wanted, false when it cannot be had. */
   private direct: Promise<number | false> | undefined;
+  /** It could be opened, and writes were refused. It stays open until the end: others may be writing by it. */
+  private directRefused = false;
 
   constructor(
     private readonly fd: number,
@@ -95,6 +97,7 @@ class NodeFile implements DiskFile {
 
   /** False when the file system has no direct I/O, or no buffer is free: the page cache takes it then. */
   private async writeDirect(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<boolean> {
+    if (this.directRefused) return false;
     const buffer = bytes.length <= this.buffers.bytes ? this.buffers.take() : undefined;
     if (buffer === undefined) return false;
     try {
@@ -108,8 +111,7 @@ class NodeFile implements DiskFile {
     } catch (error) {
       // Some file systems open with O_DIRECT and refuse to write so.
       if (!NO_DIRECT.has(asCairnError(error).code)) throw error;
-      await this.closeDirect();
-      this.direct = Promise.resolve(false);
+      this.directRefused = true;
       return false;
     } finally {
       this.buffers.giveBack(buffer);
@@ -128,7 +130,6 @@ class NodeFile implements DiskFile {
 
   private async closeDirect(): Promise<void> {
     const fd = await this.direct;
-    this.direct = undefined;
     if (fd !== undefined && fd !== false) await closeAsync(fd);
   }
 
