@@ -33,6 +33,8 @@ export interface AttributeCacheOptions {
 export class AttributeCache {
   private readonly attributes: LruMap<InodeId, Cached<InodeAttributes>>;
   private readonly names: LruMap<string, Cached<InodeId>>;
+  /** The last that each directory was known by. */
+  private readonly directoryNames: LruMap<InodeId, string>;
   private moment: Moment = 0;
   /** Nothing from before these moments is valid. */
   private attributesFloor: Moment = 0;
@@ -51,6 +53,7 @@ export class AttributeCache {
     this.names = new LruMap<string, Cached<InodeId>>(maxEntries, (entry) => {
       this.namesFloor = Math.max(this.namesFloor, entry.validFrom);
     });
+    this.directoryNames = new LruMap<InodeId, string>(maxEntries);
   }
 
   /** To be noted before a request is sent whose answer is to be put here. */
@@ -92,6 +95,21 @@ export class AttributeCache {
     const key = nameKey(parent, name);
     if (asked < this.namesFloor) return;
     this.put(this.names, key, this.names.peek(key), inode, asked);
+  }
+
+  /** As `putName`, of a directory: that has one name, so another that is believed is old. */
+  putDirectoryName(parent: InodeId, name: Buffer, inode: InodeId, asked: Moment): void {
+    if (this.ttlMs === 0) return;
+    const key = nameKey(parent, name);
+    const before = this.directoryNames.get(inode);
+    if (before !== key) {
+      const old = before === undefined ? undefined : this.names.peek(before);
+      if (before !== undefined && old?.value === inode) {
+        this.names.set(before, { value: undefined, expiresMs: 0, validFrom: ++this.moment });
+      }
+      this.directoryNames.set(inode, key);
+    }
+    this.putName(parent, name, inode, asked);
   }
 
   /** Notes that the master knows no such name. It is not served, it only spares `dropName` its worst case. */

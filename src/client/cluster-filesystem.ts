@@ -14,6 +14,7 @@ import {
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { isDirectory } from '../core/mode.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
 import type * as wire from '../protocol/generated/messages.js';
@@ -434,7 +435,8 @@ export class ClusterFileSystem implements FileSystem {
   // ---- Inside -----------------------------------------------------------------------------------
 
   private learnEntry(parent: InodeId, name: Buffer, attributes: InodeAttributes, asked: Moment): InodeAttributes {
-    this.cache.putName(parent, name, attributes.inode, asked);
+    if (isDirectory(attributes.mode)) this.cache.putDirectoryName(parent, name, attributes.inode, asked);
+    else this.cache.putName(parent, name, attributes.inode, asked);
     return this.files.learn(attributes, asked);
   }
 

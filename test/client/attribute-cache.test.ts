@@ -54,3 +54,17 @@ t.test('an answer without attributes forgets them, and no late one brings them b
     t.equal(known(cache), 3, 'asked afterwards');
   }
 });
+
+t.test('a directory has one name: what it was called before is not believed any more', async (t) => {
+  const cache = new AttributeCache({ clock: new ManualClock() });
+  const [parent, other] = [inodeId(1), inodeId(2)];
+  const name = Buffer.from('d');
+  cache.putDirectoryName(parent, name, inode, cache.now());
+  t.equal(cache.getName(parent, name), inode);
+  cache.putDirectoryName(other, name, inode, cache.now());
+  t.equal(cache.getName(parent, name), undefined);
+  t.equal(cache.getName(other, name), inode);
+  cache.putDirectoryName(parent, name, inodeId(8), cache.now());
+  cache.putDirectoryName(parent, Buffer.from('e'), inode, cache.now());
+  t.equal(cache.getName(parent, name), inodeId(8), 'another has the name since');
+});

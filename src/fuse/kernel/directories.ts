@@ -4,6 +4,7 @@
  * constant memory (P8), and each answer is as new as its request.
  */
 import type { InodeId } from '../../core/ids.js';
+import { isDirectory } from '../../core/mode.js';
 import { DirectoryBuffer, entriesWithin } from './encode.js';
 import type { Opcode } from './protocol.js';
 import { DONE } from './request.js';
@@ -85,6 +86,7 @@ export class DirectoryRequests {
         if (!hasRoom) break;
         if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
         told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
+        if (isDirectory(attributes.mode)) session.nodes.places.listed(nodeid, request.nodeid, entry.name);
       }
       if (hasRoom) last = next;
     }

@@ -7,6 +7,7 @@
  *   names.ts, attributes.ts, directories.ts, files.ts             what each request does
  *   node-table.ts   the inodes that the kernel knows              callers.ts   on whose behalf
  *   second-look.ts  when a file is replaced between two steps of one call
+ *   directory-places.ts   when another machine has moved a directory that the kernel remembers
  */
 import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
@@ -86,7 +87,7 @@ export class ServedMount {
 
   constructor(device: FuseDevice, options: Omit<DriverOptions, 'source' | 'mountpoint' | 'allowOther' | 'flags'>) {
     const { fileSystem, logger, clock, credentials } = options;
-    this.nodes = new NodeTable(options.root);
+    this.nodes = new NodeTable(options.root, clock);
     const agreed = deferred<void>();
     this.ready = agreed.promise;
     const notifier = new Notifier(device, () => this.connection.isClosed);

@@ -1,12 +1,12 @@
 /** Requests about names: LOOKUP and FORGET, and all that make, move and remove directory entries. */
 import { CairnError } from '../../core/errors.js';
-import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
+import { isDirectory, PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
 import type { Credentials, FileKind } from '../../client/filesystem.js';
 import { kindOfMode } from '../linux.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Caller, Handler, Request } from './request.js';
-import { entryAnswer, inodeOf } from './session.js';
+import { aliasAnswer, entryAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 
 /** renameat2(2) */
@@ -37,7 +37,10 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.secondLook.lookup(credentials, parent, name),
     );
-    return entryAnswer(session, attributes);
+    if (!isDirectory(attributes.mode)) return entryAnswer(session, attributes);
+    const nodeid = session.nodes.nodeidOf(attributes.inode);
+    const needsAlias = session.nodes.places.found(request.caller.pid, nodeid, request.nodeid, name);
+    return needsAlias ? aliasAnswer(session, attributes, request.nodeid, name) : entryAnswer(session, attributes);
   }
 
   private forget(request: Request): undefined {
@@ -74,6 +77,7 @@ export class NameRequests {
     const attributes = await runNew(session, request.caller, mode, (credentials) =>
       session.fileSystem.makeNode(credentials, parent, name, { ...node, mode, ...umaskOf(session, node.umask) }),
     );
+    if (node.kind === 'directory') session.nodes.places.standsAt(attributes.inode, request.nodeid, name);
     return entryAnswer(session, attributes);
   }
 
@@ -123,7 +127,8 @@ export class NameRequests {
   private async rename(request: Request, withFlags: boolean): Promise<Answer> {
     const { session } = this;
     const { body } = request;
-    const newParent = session.nodes.inodeOf(body.u64());
+    const newDirectory = body.u64();
+    const newParent = session.nodes.inodeOf(newDirectory);
     const flags = withFlags ? body.u32() : 0;
     if (withFlags) body.skip(4);
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) {
@@ -135,6 +140,11 @@ export class NameRequests {
     await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.rename(credentials, from, to, wanted),
     );
+    const places = [
+      { parent: request.nodeid, name: from.name },
+      { parent: newDirectory, name: to.name },
+    ] as const;
+    session.nodes.places.renamed(...places, wanted.exchange);
     return DONE;
   }
 }

@@ -2,15 +2,21 @@
  * The inodes that the kernel knows. It names them by a nodeid, which here is the inode's number: those are never used
  * again, so a nodeid says the same as long as the mount lives, and its generation is always 0.
  *
+ * A directory may have aliases for a moment, see directory-places.ts.
+ *
  * The kernel counts how often it was told a node (LOOKUP and all that answers with an entry) and says in FORGET how many of
  * these it gives up. The table is as large as the kernel's inode cache, which it shrinks under memory pressure.
  */
+import type { Clock } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Attributes } from '../../client/filesystem.js';
+import { DirectoryPlaces } from './directory-places.js';
 
 const ROOT_NODEID = 1;
+/** Inodes' numbers count up from 1, and never get there. */
+const FIRST_ALIAS = 2 ** 52;
 
 interface Node {
   lookups: number;
@@ -30,10 +36,18 @@ interface Node {
 }
 
 export class NodeTable {
+  readonly places: DirectoryPlaces;
   private readonly nodes = new Map<number, Node>();
+  private readonly aliases = new Map<number, InodeId>();
+  private nextAlias = FIRST_ALIAS;
 
   /** `root`: the inode that is the root of this mount. */
-  constructor(private readonly root: InodeId) {}
+  constructor(
+    private readonly root: InodeId,
+    clock: Clock,
+  ) {
+    this.places = new DirectoryPlaces(clock);
+  }
 
   get size(): number {
     return this.nodes.size;
@@ -42,7 +56,10 @@ export class NodeTable {
   inodeOf(nodeid: number): InodeId {
     if (nodeid === ROOT_NODEID) return this.root;
     if (nodeid === 0) throw new CairnError('EINVAL', 'a request of the kernel is about no inode');
-    return inodeId(nodeid);
+    if (nodeid < FIRST_ALIAS) return inodeId(nodeid);
+    const inode = this.aliases.get(nodeid);
+    if (inode === undefined) throw new CairnError('ESTALE', `nodeid ${nodeid} is no alias any more`);
+    return inode;
   }
 
   nodeidOf(inode: InodeId): number {
@@ -59,6 +76,14 @@ export class NodeTable {
       node.toldAcl = attributes.hasAcl === true;
     }
     this.believed(attributes, attributesMs);
+    return nodeid;
+  }
+
+  /** The kernel is about to be told of a directory by a nodeid that it does not know. Returns that. */
+  aliasOf(inode: InodeId): number {
+    const nodeid = this.nextAlias++;
+    this.aliases.set(nodeid, inode);
+    this.node(nodeid).lookups++;
     return nodeid;
   }
 
@@ -142,6 +167,9 @@ export class NodeTable {
   }
 
   private dropUnused(nodeid: number, node: Node): void {
-    if (node.lookups === 0 && node.opens === 0) this.nodes.delete(nodeid);
+    if (node.lookups > 0 || node.opens > 0) return;
+    this.nodes.delete(nodeid);
+    this.aliases.delete(nodeid);
+    this.places.forget(nodeid);
   }
 }

@@ -86,5 +86,15 @@ export function entryAnswer(session: Session, attributes: Attributes, ...rest: B
   };
 }
 
+/** Tells the kernel of a directory by an alias, which holds for the call that asks and no longer. */
+export function aliasAnswer({ nodes }: Session, attributes: Attributes, parent: number, name: Buffer): Answer {
+  const alias = nodes.aliasOf(attributes.inode);
+  nodes.places.standsAt(alias, parent, name);
+  return {
+    parts: [entryOut(alias, attributes, { entryMs: 0, attributesMs: 0 })],
+    undo: () => nodes.forget(alias, 1),
+  };
+}
+
 export const inodeOf = (session: Session, request: { readonly nodeid: number }): InodeId =>
   session.nodes.inodeOf(request.nodeid);

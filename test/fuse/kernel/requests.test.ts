@@ -138,6 +138,54 @@ t.test('P2: after ESTALE the file that a name leads to stays for the open that f
   t.equal(await openErrno(third), ESTALE, 'not for long');
 });
 
+t.test('a directory that another client moved has an alias for a thread that looks it up twice', async (t) => {
+  const state = new ModelFileSystem();
+  const mount = await TestMount.start(t, state);
+  const { kernel, served } = mount;
+  const other = new ModelFileSystem(state.state);
+  const mkdir = async (parent: number, name: string): Promise<number> =>
+    number64(must(await kernel.request('MKDIR', parent, Buffer.concat([u32(0o755, 0), cstrings(name)]))), 0);
+  const lookUp = async (parent: number, name: string, pid: number): Promise<Buffer> =>
+    must(await kernel.request('LOOKUP', parent, cstrings(name), { pid }));
+  const [a, b] = [await mkdir(1, 'a'), await mkdir(1, 'b')];
+  const [d, e] = [await mkdir(a, 'd'), await mkdir(a, 'e')];
+  const move = async (from: [number, string], to: [number, string]): Promise<void> => {
+    const [source, target] = [from, to].map(([parent, name]) => ({
+      ...{ parent: inodeId(parent), name: Buffer.from(name) },
+    }));
+    if (source !== undefined && target !== undefined) await other.rename(ROOT_CREDENTIALS, source, target);
+  };
+  for (let i = 0; i < 3; i++) t.equal(number64(await lookUp(a, 'd', 7), 0), d, 'where it was made');
+  await move([a, 'd'], [b, 'd']);
+  await move([a, 'e'], [b, 'e']);
+  t.equal(number64(await lookUp(b, 'd', 7), 0), d, 'the first time');
+  const second = await lookUp(b, 'd', 7);
+  const alias = number64(second, 0);
+  t.not(alias, d);
+  t.same([number64(second, 16), second.readUInt32LE(32), number64(second, 40)], [0, 0, d], 'not to be believed');
+  t.not(number64(await lookUp(b, 'e', 7), 0), e, 'the target of a rename is looked up once');
+  t.equal(number64(await lookUp(b, 'e', 8), 0), e, 'another thread');
+  const file = must(await kernel.request('MKNOD', alias, Buffer.concat([u32(0o100644, 0, 0, 0), cstrings('f')])));
+  t.equal(number64(await lookUp(d, 'f', 9), 0), number64(file, 0), 'the same directory');
+  t.equal(number64(await lookUp(b, 'd', 7), 0), d, 'the next call');
+  t.not(number64(await lookUp(b, 'd', 7), 0), d, 'is a rename as well');
+  kernel.tell('FORGET', alias, u64(1));
+  t.equal((await kernel.request('LOOKUP', alias, cstrings('f'))).error, ESTALE);
+  const known = served.nodes.size;
+
+  const rename = Buffer.concat([u64(a), u32(0, 0), cstrings('d', 'd')]);
+  must(await kernel.request('RENAME2', b, rename));
+  for (let i = 0; i < 3; i++) t.equal(number64(await lookUp(a, 'd', 10), 0), d, 'moved by this mount');
+  t.equal(served.nodes.size, known, 'by no new nodeid');
+  await move([b, 'e'], [1, 'e']);
+  await move([a, 'd'], [e, 'd']);
+  await lookUp(1, 'e', 11);
+  await lookUp(e, 'd', 11);
+  await move([e, 'd'], [1, 'd']);
+  await move([1, 'e'], [d, 'e']);
+  t.not(number64(await lookUp(d, 'e', 12), 0), e, 'below itself, as far as the kernel knows: at once');
+});
+
 t.test('P12: a name that is new to the kernel does not keep an old ACL alive', async (t) => {
   const model = new ModelFileSystem();
   let hasAcl = false;
