@@ -72,6 +72,7 @@ const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
+const TAKEN_BY_WRITES = new Set(['security.capability', 'system.posix_acl_access']);
 /** Of which no permission is needed to be told that they are not there. */
 const OFTEN_ASKED_XATTRS = new Set(['security.capability', 'system.posix_acl_access', 'system.posix_acl_default']);
 
@@ -278,8 +279,8 @@ export class ClusterFileSystem implements FileSystem {
     flags: { readonly create?: boolean; readonly replace?: boolean } = {},
   ): Promise<void> {
     const bits = (flags.create === true ? XATTR_CREATE : 0) | (flags.replace === true ? XATTR_REPLACE : 0);
-    // A write takes the capabilities of a program away: one before this must not do so after it.
-    if (name.toString('latin1') === 'security.capability') await this.files.publish(inode);
+    // A write takes capabilities away, and set-group-id by the permissions of the group: one before this must not after it.
+    if (TAKEN_BY_WRITES.has(name.toString('latin1'))) await this.files.publish(inode);
     await this.master.mutate(
       MASTER_METHODS.setXattr,
       (operation) => ({ operation, caller: toWireCaller(credentials), inode, name, value, flags: bits }),

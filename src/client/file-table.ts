@@ -198,7 +198,8 @@ export class FileTable implements OpenFileHost {
     if (writer !== undefined && changes.size !== undefined) return writer.truncate(change);
     if (writer !== undefined && mtime !== undefined) return writer.setTimes(change);
     // What a write takes off the mode it takes off before this change, not after it.
-    if (changes.mode !== undefined && writer?.kills === true) await writer.flush();
+    const depends = changes.mode !== undefined || changes.uid !== undefined || changes.gid !== undefined;
+    if (depends && writer?.kills === true) await writer.flush();
     return change();
   }
 

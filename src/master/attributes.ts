@@ -6,7 +6,7 @@ import { inodeId } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
 import { isReadToNote } from '../core/relatime.js';
-import { PERMISSION_BITS, S_IFMT, S_ISGID, S_ISUID, W_OK, isDirectory, isRegular } from '../core/mode.js';
+import { PERMISSION_BITS, S_IFMT, S_ISGID, W_OK, isDirectory, isRegular } from '../core/mode.js';
 import type {
   AccessRequest,
   AttributesInit,
@@ -20,15 +20,7 @@ import { truncateChunkMap } from './chunk-map.js';
 import { attributesOf, readInode, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
 import { keys } from './keys.js';
-import {
-  credentialsOf,
-  inGroup,
-  isOwner,
-  mayAccess,
-  requireAccess,
-  requireOwner,
-  withoutPrivileges,
-} from './permissions.js';
+import { credentialsOf, inGroup, isOwner, requireAccess, requireOwner, withoutPrivileges } from './permissions.js';
 import type { Credentials } from './permissions.js';
 import type { Mutation, StateReader } from './state.js';
 import { dropCapability } from './xattrs.js';
@@ -53,7 +45,6 @@ export function setAttributes(m: Mutation, context: OperationContext, request: S
   const credentials = credentialsOf(request.caller);
   const inode = inodeId(request.inode);
   const record = requireInode(m, inode);
-  const before = record.mode;
   let changed = false;
   if (request.size !== null) {
     requireTruncatable(record);
@@ -71,7 +62,7 @@ export function setAttributes(m: Mutation, context: OperationContext, request: S
     changed = true;
   }
   if (request.mode !== null) {
-    changeMode(record, credentials, request.mode & PERMISSION_BITS, before);
+    changeMode(record, credentials, request.mode & PERMISSION_BITS);
     changed = true;
   }
   if (changeTimes(context, record, credentials, request)) changed = true;
@@ -204,14 +195,8 @@ function changeOwner(
   record.gid = gid;
 }
 
-function changeMode(record: InodeRecord, credentials: Credentials, permissions: number, before: number): void {
-  if (!isOwner(record, credentials)) {
-    // A kernel that kills setuid and setgid itself after a write sends the mode without them, for the writer.
-    const killed = before & PERMISSION_BITS & ~permissions;
-    const onlyKills =
-      isRegular(before) && killed !== 0 && (permissions & ~before) === 0 && (killed & ~(S_ISUID | S_ISGID)) === 0;
-    if (!onlyKills || !mayAccess(record, credentials, W_OK)) requireOwner(record, credentials);
-  }
+function changeMode(record: InodeRecord, credentials: Credentials, permissions: number): void {
+  requireOwner(record, credentials);
   let bits = permissions;
   if (credentials.uid !== 0 && !inGroup(credentials, record.gid)) bits &= ~S_ISGID;
   record.mode = (record.mode & S_IFMT) | bits;

@@ -1,5 +1,5 @@
 /** Requests about attributes: GETATTR, SETATTR, ACCESS, STATFS, and extended attributes. */
-import { CairnError } from '../../core/errors.js';
+import { CairnError, hasCode } from '../../core/errors.js';
 import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
 import type { AttributeChanges, Credentials } from '../../client/filesystem.js';
@@ -81,9 +81,15 @@ export class AttributeRequests {
     // chmod(2), chown(2) and truncate(2) drop set-group-id, without an error, when the caller is not in the file's group.
     const { mode = 0, uid, gid, size } = changes;
     const dependsOnGroups = (mode & S_ISGID) !== 0 || [uid, gid, size].some((value) => value !== undefined);
-    const attributes = dependsOnGroups
-      ? await change(session.callers.withGroups(caller))
-      : await session.callers.run(caller, change);
+    const changed = dependsOnGroups ? change(session.callers.withGroups(caller)) : session.callers.run(caller, change);
+    const attributes = await changed.catch((error: unknown) => {
+      // Before Linux 5.12 the kernel itself takes set-user-id away after a write, by a chmod in the name of who wrote.
+      const isPlain = changes.mode === undefined || session.negotiated().has('HANDLE_KILLPRIV_V2');
+      if (isPlain || !hasCode(error, 'EPERM')) throw error;
+      return session.callers.run(caller, (credentials) =>
+        session.fileSystem.setAttributes(credentials, inode, { killPrivileges: true }),
+      );
+    });
     return attributesAnswer(session, attributes);
   }
 

@@ -186,6 +186,18 @@ export const aclCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'ACL: a write before a list is set takes nothing away after it',
+    run: async (c) => {
+      const f = await c.file('f', undefined, { as: alice });
+      await c.fs.setAttributes(root, f, { mode: 0o2644 });
+      const { file } = await c.fs.open(alice, f, READ_WRITE);
+      await file.write(0, name('x'));
+      await set(c, f, 'u:rwx g:r-x o:---', alice);
+      await file.close();
+      assert.equal(await modeOf(c, f), '2750');
+    },
+  },
+  {
     name: 'ACL: a default list is inherited in place of the umask',
     run: async (c) => {
       const d = await c.mkdir('d', 0o777);

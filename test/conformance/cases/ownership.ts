@@ -17,6 +17,8 @@ export const ownershipCases: readonly ConformanceCase[] = [
         assert.equal((await c.lookup('f')).mode, 0o100000 | mode);
       }
       await fails('EPERM', c.fs.setAttributes(bob, f, { mode: 0o777 }));
+      await c.fs.setAttributes(root, f, { mode: 0o6777 });
+      await fails('EPERM', c.fs.setAttributes(bob, f, { mode: 0o777 })); // though writing would do as much
       await c.fs.setAttributes(root, f, { mode: 0o600 });
       assert.equal((await c.attributes(f)).mode, 0o100600);
       const d = await c.mkdir('d', 0o755, alice);

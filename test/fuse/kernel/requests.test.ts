@@ -456,3 +456,12 @@ t.test('a file that may be executed but not read is opened to be executed', asyn
   const { mode }: Attributes = await fileSystem.getAttributes(ROOT_INODE);
   t.ok(mode);
 });
+
+t.test('a kernel that takes set-user-id away itself may do so by a chmod of who wrote', async (t) => {
+  const { kernel } = await TestMount.start(t, undefined, { attributeTimeoutMs: 0, killsByItself: true });
+  const made = must(await kernel.request('CREATE', 1, Buffer.concat([u32(O_RDWR, 0o6777, 0, 0), cstrings('f')])));
+  const nodeid = number64(made, 0);
+  const chmod = Buffer.concat([u32(1, 0), u64(0, 0, 0), u64(0, 0, 0), u32(0, 0, 0), u32(0o100777, 0, 0, 0, 0)]);
+  const reply = must(await kernel.request('SETATTR', nodeid, chmod, { uid: 1000, gid: 1000 }));
+  t.equal(reply.readUInt32LE(16 + 60), 0o100777);
+});

@@ -16,6 +16,8 @@ export const O_RDWR = 2;
 export const O_EXCL = 0o200;
 export const O_APPEND = 0o2000;
 
+const HANDLE_KILLPRIV_V2 = 1 << 28;
+
 export class TestMount {
   private constructor(
     readonly kernel: FakeKernel,
@@ -26,17 +28,21 @@ export class TestMount {
   static async start(
     t: Pick<Test, 'teardown'>,
     fileSystem: FileSystem = new ModelFileSystem(),
-    timeouts: { readonly attributeTimeoutMs: number } = { attributeTimeoutMs: 0 },
+    options: { readonly attributeTimeoutMs: number; readonly killsByItself?: boolean } = { attributeTimeoutMs: 0 },
   ): Promise<TestMount> {
     const kernel = new FakeKernel();
     const served = new ServedMount(kernel, {
       ...{ fileSystem, credentials: ROOT_CREDENTIALS, logger: silentLogger, clock: new SystemClock() },
       ...{ root: ROOT_INODE, kernelChecks: true },
-      ...{ ...timeouts, entryTimeoutMs: 1500 },
+      ...{ attributeTimeoutMs: options.attributeTimeoutMs, entryTimeoutMs: 1500 },
     });
     const mount = new TestMount(kernel, served, served.connection.serve());
     t.teardown(() => kernel.unmount());
-    const { error } = await kernel.request('INIT', 0, initBody());
+    const { error } = await kernel.request(
+      'INIT',
+      0,
+      initBody(45, options.killsByItself === true ? ~HANDLE_KILLPRIV_V2 >>> 0 : undefined),
+    );
     if (error !== 0) throw new Error(`INIT gave ${error}`);
     return mount;
   }
