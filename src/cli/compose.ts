@@ -42,8 +42,9 @@ export async function makeMaster(
   // The roles are loaded by the commands that are one.
   const { LmdbStore } = await import('../master/lmdb-store.js');
   const { Master } = await import('../master/master.js');
-  const store = LmdbStore.open(storePath);
-  return { master: new Master({ ...world(logger), disk: new NodeDisk(), store }, config), store };
+  const disk = new NodeDisk();
+  const store = LmdbStore.open(storePath, disk);
+  return { master: new Master({ ...world(logger), disk, store }, config), store };
 }
 
 export async function makeChunkserver(

@@ -43,6 +43,7 @@ export const masterCommand: Command = {
       });
       return {
         start: async () => (await master.start()).address,
+        failed: master.failed,
         stop: async () => {
           await master.stop();
           await store.close();

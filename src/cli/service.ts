@@ -7,6 +7,8 @@ export interface Service {
   /** Resolves with host:port when it serves. */
   start(): Promise<string>;
   stop(): Promise<void>;
+  /** Resolves when it cannot go on, and only a new start may help. */
+  readonly failed?: Promise<Error>;
 }
 
 /** Calls `listener` with the name of each SIGINT, SIGTERM and SIGHUP. */
@@ -35,7 +37,14 @@ export async function runService(directory: string, logger: Logger, make: () => 
     await leaveDirectory(directory);
     throw error;
   }
-  logger.info({ signal: await stopped }, 'stopping');
+  const end = await Promise.race([stopped, service.failed ?? stopped]);
+  if (end instanceof Error) {
+    logger.error({ directory }, `ends: ${end.message}`);
+    await leaveDirectory(directory);
+    // Not the clean way: that would go on with what has failed.
+    process.exit(1);
+  }
+  logger.info({ signal: end }, 'stopping');
   await service.stop();
   await leaveDirectory(directory);
   logger.info({}, 'stopped');

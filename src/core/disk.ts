@@ -22,6 +22,8 @@ export interface DiskFile {
   /** fdatasync(2): content and size survive power loss. */
   datasync(label: DiskLabel): Promise<void>;
   truncate(label: DiskLabel, length: number): Promise<void>;
+  /** As `truncate`, before it returns. */
+  truncateSync(label: DiskLabel, length: number): void;
   size(label: DiskLabel): Promise<number>;
   close(): Promise<void>;
 }

@@ -112,6 +112,11 @@ export function hasCode(error: unknown, ...codes: ErrorCode[]): error is CairnEr
   return error instanceof CairnError && codes.includes(error.code);
 }
 
+/** The disk, or a quota on it, has no space left: goes away when somebody frees some. */
+export function isNoSpace(error: unknown): error is CairnError {
+  return hasCode(error, 'ENOSPC', 'EDQUOT');
+}
+
 /** Any thrown value as a CairnError: Node's system errors keep their errno name, the rest is INTERNAL. */
 export function asCairnError(error: unknown): CairnError {
   if (error instanceof CairnError) return error;

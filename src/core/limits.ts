@@ -67,6 +67,17 @@ export const MAX_REPLICAS = 8;
 export const MAX_LOG_RECORD_BYTES = 32 * MIB;
 /** Bytes at which the operation log goes on in a new segment: small, so that space behind the checkpoint is freed soon. */
 export const LOG_SEGMENT_BYTES = 16 * MIB;
+/**
+ * Space that the master keeps for itself in a file (at most 1/32 of the disk), for what must go on when the disk is
+ * full: removals, and writing down what was accepted. Below three times this the namespace does not grow.
+ */
+export const MASTER_RESERVE_BYTES = 32 * MIB;
+/** Segments and transactions while space is scarce: what they take for a moment must fit. */
+export const SCARCE_SEGMENT_BYTES = 256 * KIB;
+export const SCARCE_TRANSACTION_CHANGES = 256;
+/** Pause before the store is asked again to take what it had no space for, and errors of its disk that are tried again. */
+export const COMMIT_RETRY_MS = 1_000;
+export const MAX_COMMIT_ERRORS = 3;
 /** Changed keys and bytes that the master holds in memory before mutations wait for the store. Twice this while it commits. */
 export const MAX_OVERLAY_CHANGES = 64 * KIB;
 export const MAX_OVERLAY_BYTES = 32 * MIB;

@@ -1,5 +1,6 @@
 /** Structured logging. The only importer of pino. One line an event that an operator would want. */
 import { pino } from 'pino';
+import { MIB } from './limits.js';
 
 export interface Logger {
   debug(fields: object, message: string): void;
@@ -12,8 +13,17 @@ export interface Logger {
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
-/** Lines of JSON on standard error, written at once so that a killed process has told all it knew. */
+/** Lines that could not be written are kept up to this, and told once there is space again. */
+const MAX_UNWRITTEN_BYTES = 1 * MIB;
+
+/**
+ * Lines of JSON on standard error, written at once so that a killed process has told all it knew. Where they cannot be
+ * written, because the disk of the log is full, the process goes on without.
+ */
 export function createLogger(options: { role: string; level?: LogLevel }): Logger {
+  const destination = pino.destination({ dest: 2, sync: true, maxLength: MAX_UNWRITTEN_BYTES });
+  // Without a listener the error would be thrown into whatever was logging.
+  destination.on('error', () => undefined);
   return pino(
     {
       level: options.level ?? 'info',
@@ -21,7 +31,7 @@ export function createLogger(options: { role: string; level?: LogLevel }): Logge
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    pino.destination({ dest: 2, sync: true }),
+    destination,
   );
 }
 

@@ -9,6 +9,7 @@ import {
   fsync,
   fstat,
   ftruncate,
+  ftruncateSync,
   open,
   read,
   readFileSync,
@@ -166,6 +167,14 @@ class NodeFile implements DiskFile {
     await ftruncateAsync(this.fd, length).catch((error: unknown) => {
       throw failure(error, label, this.path);
     });
+  }
+
+  truncateSync(label: DiskLabel, length: number): void {
+    try {
+      ftruncateSync(this.fd, length);
+    } catch (error) {
+      throw failure(error, label, this.path);
+    }
   }
 
   async size(label: DiskLabel): Promise<number> {

@@ -169,22 +169,24 @@ export class ChunkLeases {
       ...{ handle, inode, index, id: chunk.leaseId, version: NEW_CHUNK_VERSION, members, primary: primaryOf(members) },
       ...{ state: 'pending', expiresMs: 0, complaints: 0 },
     };
-    const added = state.mutate((m) => {
-      const record = readInode(m, inode);
-      if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
-      const { version, id } = lease;
-      const { wantedReplicas } = config;
-      const about = {
-        ...{ inode, inodeRecord: record, index, handle, version, lease: id, servers: members, wantedReplicas },
-      };
-      addChunk(m, replaces === undefined ? about : { ...about, replaces });
-      this.recordLease(m, lease);
-      return true;
-    });
-    if (!added) {
-      newChunks.discard(chunk);
-      return undefined;
+    let added = false;
+    try {
+      added = state.mutate((m) => {
+        const record = readInode(m, inode);
+        if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
+        const { version, id } = lease;
+        const { wantedReplicas } = config;
+        const about = {
+          ...{ inode, inodeRecord: record, index, handle, version, lease: id, servers: members, wantedReplicas },
+        };
+        addChunk(m, replaces === undefined ? about : { ...about, replaces });
+        this.recordLease(m, lease);
+        return true;
+      });
+    } finally {
+      if (!added) newChunks.discard(chunk);
     }
+    if (!added) return undefined;
     newChunks.attach(chunk);
     this.table.put(lease);
     return this.activate(lease, chunk.expiresMs);
@@ -256,8 +258,8 @@ export class ChunkLeases {
       const { version, validBytes } = record;
       const members = this.chain(record.servers as ServerId[], avoidPrimary);
       const lease = await this.newLease({ handle, inode, index, version, members });
-      this.table.put(lease);
       state.mutate((m) => this.recordLease(m, lease));
+      this.table.put(lease);
       await state.durable();
       const { failed, error } = await this.sendGrant(lease, validBytes);
       if (failed.length === 0) {
@@ -433,8 +435,8 @@ export class ChunkLeases {
   }
 
   forget(lease: Lease): void {
-    this.table.delete(lease.handle);
     this.deps.state.mutate((m) => m.delete(keys.lease(lease.handle)));
+    this.table.delete(lease.handle);
   }
 
   // ---- After a restart -----------------------------------------------------------------------------

@@ -7,7 +7,9 @@
  */
 import { open } from 'lmdb';
 import type { RootDatabase } from 'lmdb';
+import type { Disk } from '../core/disk.js';
 import { asCairnError, CairnError, errorCodeOf } from '../core/errors.js';
+import { MIB } from '../core/limits.js';
 import type { Key, KeyRange, Store, StoreChange } from './store.js';
 
 const latin1Keys = {
@@ -15,13 +17,32 @@ const latin1Keys = {
   readKey: (source: Buffer, start: number, end: number): Key => source.toString('latin1', start, end),
 };
 
+/** With less than this free, an error of a write is put down to that. */
+const FULL_DISK_BYTES = 4 * MIB;
+
+/** Of what lmdb tells about itself, what is used here. */
+interface TreeStats {
+  readonly pageSize: number;
+  readonly treeBranchPageCount: number;
+  readonly treeLeafPageCount: number;
+  readonly overflowPages: number;
+  readonly lastPageNumber: number;
+}
+
 export class LmdbStore implements Store {
   private closed = false;
 
-  private constructor(private readonly database: RootDatabase<Buffer, Key>) {}
+  private constructor(
+    private readonly database: RootDatabase<Buffer, Key>,
+    private readonly path: string,
+    private readonly disk: Pick<Disk, 'space'> | undefined,
+  ) {}
 
-  /** Opens the database in directory `path`, made when missing. Costs the same whatever its size. */
-  static open(path: string): LmdbStore {
+  /**
+   * Opens the database in directory `path`, made when missing. Costs the same whatever its size. `disk` is the one that
+   * it is on, asked when a write fails.
+   */
+  static open(path: string, disk?: Pick<Disk, 'space'>): LmdbStore {
     try {
       return new LmdbStore(
         open<Buffer, Key>({
@@ -35,6 +56,8 @@ export class LmdbStore implements Store {
           // One process reads and writes: readers are this one and perhaps a backup.
           maxReaders: 16,
         }),
+        path,
+        disk,
       );
     } catch (cause) {
       throw new CairnError(
@@ -69,10 +92,24 @@ export class LmdbStore implements Store {
         }
       });
     } catch (error) {
-      throw await commitFailure(error);
+      const failure = await commitFailure(error);
+      throw failure.code === 'EIO' && (await this.diskIsFull()) ? new CairnError('ENOSPC', failure.message) : failure;
     }
     // The thread's read transaction may be older than the commit.
     (this.database as unknown as { resetReadTxn(): void }).resetReadTxn();
+  }
+
+  /** LMDB reports a write that ran out of space in its middle as EIO. */
+  private async diskIsFull(): Promise<boolean> {
+    const space = await this.disk?.space('store.space', this.path);
+    return space !== undefined && space.freeBytes < FULL_DISK_BYTES;
+  }
+
+  /** Pages of earlier versions of the tree. */
+  reusableBytes(): number {
+    const stats = this.database.getStats() as TreeStats;
+    const used = stats.treeBranchPageCount + stats.treeLeafPageCount + stats.overflowPages;
+    return Math.max(0, stats.lastPageNumber - used) * stats.pageSize;
   }
 
   async close(): Promise<void> {

@@ -8,8 +8,12 @@ export const SEGMENT_HEADER_BYTES = 64;
 const MAGIC = Buffer.from('CAIRNLOG', 'latin1');
 const FORMAT_VERSION = 1;
 const MAX_BOOT_ID_BYTES = 44;
-/** A segment ends after the first record that passes LOG_SEGMENT_BYTES; a spare that is late lets it grow somewhat. */
-const MAX_SEGMENT_BYTES = 16 * LOG_SEGMENT_BYTES + MAX_LOG_RECORD_BYTES;
+/**
+ * A segment ends after the first record that passes LOG_SEGMENT_BYTES. A spare that is late, or cannot be made for want
+ * of space, lets it grow: up to here, and by one more record.
+ */
+export const MAX_APPEND_OFFSET_BYTES = 16 * LOG_SEGMENT_BYTES;
+const MAX_SEGMENT_BYTES = MAX_APPEND_OFFSET_BYTES + MAX_LOG_RECORD_BYTES;
 const READ_BYTES = 1 * MIB;
 
 const NAME = /^oplog-([0-9]{10})$/;
@@ -36,12 +40,19 @@ export async function ensureDirectory(disk: Disk, directory: string): Promise<vo
   }
 }
 
-/** A new, empty segment; its header and its name survive power loss when this returns. */
+/** A new, empty segment; its header and its name survive power loss when this returns. Nothing is left when it fails. */
 export async function createSegment(disk: Disk, directory: string, number: number): Promise<DiskFile> {
-  const file = await disk.open('oplog.create', segmentPath(directory, number), 'exclusive');
-  await file.write('oplog.header', encodeHeader(disk.bootId()), 0);
-  await file.datasync('oplog.header');
-  await disk.syncDirectory('oplog.create', directory);
+  const path = segmentPath(directory, number);
+  const file = await disk.open('oplog.create', path, 'exclusive');
+  try {
+    await file.write('oplog.header', encodeHeader(disk.bootId()), 0);
+    await file.datasync('oplog.header');
+    await disk.syncDirectory('oplog.create', directory);
+  } catch (error) {
+    await file.close();
+    await disk.unlink('oplog.create', path);
+    throw error;
+  }
   return file;
 }
 

@@ -6,22 +6,32 @@
  *
  * The log is synced before the overlay is committed, so the store never has a part of an operation whose record could
  * still be lost; replaying records that the store has in part is harmless, as they say what keys are, not what changes.
+ *
+ * When the disk is full, what makes the namespace larger is refused with ENOSPC; all else goes on from the reserve as
+ * long as that lasts. A transaction that finds no space is tried again until it does; the log is not cut meanwhile.
  */
 import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk.js';
-import { asCairnError, CairnError } from '../core/errors.js';
+import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import {
   COMMIT_CHANGES,
   COMMIT_DELAY_MS,
+  COMMIT_RETRY_MS,
+  MASTER_RESERVE_BYTES,
+  MAX_COMMIT_ERRORS,
   MAX_OVERLAY_BYTES,
   MAX_OVERLAY_CHANGES,
+  SCARCE_TRANSACTION_CHANGES,
   TRANSACTION_CHANGES,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { deferred } from '../core/sync.js';
 import type { Deferred } from '../core/sync.js';
 import { readCounter } from './counters.js';
+import { DiskReserve } from './disk-reserve.js';
+import { growsNamespace } from './growth.js';
 import { keys, packed } from './keys.js';
+import { ensureDirectory } from './log-segment.js';
 import { OperationLog } from './operation-log.js';
 import { mergeLayers, Overlay } from './overlay.js';
 import type { OverlayValue } from './overlay.js';
@@ -47,6 +57,7 @@ export interface LogStateOptions {
   readonly commitDelayMs?: number;
   readonly transactionChanges?: number;
   readonly maxOverlayChanges?: number;
+  readonly reserveBytes?: number;
 }
 
 export class LogState implements State {
@@ -60,16 +71,25 @@ export class LogState implements State {
   private room: Deferred<void> | undefined;
   private deciding = false;
   private stopping = false;
+  /** The disk is full, or nearly: the namespace does not grow until `watchSpace` finds enough space. */
+  private scarce = false;
+  /** There while a transaction waits for space; resolved to try again at once, or to stop. */
+  private waitingForSpace: Deferred<void> | undefined;
   /** Grows with every start; durable before `open` returns. */
   epoch = 0;
 
-  private constructor(private readonly options: LogStateOptions) {
+  private constructor(
+    private readonly options: LogStateOptions,
+    private readonly reserve: DiskReserve,
+  ) {
     this.cache = new ReadCache(options.store);
   }
 
   /** Opens the state of a directory and a store: costs what the log holds behind the checkpoint. */
   static async open(options: LogStateOptions): Promise<LogState> {
-    const state = new LogState(options);
+    await ensureDirectory(options.disk, options.directory);
+    const reserveBytes = options.reserveBytes ?? MASTER_RESERVE_BYTES;
+    const state = new LogState(options, await DiskReserve.open(options.disk, options.directory, reserveBytes));
     const started = options.clock.monotonicMs();
     const checkpoint = readCounter(options.store, 'sequence', 0);
     let replayed = 0;
@@ -84,8 +104,11 @@ export class LogState implements State {
         replayed++;
       },
       onFailure: (error) => state.fail(error),
+      makeRoom: () => state.makeRoom(),
+      isScarce: () => state.scarce,
     });
-    // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty.
+    // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty. That also makes up
+    // for a sync that had failed before the restart: it may succeed now without having written anything.
     await state.commitAll();
     const format = readCounter(state, 'format', FORMAT_VERSION);
     if (format !== FORMAT_VERSION) {
@@ -133,12 +156,34 @@ export class LogState implements State {
       this.deciding = false;
     }
     if (pending.changes.size > 0) {
-      this.openLog().append(this.epoch, pending.changes);
+      this.append(pending.changes);
       for (const key of pending.changes.keys()) this.cache.drop(key);
       this.overlay.apply(pending.changes);
       this.scheduleCommit();
     }
     return result;
+  }
+
+  private append(changes: ReadonlyMap<Key, OverlayValue>): void {
+    if (this.scarce && growsNamespace(changes, this)) {
+      throw new CairnError(
+        'ENOSPC',
+        `the disk of the master is nearly full: free space beside ${this.options.directory}`,
+      );
+    }
+    this.openLog().append(this.epoch, changes, () => !growsNamespace(changes, this) && this.makeRoom());
+  }
+
+  mutateIfRoom(decide: (mutation: Mutation) => void): boolean {
+    // Waiting for the store is not worth while either.
+    if (this.failure === undefined && (this.scarce || this.isFull())) return false;
+    try {
+      this.mutate(decide);
+      return true;
+    } catch (error) {
+      if (isNoSpace(error)) return false;
+      throw error;
+    }
   }
 
   durable(): Promise<void> {
@@ -148,6 +193,7 @@ export class LogState implements State {
   ready(): Promise<void> | undefined {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     if (!this.isFull()) return undefined;
+    if (this.waitingForSpace !== undefined) return Promise.reject(this.storeFull());
     this.room ??= deferred();
     this.startCommit();
     return this.room.promise;
@@ -164,9 +210,50 @@ export class LogState implements State {
     this.stopping = true;
     this.commitTimer?.cancel();
     this.commitTimer = undefined;
+    this.waitingForSpace?.resolve();
     await this.committing;
-    if (this.failure === undefined) await this.commitAll();
+    try {
+      if (this.failure === undefined && !this.overlay.isCommitting) await this.commitOnce();
+    } catch (error) {
+      if (!isNoSpace(error)) throw this.failCommit(error);
+      this.options.logger.warn({}, 'the disk is full: the operation log keeps what the store has no space for');
+    }
     await this.openLog().close();
+    await this.reserve.close();
+  }
+
+  /** Looks how much space there is. To be called about every second. */
+  async watchSpace(): Promise<void> {
+    const { disk, directory, store, logger } = this.options;
+    if (this.failure !== undefined || this.stopping) return;
+    const space = await disk.space('reserve.space', directory);
+    const freeBytes = await this.reserve.takeBack(space);
+    const scarce = !this.reserve.isEnough(freeBytes, store.reusableBytes?.() ?? 0);
+    if (scarce === this.scarce) return;
+    if (scarce) this.becomeScarce(space.freeBytes);
+    else {
+      this.scarce = false;
+      logger.info({ freeBytes: space.freeBytes }, 'there is space again: the namespace may grow');
+      this.waitingForSpace?.resolve();
+    }
+  }
+
+  private becomeScarce(freeBytes?: number): void {
+    if (this.scarce) return;
+    this.scarce = true;
+    this.options.logger.error(
+      { ...(freeBytes === undefined ? {} : { freeBytes }), directory: this.options.directory },
+      'the disk of the master is full, or nearly: nothing can be created until space is freed; removing works',
+    );
+  }
+
+  private makeRoom(): boolean {
+    this.becomeScarce();
+    return this.reserve.giveUp();
+  }
+
+  private storeFull(): CairnError {
+    return new CairnError('ENOSPC', `the disk of the master is full: free space beside ${this.options.directory}`);
   }
 
   private openLog(): OperationLog {
@@ -192,14 +279,14 @@ export class LogState implements State {
     }
   }
 
-  /** Begins a commit unless one runs. Failures end in `fail`; the promise never rejects. */
+  /** Begins a commit unless one runs. Failures end in `fail`, want of space in another try; the promise never rejects. */
   private startCommit(): void {
     if (this.committing !== undefined || this.stopping || this.failure !== undefined) return;
     this.commitTimer?.cancel();
     this.commitTimer = undefined;
     this.committing = this.commitOnce()
       .catch((error: unknown) => {
-        this.failCommit(error);
+        if (!(this.stopping && isNoSpace(error))) this.failCommit(error);
       })
       .finally(() => {
         this.committing = undefined;
@@ -228,15 +315,54 @@ export class LogState implements State {
     let batch: StoreChange[] = [];
     for (const change of changes) {
       batch.push(change);
-      if (batch.length < (this.options.transactionChanges ?? TRANSACTION_CHANGES)) continue;
-      await this.options.store.commit(batch);
+      if (batch.length < this.transactionChanges) continue;
+      await this.commitBatch(batch);
       batch = [];
     }
     // With the last transaction the store is complete up to here.
     batch.push({ key: keys.meta('sequence'), value: packed(checkpoint) });
-    await this.options.store.commit(batch);
+    await this.commitBatch(batch);
     this.overlay.endCommit();
     await log.cut(checkpoint);
+  }
+
+  private get transactionChanges(): number {
+    const usual = this.options.transactionChanges ?? TRANSACTION_CHANGES;
+    return this.scarce ? Math.min(usual, SCARCE_TRANSACTION_CHANGES) : usual;
+  }
+
+  /**
+   * One transaction, tried until there is space for it; a start and a stop do not wait for that. Each try writes all of it
+   * anew, so that an error of an earlier one says nothing about what a later one has synced.
+   */
+  private async commitBatch(batch: readonly StoreChange[]): Promise<void> {
+    for (let errors = 0; ;) {
+      try {
+        await this.options.store.commit(batch);
+        return;
+      } catch (error) {
+        if (isNoSpace(error) && this.makeRoom()) continue;
+        if (this.stopping || this.epoch === 0) throw error;
+        if (!isNoSpace(error) && (asCairnError(error).code !== 'EIO' || ++errors >= MAX_COMMIT_ERRORS)) throw error;
+        const { message } = asCairnError(error);
+        this.options.logger.error({ error: message }, 'the metadata store did not take a transaction: trying again');
+      }
+      await this.pauseForSpace();
+      if (this.failure !== undefined) throw this.failure;
+      if (this.stopping) throw this.storeFull();
+    }
+  }
+
+  private async pauseForSpace(): Promise<void> {
+    const waiting = deferred<void>();
+    this.waitingForSpace = waiting;
+    // Who waits for room would wait for somebody to free space.
+    this.room?.reject(this.storeFull());
+    this.room = undefined;
+    const timer = this.options.clock.setTimer(COMMIT_RETRY_MS, () => waiting.resolve());
+    await waiting.promise;
+    timer.cancel();
+    this.waitingForSpace = undefined;
   }
 
   private failCommit(cause: unknown): CairnError {

@@ -68,6 +68,8 @@ export interface MasterConfig {
   readonly garbageGraceMs?: number;
   /** Chunks that are made ahead of need at most. Default MAX_SPARE_CHUNKS. */
   readonly maxSpareChunks?: number;
+  /** Space that is kept for when the disk is full. Default MASTER_RESERVE_BYTES. */
+  readonly reserveBytes?: number;
   /** Pause between two rounds of the background work. Default 250 ms. */
   readonly backgroundIntervalMs?: number;
 }
@@ -126,6 +128,7 @@ export class Master {
     const state = await LogState.open({
       ...{ store: deps.store, disk: deps.disk, directory: config.logDirectory, clock, logger },
       onFailure: (error) => this.failure.resolve(error),
+      ...(config.reserveBytes === undefined ? {} : { reserveBytes: config.reserveBytes }),
     });
     const clusterId = await openIdentity(state, { clock, random });
     const parts = this.compose(state);
@@ -217,11 +220,16 @@ export class Master {
     return { state, servers, sessions, newChunks, locks, polls, leases, cuts, recovery, repair, reaper, collector };
   }
 
-  private startBackground({ servers, sessions, newChunks, leases, repair, reaper, collector }: Parts): void {
+  private startBackground(parts: Parts): void {
+    const { state, servers, sessions, newChunks, leases, repair, reaper, collector } = parts;
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
       servers.tick();
       sessions.tick();
+      return 1_000;
+    });
+    this.repeat('disk space', async () => {
+      await state.watchSpace();
       return 1_000;
     });
     this.repeat('spare chunks', () => {

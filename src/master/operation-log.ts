@@ -3,17 +3,26 @@
  * written, not synced, before its operation is answered: it survives kill -9. `durable` syncs, and its waiters share a
  * sync. Behind the checkpoint, which the store carries, segments are deleted.
  *
- * A write or a sync that fails is the end: what the disk holds is not known any more, and a later sync may report
+ * A full disk refuses the record that does not fit, and nothing else: what was written of it is cut off at once.
+ *
+ * Any other write or sync that fails is the end: what the disk holds is not known any more, and a later sync may report
  * success for pages that the kernel has dropped. The log then refuses everything and tells its owner, once.
  */
-import type { Disk, DiskFile } from '../core/disk.js';
-import { asCairnError, CairnError } from '../core/errors.js';
-import { LOG_SEGMENT_BYTES } from '../core/limits.js';
+import type { DiskFile } from '../core/disk.js';
+import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
+import { KIB, LOG_SEGMENT_BYTES, SCARCE_SEGMENT_BYTES } from '../core/limits.js';
 import { Mutex } from '../core/sync.js';
 import { RecordEncoder } from './log-record.js';
 import { replaySegments } from './log-replay.js';
 import type { ReplayOptions } from './log-replay.js';
-import { createSegment, ensureDirectory, listSegments, SEGMENT_HEADER_BYTES, segmentPath } from './log-segment.js';
+import {
+  createSegment,
+  ensureDirectory,
+  listSegments,
+  MAX_APPEND_OFFSET_BYTES,
+  SEGMENT_HEADER_BYTES,
+  segmentPath,
+} from './log-segment.js';
 import type { OverlayValue } from './overlay.js';
 import type { Key } from './store.js';
 
@@ -30,7 +39,15 @@ export interface OperationLogOptions extends ReplayOptions {
   readonly segmentBytes?: number;
   /** Called once, when the log can promise nothing any more. */
   readonly onFailure: (error: CairnError) => void;
+  /** Called when the disk is full; true when that freed something, and trying again is worth while. */
+  readonly makeRoom?: () => boolean;
+  /** Space is scarce: segments shall be small, so that what is behind the checkpoint can be deleted. */
+  readonly isScarce?: () => boolean;
 }
+
+const NO_ROOM = (): boolean => false;
+/** After a segment could not be made for want of space, one is tried again when so much more was appended. */
+const SPARE_RETRY_BYTES = 64 * KIB;
 
 export class OperationLog {
   private readonly encoder = new RecordEncoder();
@@ -41,6 +58,8 @@ export class OperationLog {
   /** The next segment, made ahead so that an append never waits for it. */
   private spare: Segment | undefined;
   private makingSpare: Promise<void> | undefined;
+  /** Where the current segment has to end before a spare is tried again. */
+  private spareAfter = 0;
   private flushed: number;
   private waitingFlush: Promise<void> | undefined;
   /** Syncs, deletions and the end, one after another. */
@@ -75,7 +94,7 @@ export class OperationLog {
     // What a killed process had written but not synced is part of the state from now on.
     for (const { file } of replayed) await file.datasync('oplog.open');
     const number = (numbers.at(-1) ?? 0) + 1;
-    const log = new OperationLog(options, await newSegment(disk, directory, number), sequence);
+    const log = new OperationLog(options, await newSegment(options, number), sequence);
     for (const segment of replayed) log.retired.push({ ...segment, end: 0 });
     return log;
   }
@@ -85,18 +104,17 @@ export class OperationLog {
     return this.sequence;
   }
 
-  /** Appends one record; it survives kill -9 when this returns its sequence. */
-  append(epoch: number, changes: ReadonlyMap<Key, OverlayValue>): number {
+  /**
+   * Appends one record; it survives kill -9 when this returns its sequence. ENOSPC when the disk is full and `makeRoom`
+   * finds nothing to free: nothing of the record is left then.
+   */
+  append(epoch: number, changes: ReadonlyMap<Key, OverlayValue>, makeRoom = NO_ROOM): number {
     this.requireHealthy();
     if (this.closed) throw new CairnError('UNAVAILABLE', 'the master is stopping');
     const sequence = this.sequence + 1;
     const bytes = this.encoder.encode({ sequence, epoch, flushed: this.flushed }, changes);
     const segment = this.segmentFor();
-    try {
-      segment.file.writeSync('oplog.append', bytes, segment.end);
-    } catch (error) {
-      throw this.fail('write', error);
-    }
+    while (!this.write(segment, bytes)) if (!makeRoom()) throw this.full();
     segment.end += bytes.length;
     segment.lastSequence = sequence;
     this.sequence = sequence;
@@ -140,6 +158,27 @@ export class OperationLog {
     });
   }
 
+  /** False when the disk is full. */
+  private write(segment: Segment, bytes: Uint8Array): boolean {
+    try {
+      segment.file.writeSync('oplog.append', bytes, segment.end);
+      return true;
+    } catch (error) {
+      if (!isNoSpace(error)) throw this.fail('write', error);
+    }
+    try {
+      // The next record may be shorter than what was written of this one.
+      segment.file.truncateSync('oplog.append', segment.end);
+    } catch (error) {
+      throw this.fail('cut a torn record off', error);
+    }
+    return false;
+  }
+
+  private full(): CairnError {
+    return new CairnError('ENOSPC', `the disk of the master is full: free space beside ${this.options.directory}`);
+  }
+
   private async flush(): Promise<void> {
     this.waitingFlush = undefined;
     this.requireHealthy();
@@ -163,24 +202,27 @@ export class OperationLog {
 
   /** The segment for the next record: another one when the current is full and the spare is there. */
   private segmentFor(): Segment {
-    const limit = this.options.segmentBytes ?? LOG_SEGMENT_BYTES;
-    if (this.current.end >= limit / 2 && this.spare === undefined && this.makingSpare === undefined) {
-      this.makingSpare = this.makeSpare();
-    }
+    const { segmentBytes = LOG_SEGMENT_BYTES, isScarce } = this.options;
+    const limit = isScarce?.() === true ? Math.min(segmentBytes, SCARCE_SEGMENT_BYTES) : segmentBytes;
+    const wantsSpare = this.current.end >= Math.max(limit / 2, this.spareAfter);
+    if (wantsSpare && this.spare === undefined && this.makingSpare === undefined) this.makingSpare = this.makeSpare();
     if (this.current.end >= limit && this.spare !== undefined) {
       this.retired.push(this.current);
       if (!this.unsynced.includes(this.current)) this.unsynced.push(this.current);
       this.current = this.spare;
       this.spare = undefined;
+      this.spareAfter = 0;
     }
+    if (this.current.end >= MAX_APPEND_OFFSET_BYTES) throw this.full();
     return this.current;
   }
 
   private async makeSpare(): Promise<void> {
     try {
-      this.spare = await newSegment(this.options.disk, this.options.directory, this.current.number + 1);
+      this.spare = await newSegment(this.options, this.current.number + 1);
     } catch (error) {
-      this.fail('start a segment of', error);
+      if (isNoSpace(error)) this.spareAfter = this.current.end + SPARE_RETRY_BYTES;
+      else this.fail('start a segment of', error);
     } finally {
       this.makingSpare = undefined;
     }
@@ -206,6 +248,13 @@ export class OperationLog {
 
 const RESOLVED = Promise.resolve();
 
-async function newSegment(disk: Disk, directory: string, number: number): Promise<Segment> {
-  return { number, file: await createSegment(disk, directory, number), end: SEGMENT_HEADER_BYTES, lastSequence: 0 };
+async function newSegment(options: OperationLogOptions, number: number): Promise<Segment> {
+  for (;;) {
+    try {
+      const file = await createSegment(options.disk, options.directory, number);
+      return { number, file, end: SEGMENT_HEADER_BYTES, lastSequence: 0 };
+    } catch (error) {
+      if (!isNoSpace(error) || options.makeRoom?.() !== true) throw error;
+    }
+  }
 }

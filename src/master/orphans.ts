@@ -59,13 +59,18 @@ export class OrphanReaper {
       this.cursor = inode;
       if (!this.deps.sessions().isOpen(inode)) orphans.push(inode);
     }
-    const complete = orphans.length === 0 || this.deps.state.mutate((m) => this.reap(m, orphans));
+    let complete = false;
+    try {
+      complete = orphans.length === 0 || this.deps.state.mutate((m) => this.reap(m, orphans));
+    } finally {
+      // Also when there was no space for it.
+      if (!complete) {
+        this.pending = true;
+        this.cursor = 0;
+      }
+    }
     if (seen === SLICE) this.pending = true;
     else this.cursor = 0;
-    if (!complete) {
-      this.pending = true;
-      this.cursor = 0;
-    }
     return this.pending;
   }
 
@@ -93,14 +98,21 @@ export class OrphanReaper {
   private cutTails(): void {
     const { state, cuts, logger } = this.deps;
     for (const inode of [...this.tails].slice(0, SLICE)) {
-      this.tails.delete(inode);
-      if (this.deps.sessions().isWritten(inode)) continue;
       const record = readInode(state, inode);
-      if (record === undefined || !isRegular(record.mode) || record.nlink === 0) continue;
+      if (
+        this.deps.sessions().isWritten(inode) ||
+        record === undefined ||
+        !isRegular(record.mode) ||
+        record.nlink === 0
+      ) {
+        this.tails.delete(inode);
+        continue;
+      }
       state.mutate((m) => {
         truncateChunkMap(m, inode, record, record.size);
         saveInode(m, inode, record);
       });
+      this.tails.delete(inode);
       logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
       cuts.afterTruncate(inode)?.catch((error: unknown) => {
         logger.warn({ inode, error: asCairnError(error).message }, 'chunk not cut yet');

@@ -74,6 +74,11 @@ export class Overlay {
     return this.active.bytes;
   }
 
+  /** A frozen generation is not in the store yet. */
+  get isCommitting(): boolean {
+    return this.committing !== undefined;
+  }
+
   /** Freezes the active generation; returns its changes in key order. Only when none is being committed. */
   beginCommit(): Iterable<StoreChange> {
     if (this.committing !== undefined) throw new Error('the overlay is being committed already');

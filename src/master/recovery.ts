@@ -21,7 +21,7 @@
  * needs all members.
  */
 import type { Clock } from '../core/clock.js';
-import { asCairnError, CairnError } from '../core/errors.js';
+import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -88,7 +88,7 @@ export class Recovery {
   /**
    * Recovers the chunk; the caller holds its lock and has taken its lease from the table. Returns its new record.
    * A lost chunk has no servers. UNAVAILABLE when no member can serve as source now (needs_recovery stays set), ENOENT
-   * when the chunk is gone.
+   * when the chunk is gone, ENOSPC when there is no space for what has to be written down.
    */
   async recover(handle: ChunkHandle): Promise<ChunkRecord> {
     const { state, logger } = this.deps;
@@ -115,7 +115,9 @@ export class Recovery {
       }
     }
     const reason = failure?.message ?? '';
-    throw new CairnError('UNAVAILABLE', `chunk ${handle} could not be recovered yet: ${reason}`, { cause: failure });
+    // Waiting for space would be waiting for a person.
+    const code = isNoSpace(failure) ? 'ENOSPC' : 'UNAVAILABLE';
+    throw new CairnError(code, `chunk ${handle} could not be recovered yet: ${reason}`, { cause: failure });
   }
 
   /**

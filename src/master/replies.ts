@@ -134,10 +134,10 @@ export class ReplyLedger {
     this.ackedBelow = Math.max(this.ackedBelow, sequence);
     const pruned = this.prunable(stored);
     if (pruned.length > 0) {
-      this.state.mutate((m) => {
+      const done = this.state.mutateIfRoom((m) => {
         for (const old of pruned) m.delete(keys.reply(this.session, old));
       });
-      stored.splice(0, pruned.length);
+      if (done) stored.splice(0, pruned.length);
     }
     for (const old of this.counted) if (old < this.ackedBelow) this.counted.delete(old);
   }

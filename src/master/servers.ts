@@ -17,7 +17,7 @@ import type { RegisterRequest, Replica, ServerLoad } from '../protocol/generated
 import type { Peer } from '../protocol/rpc.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys, prefixRange, unpackNumber } from './keys.js';
-import type { State } from './state.js';
+import type { Mutation, State } from './state.js';
 
 export type Liveness = 'up' | 'expected' | 'lost' | 'dead';
 
@@ -119,7 +119,13 @@ export class ServerRegistry {
     this.unbind(server, 'the server registered again');
     server.address = address;
     server.load = load;
-    this.save(server);
+    try {
+      this.save(server);
+    } catch (error) {
+      // Nobody knows the id: the next attempt takes another.
+      if (request.serverId === 0) this.servers.delete(server.id);
+      throw error;
+    }
     await this.deps.state.durable();
     if (peer.isClosed) throw new CairnError('DISCONNECTED', `chunkserver ${server.id} left while it registered`);
     if (server.peer !== null) throw new CairnError('EBUSY', `chunkserver ${server.id} registered twice at once`);
@@ -145,7 +151,7 @@ export class ServerRegistry {
     if (load !== null) server.load = load;
     const saved = this.saved.get(server.id);
     const drift = Math.abs((saved?.freeBytes ?? 0) - server.load.freeBytes);
-    if (drift > server.load.totalBytes * SAVE_LOAD_FRACTION) this.save(server);
+    if (drift > server.load.totalBytes * SAVE_LOAD_FRACTION) this.save(server, 'if there is room');
   }
 
   /** The registered server behind `peer`. UNAUTHENTICATED when it has not registered. */
@@ -235,13 +241,15 @@ export class ServerRegistry {
     this.deps.events.onDown(server);
   }
 
-  private save(server: Server): void {
+  private save(server: Server, when: 'always' | 'if there is room' = 'always'): void {
     const { address, load } = server;
     const { totalBytes, freeBytes, chunks } = load;
     const saved = this.saved.get(server.id);
     if (saved?.address === address && saved.freeBytes === freeBytes && saved.totalBytes === totalBytes) return;
-    this.saved.set(server.id, { address, freeBytes, totalBytes });
     const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks }).finish();
-    this.deps.state.mutate((m) => m.put(keys.server(server.id), record));
+    const write = (m: Mutation): void => m.put(keys.server(server.id), record);
+    if (when === 'always') this.deps.state.mutate(write);
+    else if (!this.deps.state.mutateIfRoom(write)) return;
+    this.saved.set(server.id, { address, freeBytes, totalBytes });
   }
 }

@@ -53,10 +53,10 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     };
   }
 
-  /** Notes a read; not when mutations wait for the store, as it is worth no waiting. */
+  /** Notes a read; not when mutations wait for the store or for space, as it is worth neither. */
   function noteRead(inode: InodeId, atime: Timespec): void {
-    if (namespace.isReadNoted(state, inode, atime) || state.ready() !== undefined) return;
-    state.mutate((mutation) => namespace.noteRead(mutation, inode, atime));
+    if (namespace.isReadNoted(state, inode, atime)) return;
+    state.mutateIfRoom((mutation) => namespace.noteRead(mutation, inode, atime));
   }
 
   /** A method that reads the content of what is no file. */

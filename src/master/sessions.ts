@@ -251,15 +251,17 @@ export class Sessions {
 
   end(session: Session, reason: 'closed' | 'expired'): void {
     const { state, logger } = this.deps;
-    if (!this.sessions.delete(session.id)) return;
-    const opens = [...session.opens.entries()];
-    logger.info({ session: session.id, client: session.clientName, open: opens.length }, `session ${reason}`);
-    if (session.peer !== null) this.byPeer.delete(session.peer);
-    session.peer = null;
+    if (!this.sessions.has(session.id)) return;
+    // First, as there may be no space for it: then the session stays, and is ended another time.
     state.mutate((m) => {
       m.delete(keys.session(session.id));
       for (const [key] of m.range(prefixRange('P' + packNumber(session.id)))) m.delete(key);
     });
+    this.sessions.delete(session.id);
+    const opens = [...session.opens.entries()];
+    logger.info({ session: session.id, client: session.clientName, open: opens.length }, `session ${reason}`);
+    if (session.peer !== null) this.byPeer.delete(session.peer);
+    session.peer = null;
     for (const [inode, counts] of opens) {
       if (counts.writers > 0) this.tails.add(inode);
       this.released(inode, counts);

@@ -20,9 +20,12 @@ export interface Mutation extends StateReader {
 export interface State extends StateReader {
   /**
    * Runs `decide` at once. When it throws, nothing has changed and the error goes on. Otherwise its changes are one
-   * record, written to the operation log (survives kill -9, P10) and visible to reads when this returns.
+   * record, written to the operation log (survives kill -9, P10) and visible to reads when this returns. ENOSPC, and
+   * nothing has changed, when the disk is full: what grows the namespace is refused first.
    */
   mutate<T>(decide: (mutation: Mutation) => T): T;
+  /** As `mutate`, for what may as well be left undone while there is no room for it: false then. Never waits. */
+  mutateIfRoom(decide: (mutation: Mutation) => void): boolean;
   /** Resolves when every mutation made before is flushed to disk (survives power loss, P1). Waiters share a flush. */
   durable(): Promise<void>;
   /**

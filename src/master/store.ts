@@ -26,5 +26,7 @@ export interface Store {
   range(range: KeyRange): Iterable<readonly [Key, Uint8Array]>;
   /** Applies `changes` in one transaction; visible to reads once it resolves, and durable (survives power loss). */
   commit(changes: Iterable<StoreChange>): Promise<void>;
+  /** Bytes of the disk that are its own and not in use: it takes them before it asks the disk for more. */
+  reusableBytes?(): number;
   close(): Promise<void>;
 }

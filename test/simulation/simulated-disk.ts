@@ -123,6 +123,8 @@ export class SimulatedDisk {
   readonly pending = new Set<{ readonly owner: Incarnation; readonly onKilled: () => void }>();
   /** Asked before every call; the label says what it is for. */
   onCall: ((label: DiskLabel, path: string) => DiskFault | undefined) | undefined;
+  /** Bytes that fit on it. */
+  capacityBytes = TOTAL_BYTES;
 
   constructor(
     readonly host: string,
@@ -291,8 +293,8 @@ class ProcessDisk implements Disk {
 
   space(label: DiskLabel, path: string): Promise<DiskSpace> {
     return this.call(label, path, 10, () => ({
-      totalBytes: TOTAL_BYTES,
-      freeBytes: TOTAL_BYTES - this.disk.usedBytes(),
+      totalBytes: this.disk.capacityBytes,
+      freeBytes: Math.max(0, this.disk.capacityBytes - this.disk.usedBytes()),
     }));
   }
 
@@ -355,14 +357,26 @@ class ProcessFile implements DiskFile {
       const written = random.below(bytes.length + 1);
       if (random.below(2) === 0 && written > 0) this.node.write(offset, bytes.subarray(0, written));
     };
-    return this.call(label, 50, () => this.node.write(offset, bytes), killed);
+    return this.call(label, 50, () => this.put(label, bytes, offset), killed);
   }
 
   writeSync(label: DiskLabel, bytes: Uint8Array, offset: number): void {
     this.demandOpen(label);
     const fault = this.process.disk.onCall?.(label, this.path);
     if (fault?.failWith !== undefined) throw new CairnError(fault.failWith, `${label} ${this.path}: planted fault`);
-    if (this.process.owner.isAlive) this.node.write(offset, bytes);
+    if (this.process.owner.isAlive) this.put(label, bytes, offset);
+  }
+
+  /** What fits is written; the rest finds the disk full. */
+  private put(label: DiskLabel, bytes: Uint8Array, offset: number): void {
+    const { disk } = this.process;
+    const growth = offset + bytes.length - this.node.current.size;
+    // Counting what is there takes time: only where it may matter.
+    const room = disk.capacityBytes === TOTAL_BYTES ? Infinity : disk.capacityBytes - disk.usedBytes();
+    if (growth <= 0 || growth <= room) return this.node.write(offset, bytes);
+    const fits = Math.max(0, bytes.length - (growth - Math.max(0, room)));
+    if (fits > 0) this.node.write(offset, bytes.subarray(0, fits));
+    throw new CairnError('ENOSPC', `${label} ${this.path}: the disk is full`);
   }
 
   readSync(label: DiskLabel, into: Uint8Array, offset: number): number {
@@ -380,6 +394,11 @@ class ProcessFile implements DiskFile {
 
   truncate(label: DiskLabel, length: number): Promise<void> {
     return this.call(label, 30, () => this.node.truncate(length));
+  }
+
+  truncateSync(label: DiskLabel, length: number): void {
+    this.demandOpen(label);
+    if (this.process.owner.isAlive) this.node.truncate(length);
   }
 
   size(label: DiskLabel): Promise<number> {

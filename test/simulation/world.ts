@@ -7,6 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import type { Clock } from '../../src/core/clock.js';
+import { KIB } from '../../src/core/limits.js';
 import type { Logger } from '../../src/core/logger.js';
 import type { Random } from '../../src/core/random.js';
 import { SeededRandom } from '../../src/core/random.js';
@@ -156,6 +157,7 @@ export class World {
         {
           ...common,
           logDirectory: '/log',
+          reserveBytes: 256 * KIB,
           wantedReplicas: this.options.wantedReplicas ?? 2,
           minReplicas: this.options.minReplicas ?? 1,
         },

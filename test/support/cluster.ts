@@ -29,6 +29,8 @@ export interface TestClusterOptions {
   readonly replicas?: number;
   /** Where chunkserver `index` keeps its chunks, if not in a directory of its own. */
   readonly diskOf?: (index: number) => string | undefined;
+  /** Called before anything is started. */
+  readonly prepare?: (directory: ClusterDirectory) => Promise<void>;
   /** Mount it. Default false. */
   readonly mount?: boolean;
   /** Of its mounts. Default: as `cairn mount` chooses. */
@@ -79,6 +81,7 @@ export class TestCluster {
       await cluster.end();
     });
     await readOrCreateSecret(directory.secretFile);
+    await options.prepare?.(directory);
     await cluster.startMaster();
     await Promise.all(cluster.addresses.map((_, i) => cluster.startChunkserver(i)));
     await cluster.waitForChunkservers();

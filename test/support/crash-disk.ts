@@ -32,6 +32,8 @@ export class CrashDisk implements Disk {
   /** Changes made so far. */
   changes = 0;
   private killAt: { change: number; keepBytes: number } | undefined;
+  /** Bytes that fit on it, in files. */
+  capacity = Infinity;
 
   constructor(private readonly random: Random) {}
 
@@ -47,6 +49,13 @@ export class CrashDisk implements Disk {
   /** The process dies in the change numbered `change` (as counted by `changes`), of which `keepBytes` are written. */
   killAtChange(change: number, keepBytes = 0): void {
     this.killAt = { change, keepBytes };
+  }
+
+  /** Another program takes all that is left, but `leave` bytes; again: as much as is left then. */
+  async fill(leave = 0): Promise<void> {
+    const file = await this.open('filler', 'filler', 'create');
+    const room = this.capacity - this.usedBytes() - leave;
+    if (room > 0) await file.write('filler', Buffer.alloc(room), await file.size('filler'));
   }
 
   kill(): void {
@@ -127,9 +136,21 @@ export class CrashDisk implements Disk {
     return this.handle(node, life);
   }
 
+  usedBytes(): number {
+    return [...new Set(this.names.values())].reduce((sum, node) => sum + node.current.length, 0);
+  }
+
   private handle(node: Node, life: number): DiskFile {
     const write = (label: string, bytes: Uint8Array | null, offset: number): void => {
       this.step(label, life);
+      const growth = offset + (bytes?.length ?? 0) - node.current.length;
+      const room = this.capacity - this.usedBytes();
+      if (bytes !== null && growth > 0 && growth > room) {
+        // As write(2) does: what fits is written, and the next call fails.
+        const fits = Math.max(0, bytes.length - (growth - Math.max(0, room)));
+        if (fits > 0) write(label, bytes.subarray(0, fits), offset);
+        throw new CairnError('ENOSPC', `${label}: no space left on the disk`);
+      }
       const keep = this.change();
       const copy = bytes === null ? null : Uint8Array.from(keep === undefined ? bytes : bytes.subarray(0, keep));
       if (keep !== undefined && (copy === null || copy.length === 0)) throw new CairnError('EIO', `${label}: killed`);
@@ -149,9 +170,16 @@ export class CrashDisk implements Disk {
       write: async (label, bytes, offset) => (await Promise.resolve(), write(label, bytes, offset)),
       writeSync: write,
       truncate: async (label, length) => (await Promise.resolve(), write(label, null, length)),
+      truncateSync: (label, length) => write(label, null, length),
       size: async (label) => (await Promise.resolve(), this.step(label, life), node.current.length),
       datasync: async (label) => {
-        this.step(label, life);
+        try {
+          this.step(label, life);
+        } catch (error) {
+          // As Linux does: what could not be written counts as clean from now on, and the next sync succeeds.
+          if (life === this.lives) node.unsynced = [];
+          throw error;
+        }
         const [content, count] = [node.current, node.unsynced.length];
         for (let i = this.random.below(4); i >= 0; i--) await Promise.resolve();
         this.step(label, life);
@@ -215,7 +243,8 @@ export class CrashDisk implements Disk {
   }
 
   space(): Promise<DiskSpace> {
-    return Promise.resolve({ totalBytes: 2 ** 40, freeBytes: 2 ** 40 });
+    const totalBytes = Math.min(this.capacity, 2 ** 40);
+    return Promise.resolve({ totalBytes, freeBytes: Math.max(0, totalBytes - this.usedBytes()) });
   }
 
   /** The disk as one process sees it, which ends with `kill` and `powerLoss`. */

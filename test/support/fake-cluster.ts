@@ -55,6 +55,10 @@ class PlainState implements State {
       throw error;
     }
   }
+  mutateIfRoom(decide: (mutation: Mutation) => void): boolean {
+    this.mutate(decide);
+    return true;
+  }
   durable(): Promise<void> {
     return Promise.resolve();
   }

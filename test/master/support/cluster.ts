@@ -1,6 +1,7 @@
 /** A master over simulated everything, fake chunkservers and bare clients, with crashes of the master. */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Clock, Timer, Timespec } from '../../../src/core/clock.js';
+import { KIB } from '../../../src/core/limits.js';
 import { silentLogger } from '../../../src/core/logger.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import type { Random } from '../../../src/core/random.js';
@@ -115,6 +116,7 @@ export class TestCluster {
       { clock: life, store: life, random: this.random, network: this.network, disk: this.disk, logger: silentLogger },
       {
         ...{ listen: MASTER, secret: this.secret, logDirectory: 'log', wantedReplicas: 2, minReplicas: 1 },
+        reserveBytes: 64 * KIB,
         ...this.config,
       },
     );
