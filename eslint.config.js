@@ -146,7 +146,8 @@ export default tseslint.config(
   {
     // The production ends of the injected interfaces, and the edge where the kernel is.
     files: [
-      ...['src/core/clock.ts', 'src/core/random.ts', 'src/core/node-disk.ts', 'src/protocol/websocket.ts'],
+      ...['src/core/clock.ts', 'src/core/random.ts', 'src/core/node-disk.ts'],
+      ...['src/protocol/websocket.ts', 'src/protocol/websocket-transport.ts', 'src/protocol/bulk-socket.ts'],
       ...[
         'src/fuse/mountpoint.ts',
         'src/fuse/fuse-connection.ts',

@@ -4,6 +4,7 @@
  * same checksum, and who copies a file by its data would lose them (P3). Reading holes costs no disk.
  */
 import { hasCode } from '../core/errors.js';
+import { payloadBuffers } from '../core/payload-buffers.js';
 import { BLOCK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import { blockLength, checksumZeros } from './chunk-format.js';
 import type { ChunkFile } from './chunk-file.js';
@@ -39,11 +40,13 @@ async function dataAmong(file: ChunkFile, first: number, after: number): Promise
   const blocks = Array.from({ length: after - first }, (_, i) => first + i);
   try {
     const { bytes } = await file.read(first * BLOCK_SIZE_BYTES, (after - first) * BLOCK_SIZE_BYTES);
-    return blocks.filter((block) => {
+    const found = blocks.filter((block) => {
       const start = (block - first) * BLOCK_SIZE_BYTES;
       const part = bytes.subarray(start, start + BLOCK_SIZE_BYTES);
       return !part.equals(ZEROS.subarray(0, part.length));
     });
+    payloadBuffers.giveBack(bytes);
+    return found;
   } catch (error) {
     if (hasCode(error, 'CORRUPT')) return blocks;
     throw error;

@@ -20,6 +20,7 @@ import {
   DIRECT_WRITE_BYTES,
   SMALL_WRITE_BYTES,
 } from '../core/limits.js';
+import { payloadBuffers } from '../core/payload-buffers.js';
 import {
   blockCount,
   blockLength,
@@ -39,6 +40,7 @@ import { RangeLock } from './range-lock.js';
 import { SharedRun } from './shared-run.js';
 
 export interface BlocksRead {
+  /** Of `payloadBuffers`: the caller's, who may give it back. */
   readonly bytes: Buffer;
   /** segmentChecksums of `bytes` at the offset read. */
   readonly checksums: number[];
@@ -178,7 +180,7 @@ export class ChunkFile {
       if (end <= offset) return { bytes: Buffer.alloc(0), checksums: [] };
       const start = first * BLOCK_SIZE_BYTES;
       const stop = Math.min((blockOf(end - 1) + 1) * BLOCK_SIZE_BYTES, this.dataLength);
-      const raw = await this.readRaw(first, start, stop);
+      const raw = await this.readRaw(first, start, stop, payloadBuffers.take(stop - start));
       for (let at = start, block = first; at < stop; at += BLOCK_SIZE_BYTES, block++) {
         const bytes = raw.subarray(at - start, Math.min(at + BLOCK_SIZE_BYTES, stop) - start);
         if (checksum(bytes) !== this.sums[block]) throw this.damaged(block, 'fails its checksum');
@@ -361,7 +363,7 @@ export class ChunkFile {
   /** True when `block` can be read and matches its checksum. */
   async isSound(block: number): Promise<boolean> {
     try {
-      await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES);
+      payloadBuffers.giveBack((await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)).bytes);
       return true;
     } catch (error) {
       if (error instanceof CorruptBlockError) return false;
@@ -386,8 +388,12 @@ export class ChunkFile {
     if (this.broken !== undefined) throw this.broken;
   }
 
-  private async readRaw(block: number, start: number, stop: number): Promise<Buffer> {
-    const raw = Buffer.allocUnsafeSlow(stop - start);
+  private async readRaw(
+    block: number,
+    start: number,
+    stop: number,
+    raw = Buffer.allocUnsafeSlow(stop - start),
+  ): Promise<Buffer> {
     let count: number;
     try {
       count = await this.file.read('chunk.read', raw, DATA_OFFSET + start);

@@ -208,7 +208,7 @@ export class Chunkserver {
 
   private async read(request: ReadChunkRequest, isServed: boolean): Promise<HandlerResult<ReadChunkReplyInit>> {
     const { bytes, checksums, end } = await this.readBlocks(request, isServed);
-    return { reply: { checksums, length: end }, payload: bytes };
+    return { reply: { checksums, length: end }, payload: bytes, payloadIsReusable: true };
   }
 
   private async readBlocks(
@@ -264,7 +264,11 @@ export class Chunkserver {
         ? this.served(() => this.read(request, true))
         : this.counted(() => this.read(request, false)),
     writeChunk: (request, context) =>
-      this.served(() => this.mutations.write(request, context.payload).then(() => DONE)),
+      this.served(async () => {
+        await this.mutations.write(request, context.payload);
+        context.releasePayload();
+        return DONE;
+      }),
     syncChunk: (request) => this.served(() => this.mutations.sync(request).then(() => DONE)),
     mapChunk: (request) =>
       this.served(async () => {
@@ -276,9 +280,12 @@ export class Chunkserver {
       this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) })),
 
     forward: (request, context) =>
-      this.counted(async () => ({
-        reply: failuresToReply(await this.mutations.forwarded(request, context.payload)),
-      })),
+      this.counted(async () => {
+        const failures = await this.mutations.forwarded(request, context.payload);
+        // After a failure the bytes may still be on their way to the next member.
+        if (failures.length === 0) context.releasePayload();
+        return { reply: failuresToReply(failures) };
+      }),
     inspectReplica: (request) => this.counted(async () => ({ reply: await this.recovery.inspect(request) })),
     repairBlocks: (request, context) =>
       this.counted(async () => {

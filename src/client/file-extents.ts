@@ -12,7 +12,6 @@ import {
   CHUNK_SIZE_BYTES,
   CLIENT_CACHE_TTL_MS,
   MAX_CACHED_BLOCK_MAPS,
-  MAX_FILE_BYTES,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ChunkLocation } from '../protocol/generated/messages.js';
@@ -113,9 +112,7 @@ export class FileExtents {
     count: number,
     mappedOnly: boolean,
   ): Promise<readonly ChunkLocation[]> {
-    const most = Math.min(count, MAX_FILE_BYTES / CHUNK_SIZE_BYTES - firstIndex);
-    if (most <= 0) return [];
-    const request = { inode, firstIndex, count: most, mappedOnly };
+    const request = { inode, firstIndex, count, mappedOnly };
     return (await this.options.master.call(MASTER_METHODS.getChunks, request)).chunks;
   }
 

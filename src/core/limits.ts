@@ -13,6 +13,8 @@ export const BLOCKS_PER_CHUNK = CHUNK_SIZE_BYTES / BLOCK_SIZE_BYTES;
 
 /** Bytes of payload that one message may carry: one readahead or write-behind unit. */
 export const MAX_PAYLOAD_BYTES = 1 * MIB;
+/** Buffers for payloads that a process keeps, to use them again: what a few clients have in flight. */
+export const MAX_PAYLOAD_BUFFERS = 32;
 /** Bytes of a message's header: a page of a directory or of a chunk report is the largest. */
 export const MAX_HEADER_BYTES = 256 * KIB;
 /** Requests that one side of a connection may have unanswered. More is a protocol error. */
@@ -196,8 +198,6 @@ export const SMALL_WRITE_BYTES = 32 * KIB;
  */
 export const DIRECT_WRITE_BYTES = 256 * KIB;
 export const DIRECT_AFTER_BYTES = 2 * MIB;
-/** Buffers for it, of a payload each; more writes at once take the page cache. More than the thread pool has threads. */
-export const DIRECT_WRITES_AT_ONCE = 6;
 /** Unsynced bytes of a chunk at which its server sends them to the disk without being asked: a disk's work of 100 ms. */
 export const SYNC_BEHIND_BYTES = 16 * MIB;
 /** Chunk files that a chunkserver keeps open, each with 4 KiB of checksums; within the usual 1024 descriptors. */

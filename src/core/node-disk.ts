@@ -20,10 +20,9 @@ import {
 import { mkdir, opendir, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { promisify } from 'node:util';
-import { DirectBuffers, DIRECT_ALIGNMENT_BYTES } from './direct-buffers.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
 import { CairnError, asCairnError } from './errors.js';
-import { DIRECT_WRITES_AT_ONCE, MAX_PAYLOAD_BYTES } from './limits.js';
+import { DIRECT_ALIGNMENT_BYTES, payloadBuffers } from './payload-buffers.js';
 
 const openAsync = promisify(open);
 const closeAsync = promisify(close);
@@ -60,7 +59,6 @@ class NodeFile implements DiskFile {
   constructor(
     private readonly fd: number,
     private readonly path: string,
-    private readonly buffers: DirectBuffers,
   ) {}
 
   read(label: DiskLabel, into: Uint8Array, offset: number): Promise<number> {
@@ -99,15 +97,14 @@ class NodeFile implements DiskFile {
   /** False when the file system has no direct I/O, or no buffer is free: the page cache takes it then. */
   private async writeDirect(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<boolean> {
     if (this.directRefused) return false;
-    const buffer = bytes.length <= this.buffers.bytes ? this.buffers.take() : undefined;
-    if (buffer === undefined) return false;
+    this.direct ??= this.openDirect();
+    const fd = await this.direct;
+    if (fd === false) return false;
+    const copy = payloadBuffers.beginsAtPage(bytes) ? undefined : payloadBuffers.take(bytes.length);
+    if (copy !== undefined && !payloadBuffers.beginsAtPage(copy)) return false;
+    copy?.set(bytes);
     try {
-      this.direct ??= this.openDirect();
-      const fd = await this.direct;
-      if (fd === false) return false;
-      const aligned = buffer.subarray(0, bytes.length);
-      aligned.set(bytes);
-      await this.writeTo(fd, label, aligned, offset);
+      await this.writeTo(fd, label, copy ?? bytes, offset);
       return true;
     } catch (error) {
       // Some file systems open with O_DIRECT and refuse to write so.
@@ -115,7 +112,7 @@ class NodeFile implements DiskFile {
       this.directRefused = true;
       return false;
     } finally {
-      this.buffers.giveBack(buffer);
+      if (copy !== undefined) payloadBuffers.giveBack(copy);
     }
   }
 
@@ -200,11 +197,10 @@ class NodeFile implements DiskFile {
 
 export class NodeDisk implements Disk {
   private readonly boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
-  private readonly buffers = new DirectBuffers(DIRECT_WRITES_AT_ONCE, MAX_PAYLOAD_BYTES);
 
   async open(label: DiskLabel, path: string, mode: 'existing' | 'create' | 'exclusive'): Promise<DiskFile> {
     try {
-      return new NodeFile(await openAsync(path, OPEN_FLAGS[mode], 0o600), path, this.buffers);
+      return new NodeFile(await openAsync(path, OPEN_FLAGS[mode], 0o600), path);
     } catch (error) {
       throw failure(error, label, path);
     }

@@ -44,9 +44,7 @@ export function create(m: Mutation, context: OperationContext, request: CreateRe
   }
   requireLiving(parent, directory);
   requireAccess(directory, credentials, mode.W_OK | mode.X_OK);
-  // Linux lets everybody make the device 0,0, which no driver has: it says "removed" in layers of containers.
-  const isWhiteout = type === mode.S_IFCHR && request.rdev === 0;
-  if ((type === mode.S_IFCHR || type === mode.S_IFBLK) && credentials.uid !== 0 && !isWhiteout) {
+  if ((type === mode.S_IFCHR || type === mode.S_IFBLK) && credentials.uid !== 0) {
     throw new CairnError('EPERM', `uid ${credentials.uid} may not make a device`);
   }
 

@@ -61,8 +61,9 @@ export class Channel {
     this.handlers = undefined;
   }
 
-  send(envelope: EnvelopeInit, payload: Uint8Array = NO_PAYLOAD): void {
-    this.transport.send({ header: Envelope.encode(envelope).finish(), payload });
+  /** `reusable` as in `Message`. */
+  send(envelope: EnvelopeInit, payload: Uint8Array = NO_PAYLOAD, reusable = false): void {
+    this.transport.send({ header: Envelope.encode(envelope).finish(), payload, reusable });
   }
 
   close(reason: string): void {

@@ -13,6 +13,7 @@ import {
   SEND_HIGH_WATER_BYTES,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { payloadBuffers } from '../core/payload-buffers.js';
 import { deferred } from '../core/sync.js';
 import { NO_PAYLOAD, type Channel } from './channel.js';
 import { EnvelopeKind, type Envelope } from './generated/messages.js';
@@ -57,6 +58,10 @@ class ServedRequest implements RequestContext {
       else if (this.deadlineMs > 0) this.timer = this.clock.setTimer(this.deadlineMs, () => this.abort());
     }
     return this.controller.signal;
+  }
+
+  releasePayload(): void {
+    payloadBuffers.giveBack(this.payload);
   }
 
   abort(): void {
@@ -337,7 +342,7 @@ export class RpcPeer implements Peer {
       this.sendFailure(id, method.name, new Error(`reply of ${body.length} + ${payload.length} bytes is too large`));
       return;
     }
-    this.channel.send({ kind: EnvelopeKind.REPLY, id, body }, payload);
+    this.channel.send({ kind: EnvelopeKind.REPLY, id, body }, payload, result.payloadIsReusable);
   }
 
   private sendFailure(id: number, name: string, thrown: unknown): void {

@@ -47,6 +47,8 @@ export interface RequestContext {
   readonly peer: Peer;
   /** Payload of the request; empty when it has none. The handler may keep it. */
   readonly payload: Uint8Array;
+  /** Nobody that the handler gave the payload to uses it any more: its memory may be used again. Need not be called. */
+  releasePayload(): void;
   /** Fires when the caller cancelled, its deadline passed, or the connection ended. */
   readonly signal: AbortSignal;
 }
@@ -54,6 +56,8 @@ export interface RequestContext {
 export interface HandlerResult<RI> {
   readonly reply: RI;
   readonly payload?: Uint8Array;
+  /** Nobody else uses the payload: when it is sent, its memory may be used again. */
+  readonly payloadIsReusable?: boolean;
 }
 
 /**

@@ -9,6 +9,8 @@ export interface Message {
   readonly header: Uint8Array;
   /** At most MAX_PAYLOAD_BYTES. The receiver owns it. */
   readonly payload: Uint8Array;
+  /** To be sent: nobody needs the payload's memory afterwards, so it may go back to `payloadBuffers`. */
+  readonly reusable?: boolean;
 }
 
 export interface TransportHandlers {
