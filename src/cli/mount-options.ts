@@ -68,6 +68,8 @@ export function parseMountOptions(text: string): MountOptions {
     if (ids.take(name, value)) continue;
     if (name === 'subdir' && value) subdirectory = value;
     else if (option !== undefined && value) options[option] = value;
+    else if (value === '' && (option !== undefined || name === 'subdir'))
+      throw new UsageError(`-o ${word} needs a value`);
     else if (value !== undefined) throw unknown(word);
     else if (KERNEL_FLAGS.includes(name)) flags.push(name);
     else if (flip !== undefined) options[flip[0]] = flip[1];

@@ -8,7 +8,7 @@ import { mkdir, open, readFile, readlink, unlink, writeFile } from 'node:fs/prom
 import { join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sleep, SystemClock } from '../core/clock.js';
-import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { asCairnError, CairnError, hasCode, isErrorCode } from '../core/errors.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 const POLL_MS = 50;
@@ -113,10 +113,11 @@ export async function startInBackground(
   } catch (error) {
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
     const tail = await lastLines(directory, logStart);
-    throw new CairnError(
-      asCairnError(error).code,
-      `cairn ${args[0] ?? ''} did not start: ${asCairnError(error).message}; log ${logFile(directory)}: ${tail}`,
-    );
+    const command = `cairn ${args[0] ?? ''}`;
+    const last = lastWords(command, tail);
+    const { code, message } = last ?? asCairnError(error);
+    const shown = last === undefined ? `: ${tail.join(' | ') || 'nothing logged'}` : '';
+    throw new CairnError(code, `${command} did not start: ${message}; log ${logFile(directory)}${shown}`);
   } finally {
     await log.close();
     child.removeAllListeners();
@@ -125,16 +126,24 @@ export async function startInBackground(
   }
 }
 
+/** What a command said when it gave up, as `describe` puts it, with its code where there is one. */
+function lastWords(command: string, lines: readonly string[]): Pick<CairnError, 'code' | 'message'> | undefined {
+  const text = lines.findLast((line) => line.startsWith(`${command}: `))?.slice(command.length + 2);
+  if (text === undefined) return undefined;
+  const [, message, code] = /^(.*) \(([A-Z0-9_]+)\)$/.exec(text) ?? [];
+  if (message === undefined || code === undefined || !isErrorCode(code)) return { code: 'UNAVAILABLE', message: text };
+  return { code, message };
+}
+
 /** The last lines of a log behind `start`, the plain message of each. */
-async function lastLines(directory: string, start: number): Promise<string> {
+async function lastLines(directory: string, start: number): Promise<string[]> {
   const file = await open(logFile(directory), 'r');
   try {
     const { size } = await file.stat();
     const from = Math.max(start, size - LOG_TAIL_BYTES);
     const bytes = Buffer.alloc(Math.max(0, size - from));
     await file.read(bytes, 0, bytes.length, from);
-    const lines = bytes.toString('utf8').split('\n').filter(Boolean).slice(-LOG_LINES_SHOWN);
-    return lines.join(' | ') || 'nothing logged';
+    return bytes.toString('utf8').split('\n').filter(Boolean).slice(-LOG_LINES_SHOWN);
   } finally {
     await file.close();
   }

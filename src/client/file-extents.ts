@@ -12,6 +12,7 @@ import {
   CHUNK_SIZE_BYTES,
   CLIENT_CACHE_TTL_MS,
   MAX_CACHED_BLOCK_MAPS,
+  MAX_FILE_BYTES,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ChunkLocation } from '../protocol/generated/messages.js';
@@ -112,7 +113,9 @@ export class FileExtents {
     count: number,
     mappedOnly: boolean,
   ): Promise<readonly ChunkLocation[]> {
-    const request = { inode, firstIndex, count, mappedOnly };
+    const most = Math.min(count, MAX_FILE_BYTES / CHUNK_SIZE_BYTES - firstIndex);
+    if (most <= 0) return [];
+    const request = { inode, firstIndex, count: most, mappedOnly };
     return (await this.options.master.call(MASTER_METHODS.getChunks, request)).chunks;
   }
 

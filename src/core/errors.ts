@@ -107,6 +107,8 @@ export function errorCodeOf(number: number): ErrorCode {
   return CODE_OF_NUMBER.get(number) ?? 'INTERNAL';
 }
 
+export const isErrorCode = (name: string): name is ErrorCode => Object.hasOwn(NUMBER_OF_CODE, name);
+
 /** True when `error` is a CairnError with one of `codes`. */
 export function hasCode(error: unknown, ...codes: ErrorCode[]): error is CairnError {
   return error instanceof CairnError && codes.includes(error.code);

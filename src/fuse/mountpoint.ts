@@ -169,7 +169,9 @@ export async function mountpointPath(path: string): Promise<string> {
   } catch (error) {
     const fault = asCairnError(error);
     if (fault.code !== 'ENOENT') throw fault;
-    throw new CairnError('ENOENT', `${path} does not exist: mkdir -p it first`, { cause: error });
+    // What Node.js makes of an argument that is not UTF-8.
+    const why = path.includes('\uFFFD') ? 'its name is not UTF-8: mount on another' : 'mkdir -p it first';
+    throw new CairnError('ENOENT', `${path} does not exist: ${why}`, { cause: error });
   }
 }
 

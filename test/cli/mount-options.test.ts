@@ -52,12 +52,15 @@ t.test('who is who: uidmap, gidmap, squash', async (t) => {
 });
 
 t.test('an option that would not be heeded is refused', async (t) => {
-  for (const text of ['noatme', 'ro=1', 'subdir', 'secret=', 'fd=3', 'max_read=1', 'constructor=1', 'constructor']) {
+  for (const text of ['noatme', 'ro=1', 'subdir', 'fd=3', 'max_read=1', 'constructor=1', 'constructor']) {
     t.throws(
       () => parseMountOptions(text),
       { message: new RegExp(`-o ${text}: .* there are: ro rw .* subdir= `) },
       text,
     );
+  }
+  for (const text of ['secret=', 'subdir=', 'cache-timeout=']) {
+    t.throws(() => parseMountOptions(text), { message: `-o ${text} needs a value` });
   }
   t.throws(() => parseMountOptions('strictatime'), { message: /every read a write/ });
 });

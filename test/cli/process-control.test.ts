@@ -33,7 +33,18 @@ t.test('a directory is claimed and left', async (t) => {
 t.test('a process that does not start tells why by its log', async (t) => {
   const directory = await temporary();
   const start = startInBackground(directory, ['chunkserver', '--data', directory], 10_000);
-  await t.rejects(start, { message: /chunkserver did not start.*--master is missing/ });
+  await t.rejects(start, { message: /chunkserver did not start: --master is missing/ });
+  const secret = join(directory, 'none');
+  const args = ['chunkserver', '--data', directory, '--master', '127.0.0.1:1', '--secret', secret];
+  const why = {
+    code: 'ENOENT',
+    message: new RegExp(`^cairn chunkserver did not start: there is no secret ${secret}: .*log$`),
+  };
+  await t.rejects(
+    startInBackground(directory, args, 10_000),
+    why,
+    'the message and its code, without the log around it',
+  );
 });
 
 t.test('P12: the secret is made once, for its owner only, and checked', async (t) => {

@@ -27,6 +27,7 @@ import { renameCases } from './cases/rename.js';
 import { temporaryCases } from './cases/temporary.js';
 import { timeCases } from './cases/times.js';
 import { xattrCases } from './cases/xattrs.js';
+import { extremeCases } from './cases/extremes.js';
 import { pathCases } from './cases/paths.js';
 import { systemCallCases } from './cases/system-calls.js';
 import { SystemCallContext } from './system-call-case.js';
@@ -55,7 +56,7 @@ export const FILE_SYSTEM_CASES: readonly ConformanceCase[] = [
 ];
 
 /** What only system calls can ask. */
-export const SYSTEM_CALL_CASES: readonly SystemCallCase[] = [...pathCases, ...systemCallCases];
+export const SYSTEM_CALL_CASES: readonly SystemCallCase[] = [...pathCases, ...systemCallCases, ...extremeCases];
 
 export interface ConformanceHost extends ConformanceTarget {
   /** Runs the body of a case; a simulator turns its clock meanwhile. Default: just runs it. */

@@ -91,7 +91,8 @@ export class ModelFileSystem implements FileSystem {
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: fs.NewNode): Promise<Attributes> {
     const isDevice = node.kind === 'characterDevice' || node.kind === 'blockDevice';
     const inode = this.add(credentials, parent, name, node.kind, node, () => {
-      if (isDevice && credentials.uid !== 0) fail('EPERM', 'only root makes devices');
+      const isWhiteout = node.kind === 'characterDevice' && (node.rdev ?? 0) === 0;
+      if (isDevice && !isWhiteout && credentials.uid !== 0) fail('EPERM', 'only root makes devices');
     });
     if (isDevice) inode.rdev = node.rdev ?? 0;
     return inode.attributes();

@@ -6,7 +6,7 @@ import type { AttributeChanges, Credentials } from '../../client/filesystem.js';
 import { XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
 import type { Cursor } from './decode.js';
 import { decodeTimes } from './decode.js';
-import { countOut, statfsOut } from './encode.js';
+import { attributesOut, countOut, statfsOut } from './encode.js';
 import {
   GETATTR_HANDLE,
   SET_ATIME,
@@ -50,7 +50,15 @@ export class AttributeRequests {
     if ((flags & GETATTR_HANDLE) !== 0) {
       return attributesAnswer(session, await session.files.get(request.body.u64()).file.attributes());
     }
-    return attributesAnswer(session, await session.fileSystem.getAttributes(inodeOf(session, request)));
+    const inode = inodeOf(session, request);
+    try {
+      return attributesAnswer(session, await session.fileSystem.getAttributes(inode));
+    } catch (error) {
+      // A removed directory is still there for whose working directory it is, and who has it open.
+      const last = hasCode(error, 'ESTALE') ? session.nodes.lastOfDirectory(inode) : undefined;
+      if (last === undefined) throw error;
+      return answer(attributesOut({ ...last, nlink: 0 }, 0));
+    }
   }
 
   private async setAttributes(request: Request): Promise<Answer> {
@@ -110,9 +118,12 @@ export class AttributeRequests {
     const size = request.body.u32();
     request.body.skip(4);
     const [inode, name] = [inodeOf(session, request), request.body.text()];
-    const value = await session.callers.run(request.caller, (credentials) =>
-      session.fileSystem.getXattr(credentials, inode, name),
-    );
+    const get = (credentials: Credentials) => session.fileSystem.getXattr(credentials, inode, name);
+    const value = await session.callers.run(request.caller, get).catch((error: unknown) => {
+      // The kernel asks for the ACL before it opens a directory that was removed.
+      const isGone = hasCode(error, 'ESTALE') && session.nodes.lastOfDirectory(inode) !== undefined;
+      throw isGone ? new CairnError('ENODATA', `inode ${inode} was removed, with its xattrs`) : error;
+    });
     return sized(value, size);
   }
 
@@ -171,7 +182,7 @@ export function decodeSetattr(body: Cursor): Setattr {
   body.skip(4);
   const sent = (bit: number): boolean => (valid & bit) !== 0;
   const handle = takeU64(body, sent(SET_HANDLE));
-  const size = takeU64(body, sent(SET_SIZE));
+  const size = body.bytes();
   body.skip(8);
   const { atime, mtime } = decodeTimes(body);
   const mode = body.u32();

@@ -73,10 +73,17 @@ export class Cursor {
     return value;
   }
 
-  /** Signed; rounded where it does not fit, for seconds far beyond any that are kept. */
-  i64(): number {
+  /** Where in a file, or how many bytes of it: programs may ask for up to 2^63, far past where any file ends. */
+  bytes(): number {
     const at = this.advance(8);
-    return this.source.readUInt32LE(at) + this.source.readInt32LE(at + 4) * WORD;
+    return Math.min(Number.MAX_SAFE_INTEGER, this.source.readUInt32LE(at) + this.source.readUInt32LE(at + 4) * WORD);
+  }
+
+  /** Signed seconds: what is beyond any that are kept becomes the last that is, as with every file system of Linux. */
+  seconds(): number {
+    const at = this.advance(8);
+    const seconds = this.source.readUInt32LE(at) + this.source.readInt32LE(at + 4) * WORD;
+    return Math.max(Number.MIN_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, seconds));
   }
 
   big(): bigint {
@@ -123,7 +130,7 @@ const truncated = (): CairnError => new CairnError('EINVAL', 'a request of the k
 
 /** Seconds of three times, then their nanoseconds, as SETATTR has them. */
 export function decodeTimes(cursor: Cursor): { readonly atime: Timespec; readonly mtime: Timespec } {
-  const [atime, mtime] = [cursor.i64(), cursor.i64()];
+  const [atime, mtime] = [cursor.seconds(), cursor.seconds()];
   cursor.skip(8);
   const times = {
     atime: { seconds: atime, nanoseconds: cursor.u32() },

@@ -3,6 +3,7 @@
  * `cookie` of the last entry, which stays valid while entries come and go, so a directory of any size is read in
  * constant memory (P8), and each answer is as new as its request.
  */
+import { hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import { isDirectory } from '../../core/mode.js';
 import { DirectoryBuffer, entriesWithin } from './encode.js';
@@ -31,10 +32,15 @@ export class DirectoryRequests {
 
   constructor(private readonly session: Session) {}
 
-  /** ESTALE when it was removed, which makes the kernel look its name up again. */
+  /** ESTALE when it was removed, which makes the kernel look its name up again; and then what is left, which is nothing. */
   private async open(request: Request): Promise<Answer> {
     const { session } = this;
-    await session.fileSystem.getAttributes(inodeOf(session, request));
+    const inode = inodeOf(session, request);
+    try {
+      await session.fileSystem.getAttributes(inode);
+    } catch (error) {
+      if (!hasCode(error, 'ESTALE') || !session.nodes.mayOpenRemoved(inode)) throw error;
+    }
     const handle = session.directories.add({ end: undefined });
     return { parts: [openOut(handle, 0)], undo: () => session.directories.remove(handle) };
   }
@@ -53,17 +59,20 @@ export class DirectoryRequests {
     const { session } = this;
     const { body } = request;
     const directory = session.directories.get(body.u64());
-    const [offset, size] = [body.u64(), Math.min(body.u32(), MAX_LISTING_BYTES)];
+    const [offset, size] = [body.bytes(), Math.min(body.u32(), MAX_LISTING_BYTES)];
     // After the last entry programs ask once more: what was made meanwhile need not be listed.
     if (offset !== 0 && offset === directory.end) return DONE;
     const inode = inodeOf(session, request);
     const cookie = Math.max(0, offset - OFFSET_OF_COOKIES);
-    const page = await session.callers.run(request.caller, (credentials) =>
-      session.fileSystem.readDirectory(credentials, inode, cookie, {
-        maxEntries: entriesWithin(size, plus, EXPECTED_NAME_BYTES),
-        withAttributes: plus,
-      }),
-    );
+    const options = { maxEntries: entriesWithin(size, plus, EXPECTED_NAME_BYTES), withAttributes: plus };
+    const page = await session.callers
+      .run(request.caller, (credentials) => session.fileSystem.readDirectory(credentials, inode, cookie, options))
+      .catch((error: unknown) => {
+        // It was removed since it was opened.
+        if (hasCode(error, 'ESTALE')) return undefined;
+        throw error;
+      });
+    if (page === undefined) return DONE;
     const buffer = new DirectoryBuffer(size);
     const told: number[] = [];
     let [last, hasRoom] = [offset, true];

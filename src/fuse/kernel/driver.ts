@@ -108,6 +108,10 @@ export class ServedMount {
         const attributes = await fileSystem.getAttributes(inode);
         if (!this.nodes.seen(attributes)) await notifier.dropPages(this.nodes.nodeidOf(inode));
       },
+      collectPages: async (inode) => {
+        // It does so before it drops them. Without a handle that may write, nothing is mapped to be written.
+        if (this.nodes.isBeingWritten(inode)) await notifier.dropPages(this.nodes.nodeidOf(inode));
+      },
       attributeTimeoutMs: options.attributeTimeoutMs ?? DEFAULT_ATTRIBUTE_TIMEOUT_MS,
       entryTimeoutMs: options.entryTimeoutMs,
       negotiated: () => {

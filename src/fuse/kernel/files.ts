@@ -133,14 +133,14 @@ export class FileRequests {
 
   private async read({ body }: Request): Promise<Answer> {
     const { file } = this.session.files.get(body.u64());
-    const [offset, size] = [body.u64(), body.u32()];
+    const [offset, size] = [body.bytes(), body.u32()];
     return answer(await file.read(offset, size));
   }
 
   private async write(request: Request): Promise<Answer> {
     const { body } = request;
     const handle = this.session.files.get(body.u64());
-    const [offset, size, flags] = [body.u64(), body.u32(), body.u32()];
+    const [offset, size, flags] = [body.bytes(), body.u32(), body.u32()];
     body.skip(16);
     const bytes = body.view(size);
     // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
@@ -216,9 +216,11 @@ export class FileRequests {
   }
 
   private async seek({ body }: Request): Promise<Answer> {
-    const { file } = this.session.files.get(body.u64());
-    const [offset, whence] = [body.i64(), body.u32()];
+    const { session } = this;
+    const { file } = session.files.get(body.u64());
+    const [offset, whence] = [body.bytes(), body.u32()];
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new CairnError('EINVAL', `lseek: whence ${whence}`);
+    await session.collectPages(file.inode);
     try {
       return answer(offsetOut(await file.seek(offset, whence === SEEK_DATA ? 'data' : 'hole')));
     } catch (error) {
@@ -229,7 +231,7 @@ export class FileRequests {
 
   private async allocate({ body }: Request): Promise<Answer> {
     const { file } = this.session.files.get(body.u64());
-    const [offset, length, mode] = [body.u64(), body.u64(), body.u32()];
+    const [offset, length, mode] = [body.bytes(), body.bytes(), body.u32()];
     if ((mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) !== 0) {
       throw new CairnError('EOPNOTSUPP', `fallocate: mode 0x${mode.toString(16)}`);
     }
@@ -243,10 +245,10 @@ export class FileRequests {
 
   private async copyRange({ body }: Request, encode: (count: number) => Buffer): Promise<Answer> {
     const source = this.session.files.get(body.u64()).file;
-    const sourceOffset = body.u64();
+    const sourceOffset = body.bytes();
     body.skip(8);
     const target = this.session.files.get(body.u64()).file;
-    const [offset, length] = [body.u64(), body.u64()];
+    const [offset, length] = [body.bytes(), body.bytes()];
     return answer(encode(await target.copyFrom(source, sourceOffset, offset, length)));
   }
 }

@@ -10,6 +10,7 @@
 import type { Clock } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
+import { isDirectory } from '../../core/mode.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Attributes } from '../../client/filesystem.js';
 import { DirectoryPlaces } from './directory-places.js';
@@ -33,6 +34,10 @@ interface Node {
   /** State of the file when the kernel was last told of it in an entry, and whether it had an ACL then. */
   toldChange: number | undefined;
   toldAcl: boolean;
+  /** Of a directory: what the kernel was last told of it, for when it is removed while somebody is in it. */
+  directory: Attributes | undefined;
+  /** It was to be opened after it was removed. */
+  refused: boolean;
 }
 
 export class NodeTable {
@@ -98,10 +103,28 @@ export class NodeTable {
   }
 
   /** The kernel is about to be told attributes, to believe them for `attributesMs`. */
-  believed({ inode, change }: Attributes, attributesMs: number): void {
-    if (attributesMs === 0) return;
+  believed(attributes: Attributes, attributesMs: number): void {
+    const node = this.nodes.get(this.nodeidOf(attributes.inode));
+    if (node === undefined) return;
+    if (isDirectory(attributes.mode)) node.directory = attributes;
+    if (attributesMs > 0) node.believedChange = attributes.change;
+  }
+
+  /** Undefined when the inode is no directory that the kernel was told of. */
+  lastOfDirectory(inode: InodeId): Attributes | undefined {
+    return this.nodes.get(this.nodeidOf(inode))?.directory;
+  }
+
+  /**
+   * Whether a directory that was removed may be opened. Not at first: its name may lead elsewhere by now, which the kernel
+   * finds out when it is refused. Who asks again is in it.
+   */
+  mayOpenRemoved(inode: InodeId): boolean {
     const node = this.nodes.get(this.nodeidOf(inode));
-    if (node !== undefined) node.believedChange = change;
+    if (node?.directory === undefined) return false;
+    const isSecond = node.refused;
+    node.refused = true;
+    return isSecond;
   }
 
   forget(nodeid: number, count: number): void {
@@ -159,7 +182,7 @@ export class NodeTable {
     if (node === undefined) {
       node = {
         ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined },
-        ...{ toldChange: undefined, toldAcl: false },
+        ...{ toldChange: undefined, toldAcl: false, directory: undefined, refused: false },
       };
       this.nodes.set(nodeid, node);
     }

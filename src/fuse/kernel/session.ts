@@ -42,6 +42,8 @@ export interface Session {
   dropAttributes(inode: InodeId): void;
   /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows. */
   refreshPages(inode: InodeId): Promise<void>;
+  /** Makes the kernel write what programs changed of a file by mappings, which it does in its own time else. */
+  collectPages(inode: InodeId): Promise<void>;
   /** Runs what nobody waits for; a failure is logged. */
   inBackground(what: string, work: () => Promise<void>): void;
   readonly attributeTimeoutMs: number;

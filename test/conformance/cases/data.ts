@@ -207,6 +207,8 @@ export const dataCases: readonly ConformanceCase[] = [
       assert.equal((await c.attributes(f)).size, MAX_FILE_BYTES);
       const again = await c.opened(f, READ_ONLY);
       equalBytes(await again.read(2 ** 32 - 4, 8), Buffer.from('\0\x004321\0\0'), 'past 4 GiB');
+      assert.equal(await again.seek(MAX_FILE_BYTES - 1, 'data'), MAX_FILE_BYTES - 1, 'data in the last chunk');
+      assert.equal(await again.seek(MAX_FILE_BYTES - 1, 'hole'), MAX_FILE_BYTES, 'the end');
       await again.close();
       await c.fs.setAttributes(root, f, { size: 2 ** 31 });
       await c.fs.setAttributes(root, f, { size: 0 });

@@ -31,7 +31,7 @@ t.test('fields are read in order, and never beyond the end', async (t) => {
   const cursor = new Cursor(Buffer.concat([u32(7), u64(2 ** 40), u64(-3), Buffer.from('name\0rest\0tail')]));
   t.equal(cursor.u32(), 7);
   t.equal(cursor.u64(), 2 ** 40);
-  t.equal(cursor.i64(), -3);
+  t.equal(cursor.seconds(), -3);
   t.equal(cursor.name().toString(), 'name');
   t.equal(cursor.text().toString(), 'rest');
   t.throws(() => cursor.text(), { code: 'EINVAL' }, 'no NUL');
