@@ -2,6 +2,24 @@
 import type { InodeId } from '../core/ids.js';
 import type { CopySource } from '../protocol/generated/messages.js';
 
+/** Noted at a write, to be compared with that of a later sync: whether unsynced bytes may have been lost in between. */
+export interface WriteMark {
+  readonly handle: number;
+  /** Times that the chunk may have lost unsynced bytes. */
+  readonly losses: number;
+  /** Times that the master may have lost unsynced operations, and with them the chunk. */
+  readonly generation: number;
+}
+
+/** Without a loss at the master another handle is no loss: somebody cut the file, or punched a hole. */
+export function isKept(written: WriteMark, now: WriteMark): boolean {
+  const isSameChunk = written.handle === now.handle || written.generation === now.generation;
+  return isSameChunk && written.losses === now.losses;
+}
+
+/** What is kept by nothing. */
+export const LOST_MARK: WriteMark = { handle: 0, losses: -1, generation: -1 };
+
 export interface ChunkReads {
   /**
    * Exactly `length` bytes (at most MAX_PAYLOAD_BYTES) at `offset` of chunk `index`, verified; holes and what is past
@@ -14,7 +32,7 @@ export interface ChunkWrites {
   /**
    * Writes `bytes` (at most MAX_PAYLOAD_BYTES) at `offset` of chunk `index` to all its replicas; `checksums` are their
    * segmentChecksums there. The bytes must not change meanwhile. Fails when it could not be done in time, with the
-   * content of the range in doubt. Returns the chunk's `losses` of then.
+   * content of the range in doubt.
    */
   writeRange(
     inode: InodeId,
@@ -22,12 +40,12 @@ export interface ChunkWrites {
     offset: number,
     bytes: Uint8Array,
     checksums: readonly number[],
-  ): Promise<number>;
+  ): Promise<WriteMark>;
   /**
-   * What chunk `index` holds survives power loss. Returns its `losses`: if that is not what a write returned, what was
-   * written then may have been lost before it was synced.
+   * What chunk `index` holds survives power loss. If the mark is not what a write returned, what was written then may
+   * have been lost before it was synced.
    */
-  syncChunk(inode: InodeId, index: number): Promise<number>;
+  syncChunk(inode: InodeId, index: number): Promise<WriteMark>;
   /** Begins to ask for the lease of a chunk that will be written soon. */
   prepare(inode: InodeId, index: number): void;
 }
@@ -41,5 +59,5 @@ export interface ChunkCopies {
     inode: InodeId,
     index: number,
     range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
-  ): Promise<{ readonly copied: number; readonly losses: number }>;
+  ): Promise<{ readonly copied: number; readonly mark: WriteMark }>;
 }

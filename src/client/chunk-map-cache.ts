@@ -103,6 +103,11 @@ export class ChunkMapCache {
     if (file !== undefined) this.clear(file);
   }
 
+  dropAll(): void {
+    this.files.clear();
+    this.chunkCount = 0;
+  }
+
   private fileOf(inode: InodeId): CachedFile {
     let file = this.files.get(inode);
     if (file === undefined) {

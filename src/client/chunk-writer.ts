@@ -11,7 +11,7 @@ import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { CopySource } from '../protocol/generated/messages.js';
-import type { ChunkCopies, ChunkWrites } from './chunk-io.js';
+import type { ChunkCopies, ChunkWrites, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, LeaseTable } from './lease-table.js';
 import { Backoff, isTransient } from './retry.js';
@@ -47,7 +47,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     offset: number,
     bytes: Uint8Array,
     checksums: readonly number[],
-  ): Promise<number> {
+  ): Promise<WriteMark> {
     const { servers } = this.options;
     return this.underLease(inode, index, true, (lease) =>
       servers.call(
@@ -59,7 +59,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     );
   }
 
-  syncChunk(inode: InodeId, index: number): Promise<number> {
+  syncChunk(inode: InodeId, index: number): Promise<WriteMark> {
     const { servers } = this.options;
     return this.underLease(inode, index, false, (lease) =>
       servers.call(lease.primary.address, CHUNKSERVER_METHODS.syncChunk, {
@@ -74,10 +74,10 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     inode: InodeId,
     index: number,
     range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
-  ): Promise<{ readonly copied: number; readonly losses: number }> {
+  ): Promise<{ readonly copied: number; readonly mark: WriteMark }> {
     const { servers, logger } = this.options;
     let copied = 0;
-    const losses = await this.underLease(inode, index, true, async ({ primary, handle, version, leaseId }) => {
+    const mark = await this.underLease(inode, index, true, async ({ primary, handle, version, leaseId }) => {
       const { reply } = await servers.call(
         primary.address,
         CHUNKSERVER_METHODS.copyRange,
@@ -89,7 +89,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
       const code = errorCodeOf(reply.sourceError);
       logger.info({ chunk: range.source?.handle, server: primary.address, code }, 'a chunk to be copied was not read');
     });
-    return { copied, losses };
+    return { copied, mark };
   }
 
   private async underLease(
@@ -97,7 +97,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     index: number,
     changes: boolean,
     attempt: (lease: Lease) => Promise<unknown>,
-  ): Promise<number> {
+  ): Promise<WriteMark> {
     const { leases, clock, random, logger } = this.options;
     const deadline = clock.monotonicMs() + this.timeoutMs;
     let backoff: Backoff | undefined;
@@ -107,7 +107,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
       const lease = held instanceof Promise ? await held : held;
       try {
         await attempt(lease);
-        return lease.losses;
+        return lease;
       } catch (error) {
         const { code, message } = asCairnError(error);
         const again = isTransient(error) || hasCode(error, 'STALE_VERSION', 'NOT_PRIMARY', 'NO_REPLICA', 'CORRUPT');

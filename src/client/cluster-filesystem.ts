@@ -42,6 +42,7 @@ import type {
   RenameFlags,
 } from './filesystem.js';
 import { FileTable, type FileTunables } from './file-table.js';
+import { changesLost } from './open-file.js';
 import { MasterConnection } from './master-connection.js';
 
 export interface ClusterFileSystemDependencies {
@@ -78,6 +79,7 @@ const OFTEN_ASKED_XATTRS = new Set(['security.capability', 'system.posix_acl_acc
 
 export class ClusterFileSystem implements FileSystem {
   private closed: Promise<void> | undefined;
+  private toldLosses = 0;
 
   private constructor(
     private readonly master: MasterConnection,
@@ -110,6 +112,7 @@ export class ClusterFileSystem implements FileSystem {
         ...{ connect, clock, random, logger, clientName: config.clientName },
         opens: () => table.current?.openStates() ?? [],
         locks: () => table.current?.locks.states() ?? [],
+        onOperationsLost: () => table.current?.operationsLost(),
         onSessionLost: () => table.current?.sessionLost(),
         // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
         onStale: () => cache.dropAll(),
@@ -399,8 +402,12 @@ export class ClusterFileSystem implements FileSystem {
     return this.files.locks.release(inode, kind, owner);
   }
 
+  /** Of the losses of power at the master, who asks first is told. */
   async syncMetadata(): Promise<void> {
-    await this.master.call(MASTER_METHODS.sync, {});
+    await this.master.sync();
+    if (this.toldLosses === this.master.losses) return;
+    this.toldLosses = this.master.losses;
+    throw changesLost();
   }
 
   async statFs(): Promise<FileSystemStats> {

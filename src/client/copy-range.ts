@@ -144,8 +144,8 @@ export class DirectCopies {
     const to = placeOf(offset);
     try {
       const range = { offset: to.offset, length, source };
-      const { copied, losses } = await this.options.io.copyRange(inode, to.index, range);
-      return { changed: copied, losses };
+      const { copied, mark } = await this.options.io.copyRange(inode, to.index, range);
+      return { changed: copied, mark };
     } catch (error) {
       if (hasCode(error, 'EOPNOTSUPP')) return { changed: 0 };
       throw error;

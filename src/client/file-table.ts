@@ -13,6 +13,8 @@ import type { OpenStateInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
 import { fromWireAttributes, toWireCaller, type InodeAttributes } from './attributes.js';
+import { isKept } from './chunk-io.js';
+import type { WriteMark } from './chunk-io.js';
 import { ChunkMapCache } from './chunk-map-cache.js';
 import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
@@ -115,6 +117,20 @@ export class FileTable implements OpenFileHost {
   /** What the session holds open, for the master after a reconnect. */
   *openStates(): Generator<OpenStateInit> {
     for (const { inode, readers, writers } of this.inodes.values()) yield { inode, readers, writers };
+  }
+
+  /** The master lost power, and with it what no sync covered. */
+  operationsLost(): void {
+    this.options.cache.dropAll();
+    this.chunkMap.dropAll();
+    this.leases.operationsLost();
+    this.unsynced.operationsLost();
+    for (const open of this.inodes.values()) open.operationsLost();
+  }
+
+  /** Times that changes of this client may have been lost. */
+  get losses(): number {
+    return this.options.master.losses;
   }
 
   /** The master forgot the session: what it had not been told is lost, and what is cached may be. */
@@ -262,14 +278,14 @@ export class FileTable implements OpenFileHost {
   }
 
   async syncMetadata(): Promise<void> {
-    await this.options.master.call(MASTER_METHODS.sync, {});
+    await this.options.master.sync();
   }
 
   async syncClosed(inode: InodeId): Promise<void> {
     const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
-    const sync = async ([index, written]: [number, number | undefined]): Promise<boolean> => {
-      const losses = await this.chunkWriter.syncChunk(inode, index);
-      return written === undefined || written === losses;
+    const sync = async ([index, written]: [number, WriteMark | undefined]): Promise<boolean> => {
+      const now = await this.chunkWriter.syncChunk(inode, index);
+      return written === undefined || isKept(written, now);
     };
     const kept = await Promise.all([...chunks].map(sync));
     this.unsynced.done(inode, chunks);
@@ -410,7 +426,7 @@ export class FileTable implements OpenFileHost {
 
   /** Indexes of the chunks of a file, without its holes. */
   private async chunksOf(inode: InodeId): Promise<UnsyncedChunks> {
-    const found = new Map<number, number | undefined>();
+    const found = new Map<number, WriteMark | undefined>();
     const { size } = await this.freshAttributes(inode);
     const end = Math.ceil(size / CHUNK_SIZE_BYTES);
     for (let firstIndex = 0; firstIndex < end; firstIndex += MAX_CHUNKS_PER_PAGE) {
@@ -425,11 +441,11 @@ export class FileTable implements OpenFileHost {
     const { clock, logger, master, tunables } = this.options;
     return new Writer({
       ...{ inode: open.inode, io: this.chunkWriter, clock, logger, budget: this.writeBudget },
-      publish: async (current) =>
+      publish: async (current, durable) =>
         this.changed(
           fromWireAttributes(
             await master.mutate(MASTER_METHODS.publish, (operation) => ({ operation, ...current() }), {
-              idempotent: true,
+              ...{ idempotent: true, durable },
             }),
           ),
         ),

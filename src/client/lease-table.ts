@@ -8,17 +8,15 @@ import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_CACHED_LEASES } from '../core/limits.js';
 import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../protocol/generated/messages.js';
+import type { WriteMark } from './chunk-io.js';
 import { LruMap } from './lru.js';
 
-export interface Lease {
-  readonly handle: number;
+export interface Lease extends WriteMark {
   readonly version: number;
   readonly leaseId: number;
   readonly primary: Replica;
   readonly replicas: readonly Replica[];
   readonly layoutVersion: number;
-  /** Times that unsynced bytes of the chunk may have been lost. */
-  readonly losses: number;
   /** From when on it is asked for again, in the background, and until when it is used. Monotonic. */
   readonly renewMs: number;
   readonly expiresMs: number;
@@ -40,6 +38,7 @@ interface Entry {
 
 export class LeaseTable {
   private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES);
+  private generation = 0;
 
   constructor(
     private readonly clock: Clock,
@@ -97,6 +96,12 @@ export class LeaseTable {
     }
   }
 
+  /** The master lost operations: it may not know any more what it leased. */
+  operationsLost(): void {
+    this.generation++;
+    this.entries.clear();
+  }
+
   private entryOf(inode: InodeId, index: number): Entry {
     let entry = this.entries.get(key(inode, index));
     if (entry === undefined) {
@@ -122,9 +127,10 @@ export class LeaseTable {
 
   private request(entry: Entry, inode: InodeId, index: number): Promise<Lease> {
     const askedMs = this.clock.monotonicMs();
+    const { generation } = this;
     const pending: Promise<Lease> = this.askUntilFenced(entry, inode, index).then(
       (reply) => {
-        const lease = toLease(reply, askedMs);
+        const lease = toLease(reply, askedMs, generation);
         if (entry.pending === pending) {
           entry.pending = undefined;
           const renewed = entry.lease?.leaseId === lease.leaseId;
@@ -149,7 +155,7 @@ const MAX_COMPLAINTS = 5;
 
 const key = (inode: InodeId, index: number): string => `${inode}:${index}`;
 
-function toLease(reply: LeaseChunkReply, askedMs: number): Lease {
+function toLease(reply: LeaseChunkReply, askedMs: number, generation: number): Lease {
   return {
     handle: reply.handle,
     version: reply.version,
@@ -158,6 +164,7 @@ function toLease(reply: LeaseChunkReply, askedMs: number): Lease {
     replicas: reply.replicas,
     layoutVersion: reply.layoutVersion,
     losses: reply.losses,
+    generation,
     renewMs: askedMs + reply.leaseTtlMs / 2,
     expiresMs: askedMs + reply.leaseTtlMs * 0.9,
   };

@@ -55,6 +55,11 @@ export class LruMap<K, V> {
     this.old.clear();
   }
 
+  *entries(): Generator<[K, V]> {
+    yield* this.old.entries();
+    yield* this.young.entries();
+  }
+
   *values(): Generator<V> {
     yield* this.old.values();
     yield* this.young.values();

@@ -40,6 +40,8 @@ export interface MasterConnectionOptions {
   readonly opens: () => Iterable<OpenStateInit>;
   /** What it has locked. */
   readonly locks: () => Iterable<LockStateInit>;
+  /** The master lost power: what it was told and what was not synced may be gone. */
+  readonly onOperationsLost: () => void;
   /** The session ended, a new one takes its place: what the old one did not publish is gone. */
   readonly onSessionLost: () => void;
   /** The master does not know an inode any more that it once told of: another client removed or replaced it. */
@@ -62,6 +64,13 @@ export class MasterConnection {
   private linkReady: Deferred<Link> = deferred();
   private sessionId = 0;
   private session = 0;
+  /** Of the master that it was connected to last. */
+  private epoch = 0;
+  /** Times that the master may have lost changes of this client which no sync covered. */
+  losses = 0;
+  /** Changes that were answered, and how many of them a sync covers. Publications do not count: a writer repeats them. */
+  private changes = 0;
+  private syncedChanges = 0;
   private nextSequence = 1;
   /** Sequences without a reply, in ascending order. */
   private readonly outstanding = new Set<number>();
@@ -104,19 +113,31 @@ export class MasterConnection {
 
   /**
    * Changes something, exactly once within the session. `build` makes the request with the operation id it is given.
-   * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost.
+   * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost. With `durable`, the
+   * answer says that all before it is synced.
    */
   async mutate<Q, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
     build: (operation: OperationIdInit) => QI,
-    options: { readonly idempotent?: boolean } = {},
+    options: { readonly idempotent?: boolean; readonly durable?: boolean } = {},
   ): Promise<R> {
+    const { changes } = this;
     const place: Place = { sequence: 0, session: -1, inDoubt: false, idempotent: options.idempotent === true };
     try {
-      return await this.attempt(method, (link) => build(this.operationId(link, place)), {}, place);
+      const reply = await this.attempt(method, (link) => build(this.operationId(link, place)), {}, place);
+      if (method.number !== MASTER_METHODS.publish.number) this.changes++;
+      else if (options.durable === true) this.syncedChanges = Math.max(this.syncedChanges, changes);
+      return reply;
     } finally {
       if (place.session === this.session) this.outstanding.delete(place.sequence);
     }
+  }
+
+  /** Resolves when all that was answered before survives power loss. */
+  async sync(): Promise<void> {
+    const { changes } = this;
+    await this.call(MASTER_METHODS.sync, {});
+    this.syncedChanges = Math.max(this.syncedChanges, changes);
   }
 
   /**
@@ -287,6 +308,7 @@ export class MasterConnection {
       }
       this.sessionId = reply.sessionId;
       this.clusterId = reply.clusterId;
+      this.noteEpoch(known, reply.epoch, reply.lossEpoch);
       if (known) await this.reclaim(peer);
       if (this.closing) throw closedError();
     } catch (error) {
@@ -297,6 +319,21 @@ export class MasterConnection {
     this.link = link;
     this.linkReady.resolve(link);
     return link;
+  }
+
+  /** An epoch that goes back is that of a backup. */
+  private noteEpoch(known: boolean, epoch: number, lossEpoch: number): void {
+    const isLossPossible = known && (lossEpoch > this.epoch || epoch < this.epoch);
+    this.epoch = epoch;
+    if (!isLossPossible) return;
+    const changes = this.changes - this.syncedChanges;
+    this.options.logger.error(
+      { session: this.sessionId, epoch, changes },
+      'the master lost power: what was changed last and not synced may be gone; the next fsync tells',
+    );
+    this.syncedChanges = this.changes;
+    if (changes > 0) this.losses++;
+    this.options.onOperationsLost();
   }
 
   private async reclaim(peer: Peer): Promise<void> {

@@ -29,6 +29,8 @@ export interface OpenFileHost {
   extend(credentials: Credentials, inode: InodeId, end: number): Promise<void>;
   freeBytes(): Promise<number>;
   syncMetadata(): Promise<void>;
+  /** Times that unsynced changes of this client may have been lost with the master's power. */
+  readonly losses: number;
   /** Makes the chunks durable that were written through handles which are closed. */
   syncClosed(inode: InodeId): Promise<void>;
   /** Gives the open back to the master, in the background. */
@@ -39,6 +41,8 @@ export class ClusterOpenFile implements OpenFile {
   private closed: Promise<void> | undefined;
   /** Failures of write-back that this handle's user was told, or that came before it was opened. */
   private seenFailures: number;
+  /** Losses at the master, likewise. */
+  private seenLosses: number;
 
   constructor(
     private readonly host: OpenFileHost,
@@ -48,6 +52,7 @@ export class ClusterOpenFile implements OpenFile {
     readonly readahead: Readahead | undefined,
   ) {
     this.seenFailures = open.writer?.failures ?? 0;
+    this.seenLosses = host.losses;
   }
 
   get inode(): OpenInode['inode'] {
@@ -97,9 +102,12 @@ export class ClusterOpenFile implements OpenFile {
     // Also through a handle for reading: fsync(2) is about the file.
     const { writer, inode } = this.open;
     await this.host.syncClosed(inode);
-    if (writer === undefined) return this.host.syncMetadata();
-    await writer.sync();
-    if (this.flags.write) this.throwFailure(writer);
+    if (writer === undefined) await this.host.syncMetadata();
+    else await writer.sync();
+    if (writer !== undefined && this.flags.write) this.throwFailure(writer);
+    if (this.seenLosses === this.host.losses) return;
+    this.seenLosses = this.host.losses;
+    throw changesLost();
   }
 
   async truncate(size: number): Promise<void> {
@@ -259,6 +267,10 @@ export class ClusterOpenFile implements OpenFile {
 }
 
 const notOpenFor = (what: string): CairnError => new CairnError('EBADF', `the file is closed, or not open for ${what}`);
+
+/** P1: the master lost power between a change and its sync. */
+export const changesLost = (): CairnError =>
+  new CairnError('EIO', 'the master lost power: changes that were not synced may be gone');
 
 const locksLost = (): CairnError =>
   new CairnError('EIO', 'locks on the file were lost with the session: close the file and start over');

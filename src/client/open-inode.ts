@@ -5,6 +5,7 @@
 import { compareTimespec } from '../core/clock.js';
 import type { Timespec } from '../core/clock.js';
 import type { InodeId } from '../core/ids.js';
+import { MAX_FILE_BYTES } from '../core/limits.js';
 import { isReadToNote } from '../core/relatime.js';
 import type { InodeAttributes } from './attributes.js';
 import type { Readahead } from './readahead.js';
@@ -37,6 +38,13 @@ export class OpenInode {
   /** Takes in what the master told, unless something newer is known. */
   learn(attributes: InodeAttributes): void {
     if (attributes.change >= this.known.change) this.known = attributes;
+  }
+
+  /** The master lost operations: what it tells next may be older than what is known. */
+  operationsLost(): void {
+    this.known = { ...this.known, change: 0 };
+    this.invalidateReads(0, MAX_FILE_BYTES);
+    this.writer?.operationsLost();
   }
 
   /** `told` by the master, or what it told later, with what was written here and not published. */

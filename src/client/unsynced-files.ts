@@ -1,15 +1,17 @@
 /**
  * Chunks that this client wrote and closed without an fsync, so that a later fsync through any handle covers them (P1):
  * programs write many files, close them, and sync them afterwards. Bounded; once something had to be forgotten, a file
- * that is not known here may be among it, and all its chunks are synced. With each chunk goes its `losses` (chunk-io.ts)
- * when it was written; undefined when that is not known.
+ * that is not known here may be among it, and all its chunks are synced. With each chunk goes the mark of a write
+ * (chunk-io.ts); undefined when that is not known.
  */
 import type { InodeId } from '../core/ids.js';
 import { MAX_UNSYNCED_FILES } from '../core/limits.js';
+import { LOST_MARK } from './chunk-io.js';
+import type { WriteMark } from './chunk-io.js';
 import { LruMap } from './lru.js';
 
 /** Chunks by their indexes. */
-export type UnsyncedChunks = ReadonlyMap<number, number | undefined>;
+export type UnsyncedChunks = ReadonlyMap<number, WriteMark | undefined>;
 
 export class UnsyncedFiles {
   private hasForgotten = false;
@@ -31,6 +33,13 @@ export class UnsyncedFiles {
   /** These were synced, unless more came since they were got. */
   done(inode: InodeId, chunks: UnsyncedChunks): void {
     if (this.files.peek(inode) === chunks) this.files.delete(inode);
+  }
+
+  /** The master lost what it was told of these files, their sizes among it. */
+  operationsLost(): void {
+    for (const [inode, chunks] of [...this.files.entries()]) {
+      this.files.set(inode, new Map([...chunks.keys()].map((index) => [index, LOST_MARK])));
+    }
   }
 
   /** Chunks from `firstIndex` on are gone. */

@@ -23,7 +23,8 @@ import {
 import type { Logger } from '../core/logger.js';
 import { Mutex, deferred, type Deferred } from '../core/sync.js';
 import type { InodeAttributes } from './attributes.js';
-import type { ChunkWrites } from './chunk-io.js';
+import { isKept, LOST_MARK } from './chunk-io.js';
+import type { ChunkWrites, WriteMark } from './chunk-io.js';
 import { DirtyData, type Extent } from './dirty-data.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
 import type { WriteBudget } from './write-budget.js';
@@ -48,7 +49,7 @@ export interface WriterOptions {
   readonly logger: Logger;
   readonly budget: WriteBudget;
   /** Tells the master what `current` gives, called anew for each attempt. */
-  readonly publish: (current: () => Publication) => Promise<InodeAttributes>;
+  readonly publish: (current: () => Publication, durable: boolean) => Promise<InodeAttributes>;
   /** Resolves when all earlier metadata is durable. */
   readonly syncMetadata: () => Promise<void>;
   /** What the master last said of the file. */
@@ -84,13 +85,17 @@ export class Writer {
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
   private unpublished = false;
+  /** Something was published since the last sync: up to where, and whether with `kills`. */
+  private unsyncedTold = false;
+  private unsyncedEnd = 0;
+  private unsyncedKills = false;
   /** Some of what is unpublished was written by who may not leave setuid and setgid. */
   kills = false;
   /** A publication is on its way: the master may not know yet what it says. */
   private inPublication = false;
   private mtime: Timespec | undefined;
-  /** Chunks written since they were last synced, with their `losses` at the first of these writes that succeeded. */
-  private readonly unsynced = new Map<number, number | undefined>();
+  /** Chunks written since they were last synced, with the mark of the first of these writes that succeeded. */
+  private readonly unsynced = new Map<number, WriteMark | undefined>();
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
   private readonly truncating = new Mutex();
@@ -166,13 +171,13 @@ export class Writer {
   /**
    * Runs `change`, by which the chunkservers change these bytes, of one chunk, without getting them from here. Earlier
    * writes to them are there when it begins, later ones are sent when it has ended. It returns how many bytes it
-   * changed from the start, and the chunk's `losses`, if it changed the chunk; its failure is the caller's to tell. 0
+   * changed from the start, and the mark, if it changed the chunk; its failure is the caller's to tell. 0
    * without a change when somebody keeps writing there.
    */
   async alter(
     offset: number,
     length: number,
-    change: () => Promise<{ readonly changed: number; readonly losses?: number }>,
+    change: () => Promise<{ readonly changed: number; readonly mark?: WriteMark }>,
   ): Promise<number> {
     while (this.gate !== undefined) await this.gate.promise;
     const range = { offset, length };
@@ -187,12 +192,12 @@ export class Writer {
         await this.settle(offset, length);
       }
       this.altered.add(range);
-      const { changed, losses } = await change();
-      if (losses !== undefined) this.unsynced.set(index, this.unsynced.get(index) ?? losses);
+      const { changed, mark } = await change();
+      if (mark !== undefined) this.noteUnsynced(index, mark);
       if (changed > 0) this.writtenEnd = Math.max(this.writtenEnd, offset + changed);
       return changed;
     } catch (error) {
-      this.unsynced.set(index, this.unsynced.get(index));
+      this.noteUnsynced(index, undefined);
       throw error;
     } finally {
       this.altered.delete(range);
@@ -243,7 +248,7 @@ export class Writer {
         // Older than what may have been noted meanwhile.
         this.unsynced.set(index, written ?? this.unsynced.get(index));
         failed ??= result;
-      } else if (written !== undefined && result?.value !== written) isLost = true;
+      } else if (written !== undefined && result !== undefined && !isKept(written, result.value)) isLost = true;
     });
     if (isLost) this.fail(lostBeforeSync(this.options.inode));
     if (failed !== undefined) throw failed.reason;
@@ -272,6 +277,7 @@ export class Writer {
             if (index * CHUNK_SIZE_BYTES >= attributes.size) this.unsynced.delete(index);
           }
           if (this.dirty.isEmpty) this.localEnd = this.writtenEnd = 0;
+          this.unsyncedEnd = Math.min(this.unsyncedEnd, attributes.size);
           return attributes;
         });
       } finally {
@@ -323,6 +329,16 @@ export class Writer {
       this.writtenEnd = 0;
       this.forgetLocalEnd();
     }
+  }
+
+  /** The master lost what it was told since the last sync: it is told again. */
+  operationsLost(): void {
+    if (!this.unsyncedTold) return;
+    this.writtenEnd = Math.max(this.writtenEnd, this.unsyncedEnd);
+    this.localEnd = Math.max(this.localEnd, this.unsyncedEnd);
+    this.kills ||= this.unsyncedKills;
+    this.unpublished = true;
+    this.scheduleWriteBack();
   }
 
   /** These chunks are holes now: there is nothing to make durable. */
@@ -412,7 +428,7 @@ export class Writer {
     const offset = extent.offset - index * CHUNK_SIZE_BYTES;
     const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
     this.options.io.writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset)).then(
-      (losses) => this.sent(extent, index, losses),
+      (mark) => this.sent(extent, index, mark),
       (error: unknown) => this.sent(extent, index, asCairnError(error)),
     );
   }
@@ -432,15 +448,14 @@ export class Writer {
     }
   }
 
-  private sent(extent: Extent, index: number, outcome: number | CairnError): void {
+  private sent(extent: Extent, index: number, outcome: WriteMark | CairnError): void {
     this.inFlight--;
     this.inFlightBytes -= extent.length;
     const before = this.dirty.heldBytes;
     // After a failure an attempt may still lie in some queue: its buffer is left alone.
-    this.dirty.finish(extent, typeof outcome === 'number');
-    const written = typeof outcome === 'number' ? outcome : undefined;
-    this.unsynced.set(index, this.unsynced.get(index) ?? written);
-    if (typeof outcome === 'number') {
+    this.dirty.finish(extent, !(outcome instanceof CairnError));
+    this.noteUnsynced(index, outcome instanceof CairnError ? undefined : outcome);
+    if (!(outcome instanceof CairnError)) {
       this.writtenEnd = Math.max(this.writtenEnd, extent.offset + extent.length);
       // Also when a publication went out between the write and now: it told nothing of these bytes.
       this.unpublished = true;
@@ -460,6 +475,13 @@ export class Writer {
     }
   }
 
+  /** Of several writes of a chunk the first mark counts, and if the later ones differ, something was lost between them. */
+  private noteUnsynced(index: number, mark: WriteMark | undefined): void {
+    const known = this.unsynced.get(index);
+    const differs = known !== undefined && mark !== undefined && !isKept(known, mark);
+    this.unsynced.set(index, differs ? LOST_MARK : (known ?? mark));
+  }
+
   /** What reached up to there is published or lost: what is left counts, and who waits for room to write to it. */
   private forgetLocalEnd(): void {
     if (this.activeWrites === 0) this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
@@ -474,10 +496,19 @@ export class Writer {
     );
   }
 
+  private noteTold(durable: boolean, end: number, kills: boolean): void {
+    this.unsyncedTold = !durable;
+    this.unsyncedEnd = durable ? 0 : Math.max(this.unsyncedEnd, end);
+    this.unsyncedKills = !durable && (this.unsyncedKills || kills);
+  }
+
   private publish(durable: boolean): Promise<void> {
     return this.publishing.run(async () => {
       if (!this.unpublished) {
-        if (durable) await this.options.syncMetadata();
+        if (durable) {
+          await this.options.syncMetadata();
+          this.noteTold(true, 0, false);
+        }
         return;
       }
       const { inode, attributes } = this.options;
@@ -491,7 +522,8 @@ export class Writer {
           end = this.writtenEnd;
           const { layoutVersion } = attributes();
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges };
-        });
+        }, durable);
+        this.noteTold(durable, end, killPrivileges);
         if (this.writtenEnd === end) this.writtenEnd = 0;
         if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {

@@ -83,6 +83,8 @@ export const MAX_COMMIT_ERRORS = 3;
 /** Changed keys and bytes that the master holds in memory before mutations wait for the store. Twice this while it commits. */
 export const MAX_OVERLAY_CHANGES = 64 * KIB;
 export const MAX_OVERLAY_BYTES = 32 * MIB;
+/** No more inodes than these can have been made and never flushed when the master loses power. */
+export const LOST_INODES_BOUND = 1024 * KIB;
 /** Changed keys at which the overlay is committed to the store at once, and the time after which it is anyway. */
 export const COMMIT_CHANGES = 16 * KIB;
 export const COMMIT_DELAY_MS = 1_000;
@@ -248,6 +250,7 @@ assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats
 assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out with a fresh lease');
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
+assert.ok(2 * MAX_OVERLAY_CHANGES < LOST_INODES_BOUND, 'an inode number must not come again after a power loss');
 assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');
 assert.ok(MAX_DIRTY_BYTES >= 2 * MAX_PAYLOAD_BYTES && MAX_DIRTY_BYTES <= MAX_TOTAL_DIRTY_BYTES);
 assert.ok(2 * LOCK_POLL_MS < REQUEST_TIMEOUT_MS);

@@ -32,7 +32,7 @@ export interface ChunkServiceDeps {
   readonly recovery: Recovery;
   readonly repair: Repair;
   readonly wantedReplicas: number;
-  readonly identity: { readonly clusterId: string; readonly epoch: number };
+  readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
 }
 
 /** A chunk that a client calls corrupt is looked at again no sooner: each look costs a recovery. */

@@ -9,6 +9,7 @@ import { InodeRecord } from '../protocol/generated/messages.js';
 import type { AttributesInit } from '../protocol/generated/messages.js';
 import { addToCounter, readCounter } from './counters.js';
 import { keys, packed, prefixRange } from './keys.js';
+import { FIRST_INODE, nextChange } from './lost-operations.js';
 import type { Mutation, StateReader } from './state.js';
 
 export { addToCounter, readCounter };
@@ -43,13 +44,13 @@ export function requireDirectory(reader: StateReader, inode: InodeId): InodeReco
 
 /** Stores a record that the caller changed; its change attribute grows. */
 export function saveInode(m: Mutation, inode: InodeId, record: InodeRecord): void {
-  record.change++;
+  record.change = nextChange(m, record.change);
   m.put(keys.inode(inode), InodeRecord.encode(record).finish());
 }
 
 /** A new inode number with its record, counted and stored. */
 export function allocateInode(m: Mutation, record: InodeRecord): InodeId {
-  const inode = inodeId(readCounter(m, 'next-inode', ROOT_INODE + 1));
+  const inode = inodeId(readCounter(m, 'next-inode', FIRST_INODE));
   m.put(keys.meta('next-inode'), packed(inode + 1));
   addToCounter(m, 'inode-count', 1);
   saveInode(m, inode, record);

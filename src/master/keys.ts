@@ -71,6 +71,9 @@ export const keys = {
 export type MetaName =
   | 'sequence'
   | 'epoch'
+  | 'boot'
+  | 'loss-epoch'
+  | 'stopped-epoch'
   | 'cluster-id'
   | 'next-inode'
   | 'next-handle'

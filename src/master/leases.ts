@@ -7,7 +7,7 @@
  *                                        ▼
  *                                   doubtful (needs_recovery) ──recovery──► none
  *
- * 'L' is written and flushed before a lease is sent and deleted when the lease ended cleanly or was recovered. A
+ * 'L' is written before a lease is sent, flushed unless the chunk is new, and deleted when the lease ended cleanly or was recovered. A
  * restarted master finds 'L' for every lease that may be in use, takes them as void, and recovers those chunks before it leases them again: it does
  * not know what was in flight. Lease ids come from a flushed reserve, so every id is above all ever sent.
  *
@@ -154,15 +154,15 @@ export class ChunkLeases {
     if (this.find(request).handle !== replaces) return undefined;
     const spare = replaces === undefined ? newChunks.takeSpare() : undefined;
     const chunk = spare ?? (await newChunks.make(replaces === undefined ? 0 : this.lostBytes(request, replaces)));
-    return this.locks.run(chunk.handle, () => this.attach(request, chunk, replaces));
+    return this.locks.run(chunk.handle, () => Promise.resolve(this.attach(request, chunk, replaces)));
   }
 
   /** Makes the chunk part of the file; undefined when the map has changed meanwhile. */
-  private async attach(
+  private attach(
     { inode, index }: LeaseRequest,
     chunk: NewChunk,
     replaces: ChunkHandle | undefined,
-  ): Promise<Lease | undefined> {
+  ): Lease | undefined {
     const { state, config, newChunks } = this.deps;
     const { handle, members } = chunk;
     const lease: Lease = {
@@ -189,6 +189,8 @@ export class ChunkLeases {
     if (!added) return undefined;
     newChunks.attach(chunk);
     this.table.put(lease);
+    // Not flushed, as little as the making of the file need be: if power fails now the chunk was never part of it, and a
+    // writer that lives through that finds another chunk in its place (client/chunk-io.ts, isKept).
     return this.activate(lease, chunk.expiresMs);
   }
 
@@ -264,6 +266,8 @@ export class ChunkLeases {
       const { failed, error } = await this.sendGrant(lease, validBytes);
       if (failed.length === 0) {
         this.clearValidBytes(lease, validBytes);
+        // From here a client may have the lease: everything it rests on is flushed first.
+        await state.durable();
         return this.activate(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
       }
       failure = error ?? new CairnError('UNAVAILABLE', `chunkservers ${failed.join(', ')} did not take the lease`);
@@ -310,9 +314,7 @@ export class ChunkLeases {
     m.put(keys.lease(lease.handle), LeaseRecord.encode({ leaseId: id, primary, inode, index }).finish());
   }
 
-  /** From here a client may have the lease: everything it rests on is flushed first. */
-  private async activate(lease: Lease, expiresMs: number): Promise<Lease> {
-    await this.deps.state.durable();
+  private activate(lease: Lease, expiresMs: number): Lease {
     lease.state = 'active';
     this.table.renew(lease, expiresMs);
     return lease;

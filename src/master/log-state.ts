@@ -32,6 +32,7 @@ import { DiskReserve } from './disk-reserve.js';
 import { growsNamespace } from './growth.js';
 import { keys, packed } from './keys.js';
 import { ensureDirectory } from './log-segment.js';
+import { beginEpoch, endEpoch } from './lost-operations.js';
 import { OperationLog } from './operation-log.js';
 import { mergeLayers, Overlay } from './overlay.js';
 import type { OverlayValue } from './overlay.js';
@@ -77,6 +78,8 @@ export class LogState implements State {
   private waitingForSpace: Deferred<void> | undefined;
   /** Grows with every start; durable before `open` returns. */
   epoch = 0;
+  /** The last epoch that began after a power loss (lost-operations.ts); 0: none. */
+  lossEpoch = 0;
 
   private constructor(
     private readonly options: LogStateOptions,
@@ -118,13 +121,15 @@ export class LogState implements State {
       );
     }
     state.epoch = readCounter(state, 'epoch', 0) + 1;
-    state.mutate((m) => {
+    const { epoch } = state;
+    const lossEpoch = state.mutate((m) => {
       m.put(keys.meta('format'), packed(FORMAT_VERSION));
-      m.put(keys.meta('epoch'), packed(state.epoch));
+      return beginEpoch(m, epoch, options.disk.bootId());
     });
+    state.lossEpoch = lossEpoch;
     await state.durable();
     options.logger.info(
-      { epoch: state.epoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
+      { epoch, lossEpoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
       'metadata opened',
     );
     return state;
@@ -207,6 +212,8 @@ export class LogState implements State {
   /** Commits everything to the store and closes the log. Mutations fail from now on. */
   async stop(): Promise<void> {
     if (this.stopping) return;
+    // Without it a reboot counts as a power loss, which does no more harm than a false alarm.
+    if (this.failure === undefined) this.mutateIfRoom((m) => endEpoch(m, this.epoch));
     this.stopping = true;
     this.commitTimer?.cancel();
     this.commitTimer = undefined;

@@ -133,7 +133,7 @@ export class Master {
     const clusterId = await openIdentity(state, { clock, random });
     const parts = this.compose(state);
     this.parts = parts;
-    const identity = { clusterId, epoch: state.epoch };
+    const identity = { clusterId, epoch: state.epoch, lossEpoch: state.lossEpoch };
     const { recovery, ...others } = parts;
     const handlers = masterHandlers({
       ...others,

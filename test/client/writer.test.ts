@@ -8,6 +8,7 @@ import { Writer, type Publication } from '../../src/client/writer.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const INODE = inodeId(7);
+const MARK = { handle: 1, losses: 0, generation: 0 };
 const TIME = { seconds: 0, nanoseconds: 0 };
 
 t.test('an append that waits for room counts for the size, whatever is published meanwhile', async (t) => {
@@ -22,8 +23,8 @@ t.test('an append that waits for room counts for the size, whatever is published
   const writer = new Writer({
     ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget, attributes },
     io: {
-      writeRange: (_inode, _index, offset) => Promise.resolve(writes.push(offset)).then(() => 0),
-      syncChunk: () => Promise.resolve(0),
+      writeRange: (_inode, _index, offset) => Promise.resolve(writes.push(offset)).then(() => MARK),
+      syncChunk: () => Promise.resolve(MARK),
       prepare: () => undefined,
     },
     publish: (current) => {

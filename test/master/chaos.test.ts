@@ -44,7 +44,11 @@ class Story {
     for (let attempt = 0; attempt < 2; attempt++) {
       try {
         const failed = this.leases.get(inode);
-        if (failed === undefined || attempt > 0) this.leases.set(inode, await this.client.lease(inode, 0, failed));
+        if (failed === undefined || attempt > 0) {
+          this.leases.set(inode, await this.client.lease(inode, 0, failed));
+          // A new chunk is part of the file for good with the next fsync (P1), of which every word here is sure.
+          await this.cluster.until(this.client.peer.call(MASTER_METHODS.sync, {}));
+        }
       } catch (error) {
         this.log.push(`lease ${inode}: ${String(error)}`);
         return;

@@ -8,6 +8,7 @@ import type { OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { root, story } from './story.js';
 import type { Story } from './story.js';
+import { MASTER } from './world.js';
 
 t.setTimeout(0);
 
@@ -117,4 +118,44 @@ story('P1: with one replica that kept its power nothing is lost, and fsync succe
     await s.world.sleep(60_000);
     await s.check(name, pattern(LENGTH, 1));
   }
+});
+
+for (const when of ['open', 'closed'] as const) {
+  story(`P1: an fsync after a power loss of the master tells of what it cost (${when})`, async (s) => {
+    const bytes = pattern(LENGTH, 1);
+    let file = await s.create('f', bytes);
+    await s.one.syncMetadata();
+    await file.flush();
+    if (when === 'closed') await file.close();
+    await powerCycle(s, [MASTER]);
+    if (when === 'closed') file = await s.openAt('f');
+    await failsSoon(s, 'fsync', () => file.sync());
+    await file.write(0, bytes);
+    await file.sync();
+    await file.close();
+    await powerCycle(s, [MASTER, ...s.world.chunkservers]);
+    await s.world.sleep(60_000);
+    await s.check('f', bytes);
+  });
+}
+
+story('P1: an fsync of a directory after a power loss of the master tells of what it cost', async (s) => {
+  await (await s.create('f', pattern(LENGTH, 1))).close();
+  await powerCycle(s, [MASTER]);
+  await failsSoon(s, 'fsync', () => s.one.syncMetadata());
+  await s.one.syncMetadata();
+  // Who changed nothing lost nothing.
+  await s.two.syncMetadata();
+});
+
+story('P1: a master that was stopped in an orderly way, or only killed, cost nothing', async (s) => {
+  const file = await s.create('f', pattern(LENGTH, 1));
+  await file.flush();
+  await s.world.kill(MASTER);
+  await s.world.start(MASTER);
+  await file.sync();
+  await s.one.syncMetadata();
+  await file.close();
+  await powerCycle(s, [MASTER]);
+  await s.check('f', pattern(LENGTH, 1));
 });
