@@ -75,6 +75,10 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
     reason: 'an offset above 2^53 is EINVAL: it does not fit the numbers of JavaScript',
     cases: ['offsets up to 2^63: EFBIG for who writes there, the end of the file for who reads'],
   },
+  {
+    reason: 'devices are not opened: nodev',
+    cases: ['a FIFO and a device that were removed serve whoever has them open'],
+  },
   { reason: 'names must be UTF-8', cases: ['names: any bytes but / and NUL, up to NAME_MAX'] },
   {
     reason: 'libfuse goes by paths: hard links are several inodes to it',

@@ -54,8 +54,8 @@ export class AttributeRequests {
     try {
       return attributesAnswer(session, await session.fileSystem.getAttributes(inode));
     } catch (error) {
-      // A removed directory is still there for whose working directory it is, and who has it open.
-      const last = hasCode(error, 'ESTALE') ? session.nodes.lastOfDirectory(inode) : undefined;
+      // A directory or FIFO that was removed is still there for who is in it, or has it open.
+      const last = hasCode(error, 'ESTALE') ? session.nodes.lastOf(inode) : undefined;
       if (last === undefined) throw error;
       return answer(attributesOut({ ...last, nlink: 0 }, 0));
     }
@@ -121,7 +121,7 @@ export class AttributeRequests {
     const get = (credentials: Credentials) => session.fileSystem.getXattr(credentials, inode, name);
     const value = await session.callers.run(request.caller, get).catch((error: unknown) => {
       // The kernel asks for the ACL before it opens a directory that was removed.
-      const isGone = hasCode(error, 'ESTALE') && session.nodes.lastOfDirectory(inode) !== undefined;
+      const isGone = hasCode(error, 'ESTALE') && session.nodes.lastOf(inode) !== undefined;
       throw isGone ? new CairnError('ENODATA', `inode ${inode} was removed, with its xattrs`) : error;
     });
     return sized(value, size);

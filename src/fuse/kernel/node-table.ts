@@ -10,7 +10,7 @@
 import type { Clock } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
-import { isDirectory } from '../../core/mode.js';
+import { isRegular } from '../../core/mode.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Attributes } from '../../client/filesystem.js';
 import { DirectoryPlaces } from './directory-places.js';
@@ -34,8 +34,11 @@ interface Node {
   /** State of the file when the kernel was last told of it in an entry, and whether it had an ACL then. */
   toldChange: number | undefined;
   toldAcl: boolean;
-  /** Of a directory: what the kernel was last told of it, for when it is removed while somebody is in it. */
-  directory: Attributes | undefined;
+  /**
+   * Of all but regular files, which the master keeps while they are open: what the kernel was last told of it, for when it
+   * is removed while somebody has it open or is in it.
+   */
+  last: Attributes | undefined;
   /** It was to be opened after it was removed. */
   refused: boolean;
 }
@@ -106,13 +109,13 @@ export class NodeTable {
   believed(attributes: Attributes, attributesMs: number): void {
     const node = this.nodes.get(this.nodeidOf(attributes.inode));
     if (node === undefined) return;
-    if (isDirectory(attributes.mode)) node.directory = attributes;
+    if (!isRegular(attributes.mode)) node.last = attributes;
     if (attributesMs > 0) node.believedChange = attributes.change;
   }
 
-  /** Undefined when the inode is no directory that the kernel was told of. */
-  lastOfDirectory(inode: InodeId): Attributes | undefined {
-    return this.nodes.get(this.nodeidOf(inode))?.directory;
+  /** Undefined when the inode is a regular file, or not known to the kernel. */
+  lastOf(inode: InodeId): Attributes | undefined {
+    return this.nodes.get(this.nodeidOf(inode))?.last;
   }
 
   /**
@@ -121,7 +124,7 @@ export class NodeTable {
    */
   mayOpenRemoved(inode: InodeId): boolean {
     const node = this.nodes.get(this.nodeidOf(inode));
-    if (node?.directory === undefined) return false;
+    if (node?.last === undefined) return false;
     const isSecond = node.refused;
     node.refused = true;
     return isSecond;
@@ -182,7 +185,7 @@ export class NodeTable {
     if (node === undefined) {
       node = {
         ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined },
-        ...{ toldChange: undefined, toldAcl: false, directory: undefined, refused: false },
+        ...{ toldChange: undefined, toldAcl: false, last: undefined, refused: false },
       };
       this.nodes.set(nodeid, node);
     }

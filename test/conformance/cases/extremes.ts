@@ -110,4 +110,29 @@ export const extremeCases: readonly SystemCallCase[] = [
       }
     },
   },
+  {
+    name: 'a FIFO and a device that were removed serve whoever has them open',
+    run: async (c) => {
+      const { system } = c;
+      const [fifo, zero, major] = [0o010600, 0o020600, 1 << 8];
+      for (const remover of [c.fs, c.other]) {
+        await system.mknodat(HERE, `${c.path}/fifo`, fifo, 0);
+        await system.mknodat(HERE, `${c.path}/zero`, zero, major | 5);
+        const fds = [await c.openPath('fifo', O.RDWR), await c.openPath('zero', O.RDWR)] as const;
+        for (const each of ['fifo', 'zero']) await remover.unlink(root, c.dir, name(each));
+        await c.forgetNames();
+        for (const [fd, mode] of [
+          [fds[0], fifo],
+          [fds[1], zero],
+        ] as const) {
+          const stat = await system.stat(fd);
+          assert.deepEqual([stat.nlink, stat.mode], [0, mode]);
+          await system.agent.call('write', [fd, name('x'), 1]);
+          const { value } = await system.agent.call('read', [fd, { fill: 1 }, 1]);
+          assert.equal(value, 1);
+          await system.close(fd);
+        }
+      }
+    },
+  },
 ];
