@@ -32,7 +32,7 @@ export interface ChunkWrites {
   /**
    * Writes `bytes` (at most MAX_PAYLOAD_BYTES) at `offset` of chunk `index` to all its replicas; `checksums` are their
    * segmentChecksums there. The bytes must not change meanwhile. Fails when it could not be done in time, with the
-   * content of the range in doubt.
+   * content of the range in doubt. It is not tried again once `isWanted` says no.
    */
   writeRange(
     inode: InodeId,
@@ -40,6 +40,7 @@ export interface ChunkWrites {
     offset: number,
     bytes: Uint8Array,
     checksums: readonly number[],
+    isWanted?: () => boolean,
   ): Promise<WriteMark>;
   /**
    * What chunk `index` holds survives power loss. If the mark is not what a write returned, what was written then may

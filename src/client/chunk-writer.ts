@@ -47,16 +47,18 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     offset: number,
     bytes: Uint8Array,
     checksums: readonly number[],
+    isWanted: () => boolean = () => true,
   ): Promise<WriteMark> {
     const { servers } = this.options;
-    return this.underLease(inode, index, true, (lease) =>
-      servers.call(
+    return this.underLease(inode, index, true, (lease) => {
+      if (!isWanted()) throw new CairnError('EIO', `inode ${inode}: these bytes are not to be written any more`);
+      return servers.call(
         lease.primary.address,
         CHUNKSERVER_METHODS.writeChunk,
         { handle: lease.handle, version: lease.version, leaseId: lease.leaseId, offset, checksums },
         { payload: bytes },
-      ),
-    );
+      );
+    });
   }
 
   syncChunk(inode: InodeId, index: number): Promise<WriteMark> {

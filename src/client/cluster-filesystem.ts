@@ -69,6 +69,7 @@ export interface ClusterFileSystemConfig extends FileTunables {
 const OPEN_READ = 1;
 const OPEN_WRITE = 2;
 const OPEN_TRUNCATE = 4;
+const OPEN_APPEND = 8;
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
 const XATTR_CREATE = 1;
@@ -113,6 +114,8 @@ export class ClusterFileSystem implements FileSystem {
         opens: () => table.current?.openStates() ?? [],
         locks: () => table.current?.locks.states() ?? [],
         onOperationsLost: () => table.current?.operationsLost(),
+        appends: () => table.current?.appends.inodes() ?? [],
+        onReclaimed: (lost) => table.current?.appends.reclaimed(lost),
         onSessionLost: () => table.current?.sessionLost(),
         // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
         onStale: () => cache.dropAll(),
@@ -363,14 +366,19 @@ export class ClusterFileSystem implements FileSystem {
     known: InodeId | undefined,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
     const request = { caller: toWireCaller(credentials), ...target, flags: openBits(flags) };
-    const attributes = await this.files.openWith(known, credentials, flags, async () =>
-      fromWireAttributes(
+    const { appends } = this.files;
+    const moment = appends.moment;
+    let appendGranted = false;
+    const attributes = await this.files.openWith(known, credentials, flags, async () => {
+      const reply =
         flags.truncate === true
           ? await this.master.mutate(MASTER_METHODS.open, (operation) => ({ ...request, operation }))
-          : await this.master.call(MASTER_METHODS.open, request),
-      ),
-    );
+          : await this.master.call(MASTER_METHODS.open, request);
+      ({ appendGranted } = reply);
+      return fromWireAttributes(reply);
+    });
     const file = this.files.opened(credentials, attributes, flags);
+    if (appendGranted) appends.granted(attributes.inode, moment);
     return { file, attributes: this.files.overlay(attributes) };
   }
 
@@ -435,6 +443,7 @@ export class ClusterFileSystem implements FileSystem {
     try {
       await this.files.close();
     } finally {
+      this.files.appends.stop();
       await this.master.close();
       this.servers.close();
     }
@@ -495,7 +504,7 @@ function newFile({ mode, umask, flags, exclusive }: NewFile): wire.CreateRequest
 function openBits(flags: OpenFlags): number {
   const bits = (flags.read ? OPEN_READ : 0) | (flags.write ? OPEN_WRITE : 0);
   if (bits === 0) throw new CairnError('EINVAL', 'a file is opened for reading, for writing, or both');
-  return bits | (flags.truncate === true ? OPEN_TRUNCATE : 0);
+  return bits | (flags.truncate === true ? OPEN_TRUNCATE : 0) | (flags.append === true ? OPEN_APPEND : 0);
 }
 
 function present<T>(value: T | null): T {

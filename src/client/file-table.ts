@@ -11,6 +11,7 @@ import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import type { OpenStateInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
+import { AppendLeases } from './append-leases.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
 import { fromWireAttributes, toWireCaller, type InodeAttributes } from './attributes.js';
 import { isKept } from './chunk-io.js';
@@ -63,6 +64,7 @@ export class FileTable implements OpenFileHost {
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
   readonly locks: FileLocks;
+  readonly appends: AppendLeases;
   readonly extents: FileExtents;
   readonly copies: DirectCopies;
   private readonly chunkMap: ChunkMapCache;
@@ -110,6 +112,14 @@ export class FileTable implements OpenFileHost {
         }
       },
     });
+    this.appends = new AppendLeases({
+      ...{ master, clock, random, logger },
+      publish: (inode) => this.publish(inode),
+      learn: (attributes) => {
+        this.changed(attributes);
+      },
+      discard: (inode) => this.inodes.get(inode)?.writer?.discardUnpublished(),
+    });
     this.writeBudget = new WriteBudget(tunables.maxTotalDirtyBytes);
     this.readBudget = new ReadaheadBudget(tunables.maxTotalReadaheadBytes);
   }
@@ -136,6 +146,7 @@ export class FileTable implements OpenFileHost {
   /** The master forgot the session: what it had not been told is lost, and what is cached may be. */
   sessionLost(): void {
     this.options.cache.dropAll();
+    this.appends.sessionLost();
     for (const inode of this.locks.sessionLost()) {
       const open = this.inodes.get(inode);
       if (open !== undefined) open.locksLost = true;
@@ -372,6 +383,7 @@ export class FileTable implements OpenFileHost {
       if (open.writer !== undefined) this.unsynced.put(open.inode, open.writer.unsyncedChunks);
       open.writer?.dispose();
       this.inodes.delete(open.inode);
+      this.appends.closed(open.inode);
     }
     const { inode, readAt } = open;
     if (readAt !== undefined) {

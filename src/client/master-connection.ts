@@ -42,6 +42,10 @@ export interface MasterConnectionOptions {
   readonly locks: () => Iterable<LockStateInit>;
   /** The master lost power: what it was told and what was not synced may be gone. */
   readonly onOperationsLost: () => void;
+  /** The inodes whose append leases it holds. */
+  readonly appends: () => readonly number[];
+  /** It was told what it holds; others hold the append leases of these inodes by now. */
+  readonly onReclaimed: (lostAppends: readonly number[]) => void;
   /** The session ended, a new one takes its place: what the old one did not publish is gone. */
   readonly onSessionLost: () => void;
   /** The master does not know an inode any more that it once told of: another client removed or replaced it. */
@@ -346,7 +350,12 @@ export class MasterConnection {
     for (let at = 0; at < locks.length; at += MAX_CHUNKS_PER_PAGE) {
       await peer.call(MASTER_METHODS.reclaim, { locks: locks.slice(at, at + MAX_CHUNKS_PER_PAGE) });
     }
-    await peer.call(MASTER_METHODS.reclaim, { done: true });
+    const appends = this.options.appends();
+    for (let at = 0; at < appends.length; at += MAX_CHUNKS_PER_PAGE) {
+      await peer.call(MASTER_METHODS.reclaim, { appends: appends.slice(at, at + MAX_CHUNKS_PER_PAGE) });
+    }
+    const { reply } = await peer.call(MASTER_METHODS.reclaim, { done: true });
+    this.options.onReclaimed(reply.lostAppends);
   }
 
   private startHeartbeat(link: Link): void {

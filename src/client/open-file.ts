@@ -4,6 +4,7 @@ import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_FILE_BYTES } from '../core/limits.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from './filesystem.js';
+import type { AppendLeases } from './append-leases.js';
 import type { FileExtents } from './file-extents.js';
 import { allocate } from './allocate.js';
 import { copyRange, type DirectCopies, type DirectEnds } from './copy-range.js';
@@ -23,6 +24,7 @@ export interface OpenFileHost {
   readonly notesReads: boolean;
   readonly extents: FileExtents;
   readonly copies: DirectCopies;
+  readonly appends: AppendLeases;
   /** Makes holes of whole chunks, in order with this client's own writes. */
   punch(inode: InodeId, firstIndex: number, count: number): Promise<void>;
   /** The file has at least `end` bytes, and was changed now. */
@@ -79,14 +81,24 @@ export class ClusterOpenFile implements OpenFile {
     if (this.open.locksLost) throw locksLost();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
     if (options.killPrivileges ?? this.credentials.uid !== 0) await this.losePrivileges(writer);
-    // The end may be further on by now: another client may have appended.
-    if (this.flags.append === true) await this.host.freshAttributes(this.open.inode);
-    await writer.write(this.flags.append === true ? 'end' : offset, bytes);
+    if (this.flags.append === true) await this.append(writer, bytes);
+    else await writer.write(offset, bytes);
     if (this.flags.sync === true) {
       await writer.sync();
       this.throwFailure(writer);
     }
     return bytes.length;
+  }
+
+  private async append(writer: Writer, bytes: Uint8Array): Promise<void> {
+    const { appends } = this.host;
+    const { inode } = this.open;
+    if (!appends.tryBegin(inode, bytes.length)) await appends.begin(inode, bytes.length);
+    try {
+      await writer.write('end', bytes);
+    } finally {
+      appends.end(inode);
+    }
   }
 
   async flush(): Promise<void> {

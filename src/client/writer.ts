@@ -76,6 +76,8 @@ export class Writer {
   private readonly ready = new Set<Extent>();
   /** Extents that wait for a sent one which they overlap, or for an `alter`. */
   private readonly blocked = new Set<Extent>();
+  /** Extents that must not be written any more. */
+  private readonly discarded = new WeakSet<Extent>();
   /** Ranges that an `alter` is changing. */
   private readonly altered = new Set<{ readonly offset: number; readonly length: number }>();
   private inFlight = 0;
@@ -84,6 +86,8 @@ export class Writer {
   private localEnd = 0;
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
+  /** Up to there all that was written before some flush is on the chunkservers. */
+  private drainedEnd = 0;
   private unpublished = false;
   /** Something was published since the last sync: up to where, and whether with `kills`. */
   private unsyncedTold = false;
@@ -341,6 +345,34 @@ export class Writer {
     this.scheduleWriteBack();
   }
 
+  /**
+   * Others have the end of this file, so what was put past the published size must not reach it any more. What is on its
+   * way is refused by the chunkservers, or counts for nothing.
+   */
+  discardUnpublished(): void {
+    const { size } = this.options.attributes();
+    const lost = [...this.dirty.all()].filter(({ offset, length }) => offset + length > size);
+    if (lost.length === 0 && this.writtenEnd <= size) return;
+    for (const extent of lost) {
+      this.discarded.add(extent);
+      if (extent.sent) continue;
+      this.ready.delete(extent);
+      this.blocked.delete(extent);
+      const before = this.dirty.heldBytes;
+      this.dirty.start(extent);
+      this.dirty.finish(extent, true);
+      this.options.budget.use(this.dirty.heldBytes - before);
+      extent.done.resolve();
+    }
+    this.writtenEnd = 0;
+    this.fail(
+      new CairnError('EIO', 'others appended to the file while this client was away: what it appended is lost'),
+    );
+    this.forgetLocalEnd();
+    this.unblock();
+    this.wakeRoom();
+  }
+
   /** These chunks are holes now: there is nothing to make durable. */
   forgetUnsynced(firstIndex: number, count: number): void {
     for (const index of this.unsynced.keys()) {
@@ -408,7 +440,10 @@ export class Writer {
     if (this.dirty.isEmpty) return;
     const waiting = [...this.dirty.all()];
     this.startWriteBack();
-    for (const extent of waiting) await extent.done.promise;
+    for (const extent of waiting) {
+      await extent.done.promise;
+      this.drainedEnd = Math.max(this.drainedEnd, extent.offset + extent.length);
+    }
   }
 
   private pump(): void {
@@ -427,10 +462,13 @@ export class Writer {
     const index = Math.floor(extent.offset / CHUNK_SIZE_BYTES);
     const offset = extent.offset - index * CHUNK_SIZE_BYTES;
     const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
-    this.options.io.writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset)).then(
-      (mark) => this.sent(extent, index, mark),
-      (error: unknown) => this.sent(extent, index, asCairnError(error)),
-    );
+    const isWanted = (): boolean => !this.discarded.has(extent);
+    this.options.io
+      .writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset), isWanted)
+      .then(
+        (mark) => this.sent(extent, index, mark),
+        (error: unknown) => this.sent(extent, index, asCairnError(error)),
+      );
   }
 
   private startable(extent: Extent): boolean {
@@ -455,7 +493,9 @@ export class Writer {
     // After a failure an attempt may still lie in some queue: its buffer is left alone.
     this.dirty.finish(extent, !(outcome instanceof CairnError));
     this.noteUnsynced(index, outcome instanceof CairnError ? undefined : outcome);
-    if (!(outcome instanceof CairnError)) {
+    if (this.discarded.has(extent)) {
+      this.forgetLocalEnd();
+    } else if (!(outcome instanceof CairnError)) {
       this.writtenEnd = Math.max(this.writtenEnd, extent.offset + extent.length);
       // Also when a publication went out between the write and now: it told nothing of these bytes.
       this.unpublished = true;
@@ -468,11 +508,14 @@ export class Writer {
     this.unblock();
     this.pump();
     this.options.budget.use(this.dirty.heldBytes - before);
-    if (this.room !== undefined && this.dirty.heldBytes < this.maxDirtyBytes) {
-      const { room } = this;
-      this.room = undefined;
-      room.resolve();
-    }
+    this.wakeRoom();
+  }
+
+  private wakeRoom(): void {
+    if (this.room === undefined || this.dirty.heldBytes >= this.maxDirtyBytes) return;
+    const { room } = this;
+    this.room = undefined;
+    room.resolve();
   }
 
   /** Of several writes of a chunk the first mark counts, and if the later ones differ, something was lost between them. */
@@ -502,6 +545,14 @@ export class Writer {
     this.unsyncedKills = !durable && (this.unsyncedKills || kills);
   }
 
+  /** What is written, but not past bytes that are on their way yet: others would read zeros in their place. */
+  private publishableEnd(): number {
+    let end = this.writtenEnd;
+    if (end <= this.drainedEnd) return end;
+    for (const { offset } of this.dirty.all()) end = Math.min(end, Math.max(offset, this.drainedEnd));
+    return end;
+  }
+
   private publish(durable: boolean): Promise<void> {
     return this.publishing.run(async () => {
       if (!this.unpublished) {
@@ -519,7 +570,7 @@ export class Writer {
       try {
         await this.options.publish(() => {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
-          end = this.writtenEnd;
+          end = this.publishableEnd();
           const { layoutVersion } = attributes();
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges };
         }, durable);

@@ -105,6 +105,14 @@ export const HEARTBEAT_INTERVAL_MS = 2_000;
 /** A chunkserver unheard of for so long is dead to the master; it stops serving by itself before. */
 export const CHUNKSERVER_DEAD_MS = 10_000;
 export const CHUNKSERVER_FENCE_MS = 8_000;
+/** Somebody else may append to a file when the client that did is unheard of for so long. */
+export const APPEND_TAKEOVER_MS = 10_000;
+/** A client appends for so long at least before it lets others, */
+export const APPEND_HOLD_MS = 5;
+/** lets go of a file that it did not append to for so long, */
+export const APPEND_IDLE_MS = 1_000;
+/** and begins to ask whether others want to when it holds a file for so long: most are closed by then. */
+export const APPEND_POLL_AFTER_MS = 50;
 /** A client session unheard of for so long ends, with its opens and leases. */
 export const SESSION_TTL_MS = 60_000;
 /** Files that one mount has open at a time; handles are small numbers, used again. */

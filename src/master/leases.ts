@@ -431,6 +431,17 @@ export class ChunkLeases {
     });
   }
 
+  /** Ends the leases of a file's chunks, lapsed or not: nothing that was sent under them is taken any more. */
+  async endAll(inode: InodeId): Promise<void> {
+    const end = async (handle: ChunkHandle): Promise<void> => {
+      const lease = this.table.get(handle);
+      if (lease === undefined) return;
+      if (this.isGone(handle)) this.forget(lease);
+      else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(handle);
+    };
+    await Promise.all(this.table.ofInode(inode).map((handle) => this.locks.run(handle, () => end(handle))));
+  }
+
   isGone(handle: ChunkHandle): boolean {
     const { state } = this.deps;
     return state.get(keys.chunk(handle)) === undefined || state.get(keys.garbage(handle)) !== undefined;

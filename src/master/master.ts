@@ -22,6 +22,7 @@ import type { PeerServer } from '../protocol/endpoint.js';
 import { LeaseRecord } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { Network } from '../protocol/transport.js';
+import { AppendLeases } from './appends.js';
 import { Collector } from './garbage.js';
 import { openIdentity } from './identity.js';
 import { IdReserve } from './id-reserve.js';
@@ -94,6 +95,7 @@ interface Parts {
   readonly newChunks: NewChunks;
   readonly locks: LockTable;
   readonly polls: LockPolls;
+  readonly appends: AppendLeases;
   readonly leases: ChunkLeases;
   readonly cuts: LeaseCuts;
   readonly repair: Repair;
@@ -200,13 +202,21 @@ export class Master {
     const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
     const polls = new LockPolls();
     const locks = new LockTable(clock, (session) => polls.wake(session));
-    const sessions = new Sessions({
-      ...{ state, clock, logger, locks, sessionIds: new IdReserve(state, 'next-session', 1) },
+    const appends = new AppendLeases({
+      ...{ clock, logger },
+      silentMs: (session) => sessions.silentMs(session),
+      disconnect: (session) => sessions.disconnect(session, 'others append to a file in place of this client'),
+      isSettled: () => sessions.settled,
+      fence: (inode) => leases.endAll(inode),
+    });
+    const sessions: Sessions = new Sessions({
+      ...{ state, clock, logger, locks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
           for (const [, lease] of inherited) reaper.cutTail(inodeId(lease.inode));
           for (const lease of leases.table.voided()) repair.recoverSoon(lease.handle);
+          appends.tick();
         },
         onWriterDied: (inode) => reaper.cutTail(inode),
         onUnused: () => reaper.kick(),
@@ -217,15 +227,19 @@ export class Master {
       isCopying: (handle, server) => repair.isCopying(handle, server),
       graceMs: config.garbageGraceMs ?? 10_000,
     });
-    return { state, servers, sessions, newChunks, locks, polls, leases, cuts, recovery, repair, reaper, collector };
+    return {
+      ...{ state, servers, sessions, newChunks, locks, polls, appends },
+      ...{ leases, cuts, recovery, repair, reaper, collector },
+    };
   }
 
   private startBackground(parts: Parts): void {
-    const { state, servers, sessions, newChunks, leases, repair, reaper, collector } = parts;
+    const { state, servers, sessions, appends, newChunks, leases, repair, reaper, collector } = parts;
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
       servers.tick();
       sessions.tick();
+      appends.tick();
       return 1_000;
     });
     this.repeat('disk space', async () => {

@@ -7,12 +7,14 @@
  * Not here: who has a file open (sessions), where its chunks are (chunk map), and retries (P6), which wrap these.
  */
 import { inodeId } from '../core/ids.js';
+import type { InodeId } from '../core/ids.js';
+import { MAX_NAME_BYTES } from '../core/limits.js';
 import { X_OK, isSymlink } from '../core/mode.js';
 import { CairnError } from '../core/errors.js';
 import type { EntryInit, LookupRequest, ReadLinkReplyInit, ReadLinkRequest } from '../protocol/generated/messages.js';
-import { checkName, isDot, isDotDot, requireEntry } from './directories.js';
+import { checkName, findEntry, isDot, isDotDot, requireEntry } from './directories.js';
 import { readCounter } from './counters.js';
-import { attributesOf, requireDirectory, requireInode } from './inodes.js';
+import { attributesOf, readInode, requireDirectory, requireInode } from './inodes.js';
 import { credentialsOf, requireAccess } from './permissions.js';
 import type { StateReader } from './state.js';
 
@@ -38,6 +40,17 @@ export function lookup(reader: StateReader, request: LookupRequest): EntryInit {
   else if (isDotDot(request.name)) inode = inodeId(directory.parent);
   else inode = requireEntry(reader, parent, request.name).inode;
   return { attributes: attributesOf(inode, requireInode(reader, inode)) };
+}
+
+/** The inode that a name leads to, 0 for none: for a guess before the operation itself. */
+export function inodeNamed(reader: StateReader, parent: number, name: Uint8Array): number {
+  if (parent === 0 || name.length === 0 || name.length > MAX_NAME_BYTES) return 0;
+  return findEntry(reader, inodeId(parent), name)?.inode ?? 0;
+}
+
+/** The published size; 0 for what does not exist. */
+export function sizeOf(reader: StateReader, inode: InodeId): number {
+  return readInode(reader, inode)?.size ?? 0;
 }
 
 /** readlink(2). EINVAL when the inode is no symlink. */

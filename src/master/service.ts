@@ -14,6 +14,8 @@ import type { AttributesInit, GetAttributesRequest, OpenRequest, OperationId } f
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods, MethodDefinition } from '../protocol/methods.js';
 import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js';
+import { appendHandlers, behindAppends } from './append-service.js';
+import type { AppendLeases } from './appends.js';
 import { chunkHandlers } from './chunk-service.js';
 import type { ChunkServiceDeps } from './chunk-service.js';
 import type { LeaseCuts } from './lease-cuts.js';
@@ -34,6 +36,7 @@ export interface ServiceDeps extends ChunkServiceDeps {
   readonly cuts: LeaseCuts;
   readonly locks: LockTable;
   readonly polls: LockPolls;
+  readonly appends: AppendLeases;
   readonly lastSequence: () => number;
 }
 
@@ -140,12 +143,18 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     const inode = countOpen(done.session, request.operation, done.reply, request.flags);
     return cuts.afterTruncate(inodeId(inode));
   });
+  const inTurn = behindAppends(deps);
+  const openTruncatingInTurn = inTurn<MasterMethods['open']>((request) => {
+    return request.inode !== 0 ? request.inode : namespace.inodeNamed(state, request.parent, request.name);
+  }, openTruncating);
   const open: Handler<MasterMethods['open']> = (request, context) => {
-    if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncating(request, context);
+    if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncatingInTurn(request, context);
     const session = sessions.require(context.peer);
     const reply = refuseUnused(namespace.open(state, request));
-    sessions.addOpen(session, inodeId(reply.inode ?? 0), openCounts(request.flags));
-    return { reply };
+    const inode = inodeId(reply.inode ?? 0);
+    sessions.addOpen(session, inode, openCounts(request.flags));
+    const wantsToAppend = (request.flags & OpenFlagsBit.APPEND) !== 0;
+    return { reply: wantsToAppend && deps.appends.take(session.id, inode) ? { ...reply, appendGranted: true } : reply };
   };
 
   return {
@@ -167,8 +176,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       return { reply: {} };
     },
     reclaim: (request, { peer }) => {
-      sessions.reclaim(sessions.require(peer), request);
-      return { reply: {} };
+      return { reply: { lostAppends: sessions.reclaim(sessions.require(peer), request) } };
     },
 
     lookup: reads(namespace.lookup),
@@ -182,15 +190,19 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     listXattrs: reads(namespace.listXattrs),
     statFs: reads(() => fileSystemStats(deps)),
 
-    create: once(
-      m.create,
-      namespace.create,
-      (done, request) => {
-        const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
-        if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
-        return cuts.afterTruncate(inodeId(inode));
-      },
-      ({ created }, { parent }) => (created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+    create: inTurn<MasterMethods['create']>(
+      ({ openFlags, parent, name, temporary }) =>
+        (openFlags & OpenFlagsBit.TRUNCATE) === 0 || temporary ? 0 : namespace.inodeNamed(state, parent, name),
+      once(
+        m.create,
+        namespace.create,
+        (done, request) => {
+          const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
+          if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
+          return cuts.afterTruncate(inodeId(inode));
+        },
+        ({ created }, { parent }) => (created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+      ),
     ),
     link: once(m.link, namespace.link),
     unlink: once(m.unlink, namespace.unlink, kick, (_reply, { parent }) => ({ parent: directoryNow(parent) })),
@@ -200,10 +212,16 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     })),
     setXattr: once(m.setXattr, namespace.setXattr),
     removeXattr: once(m.removeXattr, namespace.removeXattr),
-    setAttributes: once(m.setAttributes, namespace.setAttributes, (_done, request) =>
-      request.size === null ? undefined : cuts.afterTruncate(inodeId(request.inode)),
+    setAttributes: inTurn<MasterMethods['setAttributes']>(
+      ({ size, inode }) => (size === null ? 0 : inode),
+      once(m.setAttributes, namespace.setAttributes, (_done, request) =>
+        request.size === null ? undefined : cuts.afterTruncate(inodeId(request.inode)),
+      ),
     ),
-    publish: once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
+    publish: inTurn<MasterMethods['publish']>(
+      ({ inode, end }) => (end > namespace.sizeOf(state, inodeId(inode)) ? inode : 0),
+      once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
+    ),
 
     punchChunks: once(m.punchChunks, namespace.punchChunks, (_done, request) =>
       cuts.afterTruncate(inodeId(request.inode)),
@@ -223,6 +241,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
 
     ...chunkHandlers(deps),
     ...lockHandlers(deps),
+    ...appendHandlers(deps),
 
     // Without a session, so that an operator sees a cluster that takes no more of them.
     status: () => {

@@ -28,6 +28,7 @@ import type { IdReserve } from './id-reserve.js';
 import type { LockedRange } from '../core/lock-ranges.js';
 import { keys, packNumber, prefixRange, unpackNumber } from './keys.js';
 import { lockOf } from './lock-state.js';
+import type { AppendLeases } from './appends.js';
 import type { LockPlace, LockTable } from './locks.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
@@ -53,6 +54,7 @@ export interface Session {
 interface Reclaim {
   readonly opens: Opens;
   readonly locks: { readonly place: LockPlace; readonly lock: LockedRange }[];
+  readonly appends: InodeId[];
 }
 
 export interface SessionEvents {
@@ -82,6 +84,7 @@ export class Sessions {
       readonly logger: Logger;
       readonly sessionIds: IdReserve;
       readonly locks: LockTable;
+      readonly appends: AppendLeases;
       readonly events: SessionEvents;
     },
   ) {
@@ -153,6 +156,22 @@ export class Sessions {
     });
   }
 
+  /** Time since the session was last heard of; undefined when it has ended. */
+  silentMs(id: SessionId): number | undefined {
+    const session = this.sessions.get(id);
+    return session === undefined ? undefined : this.deps.clock.monotonicMs() - session.lastHeardMs;
+  }
+
+  /** Its client must open it anew, and tell what it holds, before anything else. */
+  disconnect(id: SessionId, reason: string): void {
+    const session = this.sessions.get(id);
+    const peer = session?.peer;
+    if (session === undefined || peer === null || peer === undefined) return;
+    session.peer = null;
+    this.byPeer.delete(peer);
+    peer.close(reason);
+  }
+
   /** The session of a client's connection. SESSION_EXPIRED when there is none, or it went on elsewhere. */
   require(peer: Peer): Session {
     const session = this.byPeer.get(peer);
@@ -182,7 +201,9 @@ export class Sessions {
   closeOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
     session.reclaiming?.opens.remove(inode, opens);
     this.released(inode, session.opens.remove(inode, opens));
-    if (!session.opens.has(inode)) this.deps.locks.closeInode(session.id, inode);
+    if (session.opens.has(inode)) return;
+    this.deps.locks.closeInode(session.id, inode);
+    this.deps.appends.closeInode(session.id, inode);
   }
 
   private released(inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
@@ -191,22 +212,29 @@ export class Sessions {
     if (!this.total.has(inode)) this.deps.events.onUnused(inode);
   }
 
-  /** One page of what the session has open and locked; with `done` it replaces what was known. */
-  reclaim(session: Session, request: ReclaimRequest): void {
-    if (request.opens.length + request.locks.length > MAX_RECLAIM_ENTRIES) {
+  /**
+   * One page of what the session has open and locked; with `done` it replaces what was known. Returns the inodes whose
+   * append leases it held and others have by now.
+   */
+  reclaim(session: Session, request: ReclaimRequest): InodeId[] {
+    if (request.opens.length + request.locks.length + request.appends.length > MAX_RECLAIM_ENTRIES) {
       throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} files and locks`);
     }
-    session.reclaiming ??= { opens: new Opens(MAX_OPENS_PER_SESSION), locks: [] };
-    const { opens: told, locks } = session.reclaiming;
+    session.reclaiming ??= { opens: new Opens(MAX_OPENS_PER_SESSION), locks: [], appends: [] };
+    const { opens: told, locks, appends } = session.reclaiming;
     for (const { inode, readers, writers } of request.opens) told.add(inodeId(inode), { readers, writers });
     for (const state of request.locks) {
       const { place, type, ...range } = lockOf(session.id, state);
       if (type !== 'unlock' && told.has(place.inode)) locks.push({ place, lock: { type, ...range } });
     }
+    for (const inode of request.appends) if (told.has(inodeId(inode))) appends.push(inodeId(inode));
+    if (appends.length > MAX_OPENS_PER_SESSION) {
+      throw new CairnError('PROTOCOL', `a session has at most ${MAX_OPENS_PER_SESSION} files open`);
+    }
     if (locks.length > MAX_LOCKS_PER_SESSION) {
       throw new CairnError('PROTOCOL', `a session holds at most ${MAX_LOCKS_PER_SESSION} locks`);
     }
-    if (!request.done) return;
+    if (!request.done) return [];
     if (!this.deps.locks.replace(session.id, locks)) {
       // It was away for longer than others wait after a restart.
       this.end(session, 'expired');
@@ -223,9 +251,11 @@ export class Sessions {
       this.total.add(inode, opens);
     }
     for (const [inode, opens] of before) this.released(inode, opens);
+    const lost = this.deps.appends.replace(session.id, appends);
     session.reclaimed = true;
     this.unsettled.delete(session.id);
     this.checkSettled();
+    return lost;
   }
 
   private checkSettled(): void {
@@ -268,6 +298,7 @@ export class Sessions {
     }
     session.opens.clear();
     this.deps.locks.endSession(session.id);
+    this.deps.appends.endSession(session.id, reason === 'closed');
     this.unsettled.delete(session.id);
     this.checkSettled();
   }

@@ -37,7 +37,7 @@ export const MASTER_METHODS = {
   openSession: method(1, client, m.OpenSessionRequest, m.OpenSessionReply),
   keepSession: method(2, client, m.KeepSessionRequest, m.Empty),
   closeSession: method(3, client, m.CloseSessionRequest, m.Empty),
-  reclaim: method(4, client, m.ReclaimRequest, m.Empty),
+  reclaim: method(4, client, m.ReclaimRequest, m.ReclaimReply),
 
   lookup: method(10, client, m.LookupRequest, m.Entry),
   getAttributes: method(11, client, m.GetAttributesRequest, m.Attributes),
@@ -68,6 +68,9 @@ export const MASTER_METHODS = {
   cancelLock: method(41, client, m.CancelLockRequest, m.CancelLockReply),
   releaseLocks: method(42, client, m.ReleaseLocksRequest, m.Empty),
   punchChunks: method(43, client, m.PunchChunksRequest, m.Attributes),
+  acquireAppend: method(44, client, m.AcquireAppendRequest, m.AcquireAppendReply),
+  releaseAppend: method(45, client, m.ReleaseAppendRequest, m.Empty),
+  pollAppends: method(46, client, m.PollAppendsRequest, m.PollAppendsReply),
   status: method(40, client, m.Empty, m.StatusReply),
 
   register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),

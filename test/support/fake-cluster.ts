@@ -3,6 +3,8 @@
  * one memory, real RPC peers over a network in memory. Faults are planted by the hooks.
  */
 import type { Clock } from '../../src/core/clock.js';
+import { appendHandlers } from '../../src/master/append-service.js';
+import { AppendLeases } from '../../src/master/appends.js';
 import { segmentChecksums, segmentsMatch } from '../../src/core/checksum.js';
 import { CairnError, asCairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkIndex, inodeId, serverId, sessionId } from '../../src/core/ids.js';
@@ -120,6 +122,7 @@ export class FakeCluster {
   private readonly sessionOf = new Map<Peer, number>();
   private readonly polls = new LockPolls();
   readonly locks: LockTable;
+  private readonly appends: AppendLeases;
   private toldLocks: ReturnType<typeof lockOf>[] = [];
   private nextHandle = 1;
   private nextLease = 1;
@@ -128,6 +131,11 @@ export class FakeCluster {
 
   constructor(private readonly deps: { readonly network: Network; readonly clock: Clock; readonly random: Random }) {
     this.locks = new LockTable(deps.clock, (session) => this.polls.wake(session));
+    this.appends = new AppendLeases({
+      ...{ clock: deps.clock, logger: silentLogger, silentMs: () => 0, isSettled: () => true },
+      disconnect: () => undefined,
+      fence: () => Promise.resolve(),
+    });
     this.state.mutate((m) => namespace.ensureRoot(m, { now: deps.clock.now() }, { mode: 0o755, uid: 0, gid: 0 }));
   }
 
@@ -155,7 +163,10 @@ export class FakeCluster {
 
   /** Forgets every session, as if their time had passed. */
   expireSessions(): void {
-    for (const session of this.sessions.keys()) this.locks.endSession(sessionId(session));
+    for (const session of this.sessions.keys()) {
+      this.locks.endSession(sessionId(session));
+      this.appends.endSession(sessionId(session), true);
+    }
     this.sessions.clear();
     this.opens.clear();
   }
@@ -215,14 +226,16 @@ export class FakeCluster {
         return { reply: {} };
       },
       closeSession: () => ({ reply: {} }),
-      reclaim: ({ opens, locks, done }, { peer }) => {
+      reclaim: ({ opens, locks, appends, done }, { peer }) => {
         const told = locks.map((lock) => lockOf(sessionId(this.sessionOf.get(peer) ?? 0), lock));
         this.toldLocks.push(...told);
         if (done) this.takeLocks(this.sessionOf.get(peer) ?? 0);
         for (const { inode, readers, writers } of opens) {
           this.opens.set(`${this.sessionOf.get(peer) ?? 0}/${inode}`, { readers, writers });
         }
-        return { reply: {} };
+        if (appends.length === 0) return { reply: {} };
+        const session = sessionId(this.sessionOf.get(peer) ?? 0);
+        return { reply: { lostAppends: this.appends.replace(session, appends.map(inodeId)) } };
       },
       lookup: read('lookup', (request) => namespace.lookup(state, request)),
       getAttributes: read('getAttributes', (request) => namespace.getAttributes(state, request)),
@@ -264,6 +277,9 @@ export class FakeCluster {
         if (open !== undefined) {
           open.readers -= readers;
           open.writers -= writers;
+          if (open.readers + open.writers === 0) {
+            this.appends.closeInode(sessionId(this.sessionOf.get(peer) ?? 0), inodeId(inode));
+          }
         }
         this.reap();
         return { reply: {} };
@@ -271,6 +287,10 @@ export class FakeCluster {
       ...lockHandlers({
         ...{ state, clock: this.deps.clock, locks: this.locks, polls: this.polls },
         sessions: { require: (peer) => this.lockSession(peer), settled: true },
+      }),
+      ...appendHandlers({
+        ...{ state, clock: this.deps.clock, appends: this.appends },
+        sessions: { require: (peer) => this.lockSession(peer) },
       }),
       publish: mutation('publish', namespace.publish),
       sync: read('sync', () => ({})),
