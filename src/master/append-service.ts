@@ -68,7 +68,7 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
         } finally {
           done();
         }
-      }) as ReturnType<Handler<M>>;
+      });
     };
   };
 }

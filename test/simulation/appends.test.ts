@@ -132,6 +132,27 @@ story('P7: a client that is cut off while it appends is told what it lost, and t
   );
 });
 
+story('what a client that was cut off sends late does not reach the records of others', async (s) => {
+  const file = await openLog(s.one);
+  await file.write(0, record(1, 0, 1000));
+  await file.sync();
+  for (const host of [MASTER, ...s.world.chunkservers]) s.world.network.partition(host, 'client-1');
+  await file.write(0, record(1, 1, 5000));
+  await s.world.sleep(2000);
+  const other = await openLog(s.two);
+  for (let sequence = 0; sequence < 5; sequence++) await other.write(0, record(2, sequence, 700));
+  await other.sync();
+  // It reaches the chunkservers, with a lease of theirs that has time left, but not the master.
+  for (const host of s.world.chunkservers) s.world.network.heal(host, 'client-1');
+  await s.world.sleep(15_000);
+  assert.deepEqual(readRecords(await contentOf(s.two)).get(2), [0, 1, 2, 3, 4]);
+  s.world.network.healAll();
+  await s.world.sleep(5000);
+  await assert.rejects(file.close(), (error) => error instanceof CairnError && error.code === 'EIO');
+  await other.close();
+  assert.deepEqual(readRecords(await contentOf(s.two)).get(2), [0, 1, 2, 3, 4]);
+});
+
 story('P7: it loses them too when the others are done by the time that it is back', async (s) => {
   const file = await openLog(s.one);
   await file.write(0, record(1, 0, 1000));
