@@ -2,7 +2,7 @@
 import { access, constants, mkdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { sleep } from '../core/clock.js';
-import { asCairnError, CairnError } from '../core/errors.js';
+import { asCairnError, CairnError, hasCode } from '../core/errors.js';
 import { MAX_REPLICAS } from '../core/limits.js';
 import {
   checkFuseDevice,
@@ -36,7 +36,7 @@ const POLL_MS = 100;
 export const upCommand: Command = {
   name: 'up',
   summary: 'start a cluster on this machine and mount it; keeps and brings back its data',
-  arguments: [{ syntax: '<mountpoint>', description: 'an existing, empty directory' }],
+  arguments: [{ syntax: '<mountpoint>', description: 'an empty directory; it is made if need be' }],
   options: [
     { flags: '--chunkservers <n>', description: 'how many (default: 3, or as before)' },
     { flags: '--replicas <r>', description: 'chunkservers that keep each file (default: 2, or as before)' },
@@ -54,7 +54,7 @@ export const upCommand: Command = {
     };
     const driver = parseDriver(options.text('driver'));
     await checkFuseDevice();
-    const mountpoint = await mountpointPath(path);
+    const mountpoint = await madeMountpoint(path);
     const wanted: Wanted = { directory: directory.path, mountpoint, ...dropUndefined(asked) };
     const plan = planUp(wanted, await observe(directory, mountpoint));
     if (nothingToDo(plan)) {
@@ -66,6 +66,16 @@ export const upCommand: Command = {
     return 0;
   },
 };
+
+async function madeMountpoint(path: string): Promise<string> {
+  try {
+    return await mountpointPath(path);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error;
+    await mkdir(path, { recursive: true });
+    return mountpointPath(path);
+  }
+}
 
 function dropUndefined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined)) as {

@@ -132,7 +132,7 @@ export async function checkFuseDevice(): Promise<void> {
  * taken away first.
  */
 export async function prepareMountpoint(path: string, logger: Logger): Promise<string> {
-  const mountpoint = await mountpointPath(path);
+  const mountpoint = await mountpointPath(path, 'mkdir -p it first');
   const entry = await mountedOn(mountpoint);
   if (entry !== undefined && mountpoint !== '/') {
     if ((await probe(mountpoint)) !== 'dead') {
@@ -158,9 +158,9 @@ export async function probe(mountpoint: string, timeoutMs = 5000): Promise<Mount
 
 /**
  * The absolute path of a directory without symlinks. A path that is a mountpoint as it stands is not looked at, because
- * that can fail or hang when the mount is dead.
+ * that can fail or hang when the mount is dead. `remedy`: what to do when it does not exist.
  */
-export async function mountpointPath(path: string): Promise<string> {
+export async function mountpointPath(path: string, remedy?: string): Promise<string> {
   const absolute = resolve(path);
   try {
     const lexical = join(await realpath(dirname(absolute)), basename(absolute));
@@ -170,8 +170,8 @@ export async function mountpointPath(path: string): Promise<string> {
     const fault = asCairnError(error);
     if (fault.code !== 'ENOENT') throw fault;
     // What Node.js makes of an argument that is not UTF-8.
-    const why = path.includes('\uFFFD') ? 'its name is not UTF-8: mount on another' : 'mkdir -p it first';
-    throw new CairnError('ENOENT', `${path} does not exist: ${why}`, { cause: error });
+    const why = path.includes('\uFFFD') ? 'its name is not UTF-8: take another' : remedy;
+    throw new CairnError('ENOENT', `${path} does not exist${why === undefined ? '' : `: ${why}`}`, { cause: error });
   }
 }
 

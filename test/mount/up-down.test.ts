@@ -33,7 +33,6 @@ async function freePort(): Promise<number> {
 async function setUp(t: { teardown(action: () => Promise<void>): void }): Promise<Place> {
   const directory = await mkdtemp(join(tmpdir(), 'cairn-up-'));
   const [mountpoint, data, port] = [join(directory, 'mnt'), join(directory, 'data'), await freePort()];
-  await mkdir(mountpoint);
   const env = { ...process.env, CAIRN_DATA: join(directory, 'default') };
   const place: Place = {
     ...{ mountpoint, data, port },
@@ -112,7 +111,11 @@ t.test('what cannot work is refused with the remedy, and nothing is left running
   };
   await refuses(place.up('--chunkservers', '2', '--replicas', '3'), /--chunkservers 3/);
   const missing = join(place.data, '../none');
-  await refuses(place.cairn('up', missing, '--data', place.data), /mkdir -p/);
+  await refuses(
+    place.cairn('mount', missing, '--data', missing, '--master', '127.0.0.1:1', '--secret', missing),
+    /none does not exist: mkdir -p/,
+  );
+  await refuses(place.cairn('down', missing, '--data', place.data), /none does not exist \(ENOENT\)\n$/);
   const file = join(place.data, '../file');
   await writeFile(file, '');
   await refuses(place.cairn('up', file, '--data', place.data), /not a directory/);
