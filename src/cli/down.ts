@@ -36,8 +36,12 @@ export const downCommand: Command = {
     const wasMounted = await takeMountAway(mountpoint, options.flag('force'));
     const stopped = await stopAll(directory, description.chunkservers.length);
     if (!wasMounted && stopped === 0) print(`not up: nothing runs for ${mountpoint}; its data is in ${directory.path}`);
-    else
-      print(`down: ${mountpoint} is unmounted, its data stays in ${directory.path}; to use it: cairn up ${mountpoint}`);
+    else {
+      // Without it, another cluster would be made where the data is by default.
+      const data = directory.path === defaultDataDirectory() ? '' : ` --data ${directory.path}`;
+      const again = `cairn up ${mountpoint}${data}`;
+      print(`down: ${mountpoint} is unmounted, its data stays in ${directory.path}; to use it: ${again}`);
+    }
     return 0;
   },
 };

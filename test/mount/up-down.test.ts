@@ -61,7 +61,7 @@ t.test('up, shell work, down, up: every file is back; up twice and down twice sa
 
   const down = await place.down();
   t.equal(down.code, 0, down.stderr);
-  t.match(down.stdout, /^down: /);
+  t.match(down.stdout, new RegExp(`^down: .* cairn up ${place.mountpoint} --data ${place.data}\n$`));
   t.equal(await mountedOn(place.mountpoint), undefined);
   t.match((await place.down()).stdout, /^not up/);
 
