@@ -1,17 +1,12 @@
 /** Small files of JSON that other processes read at any time. */
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
 
 /** The object in the file, or undefined when there is none. */
 export async function readJson(path: string): Promise<Record<string, unknown> | undefined> {
-  let text: string;
-  try {
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if (hasCode(asCairnError(error), 'ENOENT', 'ENOTDIR')) return undefined;
-    throw error;
-  }
+  const text = await readText(path);
+  if (text === undefined) return undefined;
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -24,10 +19,28 @@ export async function readJson(path: string): Promise<Record<string, unknown> | 
   return { ...value };
 }
 
-/** Readers see the old or the new content. */
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (hasCode(asCairnError(error), 'ENOENT', 'ENOTDIR')) return undefined;
+    throw error;
+  }
+}
+
+/** Readers see the old or the new content. What is there already is not written: it needs no space on the disk. */
 export async function writeJson(path: string, value: object): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  const text = `${JSON.stringify(value, undefined, 2)}\n`;
+  if ((await readText(path)) === text) return;
   const draft = `${path}.${process.pid}`;
-  await writeFile(draft, `${JSON.stringify(value, undefined, 2)}\n`);
-  await rename(draft, path);
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(draft, text);
+    await rename(draft, path);
+  } catch (error) {
+    // What failed first is told.
+    await rm(draft, { force: true }).catch(() => undefined);
+    const { code, message } = asCairnError(error);
+    throw new CairnError(code, `cannot write ${path}: ${message}`, { cause: error });
+  }
 }

@@ -4,7 +4,7 @@
  * with that directory: numbers are used again.
  */
 import { spawn } from 'node:child_process';
-import { mkdir, open, readFile, readlink, unlink, writeFile } from 'node:fs/promises';
+import { constants, mkdir, open, readFile, readlink, unlink } from 'node:fs/promises';
 import { join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sleep, SystemClock } from '../core/clock.js';
@@ -62,7 +62,24 @@ export async function claimDirectory(directory: string): Promise<void> {
   if (other !== undefined && other !== process.pid) {
     throw new CairnError('EBUSY', `process ${other} uses ${directory} already: stop it, or choose another --data`);
   }
-  await writeFile(pidFile(directory), `${process.pid}\n`);
+  await writePid(directory);
+}
+
+/** Over what a killed process left: that needs no space, which there may be none of. */
+async function writePid(directory: string): Promise<void> {
+  const path = pidFile(directory);
+  try {
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT, 0o644);
+    try {
+      const { bytesWritten } = await file.write(`${process.pid}\n`, 0);
+      await file.truncate(bytesWritten);
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    const { code, message } = asCairnError(error);
+    throw new CairnError(code, `cannot write ${path}: ${message}`, { cause: error });
+  }
 }
 
 export async function leaveDirectory(directory: string): Promise<void> {

@@ -1,5 +1,5 @@
 /** The file with the cluster's secret: 64 hexadecimal digits, for its owner's eyes only. */
-import { chmod, link, mkdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { chmod, link, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
 import { SystemRandom } from '../core/random.js';
@@ -25,17 +25,23 @@ export async function readSecret(path: string): Promise<Buffer> {
 
 /** Reads the secret; makes a new one first when there is none. */
 export async function readOrCreateSecret(path: string): Promise<Buffer> {
+  try {
+    return await readSecret(path);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error;
+  }
   await mkdir(dirname(path), { recursive: true });
   const random = new SystemRandom();
   const draft = `${path}.${random.bytes(8).toString('hex')}`;
-  await writeFile(draft, `${random.bytes(SECRET_BYTES).toString('hex')}\n`, { mode: 0o600 });
   try {
+    await writeFile(draft, `${random.bytes(SECRET_BYTES).toString('hex')}\n`, { mode: 0o600 });
     await chmod(draft, 0o600);
     await link(draft, path); // whole or not at all, and never over another
   } catch (error) {
-    if (!hasCode(asCairnError(error), 'EEXIST')) throw error;
+    const { code, message } = asCairnError(error);
+    if (code !== 'EEXIST') throw new CairnError(code, `cannot write ${path}: ${message}`, { cause: error });
   } finally {
-    await unlink(draft);
+    await rm(draft, { force: true });
   }
   return readSecret(path);
 }

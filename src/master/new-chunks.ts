@@ -5,7 +5,7 @@
  * does not know and has them deleted.
  */
 import type { Clock } from '../core/clock.js';
-import { asCairnError, CairnError } from '../core/errors.js';
+import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import { chunkHandle, leaseId } from '../core/ids.js';
 import type { ChunkHandle, LeaseId, ServerId } from '../core/ids.js';
 import {
@@ -105,7 +105,8 @@ export class NewChunks {
       failure = outcome.error;
       for (const id of outcome.failed) avoided.add(id);
     }
-    throw new CairnError('UNAVAILABLE', `no chunkservers took a new chunk: ${failure?.message ?? ''}`);
+    const code = isNoSpace(failure) ? 'ENOSPC' : 'UNAVAILABLE';
+    throw new CairnError(code, `no chunkservers took a new chunk: ${failure?.message ?? ''}`);
   }
 
   /** The state knows the chunk now. */
