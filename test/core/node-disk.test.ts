@@ -1,5 +1,6 @@
-import { constants, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import nodeFs, { constants, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -93,6 +94,66 @@ t.test('streams to a file system without direct I/O take the page cache', async 
   const shm = mkdtempSync('/dev/shm/cairn-node-disk-');
   t.teardown(() => rmSync(shm, { recursive: true }));
   await mixedWrites(t, join(shm, 'stream'));
+});
+
+/** Until the test ends, writes past the page cache fail with `code` from the `from`th on; returns how many did. */
+function refuseDirectWrites(t: Test, code: string, from: number): () => number {
+  const original = nodeFs.write;
+  let [seen, refused] = [0, 0];
+  const isDirect = (fd: number): boolean => {
+    const flags = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0';
+    return (parseInt(flags, 8) & constants.O_DIRECT) !== 0;
+  };
+  const fake = (fd: number, ...rest: unknown[]): void => {
+    const answer = rest.at(-1) as (error: Error) => void;
+    if (!isDirect(fd) || seen++ < from) return Reflect.apply(original, nodeFs, [fd, ...rest]) as undefined;
+    refused++;
+    setImmediate(() => answer(Object.assign(new Error('refused'), { code })));
+  };
+  nodeFs.write = fake as unknown as typeof original;
+  syncBuiltinESMExports();
+  t.teardown(() => {
+    nodeFs.write = original;
+    syncBuiltinESMExports();
+  });
+  return () => refused;
+}
+
+for (const code of ['EINVAL', 'EOPNOTSUPP']) {
+  for (const from of [0, 5]) {
+    t.test(
+      `a file system that refuses direct writes with ${code} after ${from}: the page cache takes them`,
+      async (t) => {
+        const path = join(directory, `refusing-${code}-${from}`);
+        const probe = await disk.open('test', path, 'create');
+        await probe.write('test', Buffer.alloc(4096), 0, 'stream');
+        const hasDirect = directDescriptors(path) > 0;
+        await probe.close();
+        if (!hasDirect) return t.comment(`${directory} has no direct I/O`);
+        const refused = refuseDirectWrites(t, code, from);
+        await mixedWrites(t, path);
+        t.ok(
+          refused() > 0 && refused() <= 16,
+          `${refused()} were refused: those under way, and none was tried after them`,
+        );
+        t.equal(directDescriptors(path), 0, 'closed with the file');
+      },
+    );
+  }
+}
+
+t.test('a direct write that fails otherwise is a failure', async (t) => {
+  const path = join(directory, 'failing');
+  const file = await disk.open('test', path, 'create');
+  await file.write('test', Buffer.alloc(MAX_PAYLOAD_BYTES), 0, 'stream');
+  if (directDescriptors(path) === 0) return t.comment(`${directory} has no direct I/O`);
+  for (const code of ['ENOSPC', 'EIO'] as const) {
+    await t.test(code, async (t) => {
+      refuseDirectWrites(t, code, 0);
+      await t.rejects(file.write('test', Buffer.alloc(MAX_PAYLOAD_BYTES), 0, 'stream'), { code });
+    });
+  }
+  await file.close();
 });
 
 t.test('errors keep their errno and name what was tried', async (t) => {
