@@ -38,6 +38,8 @@ export interface DirectEnds {
   readonly target: {
     readonly inode: InodeId;
     readonly writer: Writer;
+    /** Who copies may not leave setuid and setgid. */
+    readonly kills: boolean;
     /** Makes a hole of a whole chunk. */
     punch(index: number): Promise<void>;
   };
@@ -116,18 +118,23 @@ export class DirectCopies {
     }
     if (location.lost === true || replicas.length === 0) return 0;
     const readable = { handle, version, replicas: [...replicas], offset: from.offset, length: valid };
-    return target.writer.alter(offset, count, () => this.request(target.inode, offset, count, readable));
+    const change = (): Promise<Altered> => this.request(target.inode, offset, count, readable);
+    return target.writer.alter(offset, count, change, target.kills);
   }
 
   /** Makes holes where that is cheap, and writes zeros where the target has other bytes. All is in one chunk of it. */
-  private async zero({ inode, writer, punch }: DirectEnds['target'], offset: number, length: number): Promise<number> {
+  private async zero(
+    { inode, writer, kills, punch }: DirectEnds['target'],
+    offset: number,
+    length: number,
+  ): Promise<number> {
     const { extents } = this.options;
     if (length === CHUNK_SIZE_BYTES) {
       await writer.settle(offset, length);
       for await (const data of extents.dataWithin(inode, offset, offset + length))
         await punch(placeOf(data.start).index);
     }
-    return writer.alter(offset, length, async () => {
+    const change = async (): Promise<Altered> => {
       let altered: Altered = { changed: 0 };
       for await (const { start, end } of extents.dataWithin(inode, offset, offset + length)) {
         for (let at = start; at < end;) {
@@ -137,7 +144,8 @@ export class DirectCopies {
         }
       }
       return { ...altered, changed: length };
-    });
+    };
+    return writer.alter(offset, length, change, kills);
   }
 
   private async request(inode: InodeId, offset: number, length: number, source: CopySource | null): Promise<Altered> {

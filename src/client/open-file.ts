@@ -80,9 +80,10 @@ export class ClusterOpenFile implements OpenFile {
     this.throwFailure(writer);
     if (this.open.locksLost) throw locksLost();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
-    if (options.killPrivileges ?? this.credentials.uid !== 0) await this.losePrivileges(writer);
-    if (this.flags.append === true) await this.append(writer, bytes);
-    else await writer.write(offset, bytes);
+    const kills = options.killPrivileges ?? this.credentials.uid !== 0;
+    if (kills && bytes.length > 0) await this.losePrivileges();
+    if (this.flags.append === true) await this.append(writer, bytes, kills);
+    else await writer.write(offset, bytes, kills);
     if (this.flags.sync === true) {
       await writer.sync();
       this.throwFailure(writer);
@@ -90,12 +91,12 @@ export class ClusterOpenFile implements OpenFile {
     return bytes.length;
   }
 
-  private async append(writer: Writer, bytes: Uint8Array): Promise<void> {
+  private async append(writer: Writer, bytes: Uint8Array, kills: boolean): Promise<void> {
     const { appends } = this.host;
     const { inode } = this.open;
     if (!appends.tryBegin(inode, bytes.length)) await appends.begin(inode, bytes.length);
     try {
-      await writer.write('end', bytes);
+      await writer.write('end', bytes, kills);
     } finally {
       appends.end(inode);
     }
@@ -152,7 +153,7 @@ export class ClusterOpenFile implements OpenFile {
         write: (at, bytes) => writer.write(at, bytes),
         punch: (firstIndex, count) => host.punch(inode, firstIndex, count),
         extend: async (end) => {
-          if (this.credentials.uid !== 0) await this.losePrivilegesNow();
+          if (this.credentials.uid !== 0) await this.losePrivileges();
           await writer.flush();
           this.throwFailure(writer);
           await host.extend(this.credentials, inode, end);
@@ -211,21 +212,17 @@ export class ClusterOpenFile implements OpenFile {
     if (source.closed !== undefined || source.readahead === undefined || source.open.locksLost) return undefined;
     this.throwFailure(writer);
     if (this.open.locksLost) throw locksLost();
-    if (this.credentials.uid !== 0) await this.losePrivileges(writer);
+    const kills = this.credentials.uid !== 0;
+    if (kills) await this.losePrivileges();
     source.open.noteRead(this.host.now());
     const { inode, host } = this;
     return {
       source: { inode: source.inode, writer: source.open.writer },
-      target: { inode, writer, punch: (index) => host.punch(inode, index, 1) },
+      target: { inode, writer, kills, punch: (index) => host.punch(inode, index, 1) },
     };
   }
 
-  private async losePrivileges(writer: Writer): Promise<void> {
-    writer.kills = true;
-    await this.losePrivilegesNow();
-  }
-
-  private async losePrivilegesNow(): Promise<void> {
+  private async losePrivileges(): Promise<void> {
     const { attributes, inode } = this.open;
     if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
   }

@@ -93,8 +93,11 @@ export class Writer {
   private unsyncedTold = false;
   private unsyncedEnd = 0;
   private unsyncedKills = false;
-  /** Some of what is unpublished was written by who may not leave setuid and setgid. */
-  kills = false;
+  /**
+   * Some of what is unpublished was written by who may not leave setuid and setgid. INVARIANT: false when nothing is
+   * unpublished, or a later publication would take away what was set since.
+   */
+  private killing = false;
   /** A publication is on its way: the master may not know yet what it says. */
   private inPublication = false;
   private mtime: Timespec | undefined;
@@ -122,6 +125,11 @@ export class Writer {
     return this.dirty.isEmpty && this.activeWrites === 0 && !this.unpublished && !this.inPublication;
   }
 
+  /** The next publication takes setuid and setgid away. */
+  get kills(): boolean {
+    return this.killing;
+  }
+
   get heldBytes(): number {
     return this.dirty.heldBytes;
   }
@@ -140,8 +148,11 @@ export class Writer {
     return this.lastFailure ?? new CairnError('EIO', 'an earlier write failed');
   }
 
-  /** Buffers `bytes` at `offset`, or at the end of the file. Waits while too much is buffered. */
-  async write(offset: number | 'end', bytes: Uint8Array): Promise<void> {
+  /**
+   * Buffers `bytes` at `offset`, or at the end of the file. Waits while too much is buffered. `kills`: who writes may not
+   * leave setuid and setgid.
+   */
+  async write(offset: number | 'end', bytes: Uint8Array, kills = false): Promise<void> {
     while (this.gate !== undefined) await this.gate.promise;
     if (bytes.length === 0) return;
     let at = offset === 'end' ? this.size : offset;
@@ -155,6 +166,7 @@ export class Writer {
     this.localEnd = Math.max(this.localEnd, at + bytes.length);
     this.mtime = this.options.clock.now();
     this.unpublished = true;
+    this.killing ||= kills;
     this.activeWrites++;
     try {
       let from = 0;
@@ -182,6 +194,7 @@ export class Writer {
     offset: number,
     length: number,
     change: () => Promise<{ readonly changed: number; readonly mark?: WriteMark }>,
+    kills = false,
   ): Promise<number> {
     while (this.gate !== undefined) await this.gate.promise;
     const range = { offset, length };
@@ -189,6 +202,7 @@ export class Writer {
     this.localEnd = Math.max(this.localEnd, offset + length);
     this.mtime = this.options.clock.now();
     this.unpublished = true;
+    this.killing ||= kills;
     this.activeWrites++;
     try {
       for (let tries = 0; this.dirty.overlay(offset, length).length > 0; tries++) {
@@ -340,7 +354,7 @@ export class Writer {
     if (!this.unsyncedTold) return;
     this.writtenEnd = Math.max(this.writtenEnd, this.unsyncedEnd);
     this.localEnd = Math.max(this.localEnd, this.unsyncedEnd);
-    this.kills ||= this.unsyncedKills;
+    this.killing ||= this.unsyncedKills;
     this.unpublished = true;
     this.scheduleWriteBack();
   }
@@ -564,8 +578,8 @@ export class Writer {
       }
       const { inode, attributes } = this.options;
       let end = 0;
-      const killPrivileges = this.kills;
-      this.unpublished = this.kills = false;
+      const killPrivileges = this.killing;
+      this.unpublished = this.killing = false;
       this.inPublication = true;
       try {
         await this.options.publish(() => {
@@ -579,7 +593,7 @@ export class Writer {
         if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {
         this.unpublished = true;
-        this.kills ||= killPrivileges;
+        this.killing ||= killPrivileges;
         throw error;
       } finally {
         this.inPublication = false;

@@ -1,6 +1,7 @@
 /** The writer of one inode against chunkservers and a master that answer when the test says so. */
 import t from 'tap';
 import { inodeId } from '../../src/core/ids.js';
+import { MAX_FILE_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import type { InodeAttributes } from '../../src/client/attributes.js';
 import { WriteBudget } from '../../src/client/write-budget.js';
@@ -52,3 +53,46 @@ t.test('an append that waits for room counts for the size, whatever is published
   t.equal(writer.isClean, true);
   writer.dispose();
 });
+
+t.test(
+  'setuid and setgid go with bytes of who may not leave them, not with a write that came to nothing',
+  async (t) => {
+    const published: boolean[] = [];
+    const attributes = (): InodeAttributes => ({
+      ...{ inode: INODE, mode: 0o100755, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, allocatedBytes: 0, change: 1 },
+      ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+    });
+    const writer = new Writer({
+      ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget: new WriteBudget(), attributes },
+      io: {
+        writeRange: () => Promise.resolve(MARK),
+        syncChunk: () => Promise.resolve(MARK),
+        prepare: () => undefined,
+      },
+      publish: (current) => {
+        published.push(current().killPrivileges);
+        return Promise.resolve(attributes());
+      },
+      syncMetadata: () => Promise.resolve(),
+      onWritten: () => undefined,
+    });
+    const next = async (kills: boolean): Promise<boolean | undefined> => {
+      await writer.write(0, Buffer.from('x'), kills);
+      await writer.flush();
+      return published.at(-1);
+    };
+    await writer.write(0, Buffer.alloc(0), true);
+    t.equal(writer.kills, false, 'nothing was written');
+    t.equal(await next(false), false);
+    await t.rejects(writer.write(MAX_FILE_BYTES, Buffer.from('x'), true), { code: 'EFBIG' });
+    t.equal(await next(false), false);
+    t.equal(await next(true), true);
+    t.equal(writer.kills, false);
+    t.equal(await next(false), false, 'once');
+    const change = (): Promise<{ changed: number; mark: typeof MARK }> => Promise.resolve({ changed: 1, mark: MARK });
+    await writer.alter(0, 1, change, true);
+    await writer.flush();
+    t.equal(published.at(-1), true, 'a copy by the chunkservers is a write');
+    writer.dispose();
+  },
+);

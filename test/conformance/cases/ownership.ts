@@ -113,6 +113,28 @@ export const ownershipCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'a write of nothing, and one that is refused, takes no setuid away, nor does a write of root after it',
+    run: async (c) => {
+      const f = await c.file('f', name('x'), { mode: 0o755 });
+      await c.fs.setAttributes(root, f, { uid: alice.uid });
+      const { file: hers } = await c.fs.open(alice, f, READ_WRITE);
+      const roots = await c.opened(f);
+      for (const nothing of [
+        () => hers.write(0, Buffer.alloc(0)),
+        () => fails(['EFBIG', 'EINVAL'], hers.write(Number.MAX_SAFE_INTEGER - 1, name('x'))),
+      ]) {
+        await nothing();
+        await c.fs.setAttributes(root, f, { mode: 0o4755 });
+        await nothing();
+        await roots.write(0, name('root'));
+        await roots.flush();
+        assert.equal((await c.attributes(f)).mode & 0o7777, 0o4755);
+      }
+      await hers.close();
+      await roots.close();
+    },
+  },
+  {
     name: 'chown of the group keeps setgid without x of the group for an owner who is in the group by a supplementary one',
     run: async (c) => {
       const f = await c.file('f', name('x'), { mode: 0o644 });
