@@ -19,6 +19,7 @@ import { ZERO_BLOCK_SUM } from './chunk-format.js';
 import type { ChunkFile } from './chunk-file.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { PeerPool } from './peer-pool.js';
+import { payloadBuffers } from '../core/payload-buffers.js';
 
 export class Copies {
   private readonly permits = new Semaphore(MAX_CHUNK_COPIES, MAX_WAITING_COPIES);
@@ -89,6 +90,7 @@ async function fill(file: ChunkFile, read: (offset: number) => Promise<CallResul
       throw new CairnError('CORRUPT', `chunk ${file.handle} at ${offset} was damaged on the way`);
     }
     await writeUnlessZeros(file, offset, payload, reply.checksums);
+    payloadBuffers.giveBack(payload);
     if (payload.length < MAX_PAYLOAD_BYTES) break;
   }
 }

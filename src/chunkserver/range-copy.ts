@@ -37,6 +37,7 @@ import type { ChunkStore } from './chunk-store.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Mutations } from './primary.js';
 import type { Replicas } from './replicas.js';
+import { payloadBuffers } from '../core/payload-buffers.js';
 
 export interface RangeCopyDependencies {
   readonly clock: Clock;
@@ -116,12 +117,19 @@ export class RangeCopies {
           break;
         }
         const sourceOffset = (request.source?.offset ?? 0) + offset - request.offset;
+        const ofPiece: Promise<void>[] = [];
         for (const run of runsOf(read, { sourceOffset, offset, length, targetEnd })) {
           while (writes.length >= COPY_WINDOW) await writes.shift();
           const write = this.deps.mutations.writeVerified({ ...request, ...run }, run.bytes);
           write.catch(() => undefined); // Seen when its turn comes; when an earlier one fails, that one tells.
           writes.push(write);
+          ofPiece.push(write);
         }
+        // After a failure the bytes may still be on their way to another member.
+        void Promise.all(ofPiece).then(
+          () => payloadBuffers.giveBack(read.bytes),
+          () => undefined,
+        );
         copied += length;
       }
       for (const write of writes) await write;

@@ -72,9 +72,8 @@ export async function copyRange(
       const [from, to, left] = [sourceOffset + copied, offset + copied, wanted - copied];
       let count = ends === undefined ? 0 : await direct.copy(ends, from, to, left);
       if (count === 0) {
-        const bytes = await source.read(from, Math.min(MAX_PAYLOAD_BYTES, left));
-        if (bytes.length === 0) break;
-        count = await target.write(to, bytes);
+        count = await copyPiece(source, from, target, to, Math.min(MAX_PAYLOAD_BYTES, left));
+        if (count === 0) break;
       }
       copied += count;
     }
@@ -166,4 +165,19 @@ type Altered = Awaited<ReturnType<Parameters<Writer['alter']>[2]>>;
 function placeOf(offset: number): { readonly index: number; readonly offset: number } {
   const index = Math.floor(offset / CHUNK_SIZE_BYTES);
   return { index, offset: offset - index * CHUNK_SIZE_BYTES };
+}
+
+/** Through this client. Returns the bytes copied; 0 at the end of the source. */
+async function copyPiece(
+  source: OpenFile,
+  from: number,
+  target: OpenFile,
+  to: number,
+  length: number,
+): Promise<number> {
+  const { parts, release } = await source.lend(from, length);
+  let copied = 0;
+  for (const part of parts) if (part.length > 0) copied += await target.write(to + copied, part);
+  release();
+  return copied;
 }

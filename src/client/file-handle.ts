@@ -6,6 +6,7 @@ import { asCall, type Call } from './node-error.js';
 import { readStream, writeStream, type ReadStreamOptions, type WriteStreamOptions } from './file-streams.js';
 import { Stats } from './stats.js';
 import { toTimespec, type Time } from './times.js';
+import { takeCopy } from './loan.js';
 
 export interface FileHandleOptions {
   readonly fs: FileSystem;
@@ -40,9 +41,13 @@ export class FileHandle {
     length = buffer.byteLength - offset,
     position: number | null = null,
   ): Promise<{ bytesRead: number; buffer: B }> {
-    const bytes = await this.readBytes(length, position);
-    buffer.set(bytes, offset);
-    return { bytesRead: bytes.length, buffer };
+    const into = new Uint8Array(buffer.buffer, buffer.byteOffset + offset, length);
+    const bytesRead = await this.call('read', async () => {
+      const count = takeCopy(await this.file.lend(position ?? this.position, length), into);
+      if (position === null) this.position += count;
+      return count;
+    });
+    return { bytesRead, buffer };
   }
 
   /** As `read`, without a copy: the result is not to be changed. */

@@ -7,6 +7,7 @@
  */
 import type { ChunkHandle, ChunkVersion, InodeId } from '../core/ids.js';
 import type { Timespec } from '../core/clock.js';
+import type { Loan } from './loan.js';
 
 /** On whose behalf a call is made. uid 0 passes permission checks, as CAP_DAC_OVERRIDE does. */
 export interface Credentials {
@@ -167,6 +168,8 @@ export interface OpenFile {
   readonly inode: InodeId;
   /** Up to `length` bytes at `offset`; fewer only at the end of the file. May be a view: not to be changed. */
   read(offset: number, length: number): Promise<Buffer>;
+  /** As `read`, of bytes that are used up at once and given back. */
+  lend(offset: number, length: number): Promise<Loan>;
   /**
    * Writes all of `bytes`, which it copies, and returns the count. May return before the bytes left this machine
    * (write-behind); an error of an earlier write-back is thrown here, by `flush`, `sync` or `close` (P7), once.

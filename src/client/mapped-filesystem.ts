@@ -26,6 +26,7 @@ import type {
   RenameFlags,
 } from './filesystem.js';
 import type { IdMapping, IdTable } from './id-mapping.js';
+import type { Loan } from './loan.js';
 
 interface Opened {
   readonly file: OpenFile;
@@ -210,6 +211,10 @@ class MappedFile implements OpenFile {
 
   read(offset: number, length: number): Promise<Buffer> {
     return this.below.read(offset, length);
+  }
+
+  lend(offset: number, length: number): Promise<Loan> {
+    return this.below.lend(offset, length);
   }
 
   write(offset: number, bytes: Uint8Array, options?: { readonly killPrivileges?: boolean }): Promise<number> {

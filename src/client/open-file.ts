@@ -9,6 +9,7 @@ import type { FileExtents } from './file-extents.js';
 import { allocate } from './allocate.js';
 import { copyRange, type DirectCopies, type DirectEnds } from './copy-range.js';
 import { losesPrivileges, type InodeAttributes } from './attributes.js';
+import { owned, takeCopy, type Loan } from './loan.js';
 import type { OpenInode } from './open-inode.js';
 import type { Readahead } from './readahead.js';
 import type { Writer } from './writer.js';
@@ -62,16 +63,23 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
+    const { parts } = await this.lend(offset, length);
+    const [only] = parts;
+    if (parts.length !== 1 || only === undefined) return Buffer.concat(parts);
+    return Buffer.from(only.buffer, only.byteOffset, only.length);
+  }
+
+  async lend(offset: number, length: number): Promise<Loan> {
     const { readahead } = this;
     if (this.closed !== undefined || readahead === undefined) throw notOpenFor('reading');
     if (this.open.locksLost) throw locksLost();
     checkOffset(offset);
     const size = await this.sizeFor(offset + length);
     const count = Math.min(length, size - offset);
-    if (count <= 0) return Buffer.alloc(0);
+    if (count <= 0) return owned(Buffer.alloc(0));
     if (this.host.notesReads && this.flags.noAtime !== true) this.open.noteRead(this.host.now());
     const { writer } = this.open;
-    if (writer === undefined || writer.isClean) return readahead.read(offset, count, size);
+    if (writer === undefined || writer.isClean) return readahead.lend(offset, count, size);
     return this.readOver(writer, readahead, offset, count);
   }
 
@@ -250,25 +258,24 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   /** What the chunkservers have, with what is still buffered here laid over it. */
-  private async readOver(writer: Writer, readahead: Readahead, offset: number, length: number): Promise<Buffer> {
+  private async readOver(writer: Writer, readahead: Readahead, offset: number, length: number): Promise<Loan> {
     const extents = writer.pinOverlay(offset, length);
     try {
-      if (extents.length === 0) return await readahead.read(offset, length, this.open.attributes.size);
+      if (extents.length === 0) return await readahead.lend(offset, length, this.open.attributes.size);
       const size = this.open.attributes.size;
       const result = Buffer.allocUnsafe(length);
       const single = extents.length === 1 ? extents[0] : undefined;
       const covered =
         single !== undefined && single.offset <= offset && single.offset + single.length >= offset + length;
       if (!covered) {
-        const base = await readahead.read(offset, length, size);
-        base.copy(result);
+        takeCopy(await readahead.lend(offset, length, size), result);
       }
       for (const extent of extents) {
         const from = Math.max(offset, extent.offset);
         const to = Math.min(offset + length, extent.offset + extent.length);
         extent.buffer.copy(result, from - offset, from - extent.offset, to - extent.offset);
       }
-      return result;
+      return owned(result);
     } finally {
       writer.unpin(extents);
     }

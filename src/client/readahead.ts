@@ -3,12 +3,21 @@
  * for before they are needed; how far ahead doubles while it goes on, and falls to nothing with a jump. Random reads
  * ask for exactly what they need.
  *
- * A unit's bytes are handed out as views, not copies, and are dropped when reading has moved past them.
+ * A unit's bytes are lent as views, not copies, and are dropped when reading has moved past them; when nobody has them on
+ * loan any more, their memory is used again.
  */
 import { CairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES, MAX_READAHEAD_BYTES, MAX_TOTAL_READAHEAD_BYTES } from '../core/limits.js';
+import {
+  CHUNK_SIZE_BYTES,
+  KIB,
+  MAX_PAYLOAD_BYTES,
+  MAX_READAHEAD_BYTES,
+  MAX_TOTAL_READAHEAD_BYTES,
+} from '../core/limits.js';
+import { payloadBuffers } from '../core/payload-buffers.js';
 import type { ChunkReads } from './chunk-io.js';
+import type { Loan } from './loan.js';
 
 const UNIT = MAX_PAYLOAD_BYTES;
 /**
@@ -16,6 +25,8 @@ const UNIT = MAX_PAYLOAD_BYTES;
  * as much as the kernel reads ahead. Units this far behind are kept, and a read this near goes on from the ones before.
  */
 const DISORDER_UNITS = 4;
+/** Of reads that are not the kernel's ahead: one that skips no more than this goes on from the ones before. */
+const SKIP_BYTES = 128 * KIB;
 
 /** The bound on what all open files of a client hold of read-ahead bytes together. */
 export class ReadaheadBudget {
@@ -32,6 +43,16 @@ interface FetchedUnit {
   readonly start: number;
   readonly end: number;
   readonly bytes: Promise<Buffer>;
+  /** Parts of it that are on loan, or will be. */
+  loans: number;
+  /** Nobody asks for it any more. */
+  dropped: boolean;
+}
+
+/** Bytes of one unit, or of none, on loan. */
+interface Part {
+  readonly bytes: Buffer;
+  readonly release: () => void;
 }
 
 export class Readahead {
@@ -47,11 +68,11 @@ export class Readahead {
     private readonly maxWindowBytes = MAX_READAHEAD_BYTES,
   ) {}
 
-  /** Exactly `length` bytes at `offset`; nothing at or past `size` is asked for ahead. Must not be changed. */
-  async read(offset: number, length: number, size: number): Promise<Buffer> {
+  /** Exactly `length` bytes at `offset`; nothing at or past `size` is asked for ahead. */
+  async lend(offset: number, length: number, size: number): Promise<Loan> {
     const sequential = this.observe(offset, length);
     const end = offset + length;
-    const parts: Promise<Buffer>[] = [];
+    const parts: Promise<Part>[] = [];
     for (let at = offset; at < end;) {
       const number = Math.floor(at / UNIT);
       const upTo = Math.min(end, (number + 1) * UNIT);
@@ -59,8 +80,22 @@ export class Readahead {
       at = upTo;
     }
     if (sequential) this.ahead(end, size);
-    if (parts.length === 1 && parts[0] !== undefined) return parts[0];
-    return Buffer.concat(await Promise.all(parts), length);
+    if (parts.length === 1 && parts[0] !== undefined) {
+      const { bytes, release } = await parts[0];
+      return { parts: [bytes], release };
+    }
+    const lent: Part[] = [];
+    const release = (): void => {
+      for (const part of lent) part.release();
+    };
+    let failure: PromiseRejectedResult | undefined;
+    for (const result of await Promise.allSettled(parts)) {
+      if (result.status === 'fulfilled') lent.push(result.value);
+      else failure ??= result;
+    }
+    if (failure === undefined) return { parts: lent.map((part) => part.bytes), release };
+    release();
+    throw failure.reason;
   }
 
   /** The bytes changed on the chunkservers: what was read before is old. */
@@ -76,8 +111,10 @@ export class Readahead {
 
   /** Whether this read goes on from the ones before; sizes the window by it. */
   private observe(offset: number, length: number): boolean {
-    const near = Math.abs(offset - this.nextOffset) <= DISORDER_UNITS * UNIT;
-    if (!near) {
+    const skipped = Math.abs(offset - this.nextOffset);
+    // Reads that come out of order are of one size, but for the last ones. Small reads far apart are random.
+    const isNear = skipped <= Math.max(DISORDER_UNITS * length, SKIP_BYTES);
+    if (!isNear && !(this.windowBytes > 0 && skipped <= DISORDER_UNITS * UNIT)) {
       this.windowBytes = 0;
       this.dispose();
       this.nextOffset = offset + length;
@@ -93,25 +130,27 @@ export class Readahead {
     return true;
   }
 
-  private part(number: number, from: number, to: number, sequential: boolean, size: number): Promise<Buffer> {
+  private part(number: number, from: number, to: number, sequential: boolean, size: number): Promise<Part> {
     let unit = this.units.get(number);
     // What begins before the unit came late; what ends behind it was written since.
-    if (unit !== undefined && from < unit.start) return this.fetch(from, to);
+    if (unit !== undefined && from < unit.start) return this.fetchPart(from, to);
     if (unit !== undefined && to > unit.end) {
       this.drop(number, unit);
       unit = undefined;
     }
     if (unit === undefined) {
       const end = Math.min((number + 1) * UNIT, size);
-      if (!sequential || end - from > UNIT || !this.budget.hasRoom(end - from)) return this.fetch(from, to);
+      if (!sequential || end - from > UNIT || !this.budget.hasRoom(end - from)) return this.fetchPart(from, to);
       unit = this.start(number, from, end);
     }
-    const { start, bytes } = unit;
-    return bytes.then(
-      (read) => read.subarray(from - start, to - start),
+    const { start } = unit;
+    const lender = unit;
+    lender.loans++;
+    return lender.bytes.then(
+      (read) => ({ bytes: read.subarray(from - start, to - start), release: () => takeBack(lender, read) }),
       (error: unknown) => {
         // A block that no replica has whole spoils only reads of itself.
-        if (error instanceof CairnError && hasCode(error.cause, 'CORRUPT')) return this.fetch(from, to);
+        if (error instanceof CairnError && hasCode(error.cause, 'CORRUPT')) return this.fetchPart(from, to);
         throw error;
       },
     );
@@ -134,7 +173,7 @@ export class Readahead {
   }
 
   private start(number: number, start: number, end: number): FetchedUnit {
-    const unit: FetchedUnit = { start, end, bytes: this.fetch(start, end) };
+    const unit: FetchedUnit = { start, end, bytes: this.fetch(start, end), loans: 0, dropped: false };
     this.units.set(number, unit);
     this.budget.usedBytes += end - start;
     // Whoever needs the bytes gets the error; nobody may. The next read tries anew.
@@ -146,10 +185,26 @@ export class Readahead {
     if (this.units.get(number) !== unit) return;
     this.units.delete(number);
     this.budget.usedBytes -= unit.end - unit.start;
+    unit.dropped = true;
+    if (unit.loans > 0) return;
+    unit.bytes.then(
+      (bytes) => payloadBuffers.giveBack(bytes),
+      () => undefined, // nobody needs it
+    );
+  }
+
+  private async fetchPart(from: number, to: number): Promise<Part> {
+    const bytes = await this.fetch(from, to);
+    return { bytes, release: () => payloadBuffers.giveBack(bytes) };
   }
 
   private fetch(from: number, to: number): Promise<Buffer> {
     const index = Math.floor(from / CHUNK_SIZE_BYTES);
     return this.io.readRange(this.inode, index, from - index * CHUNK_SIZE_BYTES, to - from);
   }
+}
+
+function takeBack(unit: FetchedUnit, bytes: Buffer): void {
+  unit.loans--;
+  if (unit.dropped && unit.loans === 0) payloadBuffers.giveBack(bytes);
 }

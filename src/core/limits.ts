@@ -13,8 +13,8 @@ export const BLOCKS_PER_CHUNK = CHUNK_SIZE_BYTES / BLOCK_SIZE_BYTES;
 
 /** Bytes of payload that one message may carry: one readahead or write-behind unit. */
 export const MAX_PAYLOAD_BYTES = 1 * MIB;
-/** Buffers for payloads that a process keeps, to use them again: what a few clients have in flight. */
-export const MAX_PAYLOAD_BUFFERS = 32;
+/** Buffers for payloads that a process keeps, to use them again: what a few clients have in flight, or four readers ahead. */
+export const MAX_PAYLOAD_BUFFERS = 56;
 /** Bytes of a message's header: a page of a directory or of a chunk report is the largest. */
 export const MAX_HEADER_BYTES = 256 * KIB;
 /** Requests that one side of a connection may have unanswered. More is a protocol error. */

@@ -23,6 +23,7 @@ import { kindOfMode, openFlagsOf, XATTR_CREATE, XATTR_REPLACE } from './linux.js
 import { PageCacheGuard } from './page-cache-guard.js';
 import { isHiddenName, PathWalker } from './path-walker.js';
 import type { Place } from './path-walker.js';
+import { takeCopy } from '../client/loan.js';
 
 /** chown(2): this uid or gid stays as it is. */
 const UNCHANGED_ID = 0xffffffff;
@@ -194,8 +195,7 @@ export class PathOperations {
 
   /** Copies up to `into.length` bytes into `into`, which is not touched after the promise has settled. */
   async read(handle: number, into: Buffer, offset: number): Promise<number> {
-    const bytes = await this.opens.get(handle).file.read(offset, into.length);
-    return bytes.copy(into);
+    return takeCopy(await this.opens.get(handle).file.lend(offset, into.length), into);
   }
 
   /** `bytes` is not touched after the promise has settled: `OpenFile.write` copies. */

@@ -61,8 +61,7 @@ export class WebSocketTransport implements Transport {
     this.receiver = new FrameReceiver({
       masked: !upgraded.connecting,
       maxMessageBytes: MAX_MESSAGE_BYTES,
-      // What a server receives is soon done with and given back. What is read may be kept for long.
-      allocate: (length) => (upgraded.connecting ? Buffer.allocUnsafeSlow(length) : payloadBuffers.take(length)),
+      allocate: (length) => payloadBuffers.take(length),
       onMessage: (fragments) => this.receive(fragments),
       onPing: (payload) => this.pong(payload),
       onClose: (status, reason) => this.closedByPeer(status, reason),

@@ -5,6 +5,7 @@ import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile } from '../../src/client/filesystem.js';
 import { FALLOC, SEEK } from './system-calls.js';
 import type { SystemCalls } from './system-calls.js';
+import { owned, type Loan } from '../../src/client/loan.js';
 
 const NOBODY: Credentials = { uid: 65_534, gid: 65_534, groups: [] };
 
@@ -24,6 +25,10 @@ export class DirectoryOpenFile implements OpenFile {
     // The number may belong to another file by now.
     if (!this.isOpen) throw new CairnError('EBADF', 'the file was closed');
     return this.number;
+  }
+
+  async lend(offset: number, length: number): Promise<Loan> {
+    return owned(await this.read(offset, length));
   }
 
   async read(offset: number, length: number): Promise<Buffer> {

@@ -45,6 +45,7 @@ import {
 import { bitsOf, changed, readAcl, saysMore, writeAcl } from './model-acl.js';
 import type { ModelAcl } from './model-acl.js';
 import type { ModelInode } from './model-state.js';
+import { owned, type Loan } from '../../src/client/loan.js';
 
 type Opened = { readonly file: OpenFile; readonly attributes: Attributes };
 type Place = { readonly parent: InodeId; readonly name: Buffer };
@@ -420,6 +421,10 @@ class ModelOpenFile implements OpenFile {
 
   get inode(): InodeId {
     return this.node.id;
+  }
+
+  async lend(offset: number, length: number): Promise<Loan> {
+    return owned(await this.read(offset, length));
   }
 
   async read(offset: number, length: number): Promise<Buffer> {

@@ -20,6 +20,7 @@ import type { AttributesInit, MessageCodec } from '../../src/protocol/generated/
 import { TYPE_BITS } from './model-state.js';
 import { ManualClock } from './manual-clock.js';
 import { SparseBytes } from './sparse-bytes.js';
+import { owned, type Loan } from '../../src/client/loan.js';
 
 function message<T, I>(codec: MessageCodec<T, I>, init: I): T {
   return codec.decode(codec.encode(init).finish());
@@ -381,6 +382,10 @@ class NamespaceFile implements OpenFile {
 
   private check(isAllowed: boolean): void {
     if (!this.isOpen || !isAllowed) throw new CairnError('EBADF', 'closed, or not opened for this');
+  }
+
+  async lend(offset: number, length: number): Promise<Loan> {
+    return owned(await this.read(offset, length));
   }
 
   async read(offset: number, length: number): Promise<Buffer> {

@@ -163,6 +163,7 @@ export class Connection {
       const result = answered instanceof Promise ? await answered : answered;
       if (entry.isLeft) result?.undo?.();
       else if (result !== undefined) this.reply(unique, 0, result);
+      result?.sent?.();
     } catch (error) {
       const errno = errnoOf(error, operation, this.options.logger);
       if (errno === POSIX_ERRORS.ESTALE) this.options.onStale();

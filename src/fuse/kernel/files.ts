@@ -134,7 +134,8 @@ export class FileRequests {
   private async read({ body }: Request): Promise<Answer> {
     const { file } = this.session.files.get(body.u64());
     const [offset, size] = [body.bytes(), body.u32()];
-    return answer(await file.read(offset, size));
+    const { parts, release } = await file.lend(offset, size);
+    return { parts, sent: release };
   }
 
   private async write(request: Request): Promise<Answer> {

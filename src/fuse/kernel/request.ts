@@ -23,6 +23,8 @@ export interface Caller {
 export interface Answer {
   /** The structures that follow the header. */
   readonly parts: readonly Uint8Array[];
+  /** Called when the parts are not needed any more, whether the kernel took them or not. */
+  readonly sent?: () => void;
   /** Called when nobody waited for the answer any more: takes back what only the kernel could have given back. */
   readonly undo?: () => void;
 }
