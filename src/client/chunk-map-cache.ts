@@ -79,6 +79,12 @@ export class ChunkMapCache {
     this.setChunk(file, index, location);
   }
 
+  /** Whether where a chunk is need not be asked. */
+  knows(inode: InodeId, index: number): boolean {
+    const known = this.files.peek(inode)?.chunks.get(index);
+    return known !== undefined && known.expiresMs > this.clock.monotonicMs();
+  }
+
   /** Notes the attributes of an open file, and voids what may be old when they say that it changed. */
   validate(inode: InodeId, layoutVersion: number, change: number): void {
     const file = this.fileOf(inode);

@@ -317,24 +317,25 @@ export class ClusterFileSystem implements FileSystem {
     options: NewFile,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
     const asked = this.cache.now();
-    let created = false;
-    let directory: wire.Attributes | null = null;
+    const askedMs = this.files.nowMs();
+    let reply: wire.CreateReply | undefined;
+    const withLease = options.flags.write && this.files.expectsWrites;
     const attributes = await this.files.openWith(
       this.knownInode(parent, name),
       credentials,
       options.flags,
       async () => {
-        const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-          ...{ operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) },
+        reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
+          ...{ operation, caller: toWireCaller(credentials), parent, name, withLease, ...newFile(options) },
         }));
-        created = reply.created;
-        directory = reply.parent;
         return fromWireAttributes(present(reply.attributes));
       },
     );
-    if (created) this.learnDirectory(parent, directory, asked);
+    const created = reply?.created === true;
+    if (created) this.learnDirectory(parent, reply?.parent, asked);
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
     const file = this.files.opened(credentials, attributes, options.flags);
+    if (created) this.files.created(attributes, reply?.lease ?? null, askedMs);
     return { file, attributes: this.files.overlay(attributes), created };
   }
 
@@ -365,20 +366,21 @@ export class ClusterFileSystem implements FileSystem {
     flags: OpenFlags,
     known: InodeId | undefined,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
-    const request = { caller: toWireCaller(credentials), ...target, flags: openBits(flags) };
+    const withChunk = this.files.needsChunk(known, flags);
+    const request = { caller: toWireCaller(credentials), ...target, flags: openBits(flags), withChunk };
     const { appends } = this.files;
     const moment = appends.moment;
-    let appendGranted = false;
+    let reply: wire.OpenReply | undefined;
     const attributes = await this.files.openWith(known, credentials, flags, async () => {
-      const reply =
+      reply =
         flags.truncate === true
           ? await this.master.mutate(MASTER_METHODS.open, (operation) => ({ ...request, operation }))
           : await this.master.call(MASTER_METHODS.open, request);
-      ({ appendGranted } = reply);
-      return fromWireAttributes(reply);
+      return fromWireAttributes(present(reply.attributes));
     });
     const file = this.files.opened(credentials, attributes, flags);
-    if (appendGranted) appends.granted(attributes.inode, moment);
+    this.files.learnChunk(attributes, reply?.chunk ?? null);
+    if (reply?.appendGranted === true) appends.granted(attributes.inode, moment);
     return { file, attributes: this.files.overlay(attributes) };
   }
 

@@ -21,7 +21,7 @@
  */
 import type { Clock } from '../core/clock.js';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
-import { leaseId } from '../core/ids.js';
+import { chunkIndex, leaseId } from '../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
@@ -144,6 +144,15 @@ export class ChunkLeases {
 
   isSound(lease: Lease): boolean {
     return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
+  }
+
+  /** The lease of the first chunk of a file that was made just now, if a chunk is at hand. */
+  leaseNew(inode: InodeId): LeaseChunkReplyInit | undefined {
+    const chunk = this.deps.newChunks.takeSpare();
+    if (chunk === undefined) return undefined;
+    const index = chunkIndex(0);
+    const lease = this.attach({ inode, index, failed: undefined }, chunk, undefined);
+    return lease === undefined ? undefined : this.reply(this.find({ inode, index, failed: undefined }).record, lease);
   }
 
   // ---- A new chunk ---------------------------------------------------------------------------------

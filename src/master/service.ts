@@ -8,9 +8,19 @@ import type { Clock, Timespec } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
+import { isRegular } from '../core/mode.js';
 import { SESSION_TTL_MS, BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES } from '../core/limits.js';
 import { OpenFlagsBit } from '../protocol/generated/messages.js';
-import type { AttributesInit, GetAttributesRequest, OpenRequest, OperationId } from '../protocol/generated/messages.js';
+import type {
+  AttributesInit,
+  ChunkLocationInit,
+  CreateReplyInit,
+  CreateRequest,
+  GetAttributesRequest,
+  OpenReplyInit,
+  OpenRequest,
+  OperationId,
+} from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods, MethodDefinition } from '../protocol/methods.js';
 import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js';
@@ -18,6 +28,7 @@ import { appendHandlers, behindAppends } from './append-service.js';
 import type { AppendLeases } from './appends.js';
 import { chunkHandlers } from './chunk-service.js';
 import type { ChunkServiceDeps } from './chunk-service.js';
+import { getChunks } from './locations.js';
 import type { LeaseCuts } from './lease-cuts.js';
 import { lockHandlers } from './lock-service.js';
 import type { LockPolls } from './lock-service.js';
@@ -46,7 +57,7 @@ interface Done<R> extends Outcome<R> {
 }
 
 export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
-  const { state, sessions, cuts, reaper, clock } = deps;
+  const { state, sessions, cuts, reaper, clock, leases } = deps;
 
   /** A method that only reads the namespace. */
   function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
@@ -133,14 +144,34 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
   /** What a change made of the directory that it was in. */
   const directoryNow = (inode: number): AttributesInit => namespace.getAttributes(state, { inode });
 
+  /** Where a file begins, so that who is about to read it need not ask. */
+  const firstChunk = ({ inode, mode, size }: AttributesInit): ChunkLocationInit | undefined =>
+    isRegular(mode ?? 0) && (size ?? 0) > 0
+      ? getChunks(deps, { inode: inode ?? 0, firstIndex: 0, count: 1, mappedOnly: false }).chunks?.[0]
+      : undefined;
+
+  /** What is said of a file that was created, besides what it is. */
+  function besideCreate(reply: CreateReplyInit, { parent, withLease }: CreateRequest): CreateReplyInit {
+    const { created, attributes } = reply;
+    if (created !== true) return {};
+    const lease =
+      withLease && isRegular(attributes?.mode ?? 0) ? leases.leaseNew(inodeId(attributes?.inode ?? 0)) : undefined;
+    return { ...(parent !== 0 && { parent: directoryNow(parent) }), ...(lease !== undefined && { lease }) };
+  }
+
   const m = MASTER_METHODS;
   const kick = (): undefined => {
     reaper.kick();
   };
-  const decideOpen = (mutation: Mutation, context: namespace.OperationContext, request: OpenRequest): AttributesInit =>
-    refuseUnused(namespace.openTruncating(mutation, context, request));
+  const decideOpen = (
+    mutation: Mutation,
+    context: namespace.OperationContext,
+    request: OpenRequest,
+  ): OpenReplyInit => ({
+    attributes: refuseUnused(namespace.openTruncating(mutation, context, request)),
+  });
   const openTruncating = once(m.open, decideOpen, (done, request) => {
-    const inode = countOpen(done.session, request.operation, done.reply, request.flags);
+    const inode = countOpen(done.session, request.operation, done.reply.attributes, request.flags);
     return cuts.afterTruncate(inodeId(inode));
   });
   const inTurn = behindAppends(deps);
@@ -150,11 +181,13 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
   const open: Handler<MasterMethods['open']> = (request, context) => {
     if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncatingInTurn(request, context);
     const session = sessions.require(context.peer);
-    const reply = refuseUnused(namespace.open(state, request));
-    const inode = inodeId(reply.inode ?? 0);
+    const attributes = refuseUnused(namespace.open(state, request));
+    const inode = inodeId(attributes.inode ?? 0);
     sessions.addOpen(session, inode, openCounts(request.flags));
+    const chunk = request.withChunk ? firstChunk(attributes) : undefined;
     const wantsToAppend = (request.flags & OpenFlagsBit.APPEND) !== 0;
-    return { reply: wantsToAppend && deps.appends.take(session.id, inode) ? { ...reply, appendGranted: true } : reply };
+    const appendGranted = wantsToAppend && deps.appends.take(session.id, inode);
+    return { reply: { attributes, appendGranted, ...(chunk !== undefined && { chunk }) } };
   };
 
   return {
@@ -201,7 +234,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
           if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
           return cuts.afterTruncate(inodeId(inode));
         },
-        ({ created }, { parent }) => (created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+        besideCreate,
       ),
     ),
     link: once(m.link, namespace.link),

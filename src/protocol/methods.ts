@@ -55,7 +55,7 @@ export const MASTER_METHODS = {
   listXattrs: method(23, client, m.ListXattrsRequest, m.ListXattrsReply),
   statFs: method(24, client, m.Empty, m.StatFsReply),
 
-  open: method(30, client, m.OpenRequest, m.Attributes),
+  open: method(30, client, m.OpenRequest, m.OpenReply),
   close: method(31, client, m.CloseRequest, m.Empty),
   publish: method(32, client, m.PublishRequest, m.Attributes),
   sync: method(33, client, m.SyncRequest, m.Empty),

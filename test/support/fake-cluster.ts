@@ -243,8 +243,10 @@ export class FakeCluster {
       setAttributes: mutation('setAttributes', namespace.setAttributes),
       create: mutation('create', (m, at, request: wire.CreateRequest, session) => {
         const reply = namespace.create(m, at, request);
-        if (request.openFlags !== 0) this.noteOpen(session, reply.attributes?.inode ?? 0, request.openFlags, 1);
-        return reply;
+        const inode = reply.attributes?.inode ?? 0;
+        if (request.openFlags !== 0) this.noteOpen(session, inode, request.openFlags, 1);
+        if (!request.withLease || reply.created !== true) return reply;
+        return { ...reply, lease: this.leaseIn(m, { inode, index: 0, failedLease: 0 }) };
       }),
       link: mutation('link', namespace.link),
       unlink: mutation('unlink', namespace.unlink),
@@ -267,8 +269,12 @@ export class FakeCluster {
         const truncate = mutation('open', namespace.openTruncating);
         const plain = read('open', (q: wire.OpenRequest) => namespace.open(state, q));
         const result = (request.flags & 4) !== 0 ? await truncate(request, requestContext) : await plain(request);
-        this.noteOpen(session, result.reply.inode ?? 0, request.flags, 1);
-        return result;
+        const attributes = result.reply;
+        const [inode, size] = [attributes.inode ?? 0, attributes.size ?? 0];
+        this.noteOpen(session, inode, request.flags, 1);
+        if (!request.withChunk || size === 0) return { reply: { attributes } };
+        const { chunks } = this.getChunks({ inode, firstIndex: 0, count: 1, mappedOnly: false });
+        return { reply: { attributes, chunk: chunks?.[0] ?? null } };
       },
       close: ({ inode, readers, writers, atime }, { peer }) => {
         this.note('close');
@@ -391,36 +397,41 @@ export class FakeCluster {
   }
 
   private leaseChunk(request: wire.LeaseChunkRequest): wire.LeaseChunkReplyInit {
+    return this.state.mutate((m) => this.leaseIn(m, request));
+  }
+
+  private leaseIn(
+    m: Mutation,
+    request: Pick<wire.LeaseChunkRequest, 'inode' | 'index' | 'failedLease'>,
+  ): wire.LeaseChunkReplyInit {
     const inode = inodeId(request.inode);
-    return this.state.mutate((m) => {
-      const record = namespace.requireInode(m, inode);
-      let handle = chunkMap.lookupChunk(m, inode, record, chunkIndex(request.index));
-      if (handle === undefined) {
-        handle = chunkHandle(this.nextHandle++);
-        chunkMap.addChunk(m, {
-          ...{ inode, inodeRecord: record, index: chunkIndex(request.index), handle, version: 1, lease: 0 },
-          ...{ servers: [serverId(1), serverId(2)], wantedReplicas: 2 },
-        });
-        this.chunks.set(handle, new FakeChunk());
-      }
-      const chunk = this.chunks.get(handle);
-      const known = chunkMap.getChunk(m, handle);
-      if (chunk === undefined || known === undefined) throw new CairnError('INTERNAL', 'chunk lost');
-      if (chunk.lease === 0 || (request.failedLease !== 0 && request.failedLease === chunk.lease)) {
-        if (chunk.lease !== 0) known.version = ++known.lastVersion;
-        chunk.lease = this.nextLease++;
-      }
-      if (known.validBytes < CHUNK_SIZE_BYTES) {
-        chunk.bytes = Buffer.from(chunk.bytes.subarray(0, known.validBytes));
-        known.validBytes = CHUNK_SIZE_BYTES;
-      }
-      chunkMap.saveChunk(m, handle, known, 2);
-      const replicas = this.replicas();
-      return {
-        ...{ handle, version: known.version, leaseId: chunk.lease, leaseTtlMs: LEASE_TTL_MS },
-        ...{ primary: replicas[0], replicas, layoutVersion: record.layoutVersion },
-      };
-    });
+    const record = namespace.requireInode(m, inode);
+    let handle = chunkMap.lookupChunk(m, inode, record, chunkIndex(request.index));
+    if (handle === undefined) {
+      handle = chunkHandle(this.nextHandle++);
+      chunkMap.addChunk(m, {
+        ...{ inode, inodeRecord: record, index: chunkIndex(request.index), handle, version: 1, lease: 0 },
+        ...{ servers: [serverId(1), serverId(2)], wantedReplicas: 2 },
+      });
+      this.chunks.set(handle, new FakeChunk());
+    }
+    const chunk = this.chunks.get(handle);
+    const known = chunkMap.getChunk(m, handle);
+    if (chunk === undefined || known === undefined) throw new CairnError('INTERNAL', 'chunk lost');
+    if (chunk.lease === 0 || (request.failedLease !== 0 && request.failedLease === chunk.lease)) {
+      if (chunk.lease !== 0) known.version = ++known.lastVersion;
+      chunk.lease = this.nextLease++;
+    }
+    if (known.validBytes < CHUNK_SIZE_BYTES) {
+      chunk.bytes = Buffer.from(chunk.bytes.subarray(0, known.validBytes));
+      known.validBytes = CHUNK_SIZE_BYTES;
+    }
+    chunkMap.saveChunk(m, handle, known, 2);
+    const replicas = this.replicas();
+    return {
+      ...{ handle, version: known.version, leaseId: chunk.lease, leaseTtlMs: LEASE_TTL_MS },
+      ...{ primary: replicas[0], replicas, layoutVersion: record.layoutVersion },
+    };
   }
 
   private isMapped(handle: number, { inode, index }: wire.ChunkRecord): boolean {
