@@ -123,8 +123,8 @@ export class SimulatedDisk {
   readonly pending = new Set<{ readonly owner: Incarnation; readonly onKilled: () => void }>();
   /** Asked before every call; the label says what it is for. */
   onCall: ((label: DiskLabel, path: string) => DiskFault | undefined) | undefined;
-  /** Bytes that fit on it. */
-  capacityBytes = TOTAL_BYTES;
+  /** Bytes that other programs have on it. */
+  otherBytes = 0;
 
   constructor(
     readonly host: string,
@@ -210,6 +210,16 @@ export class SimulatedDisk {
     return { directory, name };
   }
 
+  /** Other programs take all but `leaveBytes`. */
+  fill(leaveBytes: number): void {
+    this.trace.add(`fault full disk of ${this.host}`);
+    this.otherBytes += Math.max(0, this.freeBytes() - leaveBytes);
+  }
+
+  freeBytes(): number {
+    return Math.max(0, TOTAL_BYTES - this.otherBytes - this.usedBytes());
+  }
+
   usedBytes(): number {
     const sum = (node: Node): number =>
       node.kind === 'file'
@@ -293,8 +303,8 @@ class ProcessDisk implements Disk {
 
   space(label: DiskLabel, path: string): Promise<DiskSpace> {
     return this.call(label, path, 10, () => ({
-      totalBytes: this.disk.capacityBytes,
-      freeBytes: Math.max(0, this.disk.capacityBytes - this.disk.usedBytes()),
+      totalBytes: TOTAL_BYTES,
+      freeBytes: this.disk.freeBytes(),
     }));
   }
 
@@ -372,9 +382,10 @@ class ProcessFile implements DiskFile {
     const { disk } = this.process;
     const growth = offset + bytes.length - this.node.current.size;
     // Counting what is there takes time: only where it may matter.
-    const room = disk.capacityBytes === TOTAL_BYTES ? Infinity : disk.capacityBytes - disk.usedBytes();
-    if (growth <= 0 || growth <= room) return this.node.write(offset, bytes);
-    const fits = Math.max(0, bytes.length - (growth - Math.max(0, room)));
+    if (growth <= 0 || disk.otherBytes === 0) return this.node.write(offset, bytes);
+    const room = disk.freeBytes();
+    if (growth <= room) return this.node.write(offset, bytes);
+    const fits = Math.max(0, bytes.length - (growth - room));
     if (fits > 0) this.node.write(offset, bytes.subarray(0, fits));
     throw new CairnError('ENOSPC', `${label} ${this.path}: the disk is full`);
   }

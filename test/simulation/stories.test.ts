@@ -217,3 +217,54 @@ story('P2: two clients count in a file under a lock, over broken connections and
   await s.world.sleep(20_000);
   await s.check('counter', expected);
 });
+
+story(
+  'P1, P7, P10: every disk fills up, the master dies on it, there is space again: nothing is lost, none hangs',
+  async (s) => {
+    const { world } = s;
+    const bytes = pattern(300_000, 4);
+    const names = Array.from({ length: 12 }, (_, i) => `file-${i}`);
+    for (const name of names) {
+      const file = await s.create(name, bytes);
+      await file.sync();
+      await file.close();
+    }
+    const victims = [MASTER, ...world.chunkservers];
+    await world.sleep(3_000);
+    for (const name of victims) world.disk(name).fill(4_096);
+    const begin = world.clock.nowUs;
+    const created: string[] = [];
+    await assert.rejects(
+      async () => {
+        for (let i = 0; i < 200; i++) {
+          const file = await s.create(`more-${i}`);
+          await file.close();
+          created.push(`more-${i}`);
+        }
+      },
+      { code: 'ENOSPC' },
+      'what grows the namespace',
+    );
+    const file = await s.openAt('file-0');
+    await file.write(bytes.length, pattern(3 * MIB, 5));
+    await assert.rejects(file.sync(), { code: 'ENOSPC' }, 'what grows a chunk');
+    await file.close();
+    const remove = async (name: string): Promise<void> => s.one.unlink(root, ROOT_INODE, Buffer.from(name));
+    for (const name of names.splice(6)) await remove(name);
+    for (const name of created) await remove(name);
+    assert.ok(world.clock.nowUs - begin < 20e6, 'nobody waited for space');
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    await world.sleep(3_000);
+    for (const name of names.slice(1)) await s.check(name, bytes);
+    await world.powerOff(MASTER);
+    await world.powerOn(MASTER);
+    for (const name of victims) world.disk(name).otherBytes = 0;
+    await world.sleep(20_000);
+    for (const name of names.slice(1)) await s.check(name, bytes);
+    const again = await s.create('again', bytes);
+    await again.sync();
+    await again.close();
+    await s.check('again', bytes);
+  },
+);
