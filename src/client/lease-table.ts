@@ -37,7 +37,9 @@ interface Entry {
 }
 
 export class LeaseTable {
-  private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES);
+  private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry) => this.forget(entry));
+  /** The same by file, so that what a truncate costs does not depend on how many files there are. */
+  private readonly byInode = new Map<InodeId, Set<Entry>>();
   private generation = 0;
 
   constructor(
@@ -91,8 +93,10 @@ export class LeaseTable {
 
   /** Forgets the leases of a file's chunks from `fromIndex` on: a truncate dropped the chunks. */
   drop(inode: InodeId, fromIndex: number): void {
-    for (const entry of [...this.entries.values()]) {
-      if (entry.inode === inode && entry.index >= fromIndex) this.entries.delete(key(inode, entry.index));
+    for (const entry of [...(this.byInode.get(inode) ?? [])]) {
+      if (entry.index < fromIndex) continue;
+      this.entries.delete(key(inode, entry.index));
+      this.forget(entry);
     }
   }
 
@@ -108,6 +112,7 @@ export class LeaseTable {
   operationsLost(): void {
     this.generation++;
     this.entries.clear();
+    this.byInode.clear();
   }
 
   private entryOf(inode: InodeId, index: number): Entry {
@@ -118,8 +123,16 @@ export class LeaseTable {
         ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
       };
       this.entries.set(key(inode, index), entry);
+      const others = this.byInode.get(inode);
+      if (others === undefined) this.byInode.set(inode, new Set([entry]));
+      else others.add(entry);
     }
     return entry;
+  }
+
+  private forget(entry: Entry): void {
+    const others = this.byInode.get(entry.inode);
+    if (others?.delete(entry) === true && others.size === 0) this.byInode.delete(entry.inode);
   }
 
   private async askUntilFenced(entry: Entry, inode: InodeId, index: number): Promise<LeaseChunkReply> {

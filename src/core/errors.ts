@@ -87,11 +87,26 @@ const CODE_OF_NUMBER: ReadonlyMap<number, ErrorCode> = new Map(
   (Object.keys(NUMBER_OF_CODE) as ErrorCode[]).map((code) => [NUMBER_OF_CODE[code], code]),
 );
 
+/** Of an operation that did what it should. */
+const ANSWERS: ReadonlySet<ErrorCode> = new Set([
+  'ENOENT',
+  'EEXIST',
+  'ENODATA',
+  'EAGAIN',
+  'ENOTEMPTY',
+  'EACCES',
+  'ESTALE',
+]);
+
 export class CairnError extends Error {
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    // Where an answer such as "no such name" was made tells nobody anything, and to find out costs more than to make it.
+    const limit = Error.stackTraceLimit;
+    if (ANSWERS.has(code)) Error.stackTraceLimit = 0;
     super(message, options);
+    Error.stackTraceLimit = limit;
     this.name = 'CairnError';
     this.code = code;
   }

@@ -17,6 +17,7 @@ import type { ChunkLeases } from './leases.js';
 import type { ServerRegistry } from './servers.js';
 import type { State } from './state.js';
 
+const MAX_PASS_INTERVAL_MS = 1_000;
 /** Replicas to delete that are remembered; more are found by their server's next report. */
 const MAX_STRAYS = 65_536;
 
@@ -39,6 +40,9 @@ export class Collector {
       readonly graceMs: number;
     },
   ) {}
+
+  /** When the garbage is looked through again: each pass reads all that waits for its time. */
+  private nextPassMs = 0;
 
   /** A replica that is no member, or will not be: deleted soon, unless it is one by then. */
   addStray(handle: ChunkHandle, version: number, server: ServerId): void {
@@ -85,6 +89,11 @@ export class Collector {
   /** One page of garbage: stamps what is new, deletes the replicas of what is old enough, and forgets it. */
   private async collect(): Promise<boolean> {
     const { state, clock, servers, graceMs, logger } = this.deps;
+    if (this.cursor === 0) {
+      const nowMs = clock.monotonicMs();
+      if (nowMs < this.nextPassMs) return false;
+      this.nextPassMs = nowMs + Math.min(MAX_PASS_INTERVAL_MS, graceMs / 10);
+    }
     const nowSeconds = clock.now().seconds;
     const fresh: ChunkHandle[] = [];
     const ripe: ChunkHandle[] = [];
