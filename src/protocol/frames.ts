@@ -81,8 +81,11 @@ export interface FrameReceiverOptions {
   /** Whether the sender must mask its frames: the side that connected must, the other must not. */
   readonly masked: boolean;
   readonly maxMessageBytes: number;
-  /** Memory for a large frame, of exactly `length` bytes; it is the message's receiver's then. */
-  readonly allocate: (length: number) => Buffer;
+  /**
+   * Memory for a large frame, of exactly `length` bytes; it is the message's receiver's then. `isFirst`: for the first
+   * fragment of a message.
+   */
+  readonly allocate: (length: number, isFirst: boolean) => Buffer;
   readonly onMessage: (fragments: readonly Buffer[]) => void;
   readonly onPing: (payload: Buffer) => void;
   readonly onClose: (status: number, reason: string) => void;
@@ -158,7 +161,7 @@ export class FrameReceiver {
     const key = masked ? staging.subarray(body - MASK_BYTES, body) : undefined;
     const mask = key === undefined || key.readUInt32LE(0) === 0 ? undefined : Buffer.from(key);
     const frame = { opcode, fin, mask };
-    const into = here < length ? this.options.allocate(length) : Buffer.allocUnsafe(length);
+    const into = here < length ? this.options.allocate(length, opcode === OPCODES.binary) : Buffer.allocUnsafe(length);
     staging.copy(into, 0, body, body + here);
     this.start = body + here;
     if (here < length) {

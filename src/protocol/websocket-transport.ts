@@ -61,7 +61,8 @@ export class WebSocketTransport implements Transport {
     this.receiver = new FrameReceiver({
       masked: !upgraded.connecting,
       maxMessageBytes: MAX_MESSAGE_BYTES,
-      allocate: (length) => payloadBuffers.take(length),
+      // What is decoded from a header may be kept for long, payload is given back.
+      allocate: (length, isFirst) => (isFirst ? Buffer.allocUnsafeSlow(length) : payloadBuffers.take(length)),
       onMessage: (fragments) => this.receive(fragments),
       onPing: (payload) => this.pong(payload),
       onClose: (status, reason) => this.closedByPeer(status, reason),

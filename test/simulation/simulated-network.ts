@@ -6,6 +6,7 @@
 import { checksum } from '../../src/core/checksum.js';
 import { CairnError } from '../../src/core/errors.js';
 import { SEND_HIGH_WATER_BYTES } from '../../src/core/limits.js';
+import { payloadBuffers } from '../../src/core/payload-buffers.js';
 import type { Random } from '../../src/core/random.js';
 import type { Listener, Message, Network, Transport, TransportHandlers } from '../../src/protocol/transport.js';
 import type { SimulatedClock } from './simulated-clock.js';
@@ -205,6 +206,8 @@ interface Parcel {
   readonly bytes: number;
   readonly sum: number;
   readonly original: Uint8Array | undefined;
+  /** The original's memory may be used again when it was sent. */
+  readonly reusable: boolean;
   dueUs: number;
   reason: string;
 }
@@ -243,13 +246,16 @@ class SimulatedTransport implements Transport {
   send(message: Message): void {
     if (this.isClosed || !this.owner.isAlive) return;
     const bytes = message.header.length + message.payload.length + FRAME_OVERHEAD_BYTES;
-    const copy = { header: Buffer.from(message.header), payload: Buffer.from(message.payload) };
+    // Received into memory that is used again, as by the real network: who gives it back too early reads other bytes.
+    const copy = { header: Buffer.from(message.header), payload: payloadBuffers.take(message.payload.length) };
+    copy.payload.set(message.payload);
     this.queuedBytes += bytes;
     this.enqueue({
       message: copy,
       bytes,
       sum: checksum(copy.payload),
       original: message.payload,
+      reusable: message.reusable === true,
       dueUs: 0,
       reason: '',
     });
@@ -300,7 +306,15 @@ class SimulatedTransport implements Transport {
   }
 
   private sayEnd(): void {
-    this.enqueue({ message: undefined, bytes: 0, sum: 0, original: undefined, dueUs: 0, reason: 'closed by peer' });
+    this.enqueue({
+      message: undefined,
+      bytes: 0,
+      sum: 0,
+      original: undefined,
+      reusable: false,
+      dueUs: 0,
+      reason: 'closed by peer',
+    });
   }
 
   private enqueue(parcel: Parcel): void {
@@ -335,6 +349,7 @@ class SimulatedTransport implements Transport {
     if (parcel.original !== undefined && checksum(parcel.original) !== parcel.sum && this.owner.isAlive) {
       throw new Error(`${this.label}: the payload of a message changed before the network had taken it`);
     }
+    if (parcel.reusable && parcel.original !== undefined) payloadBuffers.giveBack(parcel.original);
     this.queuedBytes -= parcel.bytes;
     if (this.queuedBytes < SEND_HIGH_WATER_BYTES) this.wakeDrained();
     if (this.isClosed && this.outbound.length === 0) this.network.forget(this);
