@@ -8,6 +8,7 @@ import { waitUntilEnded } from '../../src/cli/process-control.js';
 import { startMount } from '../../src/cli/mount.js';
 import { mountedOn, probe, unmountPath } from '../../src/fuse/mountpoint.js';
 import { runCairn, TestCluster } from '../support/cluster.js';
+import { eventually } from '../support/eventually.js';
 import { shell } from '../support/shell.js';
 
 const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
@@ -147,6 +148,25 @@ t.test('the end of a mount leaves nothing waiting', { skip }, async (t) => {
     t.equal(await probe(mountpoint), 'dead');
     await cluster.mount();
     t.equal(await probe(mountpoint), 'serving');
+  });
+
+  await t.test('a program that is killed while the cluster does not answer is gone, its bytes arrive', async (t) => {
+    const servers = [...(await cluster.pids())].filter(([name]) => !name.startsWith('mount')).map(([, pid]) => pid);
+    const [isOpen, go] = [join(cluster.directory.path, 'is-open'), join(cluster.directory.path, 'go')];
+    const waiting = `exec 3<> late; touch ${isOpen}; until [ -e ${go} ]; do sleep 0.05; done`;
+    const writer = start(`${waiting}; exec dd if=/dev/zero bs=1M count=1 conv=notrunc,fsync >&3`, mountpoint);
+    await eventually('the file is open', async () => (await stat(isOpen)).isFile());
+    for (const pid of servers) process.kill(pid, 'SIGSTOP');
+    try {
+      await writeFile(go, '');
+      t.equal(await within(2000, writer.ended), 'late', 'it waits in fsync');
+      process.kill(writer.pid, 'SIGKILL');
+      t.equal(await within(10_000, writer.ended), 'SIGKILL');
+    } finally {
+      for (const pid of servers) process.kill(pid, 'SIGCONT');
+    }
+    const written = Buffer.alloc(1024 * 1024);
+    await eventually('the bytes', async () => (await readFile(join(mountpoint, 'late'))).equals(written));
   });
 
   await t.test('umount ends it although another mount namespace has a copy of the mount', async (t) => {

@@ -31,7 +31,7 @@ import { NameRequests } from './names.js';
 import { NodeTable } from './node-table.js';
 import { Notifier } from './notifier.js';
 import { raiseReadahead } from './readahead.js';
-import { isBeingKilled, readStatus } from './proc-status.js';
+import { isBeingKilled, readStat, readStatus, wasKilled } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Handler } from './request.js';
@@ -112,6 +112,7 @@ export class ServedMount {
         // It does so before it drops them. Without a handle that may write, nothing is mapped to be written.
         if (this.nodes.isBeingWritten(inode)) await notifier.dropPages(this.nodes.nodeidOf(inode));
       },
+      wasKilled: (pid) => pid !== 0 && wasKilled(readStat(pid)),
       attributeTimeoutMs: options.attributeTimeoutMs ?? DEFAULT_ATTRIBUTE_TIMEOUT_MS,
       entryTimeoutMs: options.entryTimeoutMs,
       negotiated: () => {

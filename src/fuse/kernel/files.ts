@@ -1,5 +1,6 @@
 /** Requests about open files: OPEN, CREATE, TMPFILE, READ, WRITE, and all that goes by a handle. */
 import { CairnError, hasCode } from '../../core/errors.js';
+import { deferred } from '../../core/sync.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
 import type { Attributes, Credentials, FileSystem, OpenFile } from '../../client/filesystem.js';
@@ -23,6 +24,8 @@ import type { OpenHandle, Session } from './session.js';
 const O_EXCL = 0o200;
 /** The kernel's own: the file is opened to be executed, which needs permission to execute it, not to read. */
 const FMODE_EXEC = 0x20;
+/** A close that takes longer may be that of a process which was killed, and is let go then. */
+const FLUSH_PATIENCE_MS = 500;
 /** fallocate(2) */
 const FALLOC_KEEP_SIZE = 1;
 const FALLOC_PUNCH_HOLE = 2;
@@ -173,16 +176,34 @@ export class FileRequests {
     }
   }
 
-  private async flush({ body }: Request): Promise<Answer> {
+  private async flush({ body, caller }: Request): Promise<Answer> {
     const handle = this.session.files.get(body.u64());
     body.skip(8);
     const owner = ownerName(body.big());
-    try {
-      await handle.file.flush();
-    } finally {
-      await closedBy(this.session, handle, owner);
+    const flushed = (async () => {
+      try {
+        await handle.file.flush();
+      } finally {
+        await closedBy(this.session, handle, owner);
+      }
+    })();
+    while ((await this.within(FLUSH_PATIENCE_MS, flushed)) === 'late') {
+      // Linux closes the files of who was killed, and waits, although nobody is there to hear how it ended.
+      if (!this.session.wasKilled(caller.pid)) continue;
+      this.session.inBackground('flushing a file of a killed process', () => flushed);
+      break;
     }
     return DONE;
+  }
+
+  private async within(ms: number, work: Promise<void>): Promise<'done' | 'late'> {
+    const late = deferred<'late'>();
+    const timer = this.session.clock.setTimer(ms, () => late.resolve('late'));
+    try {
+      return await Promise.race([work.then(() => 'done' as const), late.promise]);
+    } finally {
+      timer.cancel();
+    }
   }
 
   /** fsync(2) and fdatasync(2): the size must survive in both, and other metadata comes along. */

@@ -10,8 +10,12 @@ import { KIB } from '../../core/limits.js';
 const buffer = Buffer.alloc(16 * KIB);
 
 /** The text of /proc/PID/status; '' when the caller was killed meanwhile, and nobody waits for the answer. */
-export function readStatus(pid: number): string {
-  const path = `/proc/${pid}/status`;
+export const readStatus = (pid: number): string => read(`/proc/${pid}/status`);
+
+/** The text of /proc/PID/stat, or ''. */
+export const readStat = (pid: number): string => read(`/proc/${pid}/stat`);
+
+function read(path: string): string {
   try {
     // Faster than readFileSync, which asks for the size, and reads again to find the end.
     const fd = openSync(path, 'r');
@@ -36,4 +40,14 @@ const SIGKILL_BIT = 1n << 8n;
 export function isBeingKilled(status: string): boolean {
   const pending = /^SigPnd:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
   return (BigInt(`0x${pending}`) & SIGKILL_BIT) !== 0n;
+}
+
+/** Of the task's flags in linux/sched.h: a signal ended it. */
+const PF_SIGNALED = 0x400n;
+
+/** From the text of /proc/PID/stat: it is on its way out, and was not asked. */
+export function wasKilled(stat: string): boolean {
+  // The name before may have any characters in it, brackets too.
+  const flags = stat.slice(stat.lastIndexOf(')') + 1).split(' ')[7] ?? '';
+  return /^\d+$/.test(flags) && (BigInt(flags) & PF_SIGNALED) !== 0n;
 }

@@ -44,6 +44,8 @@ export interface Session {
   refreshPages(inode: InodeId): Promise<void>;
   /** Makes the kernel write what programs changed of a file by mappings, which it does in its own time else. */
   collectPages(inode: InodeId): Promise<void>;
+  /** Whether a thread is ending because of a signal. */
+  wasKilled(pid: number): boolean;
   /** Runs what nobody waits for; a failure is logged. */
   inBackground(what: string, work: () => Promise<void>): void;
   readonly attributeTimeoutMs: number;

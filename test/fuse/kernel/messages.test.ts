@@ -8,7 +8,7 @@ import { parseGroups } from '../../../src/fuse/kernel/callers.js';
 import { Cursor, decodeGroups, decodeHeader } from '../../../src/fuse/kernel/decode.js';
 import * as encode from '../../../src/fuse/kernel/encode.js';
 import { negotiate } from '../../../src/fuse/kernel/init.js';
-import { isBeingKilled } from '../../../src/fuse/kernel/proc-status.js';
+import { isBeingKilled, wasKilled } from '../../../src/fuse/kernel/proc-status.js';
 import { u32, u64 } from '../../support/fake-kernel.js';
 
 const bytes = (hex: string): Buffer => Buffer.from(hex.replace(/[^0-9a-f]/g, ''), 'hex');
@@ -80,6 +80,9 @@ t.test('a thread that is being killed', async (t) => {
   t.ok(isBeingKilled('SigQ:\t1/9\nSigPnd:\t0000000000000100\nShdPnd:\t0\n'));
   t.notOk(isBeingKilled('SigPnd:\t0000000000004000\nShdPnd:\t0000000000000100\n'));
   t.notOk(isBeingKilled(''));
+  t.ok(wasKilled('22974 (a) b) D 22973 12309 1 0 -1 4195660 497 0'));
+  t.notOk(wasKilled('22974 (python3) S 22973 12309 1 0 -1 4194624 497 0'));
+  t.notOk(wasKilled(''));
 });
 
 t.test('the groups in /proc', async (t) => {
