@@ -62,7 +62,7 @@ export class LeaseCuts {
     try {
       await this.deps.leases.recoverLocked(handle);
     } catch (error) {
-      if (!hasCode(error, 'UNAVAILABLE', 'ENOENT')) throw error;
+      if (!hasCode(error, 'UNAVAILABLE', 'ENOENT', 'ENOSPC')) throw error;
       // The cut stands in the record; it is made before the next lease. The old primary must be past serving.
       await this.untilFenced(lease.primary);
     }

@@ -20,7 +20,7 @@
  * be unable to reach this one). So one confused writer cannot keep a chunk in recovery.
  */
 import type { Clock } from '../core/clock.js';
-import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { asCairnError, CairnError, hasCode, isNoSpace } from '../core/errors.js';
 import { chunkIndex, leaseId } from '../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../core/ids.js';
 import {
@@ -151,7 +151,13 @@ export class ChunkLeases {
     const chunk = this.deps.newChunks.takeSpare();
     if (chunk === undefined) return undefined;
     const index = chunkIndex(0);
-    const lease = this.attach({ inode, index, failed: undefined }, chunk, undefined);
+    let lease: Lease | undefined;
+    try {
+      lease = this.attach({ inode, index, failed: undefined }, chunk, undefined);
+    } catch (error) {
+      // The file is made all the same; who writes to it is told.
+      if (!isNoSpace(error)) throw error;
+    }
     return lease === undefined ? undefined : this.reply(this.find({ inode, index, failed: undefined }).record, lease);
   }
 

@@ -59,7 +59,7 @@ export class TestCluster {
   readonly random: Random;
   readonly network = new MemoryNetwork();
   readonly servers: FakeChunkserver[] = [];
-  private readonly disk: CrashDisk;
+  readonly disk: CrashDisk;
   private readonly store = new MemoryStore();
   private readonly secret = Buffer.alloc(32, 7);
   private life: Life;
