@@ -1,5 +1,5 @@
 /** What operations are drawn from: names, callers, places and nodes of the tree. */
-import { CHUNK_SIZE_BYTES, KIB, MAX_NAME_BYTES } from '../../src/core/limits.js';
+import { CHUNK_SIZE_BYTES, KIB, MAX_NAME_BYTES, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { Credentials, FileKind } from '../../src/client/filesystem.js';
@@ -30,6 +30,8 @@ export const MAX_DATA_BYTES = 200 * KIB;
 /** Where bytes are written: at the start of files, and in few of them around the ends of chunks. */
 export const WINDOWS = [
   { start: 0, length: 512 * KIB },
+  // Around the end of what the client sends, and reads ahead, at a time.
+  { start: MIB - 128 * KIB, length: 256 * KIB },
   { start: CHUNK_SIZE_BYTES - 128 * KIB, length: 256 * KIB },
   { start: 2 * CHUNK_SIZE_BYTES - 64 * KIB, length: 128 * KIB },
 ] as const;
@@ -98,10 +100,20 @@ export function anyLength(work: Work): number {
   return 1 + random.below(most);
 }
 
+/** As `anyOffset`, or just before where a handle of the file was read to, and behind it. */
+export function nearbyOffset(work: Work, node: Tracked): number {
+  const offset = anyOffset(work, node);
+  const handles = work.handlesOf(node).filter(({ mount, readTo }) => mount === work.mount && readTo > 0);
+  if (handles.length === 0 || work.random.below(2) === 0) return offset;
+  const { readTo } = pick(work.random, handles);
+  return Math.min(Math.max(0, readTo + work.random.below(40 * KIB) - 8 * KIB), LONGEST_FILE_BYTES);
+}
+
 /** Where something happens in `node`: at random, at the ends of pages, blocks, chunks and of the file. */
 export function anyOffset(work: Work, node: Tracked): number {
   const { random } = work;
-  const window = node.isLong && random.below(3) === 0 ? WINDOWS[1 + random.below(2)] : WINDOWS[0];
+  const far = node.isLong && random.below(3) === 0;
+  const window = far ? WINDOWS[2 + random.below(2)] : WINDOWS[random.below(5) === 0 ? 1 : 0];
   const { start, length } = window ?? WINDOWS[0];
   // A write from here must stay within the window, or final comparisons would not look at it.
   const room = length - (start === 0 ? MAX_DATA_BYTES : 0);

@@ -1,8 +1,9 @@
 /** Operations on open files. */
 import assert from 'node:assert/strict';
-import { CHUNK_SIZE_BYTES } from '../../src/core/limits.js';
+import { CHUNK_SIZE_BYTES, KIB, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import { equalBytes } from '../conformance/case.js';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import { content } from '../support/files.js';
 import {
   anyEntry,
@@ -13,11 +14,12 @@ import {
   LONGEST_FILE_BYTES,
   MAX_DATA_BYTES,
   MAX_HANDLES,
+  nearbyOffset,
 } from './choices.js';
 import { makeCurrent, settle } from './coherence.js';
 import { releaseBefore } from './locks.js';
 import { create } from './names.js';
-import type { Handle } from './tracked.js';
+import type { Handle, Tracked } from './tracked.js';
 import type { Work } from './work.js';
 
 /** open(2) without O_CREAT. */
@@ -30,7 +32,7 @@ export async function open(work: Work): Promise<void> {
   const write = random.below(3) > 0;
   const flags = {
     ...{ read: !write || random.below(4) > 0, write, truncate: write && random.below(6) === 0 },
-    ...{ append: write && random.below(5) === 0, sync: random.below(30) === 0 },
+    ...{ append: write && random.below(4) === 0, sync: random.below(30) === 0, direct: random.below(4) === 0 },
   };
   if (node !== undefined && flags.truncate) await settle(work, node);
   const what = `uid ${as.uid} opens ${JSON.stringify(name.toString('latin1').slice(0, 9))} (${node?.id ?? 'none'}) in ${parent.id} ${JSON.stringify(flags)}`;
@@ -57,7 +59,7 @@ export async function write(work: Work): Promise<void> {
   const handle = anyHandle(work, (each) => each.canWrite || work.random.below(20) === 0);
   if (handle === undefined) return create(work);
   await makeCurrent(work, handle.node);
-  const offset = anyOffset(work, handle.node);
+  const offset = nearbyOffset(work, handle.node);
   const size = work.state.inode(handle.node.id).size;
   const room = LONGEST_FILE_BYTES - (handle.append ? size : offset);
   const length = Math.min(anyLength(work), room);
@@ -69,6 +71,118 @@ export async function write(work: Work): Promise<void> {
   if (written === undefined) return;
   work.check('write', [handle.node], () => assert.equal(written.real, written.model));
   await changed(work, handle);
+}
+
+/** Appends go where the file ends for all mounts, also when another has appended and not flushed. */
+export async function append(work: Work): Promise<void> {
+  const handle = anyHandle(work, (each) => each.canWrite && each.append);
+  if (handle === undefined) return open(work);
+  const { node } = handle;
+  if ([...node.dirty].some((each) => !each.append)) await makeCurrent(work, node);
+  const length = Math.min(anyLength(work), LONGEST_FILE_BYTES - work.state.inode(node.id).size);
+  if (length <= 0) return;
+  const bytes = content(work.random.below(2 ** 31), length);
+  const written = await work.compared(`append ${length} ${describe(handle)}`, [node], ({ file }) =>
+    file(handle).write(0, bytes),
+  );
+  if (written === undefined) return;
+  work.check('append', [node], () => assert.equal(written.real, written.model));
+  await changed(work, handle);
+}
+
+/** Reads on from where the handle was read last, so that what follows is read ahead. */
+export async function readOn(work: Work): Promise<void> {
+  const { random } = work;
+  const handle = anyHandle(work, (each) => each.canRead);
+  if (handle === undefined) return open(work);
+  const { node } = handle;
+  await makeCurrent(work, node);
+  const { size } = work.state.inode(node.id);
+  if (handle.readTo >= size || random.below(6) === 0) handle.readTo = anyOffset(work, node);
+  for (let reads = 1 + random.below(4); reads > 0; reads--) {
+    const [offset, length] = [handle.readTo, 1 + random.below(random.below(2) === 0 ? 5000 : 60 * KIB)];
+    const what = `read on ${length} at ${offset} ${describe(handle)}`;
+    const got = await work.compared(what, [node], async ({ file }) =>
+      Buffer.from(await file(handle).read(offset, length)),
+    );
+    if (got === undefined) return;
+    work.check(what, [node], () => equalBytes(got.real, got.model, what));
+    handle.readTo += got.model.length;
+  }
+}
+
+/**
+ * Reads on over the end of what the client sends at a time, writes there, or has another mount write there, and reads it
+ * once more: what was read ahead is old as soon as the bytes have left, and nothing else may tell so yet.
+ */
+export async function readAgain(work: Work): Promise<void> {
+  const { random } = work;
+  const handle = anyHandle(work, (each) => each.canRead && each.canWrite && !each.append);
+  if (handle === undefined) return open(work);
+  const { node } = handle;
+  await makeCurrent(work, node);
+  const start = MIB - random.below(60 * KIB);
+  const length = MIB - start + random.below(20 * KIB);
+  const put = async (): Promise<boolean> => {
+    const bytes = content(random.below(2 ** 31), length);
+    const written = await work.compared(`write ${length} at ${start} ${describe(handle)}`, [node], ({ file }) =>
+      file(handle).write(start, bytes),
+    );
+    if (written === undefined) return false;
+    node.changedOn(work.mount);
+    node.dirty.add(handle);
+    node.wasWritten = true;
+    return true;
+  };
+  const get = async (): Promise<void> => {
+    for (let at = start - 5000; at < start + length; at += 20 * KIB) {
+      const what = `read again ${20 * KIB} at ${at} ${describe(handle)}`;
+      const got = await work.compared(what, [node], async ({ file }) =>
+        Buffer.from(await file(handle).read(at, 20 * KIB)),
+      );
+      if (got !== undefined) work.check(what, [node], () => equalBytes(got.real, got.model, what));
+    }
+  };
+  if (work.state.inode(node.id).size < start + length) {
+    if (!(await put())) return;
+    await work.compared(`flush ${describe(handle)}`, [node], ({ file }) => file(handle).flush());
+    node.dirty.delete(handle);
+  }
+  await get();
+  // Another mount finds it by a name.
+  if (random.below(2) === 0 && work.nameOf(node) !== undefined) await putElsewhere(work, node, start, length);
+  else if (!(await put())) return;
+  await makeCurrent(work, node);
+  await get();
+  await work.look(node);
+}
+
+async function putElsewhere(work: Work, node: Tracked, start: number, length: number): Promise<void> {
+  const { mount } = work;
+  await settle(work, node);
+  await flushHere(work, node);
+  work.mount = (mount + 1) % work.mountCount;
+  const bytes = content(work.random.below(2 ** 31), length);
+  const flags = { read: false, write: true };
+  const what = `opens ${node.id}, writes ${length} at ${start} and closes`;
+  const written = await work.both(what, [node], async ({ fs, id }) => {
+    const { file } = await fs.open(ROOT_CREDENTIALS, id(node), flags);
+    await file.write(start, bytes);
+    await file.close();
+  });
+  if (written !== undefined) {
+    node.changedOn(work.mount);
+    node.wasWritten = true;
+  }
+  work.mount = mount;
+}
+
+/** What this mount wrote to the file is there for others. */
+async function flushHere(work: Work, node: Tracked): Promise<void> {
+  for (const handle of [...node.dirty]) {
+    await work.compared(`flush ${describe(handle)}`, [node], ({ file }) => file(handle).flush());
+    node.dirty.delete(handle);
+  }
 }
 
 export async function read(work: Work): Promise<void> {

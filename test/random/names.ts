@@ -193,7 +193,9 @@ export async function rename(work: Work): Promise<void> {
   const as = caller(work, from.name, to.name);
   const flags = pick(random, [{}, {}, {}, { noReplace: true }, { exchange: true }]);
   const touched = [from.node, replaced].filter((node) => node !== undefined);
-  const renamed = await work.both(
+  // Not what is moved: a directory that another mount moved is moved on without a look at it.
+  for (const node of [from.parent, to.parent]) await work.reach(node);
+  const renamed = await work.compared(
     `uid ${as.uid} renames ${show(from.name)} (${from.node?.id ?? 'none'}) in ${from.parent.id} to ${show(to.name)} (${replaced?.id ?? 'none'}) in ${to.parent.id} ${JSON.stringify(flags)}`,
     [from.parent, to.parent, ...touched],
     ({ fs, id }) =>

@@ -16,15 +16,14 @@ export interface Handle {
   readonly canRead: boolean;
   readonly canWrite: boolean;
   readonly append: boolean;
+  /** Where it was read to, by those who read on. */
+  readTo: number;
 }
 
 export class Tracked {
   /** By mount; undefined where it was not looked up yet. */
   readonly ids: (InodeId | undefined)[];
-  /**
-   * Mounts that must look the directory up, since another moved it. Linux moves its dentry at a lookup, but not while it
-   * holds the lock of a rename on the same mount: ESTALE, until a lookup that finds the lock free.
-   */
+  /** Mounts that must look the directory up before it is a place to work in, since another moved it. */
   readonly movedFor = new Set<number>();
   /** Where the bytes of this file are: at its start, and in few files around the ends of chunks too. */
   readonly isLong: boolean;

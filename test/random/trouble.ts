@@ -50,6 +50,11 @@ export class Trouble {
 
   private async kill(index: number): Promise<void> {
     this.done.push(`kill chunkserver ${index}`);
+    // What is sent to it meanwhile is in its hands, unread, when it dies.
+    if (this.random.below(3) > 0) {
+      process.kill(await this.pidOf(index), 'SIGSTOP');
+      await pause(50 + this.random.below(400));
+    }
     await this.cluster.killChunkserver(index);
     await pause(this.random.below(4) === 0 ? LONG_SILENCE_MS : this.random.below(3000));
     await this.cluster.startChunkserver(index);
@@ -57,13 +62,18 @@ export class Trouble {
 
   /** The process hangs: its connections stay. */
   private async silence(index: number): Promise<void> {
-    const pid = (await this.cluster.pids()).get(`chunkserver-${index + 1}`);
-    if (pid === undefined) throw new Error(`chunkserver ${index} does not run`);
+    const pid = await this.pidOf(index);
     const silentMs = pick(this.random, [300, 2000, 5000, LONG_SILENCE_MS]);
     this.done.push(`stop chunkserver ${index} for ${silentMs} ms`);
     process.kill(pid, 'SIGSTOP');
     await pause(silentMs);
     process.kill(pid, 'SIGCONT');
+  }
+
+  private async pidOf(index: number): Promise<number> {
+    const pid = (await this.cluster.pids()).get(`chunkserver-${index + 1}`);
+    if (pid === undefined) throw new Error(`chunkserver ${index} does not run`);
+    return pid;
   }
 
   private async killMaster(): Promise<void> {

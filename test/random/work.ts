@@ -4,8 +4,7 @@
  * operations of a seed are always the same, whatever the file system answers.
  */
 import assert from 'node:assert/strict';
-import { setTimeout as pause } from 'node:timers/promises';
-import { asCairnError, hasCode } from '../../src/core/errors.js';
+import { asCairnError } from '../../src/core/errors.js';
 import type { ErrorCode } from '../../src/core/errors.js';
 import { compareTimespec } from '../../src/core/clock.js';
 import type { InodeId } from '../../src/core/ids.js';
@@ -45,7 +44,6 @@ export interface WorkOptions {
   readonly forget?: ((mount: number, inode: InodeId) => Promise<void>) | undefined;
 }
 
-const MAX_STALE_LOOKUPS = 200;
 /** Errors that mean the same to an application. */
 const SAME: Partial<Record<ErrorCode, ErrorCode>> = { ESTALE: 'ENOENT' };
 
@@ -150,7 +148,7 @@ export class Work {
   ): Handle {
     const node = this.found({ real: made.real.attributes, model: made.model.attributes });
     const number = this.handleNumber++;
-    const handle = { ...how, number, node, mount: this.mount, real: made.real.file, model: made.model.file };
+    const handle = { ...how, number, node, mount: this.mount, real: made.real.file, model: made.model.file, readTo: 0 };
     this.handles.add(handle);
     return handle;
   }
@@ -246,14 +244,14 @@ export class Work {
   }
 
   /** Looks `node` up on the mount of now, from the nearest directory that is known there. */
-  private async reach(node: Tracked): Promise<void> {
+  async reach(node: Tracked): Promise<void> {
     await this.reachAbove(node);
     const wasMoved = node.movedFor.delete(this.mount);
     if (node.ids[this.mount] !== undefined && !wasMoved) return;
     const place = this.nameOf(node) ?? assert.fail(`inode ${node.id} has no name`);
     await this.reach(place.parent);
     const real = await this.real(`lookup ${JSON.stringify(place.name.toString('latin1'))}`, place.parent, (fs, id) =>
-      untilNoRename(wasMoved ? MAX_STALE_LOOKUPS : 1, () => fs.lookup(ROOT_CREDENTIALS, id, place.name)),
+      fs.lookup(ROOT_CREDENTIALS, id, place.name),
     );
     this.remember(node, real.inode);
     this.compareAttributes('lookup', node, { real, model: this.state.inode(node.id).attributes() });
@@ -299,18 +297,6 @@ export class Work {
       id: (node) => node.ids[mount] ?? assert.fail(`inode ${node.id} is not known on this mount`),
       file: (handle) => handle.real,
     };
-  }
-}
-
-/** Looks a directory up that another mount moved, while other programs may rename something on this one. */
-async function untilNoRename<T>(attempts: number, look: () => Promise<T>): Promise<T> {
-  for (let left = attempts; ; left--) {
-    try {
-      return await look();
-    } catch (error) {
-      if (left <= 1 || !hasCode(error, 'ESTALE')) throw error;
-      await pause(5);
-    }
   }
 }
 

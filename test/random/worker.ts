@@ -2,7 +2,20 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { acl, access, chmod, chown, statFs, truncate, utimes, xattr } from './attributes.js';
 import { flushAll } from './coherence.js';
-import { allocate, close, copy, flush, open, read, seek, truncateOpen, write } from './data.js';
+import {
+  allocate,
+  append,
+  close,
+  copy,
+  flush,
+  open,
+  read,
+  readAgain,
+  readOn,
+  seek,
+  truncateOpen,
+  write,
+} from './data.js';
 import { lock } from './locks.js';
 import { create, createTemporary, link, list, lookup, makeNode, readLink, remove, rename, symlink } from './names.js';
 import { compareTrees } from './trees.js';
@@ -38,7 +51,10 @@ const OPERATIONS: readonly (readonly [weight: number, operation: (work: Work) =>
   ...([
     [7, open],
     [16, write],
-    [13, read],
+    [9, read],
+    [7, readOn],
+    [6, append],
+    [2, readAgain],
     [3, truncateOpen],
     [4, allocate],
     [3, copy],

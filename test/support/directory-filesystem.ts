@@ -48,6 +48,12 @@ const MAX_HELD_NAMES = 16;
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
 
+/** What else open(2) may be asked for. */
+export interface ProgramFlags extends OpenFlags {
+  /** O_DIRECT */
+  readonly direct?: boolean;
+}
+
 export interface DirectoryOptions {
   /** What the locks of the kind 'posix' are. Default: of processes. */
   readonly locks?: PosixLockFlavour;
@@ -423,9 +429,16 @@ export class DirectoryFileSystem implements FileSystem {
   }
 }
 
+const isDirect = (flags: ProgramFlags): boolean => flags.direct === true;
+
 function bitsOf(flags: OpenFlags): number {
   const access = flags.read ? (flags.write ? O.RDWR : O.RDONLY) : O.WRONLY;
-  const chosen = [flags.truncate === true && O.TRUNC, flags.append === true && O.APPEND, flags.sync === true && O.SYNC];
+  const chosen = [
+    flags.truncate === true && O.TRUNC,
+    flags.append === true && O.APPEND,
+    flags.sync === true && O.SYNC,
+    isDirect(flags) && O.DIRECT,
+  ];
   return chosen.reduce<number>((bits, each) => bits | (each === false ? 0 : each), access);
 }
 

@@ -35,6 +35,8 @@ export interface ConnectionOptions {
   readonly handlers: Partial<Record<Opcode, Handler>>;
   /** Requests that may wait for other requests. */
   readonly waiting: ReadonlySet<Opcode>;
+  /** A thread asks something about a node. */
+  readonly onRequest?: (nodeid: number, pid: number) => void;
   /** A request was answered with ESTALE: the kernel tries once more. */
   readonly onStale: () => void;
   /** Whether a thread is being killed. */
@@ -154,6 +156,7 @@ export class Connection {
       this.reply(unique, POSIX_ERRORS.ENOSYS);
       return;
     }
+    this.options.onRequest?.(header.nodeid, header.pid);
     const entry: InWork = { pid: header.pid, isLeft: false };
     const counts = !this.options.waiting.has(operation);
     if (counts) this.counted++;

@@ -65,6 +65,20 @@ export class DirectoryPlaces {
     return false;
   }
 
+  /** The thread goes on with the directory: the kernel has taken it to where it was found. */
+  used(thread: number, nodeid: number): void {
+    if (this.looks.size > 0 && this.looks.get(thread)?.nodeid === nodeid) this.looks.delete(thread);
+  }
+
+  /** The kernel gives an answer back: it asked whether a name still led to another inode, and will look it up now. */
+  unwanted(nodeid: number): void {
+    for (const [thread, look] of this.looks) {
+      if (look.nodeid !== nodeid || look.wasSecond) continue;
+      this.looks.delete(thread);
+      this.put(nodeid, look.before);
+    }
+  }
+
   /** The kernel was told of the directory in a listing. */
   listed(nodeid: number, parent: number, name: Buffer): void {
     const place: Place = { parent, key: keyOf(parent, name) };

@@ -141,6 +141,7 @@ export class ServedMount {
     this.connection = new Connection({
       ...{ device, bufferBytes: REQUEST_BYTES, logger, handlers },
       waiting: new Set<Opcode>(['SETLKW']),
+      onRequest: (nodeid, pid) => this.nodes.places.used(pid, nodeid),
       onStale: () => secondLook.refused(),
       isDying: (pid) => isBeingKilled(readStatus(pid)),
       retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),

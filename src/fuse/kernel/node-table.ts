@@ -134,6 +134,7 @@ export class NodeTable {
     const node = this.nodes.get(nodeid);
     if (node === undefined) return;
     node.lookups = Math.max(0, node.lookups - count);
+    if (count === 1) this.places.unwanted(nodeid);
     this.dropUnused(nodeid, node);
   }
 

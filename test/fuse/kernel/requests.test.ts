@@ -177,6 +177,16 @@ t.test('a directory that another client moved has an alias for a thread that loo
   must(await kernel.request('RENAME2', b, rename));
   for (let i = 0; i < 3; i++) t.equal(number64(await lookUp(a, 'd', 10), 0), d, 'moved by this mount');
   t.equal(served.nodes.size, known, 'by no new nodeid');
+  await move([a, 'd'], [b, 'd']);
+  await lookUp(b, 'd', 13);
+  must(await kernel.request('GETATTR', d, Buffer.concat([u32(0, 0), u64(0)]), { pid: 13 }));
+  t.equal(number64(await lookUp(b, 'd', 13), 0), d, 'the thread went on with it: the kernel has taken it there');
+  await move([b, 'd'], [a, 'd']);
+  await lookUp(a, 'd', 14);
+  kernel.tell('FORGET', d, u64(1));
+  t.equal(number64(await lookUp(a, 'd', 14), 0), d, 'the kernel gave the first answer back, and looks it up now');
+  t.not(number64(await lookUp(a, 'd', 14), 0), d, 'in vain');
+
   await move([b, 'e'], [1, 'e']);
   await move([a, 'd'], [e, 'd']);
   await lookUp(1, 'e', 11);
