@@ -157,5 +157,7 @@ story('P1: a master that was stopped in an orderly way, or only killed, cost not
   await s.one.syncMetadata();
   await file.close();
   await powerCycle(s, [MASTER]);
+  // Until the servers have found the master again.
+  await s.world.sleep(60_000);
   await s.check('f', pattern(LENGTH, 1));
 });
