@@ -317,16 +317,14 @@ export class ClusterFileSystem implements FileSystem {
     options: NewFile,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
     const asked = this.cache.now();
-    const askedMs = this.files.nowMs();
     let reply: wire.CreateReply | undefined;
-    const withLease = options.flags.write && this.files.expectsWrites;
     const attributes = await this.files.openWith(
       this.knownInode(parent, name),
       credentials,
       options.flags,
       async () => {
         reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-          ...{ operation, caller: toWireCaller(credentials), parent, name, withLease, ...newFile(options) },
+          ...{ operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) },
         }));
         return fromWireAttributes(present(reply.attributes));
       },
@@ -335,7 +333,6 @@ export class ClusterFileSystem implements FileSystem {
     if (created) this.learnDirectory(parent, reply?.parent, asked);
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
     const file = this.files.opened(credentials, attributes, options.flags);
-    if (created) this.files.created(attributes, reply?.lease ?? null, askedMs);
     return { file, attributes: this.files.overlay(attributes), created };
   }
 

@@ -9,7 +9,7 @@ import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/l
 import { isReadToNote } from '../core/relatime.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import type { ChunkLocation, LeaseChunkReply, OpenStateInit } from '../protocol/generated/messages.js';
+import type { ChunkLocation, OpenStateInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import { AppendLeases } from './append-leases.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
@@ -29,7 +29,6 @@ import type { MasterConnection } from './master-connection.js';
 import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
 import { OpenInode } from './open-inode.js';
 import { Readahead, ReadaheadBudget } from './readahead.js';
-import { WriteForecast } from './write-forecast.js';
 import { WriteBudget } from './write-budget.js';
 import { UnsyncedFiles } from './unsynced-files.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
@@ -64,7 +63,6 @@ export class FileTable implements OpenFileHost {
   private readonly inodes = new Map<InodeId, OpenInode>();
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
-  private readonly forecast = new WriteForecast();
   readonly locks: FileLocks;
   readonly appends: AppendLeases;
   readonly extents: FileExtents;
@@ -282,10 +280,6 @@ export class FileTable implements OpenFileHost {
     if (writer?.isClean === false) await writer.flush();
   }
 
-  nowMs(): number {
-    return this.options.clock.monotonicMs();
-  }
-
   now(): Timespec {
     return this.options.clock.now();
   }
@@ -376,22 +370,9 @@ export class FileTable implements OpenFileHost {
     return file;
   }
 
-  /** The next file that is created will most likely be written. */
-  get expectsWrites(): boolean {
-    return this.forecast.isLikely;
-  }
-
   /** Whether the first chunk of a file must be asked for before it can be read. */
   needsChunk(inode: InodeId | undefined, flags: OpenFlags): boolean {
     return flags.read && flags.truncate !== true && (inode === undefined || !this.chunkMap.knows(inode, 0));
-  }
-
-  /** Takes in what came with the answer to a create, after `opened`: the lease of the first chunk, sent for at `askedMs`. */
-  created({ inode }: InodeAttributes, lease: LeaseChunkReply | null, askedMs: number): void {
-    const open = this.inodes.get(inode);
-    if (open === undefined) return;
-    open.isNew = true;
-    if (lease !== null) this.leases.learn(inode, 0, lease, askedMs);
   }
 
   /** Takes in what came with the answer to an open, after `opened`: where the first chunk is. */
@@ -411,7 +392,6 @@ export class FileTable implements OpenFileHost {
     if (flags.read) open.readers--;
     if (flags.write) open.writers--;
     if (open.readers + open.writers === 0) {
-      if (open.isNew) this.forecast.note(open.writer?.hasWritten === true);
       if (open.writer !== undefined) this.unsynced.put(open.inode, open.writer.unsyncedChunks);
       open.writer?.dispose();
       this.inodes.delete(open.inode);

@@ -100,14 +100,6 @@ export class LeaseTable {
     }
   }
 
-  /** Takes in a lease that came without being asked for, with an answer to a request of `askedMs`. */
-  learn(inode: InodeId, index: number, reply: LeaseChunkReply, askedMs: number): void {
-    const entry = this.entryOf(inode, index);
-    if (entry.lease !== undefined || entry.pending !== undefined || entry.failedLease !== 0) return;
-    entry.lease = toLease(reply, askedMs, this.generation);
-    this.onLease(inode, index, entry.lease);
-  }
-
   /** The master lost operations: it may not know any more what it leased. */
   operationsLost(): void {
     this.generation++;

@@ -21,8 +21,6 @@ export class OpenInode {
   readAt: Timespec | undefined;
   /** Locks on it ended with the session: who trusts in them must not read or write any more, until all have closed it. */
   locksLost = false;
-  /** It was created here, and not closed since. */
-  isNew = false;
   private known: InodeAttributes;
 
   constructor(

@@ -91,7 +91,6 @@ export class Writer {
   private unpublished = false;
   /** Something was published since the last sync: up to where, and whether with `kills`. */
   private unsyncedTold = false;
-  private writtenOnce = false;
   private unsyncedEnd = 0;
   private unsyncedKills = false;
   /**
@@ -140,11 +139,6 @@ export class Writer {
     return Math.max(this.options.attributes().size, this.localEnd);
   }
 
-  /** Something was written here. */
-  get hasWritten(): boolean {
-    return this.writtenOnce;
-  }
-
   /** mtime of writes that the master does not know yet. */
   get pendingMtime(): Timespec | undefined {
     return this.unpublished || this.inPublication ? this.mtime : undefined;
@@ -168,7 +162,6 @@ export class Writer {
         `a file has at most ${MAX_FILE_BYTES} bytes; tried to write up to ${at + bytes.length}`,
       );
     }
-    this.writtenOnce = true;
     // At once, so that the next append goes behind this one.
     this.localEnd = Math.max(this.localEnd, at + bytes.length);
     this.mtime = this.options.clock.now();

@@ -20,8 +20,8 @@
  * be unable to reach this one). So one confused writer cannot keep a chunk in recovery.
  */
 import type { Clock } from '../core/clock.js';
-import { asCairnError, CairnError, hasCode, isNoSpace } from '../core/errors.js';
-import { chunkIndex, leaseId } from '../core/ids.js';
+import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { leaseId } from '../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
@@ -144,21 +144,6 @@ export class ChunkLeases {
 
   isSound(lease: Lease): boolean {
     return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
-  }
-
-  /** The lease of the first chunk of a file that was made just now, if a chunk is at hand. */
-  leaseNew(inode: InodeId): LeaseChunkReplyInit | undefined {
-    const chunk = this.deps.newChunks.takeSpare();
-    if (chunk === undefined) return undefined;
-    const index = chunkIndex(0);
-    let lease: Lease | undefined;
-    try {
-      lease = this.attach({ inode, index, failed: undefined }, chunk, undefined);
-    } catch (error) {
-      // The file is made all the same; who writes to it is told.
-      if (!isNoSpace(error)) throw error;
-    }
-    return lease === undefined ? undefined : this.reply(this.find({ inode, index, failed: undefined }).record, lease);
   }
 
   // ---- A new chunk ---------------------------------------------------------------------------------

@@ -14,8 +14,6 @@ import { OpenFlagsBit } from '../protocol/generated/messages.js';
 import type {
   AttributesInit,
   ChunkLocationInit,
-  CreateReplyInit,
-  CreateRequest,
   GetAttributesRequest,
   OpenReplyInit,
   OpenRequest,
@@ -57,7 +55,7 @@ interface Done<R> extends Outcome<R> {
 }
 
 export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
-  const { state, sessions, cuts, reaper, clock, leases } = deps;
+  const { state, sessions, cuts, reaper, clock } = deps;
 
   /** A method that only reads the namespace. */
   function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
@@ -150,15 +148,6 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       ? getChunks(deps, { inode: inode ?? 0, firstIndex: 0, count: 1, mappedOnly: false }).chunks?.[0]
       : undefined;
 
-  /** What is said of a file that was created, besides what it is. */
-  function besideCreate(reply: CreateReplyInit, { parent, withLease }: CreateRequest): CreateReplyInit {
-    const { created, attributes } = reply;
-    if (created !== true) return {};
-    const lease =
-      withLease && isRegular(attributes?.mode ?? 0) ? leases.leaseNew(inodeId(attributes?.inode ?? 0)) : undefined;
-    return { ...(parent !== 0 && { parent: directoryNow(parent) }), ...(lease !== undefined && { lease }) };
-  }
-
   const m = MASTER_METHODS;
   const kick = (): undefined => {
     reaper.kick();
@@ -234,7 +223,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
           if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
           return cuts.afterTruncate(inodeId(inode));
         },
-        besideCreate,
+        ({ created }, { parent }) => (created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
       ),
     ),
     link: once(m.link, namespace.link),

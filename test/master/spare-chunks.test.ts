@@ -1,8 +1,6 @@
 /** Chunks made ahead of need: they save a writer the wait, and leave nothing behind. */
 import t from 'tap';
 import { LEASE_TTL_MS, SPARE_AGE_MS } from '../../src/core/limits.js';
-import type { CreateReply } from '../../src/protocol/generated/messages.js';
-import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { TestCluster } from './support/cluster.js';
 import type { TestClient } from './support/cluster.js';
 
@@ -38,31 +36,6 @@ t.test('P9: its lease is handed out with the time that is left, and is the one t
   t.ok(lease.leaseTtlMs <= LEASE_TTL_MS - 900, `${lease.leaseTtlMs} ms`);
   t.ok(lease.leaseTtlMs > LEASE_TTL_MS / 2);
   t.ok(cluster.write(lease, 'a'));
-  await cluster.stop();
-});
-
-t.test('P6: a file is made also when there is no space for the chunk that it could have at once', async (t) => {
-  const { cluster, client } = await withDemand();
-  const create = async (name: string): Promise<CreateReply> => {
-    const caller = { uid: 0, gid: 0, groups: [] };
-    const request = {
-      ...{ operation: client.operation(), caller, parent: 1, name: Buffer.from(name), mode: 0o100644, openFlags: 3 },
-      withLease: true,
-    };
-    return (await cluster.until(client.peer.call(MASTER_METHODS.create, request))).reply;
-  };
-  t.ok((await create('with')).lease, 'a chunk is at hand');
-  // The file finds space, its chunk does not.
-  cluster.disk.failOn('oplog.append', 1, 'ENOSPC');
-  const { created, attributes, lease } = await create('without');
-  t.equal(created, true);
-  t.equal(lease, null);
-  cluster.disk.clearFaults();
-  await cluster.wait(2_000);
-  const later = await client.lease(attributes?.inode ?? 0);
-  t.ok(cluster.write(later, 'a'), 'it gets one later');
-  await cluster.wait(SPARE_AGE_MS + 20_000);
-  t.equal(replicasOn(cluster), 2 * 10, 'and nothing is left of the other');
   await cluster.stop();
 });
 

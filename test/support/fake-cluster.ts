@@ -245,8 +245,7 @@ export class FakeCluster {
         const reply = namespace.create(m, at, request);
         const inode = reply.attributes?.inode ?? 0;
         if (request.openFlags !== 0) this.noteOpen(session, inode, request.openFlags, 1);
-        if (!request.withLease || reply.created !== true) return reply;
-        return { ...reply, lease: this.leaseIn(m, { inode, index: 0, failedLease: 0 }) };
+        return reply;
       }),
       link: mutation('link', namespace.link),
       unlink: mutation('unlink', namespace.unlink),
