@@ -60,6 +60,7 @@ interface Held {
 export class AppendLeases {
   private readonly held = new Map<InodeId, Held>();
   private readonly asking = new Map<InodeId, Promise<void>>();
+  private readonly releasing = new Map<InodeId, Promise<void>>();
   /** Recalled while it is being asked for. */
   private readonly recalledEarly = new Set<InodeId>();
   private polling = false;
@@ -108,8 +109,9 @@ export class AppendLeases {
 
   /** An open's answer said that the lease came with it; it was asked at `moment`. */
   granted(inode: InodeId, moment: number): void {
-    if (this.held.has(inode)) return;
-    if (moment === this.releases && !this.asking.has(inode)) this.hold(inode);
+    // Who is asking will be told. To give it up now could give up what he gets, while he believes to hold it.
+    if (this.held.has(inode) || this.asking.has(inode) || this.releasing.has(inode)) return;
+    if (moment === this.releases) this.hold(inode);
     else this.giveUp(inode).catch(() => undefined); // the next append asks for it
   }
 
@@ -161,6 +163,8 @@ export class AppendLeases {
     const { master, clock, learn } = this.options;
     try {
       for (;;) {
+        // One that is repeated after a reconnect must not give up what is granted now.
+        await this.releasing.get(inode)?.catch(() => undefined);
         const { granted, attributes } = await master.call(MASTER_METHODS.acquireAppend, { inode });
         if (granted && attributes !== null) {
           learn(fromWireAttributes(attributes));
@@ -256,9 +260,16 @@ export class AppendLeases {
     }
   }
 
-  private async giveUp(inode: InodeId): Promise<void> {
+  private giveUp(inode: InodeId): Promise<void> {
     this.releases++;
-    await this.options.master.call(MASTER_METHODS.releaseAppend, { inode });
+    const before = this.releasing.get(inode);
+    if (before !== undefined) return before;
+    const released = this.options.master
+      .call(MASTER_METHODS.releaseAppend, { inode })
+      .then(() => undefined)
+      .finally(() => this.releasing.delete(inode));
+    this.releasing.set(inode, released);
+    return released;
   }
 
   private drop(inode: InodeId): void {
