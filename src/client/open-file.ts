@@ -89,6 +89,8 @@ export class ClusterOpenFile implements OpenFile {
     if (this.open.locksLost) throw locksLost();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
     const kills = options.killPrivileges ?? this.credentials.uid !== 0;
+    // An append need not know what another client made of the file, but for set-user-ID that it must take away.
+    if (kills && this.flags.append === true) await this.host.freshAttributes(this.open.inode);
     if (kills && bytes.length > 0) await this.losePrivileges();
     if (this.flags.append === true) await this.append(writer, bytes, kills);
     else await writer.write(offset, bytes, kills);
