@@ -2,7 +2,7 @@
  * Directories that one machine moves and another, which knew them where they were, moves on. Linux remembers a directory at
  * one place only, and cannot take it to another while it holds the lock of a rename.
  */
-import { mkdir, open, readFile } from 'node:fs/promises';
+import { mkdir, open, readFile, stat } from 'node:fs/promises';
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -134,8 +134,20 @@ t.test('a directory that another machine moved is moved on at the first try', { 
         const inside = spawn('sleep', ['60'], { cwd: idle ? '/' : join(here, 'a/d/sub') });
         t.teardown(() => inside.kill('SIGKILL'));
         const file = idle ? undefined : await open(join(here, 'a/d/file'), 'r+');
+        const directory = idle ? undefined : await open(join(here, 'a/d'));
+        const known = await directory?.stat({ bigint: true });
         await shell(first, { directory: there });
         await shell(second, { directory: here });
+        if (directory !== undefined && known !== undefined) {
+          const { ctimeNs } = await directory.stat({ bigint: true });
+          const path = (await shell(`find . -inum ${known.ino}`, { directory: here })).trim();
+          t.equal(
+            ctimeNs,
+            (await stat(join(here, path), { bigint: true })).ctimeNs,
+            `who has ${path} open sees its ctime`,
+          );
+          await directory.close();
+        }
         t.equal(await list(here), expected, 'as the second machine sees it');
         if (file !== undefined) {
           await file.write('more', 0);

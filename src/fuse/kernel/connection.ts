@@ -37,6 +37,8 @@ export interface ConnectionOptions {
   readonly waiting: ReadonlySet<Opcode>;
   /** A thread asks something about a node. */
   readonly onRequest?: (nodeid: number, pid: number) => void;
+  /** A request about a node has done its work, and is answered next. */
+  readonly onDone?: (nodeid: number) => void;
   /** A request was answered with ESTALE: the kernel tries once more. */
   readonly onStale: () => void;
   /** Whether a thread is being killed. */
@@ -164,6 +166,7 @@ export class Connection {
     try {
       const answered = handler(requestOf(header, message, entry));
       const result = answered instanceof Promise ? await answered : answered;
+      this.options.onDone?.(header.nodeid);
       if (entry.isLeft) result?.undo?.();
       else if (result !== undefined) this.reply(unique, 0, result);
       result?.sent?.();

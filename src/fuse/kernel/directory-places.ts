@@ -93,12 +93,13 @@ export class DirectoryPlaces {
     this.put(nodeid, { parent, key: keyOf(parent, name) });
   }
 
-  /** The kernel has made a rename of this machine in what it remembers. */
-  renamed(from: PlaceName, to: PlaceName, exchange: boolean): void {
+  /** The kernel has made a rename of this machine in what it remembers. Returns the directories that stood at both places. */
+  renamed(from: PlaceName, to: PlaceName, exchange: boolean): number[] {
     const [fromKey, toKey] = [keyOf(from.parent, from.name), keyOf(to.parent, to.name)];
     const [moved, other] = [this.byKey.get(fromKey), this.byKey.get(toKey)];
     if (moved !== undefined) this.put(moved, { parent: to.parent, key: toKey });
     if (exchange && other !== undefined) this.put(other, { parent: from.parent, key: fromKey });
+    return [moved, other].filter((nodeid) => nodeid !== undefined);
   }
 
   forget(nodeid: number): void {

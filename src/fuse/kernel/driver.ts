@@ -36,6 +36,7 @@ import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Handler } from './request.js';
 import { SecondLook } from './second-look.js';
+import { changedThrough } from './session.js';
 import type { OpenDirectory, OpenHandle, Session } from './session.js';
 
 const NOT_MOUNTED_RETRY_MS = 2;
@@ -142,6 +143,7 @@ export class ServedMount {
       ...{ device, bufferBytes: REQUEST_BYTES, logger, handlers },
       waiting: new Set<Opcode>(['SETLKW']),
       onRequest: (nodeid, pid) => this.nodes.places.used(pid, nodeid),
+      onDone: (nodeid) => changedThrough(session, nodeid),
       onStale: () => secondLook.refused(),
       isDying: (pid) => isBeingKilled(readStatus(pid)),
       retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),

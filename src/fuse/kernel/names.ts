@@ -6,7 +6,7 @@ import { kindOfMode } from '../linux.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Caller, Handler, Request } from './request.js';
-import { aliasAnswer, entryAnswer, inodeOf } from './session.js';
+import { aliasAnswer, changedThrough, entryAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 
 /** renameat2(2) */
@@ -144,7 +144,8 @@ export class NameRequests {
       { parent: request.nodeid, name: from.name },
       { parent: newDirectory, name: to.name },
     ] as const;
-    session.nodes.places.renamed(...places, wanted.exchange);
+    const stood = session.nodes.places.renamed(...places, wanted.exchange);
+    changedThrough(session, newDirectory, ...stood);
     return DONE;
   }
 }

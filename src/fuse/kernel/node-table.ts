@@ -70,6 +70,10 @@ export class NodeTable {
     return inode;
   }
 
+  isAlias(nodeid: number): boolean {
+    return this.aliases.has(nodeid);
+  }
+
   nodeidOf(inode: InodeId): number {
     return inode === this.root ? ROOT_NODEID : inode;
   }

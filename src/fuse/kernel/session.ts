@@ -100,5 +100,13 @@ export function aliasAnswer({ nodes }: Session, attributes: Attributes, parent: 
   };
 }
 
+/**
+ * Requests were answered that may have changed what these nodeids stand for. Of an alias the kernel knows that itself; by the
+ * true nodeid, which a program may have open, it would go on to believe the attributes of before.
+ */
+export function changedThrough({ nodes, dropAttributes }: Session, ...nodeids: readonly number[]): void {
+  for (const nodeid of nodeids) if (nodes.isAlias(nodeid)) dropAttributes(nodes.inodeOf(nodeid));
+}
+
 export const inodeOf = (session: Session, request: { readonly nodeid: number }): InodeId =>
   session.nodes.inodeOf(request.nodeid);

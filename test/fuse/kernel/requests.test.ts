@@ -174,7 +174,13 @@ t.test('a directory that another client moved has an alias for a thread that loo
   const known = served.nodes.size;
 
   const rename = Buffer.concat([u64(a), u32(0, 0), cstrings('d', 'd')]);
+  const told = kernel.notifications.length;
   must(await kernel.request('RENAME2', b, rename));
+  t.same(
+    kernel.notifications.slice(told),
+    [{ code: 2, body: u64(d, -1, 0) }],
+    'moved by its alias: who has it open is not told the old attributes',
+  );
   for (let i = 0; i < 3; i++) t.equal(number64(await lookUp(a, 'd', 10), 0), d, 'moved by this mount');
   t.equal(served.nodes.size, known, 'by no new nodeid');
   await move([a, 'd'], [b, 'd']);
