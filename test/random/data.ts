@@ -149,12 +149,17 @@ export async function readAgain(work: Work): Promise<void> {
     node.dirty.delete(handle);
   }
   await get();
-  // Another mount finds it by a name.
-  if (random.below(2) === 0 && work.nameOf(node) !== undefined) await putElsewhere(work, node, start, length);
+  if (random.below(2) === 0 && isKnownElsewhere(work, node)) await putElsewhere(work, node, start, length);
   else if (!(await put())) return;
   await makeCurrent(work, node);
   await get();
   await work.look(node);
+}
+
+/** Whether another mount is sure to find it: it has it already, or believes no old names. */
+function isKnownElsewhere(work: Work, node: Tracked): boolean {
+  if (work.nameOf(node) === undefined) return false;
+  return work.strict || node.ids[(work.mount + 1) % work.mountCount] !== undefined;
 }
 
 async function putElsewhere(work: Work, node: Tracked, start: number, length: number): Promise<void> {
