@@ -44,7 +44,7 @@ const ASK_TIMEOUT_MS = SESSION_TTL_MS + 2 * REQUEST_TIMEOUT_MS;
 const FULL_REQUEST_BYTES = MAX_PAYLOAD_BYTES - 4096;
 const CONTINUATION_MS = 100;
 
-interface Held {
+export interface AppendLease {
   readonly inode: InodeId;
   /** Appends under way. */
   users: number;
@@ -58,7 +58,7 @@ interface Held {
 }
 
 export class AppendLeases {
-  private readonly held = new Map<InodeId, Held>();
+  private readonly held = new Map<InodeId, AppendLease>();
   private readonly asking = new Map<InodeId, Promise<void>>();
   private readonly releasing = new Map<InodeId, Promise<void>>();
   /** Recalled while it is being asked for. */
@@ -76,22 +76,24 @@ export class AppendLeases {
     return this.releases;
   }
 
-  /** Begins an append of `bytes`; false when `begin` must be awaited instead. To be ended by `end`. */
-  tryBegin(inode: InodeId, bytes: number): boolean {
+  /** Begins an append of `bytes`; undefined when `begin` must be awaited instead. */
+  tryBegin(inode: InodeId, bytes: number): AppendLease | undefined {
     const lease = this.held.get(inode);
-    if (lease === undefined || lease.handing !== undefined || lease.doubtful) return false;
+    if (lease === undefined || lease.handing !== undefined || lease.doubtful) return undefined;
     const nowMs = this.options.clock.monotonicMs();
-    if (lease.recalled && nowMs >= lease.holdUntilMs) return false;
+    if (lease.recalled && nowMs >= lease.holdUntilMs) return undefined;
     lease.users++;
     lease.lastUsedMs = nowMs;
     if (bytes > FULL_REQUEST_BYTES) lease.holdUntilMs = nowMs + CONTINUATION_MS;
     else if (lease.holdUntilMs > nowMs + APPEND_HOLD_MS) lease.holdUntilMs = nowMs + APPEND_HOLD_MS;
-    return true;
+    return lease;
   }
 
-  async begin(inode: InodeId, bytes: number): Promise<void> {
+  async begin(inode: InodeId, bytes: number): Promise<AppendLease> {
     const deadline = this.options.clock.monotonicMs() + ASK_TIMEOUT_MS;
-    while (!this.tryBegin(inode, bytes)) {
+    for (;;) {
+      const begun = this.tryBegin(inode, bytes);
+      if (begun !== undefined) return begun;
       const lease = this.held.get(inode);
       if (lease?.handing !== undefined) await lease.handing;
       else if (lease?.recalled === true && !lease.doubtful) await this.handOver(lease);
@@ -99,12 +101,12 @@ export class AppendLeases {
     }
   }
 
-  end(inode: InodeId): void {
-    const lease = this.held.get(inode);
-    if (lease === undefined) return;
+  /** Ends what was begun under `lease`. */
+  end(lease: AppendLease): void {
     lease.users--;
     lease.lastUsedMs = this.options.clock.monotonicMs();
-    this.handOverIfDue(lease);
+    // It may be lost by now, or given up and granted once more.
+    if (this.held.get(lease.inode) === lease) this.handOverIfDue(lease);
   }
 
   /** An open's answer said that the lease came with it; it was asked at `moment`. */
@@ -213,7 +215,7 @@ export class AppendLeases {
     this.handOverIfDue(lease);
   }
 
-  private handOverIfDue(lease: Held): void {
+  private handOverIfDue(lease: AppendLease): void {
     if (!lease.recalled || lease.users > 0 || lease.handing !== undefined) return;
     const leftMs = lease.holdUntilMs - this.options.clock.monotonicMs();
     if (leftMs > 0) {
@@ -226,20 +228,20 @@ export class AppendLeases {
   }
 
   /** Waits for the appends under way, writes out, publishes, and gives the lease up. Never rejects. */
-  private handOver(lease: Held): Promise<void> {
+  private handOver(lease: AppendLease): Promise<void> {
     if (lease.users > 0) return this.whenUnused(lease);
     lease.handing ??= this.handOverNow(lease);
     return lease.handing;
   }
 
-  private async whenUnused(lease: Held): Promise<void> {
+  private async whenUnused(lease: AppendLease): Promise<void> {
     const turn: Deferred<void> = deferred();
     this.options.clock.setTimer(1, () => turn.resolve());
     await turn.promise;
     if (this.held.get(lease.inode) === lease) await this.handOver(lease);
   }
 
-  private async handOverNow(lease: Held): Promise<void> {
+  private async handOverNow(lease: AppendLease): Promise<void> {
     const { inode } = lease;
     const { publish, discard, logger } = this.options;
     try {

@@ -11,8 +11,10 @@ import type { Clock, Timer } from '../core/clock.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import {
   CLIENT_OPERATION_TIMEOUT_MS,
+  GIVE_BACK_DELAY_MS,
   HEARTBEAT_INTERVAL_MS,
   MAX_CHUNKS_PER_PAGE,
+  MAX_GIVEN_BACK,
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -421,10 +423,6 @@ export class MasterConnection {
     this.heartbeat = this.options.clock.setTimer(HEARTBEAT_INTERVAL_MS, beat);
   }
 }
-
-/** What is given back waits so long for a request to go along with, and no more than so many do. */
-const GIVE_BACK_DELAY_MS = 2;
-const MAX_GIVEN_BACK = 64;
 
 /** A mutation's place among those of its session. */
 interface Place {

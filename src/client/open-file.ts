@@ -104,11 +104,11 @@ export class ClusterOpenFile implements OpenFile {
   private async append(writer: Writer, bytes: Uint8Array, kills: boolean): Promise<void> {
     const { appends } = this.host;
     const { inode } = this.open;
-    if (!appends.tryBegin(inode, bytes.length)) await appends.begin(inode, bytes.length);
+    const lease = appends.tryBegin(inode, bytes.length) ?? (await appends.begin(inode, bytes.length));
     try {
       await writer.write('end', bytes, kills);
     } finally {
-      appends.end(inode);
+      appends.end(lease);
     }
   }
 

@@ -115,6 +115,9 @@ export const APPEND_IDLE_MS = 1_000;
 export const APPEND_POLL_AFTER_MS = 50;
 /** A client session unheard of for so long ends, with its opens and leases. */
 export const SESSION_TTL_MS = 60_000;
+/** Files that were closed wait so long for a request that takes the word to the master, and no more than so many do. */
+export const GIVE_BACK_DELAY_MS = 2;
+export const MAX_GIVEN_BACK = 64;
 /** Files that one mount has open at a time; handles are small numbers, used again. */
 export const MAX_MOUNT_OPEN_FILES = 65_536;
 /** Requests of the kernel that a mount works on at a time, but those that wait for locks; then callers wait in the kernel. */
