@@ -1,32 +1,23 @@
 /**
  * Write-behind of one inode, shared by all its open handles in this client.
  *
- * `write` copies bytes into extents (dirty-data.ts) and returns. An extent is sent when it is full, when somebody
- * flushes, when much is buffered, or when WRITE_BACK_AGE_MS have passed; several are in flight at once, those that
- * overlap never. `flush` waits for what was written before it and publishes size and mtime with the master (P2), `sync`
- * makes both durable (P1). An error of a write-back loses its bytes and is told once to every handle that was open
- * then (P7): handles compare `failures` with what they have seen.
+ * `write` hands bytes to the write-back (write-back.ts), which sends them in its time, and returns. `flush` waits for
+ * what was written before it and publishes size and mtime with the master (P2), which happens by itself when
+ * WRITE_BACK_AGE_MS have passed; `sync` makes both durable (P1). An error of a write-back loses its bytes and is told once
+ * to every handle that was open then (P7): handles compare `failures` with what they have seen.
  */
-import { segmentChecksums } from '../core/checksum.js';
 import type { Clock, Timer, Timespec } from '../core/clock.js';
 import { CairnError, asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import {
-  CHUNK_SIZE_BYTES,
-  MAX_DIRTY_BYTES,
-  MAX_FILE_BYTES,
-  MAX_PAYLOAD_BYTES,
-  MAX_WRITES_IN_FLIGHT,
-  MAX_WRITE_BYTES_IN_FLIGHT,
-  WRITE_BACK_AGE_MS,
-} from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES, WRITE_BACK_AGE_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { Mutex, deferred, type Deferred } from '../core/sync.js';
 import type { InodeAttributes } from './attributes.js';
 import { isKept, LOST_MARK } from './chunk-io.js';
 import type { ChunkWrites, WriteMark } from './chunk-io.js';
-import { DirtyData, type Extent } from './dirty-data.js';
+import type { Extent } from './dirty-data.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
+import { WriteBack, type Range } from './write-back.js';
 import type { WriteBudget } from './write-budget.js';
 
 /** What the writer tells the master. */
@@ -71,23 +62,11 @@ export class Writer {
   /** Counts failed write-backs. */
   failures = 0;
   private lastFailure: CairnError | undefined;
-  private readonly dirty: DirtyData;
-  /** Extents that may be sent, in the order in which they became so. */
-  private readonly ready = new Set<Extent>();
-  /** Extents that wait for a sent one which they overlap, or for an `alter`. */
-  private readonly blocked = new Set<Extent>();
-  /** Extents that must not be written any more. */
-  private readonly discarded = new WeakSet<Extent>();
-  /** Ranges that an `alter` is changing. */
-  private readonly altered = new Set<{ readonly offset: number; readonly length: number }>();
-  private inFlight = 0;
-  private inFlightBytes = 0;
+  private readonly buffered: WriteBack;
   /** End of what was written here, or is about to be, and is not published; 0 for none. */
   private localEnd = 0;
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
-  /** Up to there all that was written before some flush is on the chunkservers. */
-  private drainedEnd = 0;
   private unpublished = false;
   /** Something was published since the last sync: up to where, and whether with `kills`. */
   private unsyncedTold = false;
@@ -110,19 +89,18 @@ export class Writer {
   private activeWrites = 0;
   private quiet: Deferred<void> | undefined;
   private gate: Deferred<void> | undefined;
-  private room: Deferred<void> | undefined;
   private writeBack: Timer | undefined;
-  private readonly maxDirtyBytes: number;
 
   constructor(private readonly options: WriterOptions) {
-    this.dirty = new DirtyData(options.budget.buffers);
-    this.maxDirtyBytes = options.maxDirtyBytes ?? MAX_DIRTY_BYTES;
-    options.budget.join(this);
+    this.buffered = new WriteBack({
+      ...options,
+      onSent: (range, outcome, wasDiscarded) => this.sent(range, outcome, wasDiscarded),
+    });
   }
 
   /** Nothing is buffered and nothing is left to publish. */
   get isClean(): boolean {
-    return this.dirty.isEmpty && this.activeWrites === 0 && !this.unpublished && !this.inPublication;
+    return this.buffered.isEmpty && this.activeWrites === 0 && !this.unpublished && !this.inPublication;
   }
 
   /** The next publication takes setuid and setgid away. */
@@ -131,7 +109,7 @@ export class Writer {
   }
 
   get heldBytes(): number {
-    return this.dirty.heldBytes;
+    return this.buffered.heldBytes;
   }
 
   /** The size as this client's programs see it. */
@@ -171,10 +149,11 @@ export class Writer {
     try {
       let from = 0;
       while (from < bytes.length) {
-        if (this.mustWait()) await this.waitForRoom();
+        if (this.buffered.isFull) await this.buffered.waitForRoom();
         const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
         const whole = from === 0 && count === bytes.length;
-        this.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
+        this.buffered.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
+        this.scheduleWriteBack();
         from += count;
         at += count;
       }
@@ -205,11 +184,11 @@ export class Writer {
     this.killing ||= kills;
     this.activeWrites++;
     try {
-      for (let tries = 0; this.dirty.overlay(offset, length).length > 0; tries++) {
+      for (let tries = 0; this.buffered.holds(range); tries++) {
         if (tries === MAX_SETTLE_TRIES) return 0;
-        await this.settle(offset, length);
+        await this.buffered.settle(range);
       }
-      this.altered.add(range);
+      this.buffered.beginAlteration(range);
       const { changed, mark } = await change();
       if (mark !== undefined) this.noteUnsynced(index, mark);
       if (changed > 0) this.writtenEnd = Math.max(this.writtenEnd, offset + changed);
@@ -218,7 +197,6 @@ export class Writer {
       this.noteUnsynced(index, undefined);
       throw error;
     } finally {
-      this.altered.delete(range);
       // Also when a publication went out meanwhile: it told nothing of these bytes.
       this.unpublished = true;
       this.activeWrites--;
@@ -226,22 +204,18 @@ export class Writer {
       this.forgetLocalEnd();
       this.scheduleWriteBack();
       this.options.onWritten(offset, length);
-      this.unblock();
-      this.pump();
+      this.buffered.endAlteration(range);
     }
   }
 
   /** What was written to these bytes before is on the chunkservers, or given up. */
-  async settle(offset: number, length: number): Promise<void> {
-    const waiting = this.dirty.overlay(offset, length);
-    if (waiting.length === 0) return;
-    this.startWriteBack();
-    for (const extent of waiting) await extent.done.promise;
+  settle(offset: number, length: number): Promise<void> {
+    return this.buffered.settle({ offset, length });
   }
 
   /** All that was written before is on the chunkservers, and published. Failures of write-back are counted, not thrown. */
   async flush(): Promise<void> {
-    await this.drain();
+    await this.buffered.drain();
     await this.publish(false);
   }
 
@@ -252,7 +226,7 @@ export class Writer {
   }
 
   private async syncNow(): Promise<void> {
-    await this.drain();
+    await this.buffered.drain();
     const chunks = [...this.unsynced];
     this.unsynced.clear();
     const results = await Promise.allSettled(
@@ -294,7 +268,7 @@ export class Writer {
           for (const index of this.unsynced.keys()) {
             if (index * CHUNK_SIZE_BYTES >= attributes.size) this.unsynced.delete(index);
           }
-          if (this.dirty.isEmpty) this.localEnd = this.writtenEnd = 0;
+          if (this.buffered.isEmpty) this.localEnd = this.writtenEnd = 0;
           this.unsyncedEnd = Math.min(this.unsyncedEnd, attributes.size);
           return attributes;
         });
@@ -322,19 +296,16 @@ export class Writer {
 
   /** Extents over a range, oldest first, for readers; each is pinned and must be given to `unpin`. */
   pinOverlay(offset: number, length: number): Extent[] {
-    const extents = this.dirty.overlay(offset, length);
-    for (const extent of extents) extent.pins++;
-    return extents;
+    return this.buffered.pinOverlay(offset, length);
   }
 
   unpin(extents: readonly Extent[]): void {
-    for (const extent of extents) extent.pins--;
+    this.buffered.unpin(extents);
   }
 
   /** Sends what is buffered, now. */
   startWriteBack(): void {
-    for (const extent of this.dirty.pending()) if (!this.blocked.has(extent)) this.ready.add(extent);
-    this.pump();
+    this.buffered.startWriteBack();
   }
 
   /**
@@ -365,26 +336,12 @@ export class Writer {
    */
   discardUnpublished(): void {
     const { size } = this.options.attributes();
-    const lost = [...this.dirty.all()].filter(({ offset, length }) => offset + length > size);
-    if (lost.length === 0 && this.writtenEnd <= size) return;
-    for (const extent of lost) {
-      this.discarded.add(extent);
-      if (extent.sent) continue;
-      this.ready.delete(extent);
-      this.blocked.delete(extent);
-      const before = this.dirty.heldBytes;
-      this.dirty.start(extent);
-      this.dirty.finish(extent, true);
-      this.options.budget.use(this.dirty.heldBytes - before);
-      extent.done.resolve();
-    }
+    if (!this.buffered.discardPast(size) && this.writtenEnd <= size) return;
     this.writtenEnd = 0;
     this.fail(
       new CairnError('EIO', 'others appended to the file while this client was away: what it appended is lost'),
     );
     this.forgetLocalEnd();
-    this.unblock();
-    this.wakeRoom();
   }
 
   /** These chunks are holes now: there is nothing to make durable. */
@@ -402,39 +359,7 @@ export class Writer {
   /** No more writes will come. */
   dispose(): void {
     this.writeBack?.cancel();
-    this.options.budget.leave(this);
-  }
-
-  private mustWait(): boolean {
-    return this.dirty.heldBytes >= this.maxDirtyBytes || this.options.budget.isExhausted;
-  }
-
-  private async waitForRoom(): Promise<void> {
-    while (this.mustWait()) {
-      this.startWriteBack();
-      if (this.dirty.heldBytes >= this.maxDirtyBytes) {
-        this.room ??= deferred();
-        await this.room.promise;
-      } else {
-        await this.options.budget.waitForRoom();
-      }
-    }
-  }
-
-  private buffer(offset: number, bytes: Uint8Array): void {
-    const before = this.dirty.heldBytes;
-    if (this.dirty.isEmpty) this.options.io.prepare(this.options.inode, Math.floor(offset / CHUNK_SIZE_BYTES));
-    const { extent, full, absorbed } = this.dirty.write(offset, bytes);
-    let wanted = full;
-    for (const old of absorbed) {
-      // Somebody waits for the old one: the new one takes its place.
-      if (this.ready.delete(old) || this.blocked.delete(old)) wanted = true;
-    }
-    this.options.budget.use(this.dirty.heldBytes - before);
-    if (wanted && !this.blocked.has(extent)) this.ready.add(extent);
-    if (this.dirty.heldBytes > this.maxDirtyBytes / 2) this.startWriteBack();
-    else if (wanted) this.pump();
-    this.scheduleWriteBack();
+    this.buffered.dispose();
   }
 
   private scheduleWriteBack(): void {
@@ -449,87 +374,19 @@ export class Writer {
     });
   }
 
-  /** Waits until what is buffered now is on the chunkservers, or given up. */
-  private async drain(): Promise<void> {
-    if (this.dirty.isEmpty) return;
-    const waiting = [...this.dirty.all()];
-    this.startWriteBack();
-    for (const extent of waiting) {
-      await extent.done.promise;
-      this.drainedEnd = Math.max(this.drainedEnd, extent.offset + extent.length);
-    }
-  }
-
-  private pump(): void {
-    for (const extent of this.ready) {
-      if (this.inFlight >= MAX_WRITES_IN_FLIGHT || this.inFlightBytes >= MAX_WRITE_BYTES_IN_FLIGHT) return;
-      this.ready.delete(extent);
-      if (this.startable(extent)) this.send(extent);
-      else this.blocked.add(extent);
-    }
-  }
-
-  private send(extent: Extent): void {
-    this.dirty.start(extent);
-    this.inFlight++;
-    this.inFlightBytes += extent.length;
-    const index = Math.floor(extent.offset / CHUNK_SIZE_BYTES);
-    const offset = extent.offset - index * CHUNK_SIZE_BYTES;
-    const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
-    const isWanted = (): boolean => !this.discarded.has(extent);
-    this.options.io
-      .writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset), isWanted)
-      .then(
-        (mark) => this.sent(extent, index, mark),
-        (error: unknown) => this.sent(extent, index, asCairnError(error)),
-      );
-  }
-
-  private startable(extent: Extent): boolean {
-    for (const { offset, length } of this.altered) {
-      if (extent.offset < offset + length && extent.offset + extent.length > offset) return false;
-    }
-    return this.dirty.startable(extent);
-  }
-
-  private unblock(): void {
-    for (const waiting of this.blocked) {
-      if (!this.startable(waiting)) continue;
-      this.blocked.delete(waiting);
-      this.ready.add(waiting);
-    }
-  }
-
-  private sent(extent: Extent, index: number, outcome: WriteMark | CairnError): void {
-    this.inFlight--;
-    this.inFlightBytes -= extent.length;
-    const before = this.dirty.heldBytes;
-    // After a failure an attempt may still lie in some queue: its buffer is left alone.
-    this.dirty.finish(extent, !(outcome instanceof CairnError));
-    this.noteUnsynced(index, outcome instanceof CairnError ? undefined : outcome);
-    if (this.discarded.has(extent)) {
+  private sent({ offset, length }: Range, outcome: WriteMark | CairnError, wasDiscarded: boolean): void {
+    this.noteUnsynced(Math.floor(offset / CHUNK_SIZE_BYTES), outcome instanceof CairnError ? undefined : outcome);
+    if (wasDiscarded) {
       this.forgetLocalEnd();
     } else if (!(outcome instanceof CairnError)) {
-      this.writtenEnd = Math.max(this.writtenEnd, extent.offset + extent.length);
+      this.writtenEnd = Math.max(this.writtenEnd, offset + length);
       // Also when a publication went out between the write and now: it told nothing of these bytes.
       this.unpublished = true;
     } else {
       this.fail(outcome);
       this.forgetLocalEnd();
     }
-    this.options.onWritten(extent.offset, extent.length);
-    extent.done.resolve();
-    this.unblock();
-    this.pump();
-    this.options.budget.use(this.dirty.heldBytes - before);
-    this.wakeRoom();
-  }
-
-  private wakeRoom(): void {
-    if (this.room === undefined || this.dirty.heldBytes >= this.maxDirtyBytes) return;
-    const { room } = this;
-    this.room = undefined;
-    room.resolve();
+    this.options.onWritten(offset, length);
   }
 
   /** Of several writes of a chunk the first mark counts, and if the later ones differ, something was lost between them. */
@@ -541,7 +398,7 @@ export class Writer {
 
   /** What reached up to there is published or lost: what is left counts, and who waits for room to write to it. */
   private forgetLocalEnd(): void {
-    if (this.activeWrites === 0) this.localEnd = Math.max(this.writtenEnd, this.dirty.end());
+    if (this.activeWrites === 0) this.localEnd = Math.max(this.writtenEnd, this.buffered.end());
   }
 
   private fail(error: CairnError): void {
@@ -557,14 +414,6 @@ export class Writer {
     this.unsyncedTold = !durable;
     this.unsyncedEnd = durable ? 0 : Math.max(this.unsyncedEnd, end);
     this.unsyncedKills = !durable && (this.unsyncedKills || kills);
-  }
-
-  /** What is written, but not past bytes that are on their way yet: others would read zeros in their place. */
-  private publishableEnd(): number {
-    let end = this.writtenEnd;
-    if (end <= this.drainedEnd) return end;
-    for (const { offset } of this.dirty.all()) end = Math.min(end, Math.max(offset, this.drainedEnd));
-    return end;
   }
 
   private publish(durable: boolean): Promise<void> {
@@ -584,13 +433,13 @@ export class Writer {
       try {
         await this.options.publish(() => {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
-          end = this.publishableEnd();
+          end = this.buffered.endWithoutGaps(this.writtenEnd);
           const { layoutVersion } = attributes();
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges };
         }, durable);
         this.noteTold(durable, end, killPrivileges);
         if (this.writtenEnd === end) this.writtenEnd = 0;
-        if (this.dirty.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
+        if (this.buffered.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {
         this.unpublished = true;
         this.killing ||= killPrivileges;
