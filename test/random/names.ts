@@ -191,6 +191,11 @@ export async function rename(work: Work): Promise<void> {
   if (from.node === undefined && isTooLong(to.name)) return lookup(work);
   const replaced = nodeAt(work, to.parent, to.name);
   const as = caller(work, from.name, to.name);
+  const intoItself = isWithin(work, to.parent, from.node);
+  const ontoItself = isWithin(work, from.parent, replaced);
+  // The kernel sees the loop before all else, unless another mount has moved one of the directories.
+  const mayFailOtherwise = as.uid !== 0 || (intoItself ? replaced !== undefined : from.node?.kind !== 'directory');
+  if ((intoItself || ontoItself) && mayFailOtherwise) return lookup(work);
   const flags = pick(random, [{}, {}, {}, { noReplace: true }, { exchange: true }]);
   const touched = [from.node, replaced].filter((node) => node !== undefined);
   // Not what is moved: a directory that another mount moved is moved on without a look at it.
@@ -203,6 +208,15 @@ export async function rename(work: Work): Promise<void> {
   );
   if (renamed !== undefined) for (const node of touched) work.moved(node);
   await work.look(from.parent, to.parent, ...touched);
+}
+
+/** Whether `node` is `above`, or somewhere below it. */
+function isWithin(work: Work, node: Tracked, above: Tracked | undefined): boolean {
+  for (let at: Tracked | undefined = node; at !== undefined && above !== undefined;) {
+    if (at === above) return true;
+    at = at === work.home ? undefined : work.nodes.get(work.state.inode(at.id).parent.id);
+  }
+  return false;
 }
 
 /** stat(2) by a name. */

@@ -90,7 +90,7 @@ export class DirectoryRequests {
       else if (attributes === undefined) hasRoom = buffer.addPlus(entry, next);
       else {
         const nodeid = session.nodes.nodeidOf(attributes.inode);
-        const validity = listedValidityOf(session, attributes);
+        const validity = listedValidityOf(session, request.nodeid, attributes);
         hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
         if (!hasRoom) break;
         if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);

@@ -86,7 +86,7 @@ export class FileRequests {
       name,
       options,
     );
-    return this.openedEntry(file, attributes, options.flags);
+    return this.openedEntry(request.nodeid, file, attributes, options.flags);
   }
 
   private async createTemporary(request: Request): Promise<Answer> {
@@ -99,12 +99,17 @@ export class FileRequests {
       parent,
       options,
     );
-    return this.openedEntry(file, attributes, options.flags);
+    return this.openedEntry(request.nodeid, file, attributes, options.flags);
   }
 
-  private openedEntry(file: OpenFile, attributes: Attributes, flags: ReturnType<typeof openFlagsOf>): Answer {
+  private openedEntry(
+    parent: number,
+    file: OpenFile,
+    attributes: Attributes,
+    flags: ReturnType<typeof openFlagsOf>,
+  ): Answer {
     const { handle, openFlags } = this.opened(file, attributes, flags);
-    const entry = entryAnswer(this.session, attributes, openOut(handle, openFlags));
+    const entry = entryAnswer(this.session, parent, attributes, openOut(handle, openFlags));
     const undo = (): void => {
       entry.undo?.();
       this.closeUnasked(handle);

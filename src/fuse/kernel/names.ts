@@ -37,10 +37,12 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.secondLook.lookup(credentials, parent, name),
     );
-    if (!isDirectory(attributes.mode)) return entryAnswer(session, attributes);
+    if (!isDirectory(attributes.mode)) return entryAnswer(session, request.nodeid, attributes);
     const nodeid = session.nodes.nodeidOf(attributes.inode);
     const needsAlias = session.nodes.places.found(request.caller.pid, nodeid, request.nodeid, name);
-    return needsAlias ? aliasAnswer(session, attributes, request.nodeid, name) : entryAnswer(session, attributes);
+    return needsAlias
+      ? aliasAnswer(session, attributes, request.nodeid, name)
+      : entryAnswer(session, request.nodeid, attributes);
   }
 
   private forget(request: Request): undefined {
@@ -78,7 +80,7 @@ export class NameRequests {
       session.fileSystem.makeNode(credentials, parent, name, { ...node, mode, ...umaskOf(session, node.umask) }),
     );
     if (node.kind === 'directory') session.nodes.places.standsAt(attributes.inode, request.nodeid, name);
-    return entryAnswer(session, attributes);
+    return entryAnswer(session, request.nodeid, attributes);
   }
 
   private async symlink(request: Request): Promise<Answer> {
@@ -87,7 +89,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.symlink(credentials, parent, name, target),
     );
-    return entryAnswer(session, attributes);
+    return entryAnswer(session, request.nodeid, attributes);
   }
 
   private async readLink(request: Request): Promise<Answer> {
@@ -105,7 +107,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.link(credentials, inode, parent, name),
     );
-    return entryAnswer(session, attributes);
+    return entryAnswer(session, request.nodeid, attributes);
   }
 
   private async unlink(request: Request): Promise<Answer> {

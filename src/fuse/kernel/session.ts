@@ -58,31 +58,34 @@ export interface Session {
  * How long an answer holds. What a directory is (its owner and permissions, which the kernel checks at each step of a
  * path) is believed for as long as the names in it; a file's size and times for as long as the mount was told to, and not
  * at all while the file is open for writing here. What another mount changes meanwhile is found by the next `open` here, see
- * NodeTable.
+ * NodeTable. Nothing that the kernel knows by an alias is believed: what is done by the true nodeid does not change it.
  */
-export function validityOf(session: Session, { inode, mode }: Attributes): Validity {
+function attributesMsOf(session: Session, { inode, mode }: Attributes): number {
   const { entryTimeoutMs, attributeTimeoutMs, nodes } = session;
-  if (isDirectory(mode)) return { entryMs: entryTimeoutMs, attributesMs: Math.max(attributeTimeoutMs, entryTimeoutMs) };
-  return { entryMs: entryTimeoutMs, attributesMs: nodes.isBeingWritten(inode) ? 0 : attributeTimeoutMs };
+  if (isDirectory(mode)) return Math.max(attributeTimeoutMs, entryTimeoutMs);
+  return nodes.isBeingWritten(inode) ? 0 : attributeTimeoutMs;
 }
+
+const entryMsOf = ({ nodes, entryTimeoutMs }: Session, parent: number): number =>
+  nodes.isAlias(parent) ? 0 : entryTimeoutMs;
 
 /** In a listing a file's attributes hold for as long as its name, so that `ls -l` and `find` need not ask for each again. */
-export function listedValidityOf(session: Session, { inode }: Attributes): Validity {
+export function listedValidityOf(session: Session, parent: number, { inode }: Attributes): Validity {
   const { entryTimeoutMs, attributeTimeoutMs, nodes } = session;
   const attributesMs = nodes.isBeingWritten(inode) ? 0 : Math.max(attributeTimeoutMs, entryTimeoutMs);
-  return { entryMs: entryTimeoutMs, attributesMs };
+  return { entryMs: entryMsOf(session, parent), attributesMs };
 }
 
-export function attributesAnswer(session: Session, attributes: Attributes): Answer {
-  const { attributesMs } = validityOf(session, attributes);
+export function attributesAnswer(session: Session, nodeid: number, attributes: Attributes): Answer {
+  const attributesMs = session.nodes.isAlias(nodeid) ? 0 : attributesMsOf(session, attributes);
   session.nodes.believed(attributes, attributesMs);
   return answer(attributesOut(attributes, attributesMs));
 }
 
-/** Tells the kernel of an inode by name, which it will forget again. `rest` follows the entry. */
-export function entryAnswer(session: Session, attributes: Attributes, ...rest: Buffer[]): Answer {
+/** Tells the kernel of an inode by a name in `parent`, which it will forget again. `rest` follows the entry. */
+export function entryAnswer(session: Session, parent: number, attributes: Attributes, ...rest: Buffer[]): Answer {
   if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
-  const validity = validityOf(session, attributes);
+  const validity = { entryMs: entryMsOf(session, parent), attributesMs: attributesMsOf(session, attributes) };
   const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs);
   return {
     parts: [entryOut(nodeid, attributes, validity), ...rest],

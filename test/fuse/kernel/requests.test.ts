@@ -166,7 +166,11 @@ t.test('a directory that another client moved has an alias for a thread that loo
   t.not(number64(await lookUp(b, 'e', 7), 0), e, 'the target of a rename is looked up once');
   t.equal(number64(await lookUp(b, 'e', 8), 0), e, 'another thread');
   const file = must(await kernel.request('MKNOD', alias, Buffer.concat([u32(0o100644, 0, 0, 0), cstrings('f')])));
+  t.equal(number64(file, 16), 0, 'a name in it is not to be believed: it may be removed by the other nodeid');
   t.equal(number64(await lookUp(d, 'f', 9), 0), number64(file, 0), 'the same directory');
+  const getattr = async (nodeid: number): Promise<number> =>
+    number64(must(await kernel.request('GETATTR', nodeid, Buffer.concat([u32(0, 0), u64(0)]))), 0);
+  t.same([await getattr(alias), (await getattr(d)) > 0], [0, true], 'nor what it is, whoever asks');
   t.equal(number64(await lookUp(b, 'd', 7), 0), d, 'the next call');
   t.not(number64(await lookUp(b, 'd', 7), 0), d, 'is a rename as well');
   kernel.tell('FORGET', alias, u64(1));
