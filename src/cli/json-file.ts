@@ -1,7 +1,8 @@
 /** Small files of JSON that other processes read at any time. */
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { makeDirectories } from './make-directories.js';
 
 /** The object in the file, or undefined when there is none. */
 export async function readJson(path: string): Promise<Record<string, unknown> | undefined> {
@@ -34,7 +35,7 @@ export async function writeJson(path: string, value: object): Promise<void> {
   if ((await readText(path)) === text) return;
   const draft = `${path}.${process.pid}`;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectories(dirname(path));
     await writeFile(draft, text);
     await rename(draft, path);
   } catch (error) {

@@ -4,11 +4,12 @@
  * with that directory: numbers are used again.
  */
 import { spawn } from 'node:child_process';
-import { constants, mkdir, open, readFile, readlink, unlink } from 'node:fs/promises';
+import { constants, open, readFile, readlink, unlink } from 'node:fs/promises';
 import { join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sleep, SystemClock } from '../core/clock.js';
 import { asCairnError, CairnError, hasCode, isErrorCode } from '../core/errors.js';
+import { makeDirectories } from './make-directories.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 const POLL_MS = 50;
@@ -57,7 +58,7 @@ async function isZombie(pid: number): Promise<boolean> {
 
 /** Takes `directory` for this process; fails with EBUSY when another one runs there. */
 export async function claimDirectory(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true });
+  await makeDirectories(directory);
   const other = await runningIn(directory);
   if (other !== undefined && other !== process.pid) {
     throw new CairnError('EBUSY', `process ${other} uses ${directory} already: stop it, or choose another --data`);
@@ -104,7 +105,7 @@ export async function startInBackground(
   args: readonly string[],
   timeoutMs: number,
 ): Promise<string> {
-  await mkdir(directory, { recursive: true });
+  await makeDirectories(directory);
   const log = await open(logFile(directory), 'a');
   const logStart = (await log.stat()).size;
   const child = spawn(process.execPath, [MAIN, ...args], {

@@ -1,8 +1,9 @@
 /** The file with the cluster's secret: 64 hexadecimal digits, for its owner's eyes only. */
-import { chmod, link, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, link, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
 import { SystemRandom } from '../core/random.js';
+import { makeDirectories } from './make-directories.js';
 
 const SECRET_BYTES = 32;
 
@@ -30,7 +31,7 @@ export async function readOrCreateSecret(path: string): Promise<Buffer> {
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) throw error;
   }
-  await mkdir(dirname(path), { recursive: true });
+  await makeDirectories(dirname(path));
   const random = new SystemRandom();
   const draft = `${path}.${random.bytes(8).toString('hex')}`;
   try {

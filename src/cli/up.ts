@@ -1,5 +1,5 @@
 /** `cairn up`: a whole cluster on this machine, in the background, mounted. Again: brings back what is missing. */
-import { access, constants, mkdir } from 'node:fs/promises';
+import { access, constants } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { sleep } from '../core/clock.js';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
@@ -25,6 +25,7 @@ import { runningIn, startInBackground, stopIn } from './process-control.js';
 import { readOrCreateSecret } from './secret.js';
 import { nothingToDo, planUp } from './up-plan.js';
 import type { Observed, Plan, Wanted } from './up-plan.js';
+import { makeDirectories } from './make-directories.js';
 
 /** Chunkservers of one machine; each is a process of some 100 MB. */
 const MAX_LOCAL_CHUNKSERVERS = 64;
@@ -72,7 +73,7 @@ async function madeMountpoint(path: string): Promise<string> {
     return await mountpointPath(path);
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) throw error;
-    await mkdir(path, { recursive: true });
+    await makeDirectories(path);
     return mountpointPath(path);
   }
 }
@@ -175,7 +176,7 @@ const common = (where: string, directory: ClusterDirectory): string[] => [
 
 async function makeWritable(path: string): Promise<void> {
   try {
-    await mkdir(path, { recursive: true });
+    await makeDirectories(path);
     await access(path, constants.W_OK | constants.X_OK);
   } catch (error) {
     const { code, message } = asCairnError(error);

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { writeJson } from '../../src/cli/json-file.js';
+import { makeDirectories } from '../../src/cli/make-directories.js';
 import { claimDirectory } from '../../src/cli/process-control.js';
 import { readOrCreateSecret } from '../../src/cli/secret.js';
 
@@ -48,3 +49,19 @@ t.test('a pid is written over that of a killed process', async (t) => {
 });
 
 type Tap = { teardown(action: () => Promise<void>): void };
+
+t.test(
+  'directories are made, or it is told why not, also where nothing can be made',
+  { timeout: 20_000 },
+  async (t) => {
+    const directory = await temporary(t);
+    const deep = join(directory, 'a', 'b', 'c');
+    await Promise.all([makeDirectories(deep), makeDirectories(deep)]);
+    await makeDirectories(deep);
+    t.strictSame(await readdir(join(directory, 'a', 'b')), ['c']);
+    await writeFile(join(directory, 'file'), '');
+    await t.rejects(makeDirectories(join(directory, 'file')), { code: 'ENOTDIR' });
+    await t.rejects(makeDirectories(join(directory, 'file', 'a', 'b')), { code: 'ENOTDIR' });
+    await t.rejects(makeDirectories('/proc/none/a'), { code: 'ENOENT' });
+  },
+);
