@@ -22,6 +22,10 @@ declare const WebAssembly: {
   Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
 };
 
+function wasmMemory(pages: number): ArrayBuffer {
+  return new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer;
+}
+
 export class PayloadBuffers {
   private readonly free: ArrayBuffer[] = [];
   /** Of this pool, taken and not given back. */
@@ -31,7 +35,10 @@ export class PayloadBuffers {
     this.live--;
   });
 
-  constructor(private readonly maxBuffers = MAX_PAYLOAD_BUFFERS) {}
+  constructor(
+    private readonly maxBuffers = MAX_PAYLOAD_BUFFERS,
+    private readonly allocate = wasmMemory,
+  ) {}
 
   /** `length` bytes with any content. */
   take(length: number): Buffer<ArrayBuffer> {
@@ -58,7 +65,13 @@ export class PayloadBuffers {
 
   private make(): ArrayBuffer | undefined {
     if (this.live >= this.maxBuffers) return undefined;
-    const { buffer } = new WebAssembly.Memory({ initial: BUFFER_PAGES, maximum: BUFFER_PAGES });
+    let buffer: ArrayBuffer;
+    try {
+      buffer = this.allocate(BUFFER_PAGES);
+    } catch {
+      // Each reserves 10 GB of addresses, which a process may not be allowed (RLIMIT_AS): ordinary memory does as well.
+      return undefined;
+    }
     this.live++;
     this.dropped.register(buffer, undefined);
     return buffer;

@@ -5,7 +5,7 @@ import { inodeId } from '../core/ids.js';
 import type { InodeId, SessionId } from '../core/ids.js';
 import { MAX_CHUNKS_PER_PAGE } from '../core/limits.js';
 import type { MasterMethods } from '../protocol/methods.js';
-import type { Handler, Handlers, HandlerResult, Peer, RequestContext } from '../protocol/rpc.js';
+import type { Handler, Handlers, Peer, RequestContext } from '../protocol/rpc.js';
 import type { AppendLeases } from './appends.js';
 import { attributesOf, requireInode } from './inodes.js';
 import type { State } from './state.js';
@@ -48,27 +48,29 @@ export function appendHandlers(deps: AppendServiceDeps): Pick<Handlers<MasterMet
 
 /**
  * Makes a handler that changes the size of the inode that `inodeOf` names (0 for none) wait for its turn when another
- * session appends to that.
+ * session appends to that; until it is done no other begins to.
  */
 export function behindAppends({ sessions, appends }: AppendServiceDeps) {
   return <M extends MasterMethods[keyof MasterMethods]>(
     inodeOf: (request: Parameters<Handler<M>>[0]) => number,
     handler: Handler<M>,
   ): Handler<M> => {
-    type Result = HandlerResult<never>;
+    type Answer = ReturnType<Handler<M>>;
     return (request, context: RequestContext) => {
-      if (appends.isEmpty) return handler(request, context);
-      const session = sessions.require(context.peer).id;
-      const inode = inodeOf(request);
-      const turn = inode === 0 ? undefined : appends.turn(session, inodeId(inode));
-      if (turn === undefined) return handler(request, context);
-      return turn.then(async (done): Promise<Result> => {
+      const run = (done: () => void): Answer => {
+        let answer: Answer | undefined;
         try {
-          return (await handler(request, context)) as Result;
+          answer = handler(request, context);
         } finally {
-          done();
+          if (!(answer instanceof Promise)) done();
         }
-      });
+        return answer instanceof Promise ? answer.finally(done) : answer;
+      };
+      const inode = inodeOf(request);
+      if (inode === 0) return handler(request, context);
+      const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode));
+      if (turn === undefined) return handler(request, context);
+      return turn instanceof Promise ? turn.then(run) : run(turn);
     };
   };
 }

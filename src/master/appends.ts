@@ -29,8 +29,10 @@ interface AppendedFile {
   holder: SessionId | undefined;
   /** Somebody takes a turn. */
   inTurn: boolean;
-  /** The holder is gone, and what it may have sent is being refused. */
+  /** The holder is gone, and what it may have sent is being refused. It stays the holder until that is done. */
   fencing: boolean;
+  /** The holder knows that it is no more, or gave it up, while what it had sent was still to be refused. */
+  abandoned: boolean;
   /** In the order of arrival. */
   waiters: Waiter[];
 }
@@ -75,7 +77,7 @@ export class AppendLeases {
   /** Grants the lease if that takes no waiting. */
   take(session: SessionId, inode: InodeId): boolean {
     const file = this.files.get(inode);
-    if (file?.holder === session && !file.fencing) return true;
+    if (file?.holder === session && !isLost(file)) return true;
     if (file !== undefined || !this.mayGrant()) return false;
     this.grant(this.fileOf(inode), session);
     return true;
@@ -101,19 +103,32 @@ export class AppendLeases {
     const known = this.sessions.get(session);
     const file = this.files.get(inode);
     if (known?.held.has(inode) !== true || file?.holder !== session) return;
+    if (file.fencing || file.abandoned) {
+      // What it sent may still come. Who waits gets the lease when that is refused.
+      file.abandoned = true;
+      return;
+    }
     this.unhold(file);
     this.next(file);
   }
 
-  /** For a change of the file's size by a session: undefined when it may be made at once; else its end must be told. */
-  turn(session: SessionId, inode: InodeId): Promise<() => void> | undefined {
-    const file = this.files.get(inode);
-    if (file === undefined || (file.holder === session && !file.fencing)) return undefined;
-    const waiter = this.enqueue(session, inode, true);
-    return waiter.granted.promise.then(() => () => {
+  /**
+   * For a change of the file's size by a session: nobody begins to append until its end is told by the function. At once
+   * when nobody appends; undefined for who holds the lease.
+   */
+  turn(session: SessionId, inode: InodeId): (() => void) | Promise<() => void> | undefined {
+    const known = this.files.get(inode);
+    if (known?.holder === session && !isLost(known)) return undefined;
+    const file = known ?? this.fileOf(inode);
+    const done = (): void => {
       file.inTurn = false;
       this.next(file);
-    });
+    };
+    if (known === undefined) {
+      file.inTurn = true;
+      return done;
+    }
+    return this.enqueue(session, inode, true).granted.promise.then(() => done);
   }
 
   /** Inodes whose leases the session is to give up, but for those that it knows of. Waits when there are none. */
@@ -141,10 +156,13 @@ export class AppendLeases {
     const lost: InodeId[] = [];
     for (const inode of told) {
       const file = this.files.get(inode);
-      if (file?.holder === session && !file.fencing) before.delete(inode);
+      if (file?.holder === session && !isLost(file)) before.delete(inode);
       else if (known.taken.has(inode) || this.early.has(inode)) lost.push(inode);
-      else if (file === undefined || (file.holder === undefined && !file.inTurn)) {
-        this.hold(this.fileOf(inode), session);
+      else if (file?.holder === undefined) {
+        // Also while somebody takes a turn, who came before this one could tell: what it appended is not to be lost.
+        const free = this.fileOf(inode);
+        this.hold(free, session);
+        this.next(free);
       } else lost.push(inode);
     }
     known.taken.clear();
@@ -159,6 +177,12 @@ export class AppendLeases {
 
   /** `cleanly`: nothing that it sent can be on its way. */
   endSession(session: SessionId, cleanly: boolean): void {
+    for (const file of [...this.files.values()]) {
+      for (const waiter of file.waiters.filter((one) => one.session === session && !one.isTurn)) {
+        waiter.granted.resolve(false);
+        this.leave(file.inode, waiter);
+      }
+    }
     const known = this.sessions.get(session);
     if (known === undefined) return;
     for (const inode of known.held) {
@@ -176,7 +200,7 @@ export class AppendLeases {
     if (this.deps.isSettled()) this.early.clear();
     for (const file of [...this.files.values()]) {
       if (file.holder === undefined) this.next(file);
-      else if (file.waiters.length > 0 && this.isGone(file.holder)) this.takeOver(file);
+      else if (file.abandoned || (file.waiters.length > 0 && this.isGone(file.holder))) this.takeOver(file);
     }
   }
 
@@ -190,12 +214,13 @@ export class AppendLeases {
     file.fencing = true;
     const { fence, logger } = this.deps;
     // It may be heard of again at any moment, with a size that is its own no more.
-    this.deps.disconnect(holder);
+    if (!file.abandoned) this.deps.disconnect(holder);
     fence(inode).then(
       () => {
-        file.fencing = false;
         logger.info({ inode, session: holder }, 'the append lease of a client that went is given on');
-        this.sessions.get(holder)?.taken.add(inode);
+        if (!file.abandoned) this.sessions.get(holder)?.taken.add(inode);
+        file.fencing = false;
+        file.abandoned = false;
         this.unhold(file);
         this.next(file);
       },
@@ -269,7 +294,7 @@ export class AppendLeases {
   private fileOf(inode: InodeId): AppendedFile {
     let file = this.files.get(inode);
     if (file === undefined) {
-      file = { inode, holder: undefined, inTurn: false, fencing: false, waiters: [] };
+      file = { inode, holder: undefined, inTurn: false, fencing: false, abandoned: false, waiters: [] };
       this.files.set(inode, file);
     }
     return file;
@@ -284,3 +309,6 @@ export class AppendLeases {
     return session;
   }
 }
+
+/** Its holder can be sure of it no more. */
+const isLost = (file: AppendedFile): boolean => file.fencing || file.abandoned;

@@ -9,7 +9,7 @@
 import type { Socket } from 'node:net';
 import { KIB, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, SEND_HIGH_WATER_BYTES } from '../core/limits.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
-import { copyInto, receiveInto } from './bulk-socket.js';
+import { copyInto, receiveInto, type BytesReceiver } from './bulk-socket.js';
 import { NO_PAYLOAD } from './channel.js';
 import {
   CLOSE_STATUS,
@@ -71,10 +71,11 @@ export class WebSocketTransport implements Transport {
 
   start(handlers: TransportHandlers): void {
     this.handlers = handlers;
-    const socket = receiveInto(this.socket, {
+    const receiver: BytesReceiver = {
       space: () => (this.ended ? (this.waste ??= Buffer.allocUnsafe(KIB)) : this.receiver.space()),
       took: (count) => this.took(count),
-    });
+    };
+    const socket = receiveInto(this.socket, receiver);
     this.socket = socket;
     socket.setNoDelay(true);
     socket.on('error', (error) => {
@@ -85,7 +86,7 @@ export class WebSocketTransport implements Transport {
       this.upgraded.onEnd?.();
       this.end(this.closeReason ?? 'the peer hung up');
     });
-    copyInto({ space: () => this.receiver.space(), took: (count) => this.took(count) }, this.upgraded.head);
+    copyInto(receiver, this.upgraded.head);
   }
 
   send({ header, payload, reusable }: Message): void {

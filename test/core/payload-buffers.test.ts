@@ -50,3 +50,14 @@ t.test('what is dropped without being given back does not shrink the pool for go
   }
   t.fail('never again');
 });
+
+t.test('P8: where no such memory is to be had, ordinary memory does', (t) => {
+  const pool = new PayloadBuffers(2, () => {
+    throw new RangeError('WebAssembly.Memory(): could not allocate memory');
+  });
+  const bytes = pool.take(LARGE);
+  t.equal(bytes.length, LARGE);
+  t.notOk(pool.beginsAtPage(bytes));
+  pool.giveBack(bytes);
+  t.end();
+});

@@ -3,8 +3,10 @@ import t from 'tap';
 import type { Test } from 'tap';
 import { inodeId, sessionId } from '../../src/core/ids.js';
 import type { SessionId } from '../../src/core/ids.js';
+import { CairnError } from '../../src/core/errors.js';
 import { APPEND_TAKEOVER_MS, LOCK_POLL_MS } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
+import { deferred } from '../../src/core/sync.js';
 import { AppendLeases } from '../../src/master/appends.js';
 import { ManualClock } from '../support/manual-clock.js';
 
@@ -16,6 +18,7 @@ class Bench {
   readonly silent = new Map<SessionId, number>();
   readonly log: string[] = [];
   settled = true;
+  fenced: Promise<void> = Promise.resolve();
   readonly appends = new AppendLeases({
     ...{ clock: this.clock, logger: silentLogger },
     silentMs: (session) => this.silent.get(session) ?? 0,
@@ -23,6 +26,7 @@ class Bench {
     disconnect: (session) => this.log.push(`disconnect ${session}`),
     fence: async (inode) => {
       this.log.push(`fence ${inode}`);
+      await this.fenced;
     },
   });
   readonly never = new AbortController().signal;
@@ -79,12 +83,16 @@ t.test('a wait ends by itself, and with its request', async (t) => {
 
 t.test('a change of the size takes its turn', async (t) => {
   const { appends, acquire } = bench(t);
-  t.equal(appends.turn(TWO, INODE), undefined, 'nobody appends');
+  const first = appends.turn(TWO, INODE);
+  if (typeof first !== 'function') throw new Error('nobody appends: there is nothing to wait for');
+  t.equal(appends.take(ONE, INODE), false, 'nobody may begin to append at an end that is being moved');
+  first();
+  t.ok(appends.isEmpty);
   await acquire(ONE);
   t.equal(appends.turn(ONE, INODE), undefined, 'the holder itself');
   const turn = appends.turn(TWO, INODE);
   const later = acquire(THREE);
-  if (turn === undefined) throw new Error('it is to wait');
+  if (!(turn instanceof Promise)) throw new Error('it is to wait');
   t.notOk(await isDone(turn));
   appends.release(ONE, INODE);
   const done = await turn;
@@ -117,11 +125,66 @@ t.test(
   },
 );
 
+t.test('P2: while a client is fenced off nobody appends, though it comes back, or ends', async (t) => {
+  const back: Record<string, (appends: AppendLeases) => void> = {
+    'it tells what it held': (appends) => t.same(appends.replace(ONE, [INODE]), [INODE], 'others are about to append'),
+    'it holds nothing any more': (appends) => t.same(appends.replace(ONE, []), []),
+    'it closes the file': (appends) => appends.closeInode(ONE, INODE),
+    'its session is closed': (appends) => appends.endSession(ONE, true),
+  };
+  for (const [what, comeBack] of Object.entries(back)) {
+    const { appends, acquire, silent, bench: b } = bench(t);
+    const fenced = deferred<void>();
+    b.fenced = fenced.promise;
+    await acquire(ONE);
+    silent.set(ONE, APPEND_TAKEOVER_MS);
+    const two = acquire(TWO);
+    appends.tick();
+    silent.set(ONE, 0);
+    comeBack(appends);
+    t.notOk(await isDone(two), `${what}: its bytes may still be on their way`);
+    fenced.resolve();
+    t.equal(await two, true, what);
+    t.ok(appends.take(TWO, INODE), 'and has it still');
+    t.notOk(await isDone(acquire(THREE)), 'alone');
+  }
+});
+
+t.test('P11: who is back while it is fenced off is fenced again when that failed', async (t) => {
+  const { appends, acquire, silent, log, bench: b } = bench(t);
+  const fenced = deferred<void>();
+  b.fenced = fenced.promise;
+  await acquire(ONE);
+  silent.set(ONE, APPEND_TAKEOVER_MS);
+  const two = acquire(TWO);
+  appends.tick();
+  silent.set(ONE, 0);
+  t.same(appends.replace(ONE, [INODE]), [INODE]);
+  fenced.reject(new CairnError('UNAVAILABLE', 'no chunkserver answers'));
+  t.notOk(await isDone(two));
+  b.fenced = Promise.resolve();
+  appends.tick();
+  t.equal(await two, true);
+  t.same(log, [`disconnect ${ONE}`, `fence ${INODE}`, `fence ${INODE}`], 'it knows already');
+});
+
+t.test('nothing is granted to a session that has ended', async (t) => {
+  const { appends, acquire } = bench(t);
+  await acquire(ONE);
+  const two = acquire(TWO);
+  const three = acquire(THREE);
+  appends.endSession(TWO, false);
+  t.equal(await two, false);
+  appends.release(ONE, INODE);
+  t.equal(await three, true);
+});
+
 t.test('P10: after a restart clients tell what they hold before others get it', async (t) => {
   const { appends, acquire, bench: b } = bench(t, false);
   const two = acquire(TWO);
   t.notOk(await isDone(two));
   t.same(appends.replace(ONE, [INODE]), []);
+  t.same(await appends.poll(ONE, [], new AbortController().signal), [INODE], 'it is told at once that another waits');
   b.settled = true;
   appends.tick();
   t.notOk(await isDone(two), 'held by another');

@@ -4,14 +4,14 @@ import { connect as connectTcp } from 'node:net';
 import t from 'tap';
 import { WebSocket } from 'ws';
 import { SystemClock } from '../../src/core/clock.js';
-import { MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
+import { KIB, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
 import type { Logger } from '../../src/core/logger.js';
 import { SeededRandom, SystemRandom } from '../../src/core/random.js';
 import { connectPeer, servePeers, type EndpointOptions } from '../../src/protocol/endpoint.js';
 import * as m from '../../src/protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Handlers } from '../../src/protocol/rpc.js';
-import { WebSocketNetwork } from '../../src/protocol/websocket.js';
+import { parseAddress, WebSocketNetwork } from '../../src/protocol/websocket.js';
 
 const { readChunk, writeChunk, deleteChunks } = CHUNKSERVER_METHODS;
 const TABLE = { readChunk, writeChunk, deleteChunks };
@@ -249,6 +249,30 @@ void t.test('hostile peers', async (t) => {
     t.equal((await stranger.next()).kind, m.EnvelopeKind.PONG);
     t.same(served, []);
     stranger.socket.terminate();
+  });
+
+  await t.test('what is no frame, in one piece with the handshake', async (t) => {
+    const upgrade = [
+      'GET / HTTP/1.1',
+      'Host: x',
+      'Connection: Upgrade',
+      'Upgrade: websocket',
+      'Sec-WebSocket-Version: 13',
+      'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+    ];
+    const head = Buffer.from(`${upgrade.join('\r\n')}\r\n\r\n`);
+    const { host, port } = parseAddress(server.address);
+    for (const length of [20, 16 * KIB, 40 * KIB, 60 * KIB]) {
+      const socket = connectTcp(port, host);
+      socket.on('error', () => undefined);
+      const closed = new Promise((resolve) => socket.on('close', resolve));
+      socket.resume();
+      socket.write(Buffer.concat([head, Buffer.alloc(length, 0xff)]));
+      await closed;
+      served.length = 0;
+      await honest.call(readChunk, { length: 10 });
+      t.same(served, ['readChunk'], `${length} bytes: the honest peer is served on`);
+    }
   });
 
   await t.test('random bytes, as messages and as TCP', async (t) => {
