@@ -24,13 +24,18 @@ export const statusCommand: Command = {
   },
 };
 
-/** unavailable: some data cannot be read now; degraded: all can, with fewer replicas or servers than there should be. */
+/**
+ * unavailable: some data cannot be read now; degraded: all can, with fewer replicas or servers than there should be, or nothing can
+ * be created.
+ */
 export function healthOf(status: StatusReply): 'healthy' | 'degraded' | 'unavailable' {
   const alive = status.servers.filter((server) => server.alive).length;
   if (status.unavailableChunks > 0 || alive === 0) return 'unavailable';
   const short = alive < status.wantedReplicas || alive < status.servers.length;
-  return status.underReplicatedChunks > 0 || short ? 'degraded' : 'healthy';
+  return status.underReplicatedChunks > 0 || short || status.masterShortOfSpace ? 'degraded' : 'healthy';
 }
+
+const SHORT_OF_SPACE = 'master        its disk is nearly full: nothing can be created until space is freed there';
 
 function report(status: StatusReply, master: string): string {
   const alive = status.servers.filter((server) => server.alive);
@@ -52,6 +57,7 @@ function report(status: StatusReply, master: string): string {
       `${status.underReplicatedChunks} under-replicated, ${status.unavailableChunks} unavailable, ` +
       `${status.garbageChunks} to be deleted`,
     `capacity      ${bytesText(free)} of ${bytesText(total)} free`,
+    ...(status.masterShortOfSpace ? [SHORT_OF_SPACE] : []),
     `clients       ${status.sessions}`,
     `chunkservers  ${alive.length} of ${status.servers.length} up`,
     '',

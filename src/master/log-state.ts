@@ -205,6 +205,11 @@ export class LogState implements State {
   }
 
   /** The sequence of the last record, for operators. */
+  /** The namespace does not grow until there is space on the disk again. */
+  get isShortOfSpace(): boolean {
+    return this.scarce;
+  }
+
   get lastSequence(): number {
     return this.openLog().lastSequence;
   }

@@ -142,6 +142,7 @@ export class Master {
       ...{ recovery, clock, logger, identity },
       wantedReplicas: config.wantedReplicas,
       lastSequence: () => state.lastSequence,
+      isShortOfSpace: () => state.isShortOfSpace,
     });
     parts.sessions.start();
     this.server = await servePeers(

@@ -47,6 +47,7 @@ export interface ServiceDeps extends ChunkServiceDeps {
   readonly polls: LockPolls;
   readonly appends: AppendLeases;
   readonly lastSequence: () => number;
+  readonly isShortOfSpace: () => boolean;
 }
 
 /** An outcome of a mutation, with what the handler may still have to do for it. */
@@ -268,7 +269,8 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     // Without a session, so that an operator sees a cluster that takes no more of them.
     status: () => {
       const { clusterId, epoch } = deps.identity;
-      const about = { clusterId, epoch, sessions: sessions.size, logSequence: deps.lastSequence() };
+      const state = { logSequence: deps.lastSequence(), masterShortOfSpace: deps.isShortOfSpace() };
+      const about = { clusterId, epoch, sessions: sessions.size, ...state };
       return { reply: clusterStatus(deps, about) };
     },
   };

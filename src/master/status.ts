@@ -15,7 +15,7 @@ const MAX_WALKED = 20_000;
 
 export function clusterStatus(
   deps: { readonly state: StateReader; readonly servers: ServerRegistry; readonly wantedReplicas: number },
-  about: Pick<StatusReplyInit, 'clusterId' | 'epoch' | 'sessions' | 'logSequence'>,
+  about: Pick<StatusReplyInit, 'clusterId' | 'epoch' | 'sessions' | 'logSequence' | 'masterShortOfSpace'>,
 ): StatusReplyInit {
   const { state, servers, wantedReplicas } = deps;
   const seen = new Set<ChunkHandle>();

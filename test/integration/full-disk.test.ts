@@ -132,9 +132,12 @@ t.test(
       // The last block of the log may have room for a few.
       let tried = 0;
       const create = async (): Promise<void> => {
-        while (tried < 50) await promptly('a create', writeFile(fs, `more-${tried++}`, content(1, 1000)));
+        while (tried < 200) await promptly('a create', writeFile(fs, `more-${tried++}`, content(1, 1000)));
       };
-      await t.rejects(create(), { code: 'ENOSPC' });
+      await eventually('the operator sees it', async () => {
+        await t.rejects(create(), { code: 'ENOSPC' });
+        return (await fs.status()).masterShortOfSpace;
+      });
       for (let i = 0; i < tried; i++) {
         // Of the last, the name may have found room, and the bytes not.
         const removal = unlink(fs, `more-${i}`).catch((error: unknown) => t.match(error, { code: 'ENOENT' }));
@@ -165,6 +168,7 @@ t.test(
       await writeFile(fs, 'file-40', content(40, 10_000), { sync: true });
       return true;
     });
+    t.notOk((await fs.status()).masterShortOfSpace);
     await check(40);
     await cluster.killMaster();
     await cluster.startMaster();
