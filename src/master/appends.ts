@@ -56,6 +56,8 @@ export interface AppendLeasesDeps {
   readonly isSettled: () => boolean;
   /** Resolves when no chunk of the file takes what was sent under the leases of before. */
   readonly fence: (inode: InodeId) => Promise<void>;
+  /** A session lost its lease: what it appended and did not publish is there, and nobody's. */
+  readonly onLost: (inode: InodeId) => void;
 }
 
 export class AppendLeases {
@@ -166,6 +168,7 @@ export class AppendLeases {
       } else lost.push(inode);
     }
     known.taken.clear();
+    for (const inode of lost) this.deps.onLost(inode);
     for (const inode of before) this.release(session, inode);
     return lost;
   }
@@ -219,6 +222,7 @@ export class AppendLeases {
       () => {
         logger.info({ inode, session: holder }, 'the append lease of a client that went is given on');
         if (!file.abandoned) this.sessions.get(holder)?.taken.add(inode);
+        this.deps.onLost(inode);
         file.fencing = false;
         file.abandoned = false;
         this.unhold(file);

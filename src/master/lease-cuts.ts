@@ -37,6 +37,16 @@ export class LeaseCuts {
     return Promise.all(settle).then(() => undefined);
   }
 
+  /** Ends the leases of the file. */
+  endLeases(inode: InodeId): Promise<void> {
+    return this.deps.leases.endAll(inode);
+  }
+
+  /** False: whoever writes the file next needs a lease that is granted later, and what is to be cut is cut before that. */
+  isLeased(inode: InodeId): boolean {
+    return this.deps.leases.table.hasInode(inode);
+  }
+
   private async settleCut(handle: ChunkHandle): Promise<void> {
     const { state, servers, logger } = this.deps;
     const lease = this.deps.leases.table.get(handle);

@@ -257,9 +257,12 @@ export class ChunkLeases {
         );
       }
       const { inode, index } = request;
-      const { version, validBytes } = record;
+      const { version } = record;
       const members = this.chain(record.servers as ServerId[], avoidPrimary);
       const lease = await this.newLease({ handle, inode, index, version, members });
+      // A truncate that came while the id was awaited found no lease to cut by: this grant makes its cut.
+      if (this.find(request).handle !== handle) return undefined;
+      const { validBytes } = getChunk(state, handle) ?? record;
       state.mutate((m) => this.recordLease(m, lease));
       this.table.put(lease);
       await state.durable();

@@ -209,6 +209,7 @@ export class Master {
       disconnect: (session) => sessions.disconnect(session, 'others append to a file in place of this client'),
       isSettled: () => sessions.settled,
       fence: (inode) => leases.endAll(inode),
+      onLost: (inode) => sessions.noteTail(inode),
     });
     const sessions: Sessions = new Sessions({
       ...{ state, clock, logger, locks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },

@@ -24,6 +24,7 @@ export class OrphanReaper {
   /** Something may have become an orphan, or unused, since the last full round. */
   private pending = true;
   private readonly tails = new Set<InodeId>();
+  private readonly cutting = new Set<InodeId>();
 
   constructor(
     private readonly deps: {
@@ -96,27 +97,40 @@ export class OrphanReaper {
   }
 
   private cutTails(): void {
-    const { state, cuts, logger } = this.deps;
+    const { logger } = this.deps;
     for (const inode of [...this.tails].slice(0, SLICE)) {
-      const record = readInode(state, inode);
-      if (
-        this.deps.sessions().isWritten(inode) ||
-        record === undefined ||
-        !isRegular(record.mode) ||
-        record.nlink === 0
-      ) {
-        this.tails.delete(inode);
-        continue;
-      }
+      if (this.cutting.has(inode)) continue;
+      this.cutting.add(inode);
+      this.cutOne(inode)
+        .catch((error: unknown) => {
+          this.tails.add(inode);
+          logger.info({ inode, error: asCairnError(error).message }, 'what a dead writer left behind is not cut yet');
+        })
+        .finally(() => this.cutting.delete(inode));
+    }
+  }
+
+  /**
+   * Not while a lease stands: who opens the file now could write by it, and the cut, which is on its way to the primary
+   * then, would take away what he wrote.
+   */
+  private async cutOne(inode: InodeId): Promise<void> {
+    const { state, cuts, logger } = this.deps;
+    const sessions = this.deps.sessions();
+    this.tails.delete(inode);
+    if (!sessions.isWritten(inode)) await cuts.endLeases(inode);
+    const record = readInode(state, inode);
+    if (record === undefined || !isRegular(record.mode) || record.nlink === 0) return;
+    if (sessions.isWritten(inode)) {
+      sessions.noteTail(inode);
+    } else if (cuts.isLeased(inode)) {
+      this.tails.add(inode);
+    } else {
       state.mutate((m) => {
         truncateChunkMap(m, inode, record, record.size);
         saveInode(m, inode, record);
       });
-      this.tails.delete(inode);
       logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
-      cuts.afterTruncate(inode)?.catch((error: unknown) => {
-        logger.warn({ inode, error: asCairnError(error).message }, 'chunk not cut yet');
-      });
     }
   }
 }

@@ -192,6 +192,12 @@ export class Sessions {
     return this.total.writers(inode) > 0;
   }
 
+  /** Bytes may lie behind the end of `inode` that no writer will publish: they are cut once nobody writes it (P5). */
+  noteTail(inode: InodeId): void {
+    if (this.isWritten(inode)) this.tails.add(inode);
+    else this.deps.events.onWriterDied(inode);
+  }
+
   addOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
     session.opens.add(inode, opens);
     session.reclaiming?.opens.add(inode, opens);

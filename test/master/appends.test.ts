@@ -24,6 +24,7 @@ class Bench {
     silentMs: (session) => this.silent.get(session) ?? 0,
     isSettled: () => this.settled,
     disconnect: (session) => this.log.push(`disconnect ${session}`),
+    onLost: () => undefined,
     fence: async (inode) => {
       this.log.push(`fence ${inode}`);
       await this.fenced;

@@ -1,4 +1,5 @@
 /** Stories of chunk leases and recovery: P4, P9, P10, P11 under crashes of every role at every step. */
+import { deferred } from '../../src/core/sync.js';
 import t from 'tap';
 import { hasCode } from '../../src/core/errors.js';
 import { TestCluster } from './support/cluster.js';
@@ -327,6 +328,44 @@ t.test('P5: a truncate without a lease is made by the next grant', async (t) => 
   ]);
   await cluster.stop();
 });
+
+for (const size of [2, 0]) {
+  t.test(`P5: a truncate to ${size} comes while the id of a lease is being reserved`, async (t) => {
+    const { cluster, client, inode } = await withFile();
+    const lease = await client.lease(inode);
+    for (const word of ['a', 'b', 'c']) cluster.write(lease, word);
+    await client.publish(inode, 3);
+    await cluster.wait(62_000);
+    // The next master reserves ids with the first lease, which takes a flush.
+    let flushed: Promise<void> = Promise.resolve();
+    const open = cluster.disk.open.bind(cluster.disk);
+    cluster.disk.open = async (...about) => {
+      const file = await open(...about);
+      const datasync = file.datasync.bind(file);
+      file.datasync = (label) => datasync(label).then(() => flushed);
+      return file;
+    };
+    await cluster.restartMaster('kill');
+    const again = await cluster.client(client.sessionId);
+    await again.openSession(client.sessionId);
+    again.sequence = client.sequence;
+    const flush = deferred<void>();
+    flushed = flush.promise;
+    const granted = again.leaseNow(inode);
+    await cluster.wait(1_000);
+    await again.truncate(inode, size);
+    flush.resolve();
+    const { reply } = await cluster.until(granted);
+    t.ok(cluster.write(reply, 'd'), 'what was written after the truncate');
+    const kept = ['a', 'b'].slice(0, size);
+    t.same(await cluster.words(again, inode), [
+      [...kept, 'd'],
+      [...kept, 'd'],
+    ]);
+    t.equal((await again.chunks(inode))[0]?.handle, reply.handle, 'is part of the file');
+    await cluster.stop();
+  });
+}
 
 t.test('a truncate that drops a chunk ends its lease first', async (t) => {
   const { cluster, client, inode } = await withFile();

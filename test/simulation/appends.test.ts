@@ -220,3 +220,25 @@ story('a client that dies while it appends leaves no bytes between the records o
   await s.world.sleep(90_000);
   assert.deepEqual(readRecords(await contentOf(s.two)).get(2), [0, 1, 2], 'and none shows later');
 });
+
+story('P5: what a client appended and lost does not show when the file grows over it', async (s) => {
+  const file = await openLog(s.one);
+  await file.write(0, record(1, 0, 1000));
+  await file.sync();
+  s.world.network.partition(MASTER, 'client-1');
+  for (let sequence = 1; sequence < 5; sequence++) await file.write(0, record(1, sequence, 5000));
+  // By then they are on the chunkservers, behind the published size.
+  await s.world.sleep(3000);
+  const other = await openLog(s.two);
+  await other.write(0, record(2, 0, 700));
+  await other.close();
+  s.world.network.heal(MASTER, 'client-1');
+  await assert.rejects(file.close(), (error) => error instanceof CairnError && error.code === 'EIO');
+  await s.world.sleep(5000);
+  const end = (await contentOf(s.two)).length;
+  const { inode } = await s.two.lookup(ROOT_CREDENTIALS, ROOT_INODE, NAME);
+  await s.two.setAttributes(ROOT_CREDENTIALS, inode, { size: end + 30_000 });
+  const grown = await contentOf(s.two);
+  assert.equal(grown.length, end + 30_000);
+  assert.ok(grown.subarray(end).equals(Buffer.alloc(30_000)), 'zeros');
+});

@@ -135,6 +135,7 @@ export class FakeCluster {
       ...{ clock: deps.clock, logger: silentLogger, silentMs: () => 0, isSettled: () => true },
       disconnect: () => undefined,
       fence: () => Promise.resolve(),
+      onLost: () => undefined,
     });
     this.state.mutate((m) => namespace.ensureRoot(m, { now: deps.clock.now() }, { mode: 0o755, uid: 0, gid: 0 }));
   }
