@@ -48,9 +48,11 @@ async function damage(directory: string, bytes: Buffer): Promise<number> {
 t.test('P3: blocks damaged on one disk are never served, and those that were read are replaced', async (t) => {
   const cluster = await TestCluster.start(t, { chunkservers: 2 });
   const fs = await cluster.client();
-  // Which replica a client asks first depends on the chunk: of several, some are read from the damaged disk.
-  const files = new Map(['a', 'b', 'c', 'd'].map((name, i) => [name, content(11 + i, MIB)]));
-  const blocks = MIB / BLOCK_SIZE_BYTES;
+  // Which replica a client asks first depends on the chunk: of twenty, some are read from the damaged disk.
+  const blocks = 4;
+  const files = new Map(
+    Array.from({ length: 20 }, (_, i) => [`file-${i}`, content(11 + i, blocks * BLOCK_SIZE_BYTES)]),
+  );
   for (const [name, bytes] of files) await writeFile(fs, name, bytes, { sync: true });
   const server = cluster.directory.chunkserver(1);
   for (const bytes of files.values()) t.equal(await damage(server, bytes), blocks, 'the blocks are on the disk');
