@@ -97,6 +97,9 @@ export function checksumZeros(count: number, previous = 0): number {
  */
 export const storedSum = (sum: number): number => (sum ^ ZERO_BLOCK_SUM) >>> 0;
 
+/** Stands for a block that must never be believed, whose bytes have the checksum `sum`. Its own inverse. */
+export const neverRight = (sum: number): number => ~sum >>> 0;
+
 /** Bytes of block `block` in a chunk of `length` bytes. */
 export function blockLength(block: number, length: number): number {
   return Math.max(0, Math.min(BLOCK_SIZE_BYTES, length - block * BLOCK_SIZE_BYTES));

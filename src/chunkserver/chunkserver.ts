@@ -1,7 +1,7 @@
 /**
  * The chunkserver: puts the parts together and answers requests.
  *
- *   chunk-store      replicas on the data directories (chunk-file: one replica; replica-index: which there are)
+ *   chunk-store      replicas on the data directories (its parts: there; chunk-file: one replica's file)
  *   replicas         leases, fencing, the order of mutations
  *   primary, chain   writes, truncates and syncs, down the chain
  *   range-copy       copy_file_range(2) from chunk to chunk

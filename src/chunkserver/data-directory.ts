@@ -94,6 +94,16 @@ export class DataDirectory {
     return `${this.path}/incoming/${hex(handle, 14)}.${hex(version, 1)}`;
   }
 
+  /** Deletes a replica's file. One that is gone is fine; failure is only told to the log: it costs space. */
+  async removeReplica({ handle, version }: FoundReplica): Promise<void> {
+    const path = this.chunkPath(handle, version);
+    await this.disk.unlink('chunk.unlink', path).catch((error: unknown) => {
+      if (!hasCode(error, 'ENOENT')) {
+        this.logger.warn({ path, reason: asCairnError(error).message }, 'deleting failed');
+      }
+    });
+  }
+
   /** The entry of a chunk's file survives power loss. Chunks of one subdirectory share the fsync. */
   syncEntry(handle: ChunkHandle): Promise<void> {
     const name = subdirectoryOf(handle);

@@ -20,10 +20,10 @@ import type {
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
 import { blockCount, blockLength, checksumZeros } from './chunk-format.js';
-import { CorruptBlockError } from './chunk-file.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Replica, Replicas } from './replicas.js';
+import { CorruptBlockError } from './stored-blocks.js';
 
 interface Member {
   readonly serverId: number;

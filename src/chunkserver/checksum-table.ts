@@ -1,0 +1,100 @@
+/**
+ * What one open chunk file holds: the length of its data and the checksum of each block, in memory, and the table on
+ * disk that follows it.
+ *
+ * A row of the table on disk has the current checksum of a block and the pending one. A mutation writes both before the
+ * data (`announce`), takes the pending ones for current in memory after it (`take`), and leaves the row on disk to the
+ * next write of the block or to `flush`. settle.ts reads what a crash leaves of that.
+ */
+import { blockSegments, checksum } from '../core/checksum.js';
+import type { DiskFile } from '../core/disk.js';
+import { BLOCKS_PER_CHUNK } from '../core/limits.js';
+import { blockCount, blockLength, blockOf, ROW_BYTES, storedSum, TABLE_OFFSET } from './chunk-format.js';
+
+export class ChecksumTable {
+  /** Checksum of each block as it is in the file; 0 (that of no bytes) past the end. */
+  private readonly sums = new Uint32Array(BLOCKS_PER_CHUNK);
+  /** Blocks whose current checksum on disk may lag behind `sums`: [lagFirst, lagLast]. */
+  private lagFirst = Infinity;
+  private lagLast = -1;
+
+  constructor(
+    private readonly file: DiskFile,
+    private dataLength: number,
+  ) {}
+
+  /** Bytes of data. */
+  get length(): number {
+    return this.dataLength;
+  }
+
+  get blockCount(): number {
+    return blockCount(this.dataLength);
+  }
+
+  /** Bytes of `block`; 0 past the end. */
+  lengthOf(block: number): number {
+    return blockLength(block, this.dataLength);
+  }
+
+  sumOf(block: number): number {
+    return this.sums[block] ?? 0;
+  }
+
+  /** The checksum of each block. */
+  all(): number[] {
+    return Array.from(this.sums.subarray(0, this.blockCount));
+  }
+
+  /** segmentChecksums of `bytes` at `offset`, which were verified: those of whole blocks are known. */
+  segmentSums(bytes: Uint8Array, offset: number): number[] {
+    const segments: number[] = [];
+    for (const [from, to] of blockSegments(bytes.length, offset)) {
+      const block = blockOf(offset + from);
+      const whole = to - from === this.lengthOf(block);
+      segments.push(whole ? this.sumOf(block) : checksum(bytes.subarray(from, to)));
+    }
+    return segments;
+  }
+
+  /** Writes rows from block `first`: the checksums as they are, and those to come. */
+  announce(first: number, pending: readonly number[]): void {
+    if (pending.length === 0) return;
+    const rows = Buffer.allocUnsafe(pending.length * ROW_BYTES);
+    pending.forEach((sum, i) => {
+      rows.writeUInt32LE(storedSum(this.sumOf(first + i)), i * ROW_BYTES);
+      rows.writeUInt32LE(storedSum(sum), i * ROW_BYTES + 4);
+    });
+    this.file.writeSync('chunk.table', rows, TABLE_OFFSET + first * ROW_BYTES);
+  }
+
+  /** The data is as announced: `newSums` from block `first`, and so long. */
+  take(first: number, newSums: readonly number[], newLength: number): void {
+    this.sums.set(newSums, first);
+    if (newSums.length > 0) {
+      this.lagFirst = Math.min(this.lagFirst, first);
+      this.lagLast = Math.max(this.lagLast, first + newSums.length - 1);
+    }
+    this.dataLength = newLength;
+  }
+
+  /** Makes rows `first` to `last`, all behind the end of the data, what they were before any write. */
+  clear(first: number, last: number): void {
+    this.sums.fill(0, first);
+    if (first > last) return;
+    this.file.writeSync('chunk.table', Buffer.alloc((last - first + 1) * ROW_BYTES), TABLE_OFFSET + first * ROW_BYTES);
+  }
+
+  /** Brings the table on disk up to that in memory. */
+  flush(): void {
+    const last = Math.min(this.lagLast, this.blockCount - 1);
+    if (this.lagFirst <= last) this.announce(this.lagFirst, Array.from(this.sums.subarray(this.lagFirst, last + 1)));
+    this.lagFirst = Infinity;
+    this.lagLast = -1;
+  }
+
+  /** Takes `sum` for that of `block`, in memory alone. */
+  load(block: number, sum: number): void {
+    this.sums[block] = sum;
+  }
+}

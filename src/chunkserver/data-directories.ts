@@ -1,0 +1,158 @@
+/**
+ * All data directories of this server: which are in service, the identity that they share, their space, and which one a
+ * new replica goes to.
+ */
+import type { Disk, DiskSpace } from '../core/disk.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
+import { LOW_SPACE_BYTES } from '../core/limits.js';
+import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
+import { DataDirectory, type Identity } from './data-directory.js';
+import type { IndexEntry } from './replica-index.js';
+
+export interface DataDirectoriesOptions {
+  readonly disk: Disk;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly paths: readonly string[];
+  /** A directory went out of service, and its replicas with it. */
+  readonly onFailure: (directory: DataDirectory) => void;
+}
+
+export class DataDirectories {
+  private readonly all: DataDirectory[];
+
+  constructor(private readonly options: DataDirectoriesOptions) {
+    this.all = options.paths.map((path, number) => new DataDirectory(options.disk, path, number, options.logger));
+  }
+
+  /**
+   * Opens them and runs `list` on each. One that fails is out of service. Fails when none is usable or they belong to
+   * different servers.
+   */
+  async open(list: (directory: DataDirectory) => Promise<void>): Promise<void> {
+    for (const directory of this.all) {
+      try {
+        await directory.open();
+        await list(directory);
+      } catch (error) {
+        if (!DataDirectory.isFailure(error)) throw error;
+        this.lose(directory, error);
+      }
+    }
+    const usable = this.usable();
+    if (usable.length === 0) throw new CairnError('EIO', 'no data directory is usable: see the log, replace the disks');
+    const identities = usable.flatMap((d) => (d.identity === undefined ? [] : [{ ...d.identity, path: d.path }]));
+    const first = identities[0];
+    for (const other of identities) {
+      if (first !== undefined && (other.clusterId !== first.clusterId || other.serverId !== first.serverId)) {
+        throw new CairnError(
+          'EINVAL',
+          `data directories ${first.path} and ${other.path} belong to different chunkservers: start each with its own`,
+        );
+      }
+    }
+  }
+
+  /** Closes them, left clean when `clean`. Never rejects. */
+  async close(clean: boolean): Promise<void> {
+    for (const directory of this.all) {
+      await directory.close(clean).catch((error: unknown) => {
+        this.options.logger.warn(
+          { directory: directory.path, reason: asCairnError(error).message },
+          'directory not left clean',
+        );
+      });
+    }
+  }
+
+  /** Where a replica is. */
+  of(entry: IndexEntry): DataDirectory {
+    const directory = this.all[entry.directory];
+    if (directory === undefined) throw new CairnError('INTERNAL', `no data directory ${entry.directory}`);
+    return directory;
+  }
+
+  /** The path of a replica's file, by its entry. */
+  pathOf(entry: IndexEntry): string {
+    return this.of(entry).chunkPath(entry.handle, entry.version);
+  }
+
+  /** None in service was used last under another boot and not left clean. */
+  get trusted(): boolean {
+    return this.usable().every((directory) => directory.trusted);
+  }
+
+  get identity(): Identity | undefined {
+    return this.usable().find((directory) => directory.identity !== undefined)?.identity;
+  }
+
+  async setIdentity(identity: Identity): Promise<void> {
+    for (const directory of this.usable()) {
+      if (directory.identity === undefined) await directory.writeIdentity(identity);
+    }
+  }
+
+  space(): DiskSpace {
+    let totalBytes = 0;
+    let freeBytes = 0;
+    for (const directory of this.usable()) {
+      totalBytes += directory.totalBytes;
+      freeBytes += directory.freeBytes;
+    }
+    return { totalBytes, freeBytes };
+  }
+
+  /** Asks the disks for their free space; one that does not answer goes out of service. */
+  async measure(): Promise<void> {
+    for (const directory of this.usable()) {
+      try {
+        await directory.measure();
+      } catch (error) {
+        this.lose(directory, error);
+      }
+    }
+  }
+
+  /** Runs `action` on a directory, one with more free space rather first, and on others until one is not full. */
+  async inOne(action: (directory: DataDirectory) => Promise<void>): Promise<void> {
+    let candidates = this.usable();
+    if (candidates.length === 0) throw new CairnError('EIO', 'no data directory is in service');
+    for (;;) {
+      const roomy = candidates.filter((directory) => directory.freeBytes >= LOW_SPACE_BYTES);
+      const choice = this.weighted(roomy.length > 0 ? roomy : candidates);
+      try {
+        return await action(choice);
+      } catch (error) {
+        candidates = candidates.filter((directory) => directory !== choice);
+        if (DataDirectory.isFailure(error)) this.lose(choice, error);
+        else if (!hasCode(error, 'ENOSPC', 'EDQUOT')) throw error;
+        if (candidates.length === 0) throw error;
+      }
+    }
+  }
+
+  /** Takes a directory out of service, once. */
+  lose(directory: DataDirectory, error: unknown): void {
+    if (directory.failure !== undefined) return;
+    directory.takeOutOfService(error);
+    this.options.onFailure(directory);
+  }
+
+  private usable(): DataDirectory[] {
+    return this.all.filter((directory) => directory.failure === undefined);
+  }
+
+  private weighted(candidates: readonly DataDirectory[]): DataDirectory {
+    const total = candidates.reduce((sum, directory) => sum + directory.freeBytes, 0);
+    let at = (this.options.random.below(2 ** 32) / 2 ** 32) * total;
+    let chosen = candidates[0];
+    for (const directory of candidates) {
+      chosen = directory;
+      at -= directory.freeBytes;
+      if (at < 0) break;
+    }
+    if (chosen === undefined) throw new CairnError('INTERNAL', 'no directory to choose from');
+    return chosen;
+  }
+}
