@@ -2,23 +2,25 @@
 import type { Readable, Writable } from 'node:stream';
 import { CairnError } from '../core/errors.js';
 import { ROOT_INODE, type InodeId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import { PERMISSION_BITS } from '../core/mode.js';
 import type { Random } from '../core/random.js';
 import type { StatusReply } from '../protocol/generated/messages.js';
 import { kindOfMode } from './attributes.js';
 import type { ClusterFileSystem } from './cluster-filesystem.js';
+import { copyFile } from './copy-file.js';
 import { Dir, listEntries } from './directory-listing.js';
 import { FileHandle } from './file-handle.js';
+import { fileInfo, type FileInfo } from './file-info.js';
 import type { ReadStreamOptions, WriteStreamOptions } from './file-streams.js';
 import { lazyReadStream, lazyWriteStream } from './file-streams.js';
-import type { Attributes, ChunkPlacement, Credentials, OpenFile } from './filesystem.js';
-import { asCall, failedWith, type Call } from './node-error.js';
-import { parseFlags, type ParsedFlags } from './open-flags.js';
+import type { Credentials } from './filesystem.js';
+import { asCall, failedWith } from './node-error.js';
+import { parseFlags } from './open-flags.js';
+import { openPath } from './open-path.js';
 import { PathResolver, type PathLike, type Resolved } from './paths.js';
-import { Dirent, Stats, type StatFs } from './stats.js';
+import { Dirent, Stats, toStatFs, type StatFs } from './stats.js';
 import { toTimespec, type Time } from './times.js';
-import { removeTree } from './tree.js';
+import { makeDirectories, removeTree } from './tree.js';
 
 export interface CairnOptions {
   readonly credentials: Credentials;
@@ -34,15 +36,6 @@ interface WriteOptions {
   readonly flag?: string | number;
   /** fsync before it returns. */
   readonly flush?: boolean;
-}
-
-/** Where a file is kept, for operators. */
-export interface FileInfo {
-  readonly path: string;
-  readonly stats: Stats;
-  readonly chunkSizeBytes: number;
-  /** The chunks in order, holes included, asked for as they are read. */
-  chunks(): AsyncIterable<ChunkPlacement>;
 }
 
 const DEFAULT_FILE_MODE = 0o666;
@@ -69,7 +62,7 @@ export class Cairn {
   open(path: PathLike, flags: string | number = 'r', mode = DEFAULT_FILE_MODE): Promise<FileHandle> {
     return this.call('open', path, async () => {
       const parsed = parseFlags(flags);
-      const file = await this.openFile(path, parsed, mode);
+      const file = await openPath(this.resolver, path, parsed, this.masked(mode));
       return new FileHandle({
         ...{ fs: this.fileSystem, credentials: this.credentials, file, path: path.toString(), fd: this.nextFd++ },
         append: parsed.append === true,
@@ -204,7 +197,7 @@ export class Cairn {
     const { recursive, mode } = typeof options === 'number' ? { recursive: false, mode: options } : options;
     const bits = this.masked(mode ?? DEFAULT_DIRECTORY_MODE);
     return this.call('mkdir', path, async () => {
-      if (recursive === true) return this.makeDirectories(path, bits);
+      if (recursive === true) return makeDirectories(this.resolver, path, bits);
       const { parent, name } = await this.resolver.place(path).catch((error: unknown) => {
         // The root and '..' are there.
         throw failedWith(error, 'EBUSY', 'EINVAL') ? new CairnError('EEXIST', 'it exists', { cause: error }) : error;
@@ -347,39 +340,15 @@ export class Cairn {
 
   /** Content and permission bits; `mode` COPYFILE_EXCL fails when `to` exists. The bytes go through this process. */
   async copyFile(from: PathLike, to: PathLike, mode = 0): Promise<void> {
-    const call: Call = { syscall: 'copyfile', path: from.toString(), dest: to.toString() };
-    await asCall(call, async () => {
-      const source = await this.open(from);
-      try {
-        const stats = await source.stat();
-        if (stats.isDirectory()) throw new CairnError('EISDIR', 'it is a directory');
-        const target = await this.open(to, (mode & COPYFILE_EXCL) !== 0 ? 'wx' : 'w', stats.mode & PERMISSION_BITS);
-        try {
-          if ((await target.stat()).ino === stats.ino) throw new CairnError('EINVAL', 'both are the same file');
-          for (;;) {
-            const bytes = await source.readBytes(MAX_PAYLOAD_BYTES);
-            if (bytes.length === 0) break;
-            await target.write(bytes);
-          }
-        } finally {
-          await target.close();
-        }
-      } finally {
-        await source.close();
-      }
-    });
+    await asCall({ syscall: 'copyfile', path: from.toString(), dest: to.toString() }, () =>
+      copyFile(this, from, to, (mode & COPYFILE_EXCL) !== 0),
+    );
   }
 
   statfs(path: PathLike = '/'): Promise<StatFs> {
     return this.call('statfs', path, async () => {
       await this.resolver.resolve(path, true);
-      const { totalBytes, freeBytes, inodes } = await this.fileSystem.statFs();
-      const bsize = 4096;
-      const bfree = Math.floor(freeBytes / bsize);
-      return {
-        ...{ type: 0, bsize, blocks: Math.floor(totalBytes / bsize), bfree, bavail: bfree },
-        ...{ files: inodes, ffree: Number.MAX_SAFE_INTEGER - inodes },
-      };
+      return toStatFs(await this.fileSystem.statFs());
     });
   }
 
@@ -428,92 +397,13 @@ export class Cairn {
   info(path: PathLike): Promise<FileInfo> {
     return this.call('info', path, async () => {
       const { attributes, realPath } = await this.resolver.resolve(path, true);
-      const { fileSystem } = this;
-      return {
-        ...{ path: realPath.toString(), stats: new Stats(attributes), chunkSizeBytes: CHUNK_SIZE_BYTES },
-        async *chunks() {
-          for (let next = 0; ;) {
-            const page = await fileSystem.placement(attributes.inode, next);
-            if (page.length === 0) return;
-            yield* page;
-            next += page.length;
-          }
-        },
-      };
+      return fileInfo(this.fileSystem, attributes, realPath.toString());
     });
   }
 
   /** Flushes and closes what is open, and ends the session. */
   close(): Promise<void> {
     return asCall({ syscall: 'close' }, () => this.fileSystem.close());
-  }
-
-  private async openFile(path: PathLike, flags: ParsedFlags, mode: number): Promise<OpenFile> {
-    const fs = this.fileSystem;
-    if (flags.create) {
-      const options = { mode: this.masked(mode), flags, exclusive: flags.exclusive };
-      const { parent, name } = await this.resolver.place(path).catch((error: unknown) => {
-        throw failedWith(error, 'EBUSY', 'EINVAL')
-          ? new CairnError('EISDIR', 'it is a directory', { cause: error })
-          : error;
-      });
-      try {
-        return (await fs.create(this.credentials, parent, name, options)).file;
-      } catch (error) {
-        if (!failedWith(error, 'ELOOP') || flags.noFollow || flags.exclusive) throw error;
-      }
-      // A symlink: what it leads to is opened, or made there.
-      const end = await this.resolver.walk(path, true);
-      return (await fs.create(this.credentials, end.parent, end.name, options)).file;
-    }
-    const opened = await this.openExisting(path, flags);
-    const kind = kindOfMode(opened.attributes.mode);
-    if (kind === 'directory' ? flags.write : kind !== 'file' || flags.directory) {
-      await opened.file.close();
-      if (kind === 'directory') throw new CairnError('EISDIR', 'it is a directory');
-      throw new CairnError(flags.directory ? 'ENOTDIR' : 'ENXIO', `it is a ${kind}`);
-    }
-    return opened.file;
-  }
-
-  private async openExisting(
-    path: PathLike,
-    flags: ParsedFlags,
-  ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
-    const fs = this.fileSystem;
-    const end = await this.resolver.entry(path);
-    if (end !== undefined) {
-      try {
-        // By name, so that the master says which file that is now (P2).
-        return await fs.openAt(this.credentials, end.parent, end.name, flags);
-      } catch (error) {
-        if (!failedWith(error, 'ELOOP') || flags.noFollow) throw error;
-      }
-    }
-    const { attributes } = await this.resolver.resolve(path, true);
-    return fs.open(this.credentials, attributes.inode, flags);
-  }
-
-  private async makeDirectories(path: PathLike, mode: number): Promise<string | undefined> {
-    const bytes = Buffer.from(path);
-    let first: string | undefined;
-    for (let end = 0; end < bytes.length;) {
-      const slash = bytes.indexOf('/', end + 1);
-      end = slash === -1 ? bytes.length : slash;
-      const part = bytes.subarray(0, end);
-      const found = await this.resolver.walk(part, true);
-      if (found.attributes !== undefined) {
-        if (kindOfMode(found.attributes.mode) === 'directory') continue;
-        throw new CairnError(end === bytes.length ? 'EEXIST' : 'ENOTDIR', `'${part.toString()}' is no directory`);
-      }
-      try {
-        await this.fileSystem.makeNode(this.credentials, found.parent, found.name, { kind: 'directory', mode });
-        first ??= part.toString();
-      } catch (error) {
-        if (!failedWith(error, 'EEXIST')) throw error; // somebody else made it
-      }
-    }
-    return first;
   }
 
   private async inode(path: PathLike): Promise<InodeId> {

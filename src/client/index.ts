@@ -18,9 +18,10 @@ import { ClusterFileSystem, type ClusterFileSystemConfig } from './cluster-files
 import type { Credentials } from './filesystem.js';
 import { asCall } from './node-error.js';
 
-export { Cairn, constants, type FileData, type FileInfo } from './cairn.js';
+export { Cairn, constants, type FileData } from './cairn.js';
 export { Dir } from './directory-listing.js';
 export { FileHandle } from './file-handle.js';
+export type { FileInfo } from './file-info.js';
 export type { ReadStreamOptions, WriteStreamOptions } from './file-streams.js';
 export type { ChunkPlacement, Credentials } from './filesystem.js';
 export { FileSystemError } from './node-error.js';

@@ -23,8 +23,9 @@ export interface Resolved extends Place {
 
 export class PathResolver {
   constructor(
-    private readonly fs: FileSystem,
-    private readonly credentials: Credentials,
+    readonly fs: FileSystem,
+    /** On whose behalf. */
+    readonly credentials: Credentials,
   ) {}
 
   /** What is at `path`. With `follow`, a symlink at its end is followed. ENOENT when there is nothing. */

@@ -2,7 +2,7 @@
 import type { Timespec } from '../core/clock.js';
 import { MIB } from '../core/limits.js';
 import { kindOfMode } from './attributes.js';
-import type { Attributes, FileKind } from './filesystem.js';
+import type { Attributes, FileKind, FileSystemStats } from './filesystem.js';
 
 const BLOCK_BYTES = 512;
 
@@ -108,4 +108,13 @@ export interface StatFs {
   readonly bavail: number;
   readonly files: number;
   readonly ffree: number;
+}
+
+export function toStatFs({ totalBytes, freeBytes, inodes }: FileSystemStats): StatFs {
+  const bsize = 4096;
+  const bfree = Math.floor(freeBytes / bsize);
+  return {
+    ...{ type: 0, bsize, blocks: Math.floor(totalBytes / bsize), bfree, bavail: bfree },
+    ...{ files: inodes, ffree: Number.MAX_SAFE_INTEGER - inodes },
+  };
 }

@@ -1,10 +1,36 @@
-/** Work on whole trees of files, several entries at a time. */
-import { hasCode } from '../core/errors.js';
+/** Work on more than one directory: all that a path is missing, and whole trees, several entries at a time. */
+import { CairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
+import { kindOfMode } from './attributes.js';
 import type { Credentials, FileSystem } from './filesystem.js';
+import { failedWith } from './node-error.js';
+import type { PathLike, PathResolver } from './paths.js';
 
 /** Entries of a directory that are removed side by side: round trips overlap, and the master stays fair to others. */
 const PARALLEL = 16;
+
+/** Makes the directory at `path` and what is missing above it. Returns the first made. */
+export async function makeDirectories(paths: PathResolver, path: PathLike, mode: number): Promise<string | undefined> {
+  const bytes = Buffer.from(path);
+  let first: string | undefined;
+  for (let end = 0; end < bytes.length;) {
+    const slash = bytes.indexOf('/', end + 1);
+    end = slash === -1 ? bytes.length : slash;
+    const part = bytes.subarray(0, end);
+    const found = await paths.walk(part, true);
+    if (found.attributes !== undefined) {
+      if (kindOfMode(found.attributes.mode) === 'directory') continue;
+      throw new CairnError(end === bytes.length ? 'EEXIST' : 'ENOTDIR', `'${part.toString()}' is no directory`);
+    }
+    try {
+      await paths.fs.makeNode(paths.credentials, found.parent, found.name, { kind: 'directory', mode });
+      first ??= part.toString();
+    } catch (error) {
+      if (!failedWith(error, 'EEXIST')) throw error; // somebody else made it
+    }
+  }
+  return first;
+}
 
 /** Removes a directory and all in it. What others remove meanwhile is no error. */
 export async function removeTree(
