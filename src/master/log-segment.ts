@@ -40,17 +40,21 @@ export async function ensureDirectory(disk: Disk, directory: string): Promise<vo
   }
 }
 
-/** A new, empty segment; its header and its name survive power loss when this returns. Nothing is left when it fails. */
+/**
+ * A new, empty segment; its header and its name survive power loss when this returns. When it fails, nothing is left but
+ * what the disk refuses to delete, which the next attempt takes over, and a replay cuts off.
+ */
 export async function createSegment(disk: Disk, directory: string, number: number): Promise<DiskFile> {
   const path = segmentPath(directory, number);
-  const file = await disk.open('oplog.create', path, 'exclusive');
+  const file = await disk.open('oplog.create', path, 'create');
   try {
+    await file.truncate('oplog.create', 0);
     await file.write('oplog.header', encodeHeader(disk.bootId()), 0);
     await file.datasync('oplog.header');
     await disk.syncDirectory('oplog.create', directory);
   } catch (error) {
     await file.close();
-    await disk.unlink('oplog.create', path);
+    await disk.unlink('oplog.create', path).catch(() => undefined);
     throw error;
   }
   return file;
