@@ -49,7 +49,8 @@ export function lazyReadStream(open: () => Promise<FileHandle>, options: ReadStr
         (bytes) => {
           if (position !== null) position += bytes.length;
           left -= bytes.length;
-          this.push(bytes.length === 0 ? null : bytes);
+          // A copy: who reads the stream may change what he gets, and others are given the same memory.
+          this.push(bytes.length === 0 ? null : Buffer.from(bytes));
         },
         (error: unknown) => this.destroy(error as Error),
       );

@@ -132,6 +132,13 @@ await t.test('streams, with back pressure; xattrs; statfs; info; another user', 
   const some: Buffer[] = [];
   for await (const part of cairn.createReadStream('/stream', { start: 10, end: 19 })) some.push(part as Buffer);
   t.ok(Buffer.concat(some).equals(bytes.subarray(10, 20)));
+  const shared = await cairn.open('/stream');
+  for await (const part of shared.createReadStream({ start: 0, highWaterMark: 65536, autoClose: false })) {
+    (part as Buffer).fill(0xff);
+  }
+  const again = await shared.read(Buffer.alloc(65536), 0, 65536, bytes.length - 65536);
+  t.ok(again.buffer.equals(bytes.subarray(-65536)), 'who gets bytes may change them');
+  await shared.close();
   await t.rejects(pipeline(cairn.createReadStream('/none'), cairn.createWriteStream('/sink')), { code: 'ENOENT' });
 
   await cairn.setxattr('/stream', 'user.kind', 'test');
