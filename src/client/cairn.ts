@@ -13,7 +13,7 @@ import { FileHandle } from './file-handle.js';
 import { fileInfo, type FileInfo } from './file-info.js';
 import type { ReadStreamOptions, WriteStreamOptions } from './file-streams.js';
 import { lazyReadStream, lazyWriteStream } from './file-streams.js';
-import type { Credentials } from './filesystem.js';
+import type { Credentials, RenameFlags } from './filesystem.js';
 import { asCall, failedWith } from './node-error.js';
 import { parseFlags } from './open-flags.js';
 import { openPath } from './open-path.js';
@@ -254,11 +254,7 @@ export class Cairn {
     });
   }
 
-  rename(
-    from: PathLike,
-    to: PathLike,
-    flags: { readonly noReplace?: boolean; readonly exchange?: boolean } = {},
-  ): Promise<void> {
+  rename(from: PathLike, to: PathLike, flags: RenameFlags = {}): Promise<void> {
     return this.call(
       'rename',
       from,

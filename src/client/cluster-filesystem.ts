@@ -72,6 +72,7 @@ const OPEN_TRUNCATE = 4;
 const OPEN_APPEND = 8;
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
+const RENAME_WHITEOUT = 4;
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
 const TAKEN_BY_WRITES = new Set(['security.capability', 'system.posix_acl_access']);
@@ -240,7 +241,10 @@ export class ClusterFileSystem implements FileSystem {
       reply = await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
         ...{ operation, caller: toWireCaller(credentials) },
         ...{ parent: from.parent, name: from.name, newParent: to.parent, newName: to.name },
-        flags: (flags.noReplace === true ? RENAME_NOREPLACE : 0) | (flags.exchange === true ? RENAME_EXCHANGE : 0),
+        flags:
+          (flags.noReplace === true ? RENAME_NOREPLACE : 0) |
+          (flags.exchange === true ? RENAME_EXCHANGE : 0) |
+          (flags.whiteout === true ? RENAME_WHITEOUT : 0),
       }));
     } finally {
       // Also after a failure: what it found differs from what was believed, or is in doubt.

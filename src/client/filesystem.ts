@@ -145,6 +145,8 @@ export interface LockHolder extends LockRange {
 export interface RenameFlags {
   readonly noReplace?: boolean;
   readonly exchange?: boolean;
+  /** Leaves a character device 0,0 at the old name. Not with `exchange`. */
+  readonly whiteout?: boolean;
 }
 
 export interface FileSystemStats {

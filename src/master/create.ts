@@ -148,11 +148,11 @@ function addName(
  * Owner, group, mode and ACLs of a new inode. A setgid directory passes on its group, and the bit to directories. A
  * default ACL takes the place of the umask, and directories have it too.
  */
-function inherit(
+export function inherit(
   directory: InodeRecord,
   credentials: Credentials,
   type: number,
-  request: CreateRequest,
+  request: { readonly mode: number; readonly umask?: number | null },
   context: OperationContext,
 ): InodeRecord {
   const isLink = type === mode.S_IFLNK;

@@ -34,6 +34,13 @@ export interface Dentry {
   readonly cookie: number;
 }
 
+/** What an entry is made for. */
+export interface EntryTarget {
+  readonly inode: InodeId;
+  /** With the type bits. */
+  readonly mode: number;
+}
+
 /** The entry `name` of a directory; '.' and '..' are not entries. */
 export function findEntry(reader: StateReader, parent: InodeId, name: Uint8Array): Dentry | undefined {
   const value = reader.get(keys.dentry(parent, name));
@@ -52,7 +59,7 @@ export function requireEntry(reader: StateReader, parent: InodeId, name: Uint8Ar
 export function addEntry(
   m: Mutation,
   place: { readonly parent: InodeId; readonly directory: InodeRecord; readonly name: Uint8Array },
-  target: { readonly inode: InodeId; readonly mode: number },
+  target: EntryTarget,
 ): void {
   const cookie = place.directory.nextCookie++;
   place.directory.entryCount++;
@@ -63,7 +70,7 @@ export function addEntry(
 export function replaceEntry(
   m: Mutation,
   place: { readonly parent: InodeId; readonly name: Uint8Array; readonly cookie: number },
-  target: { readonly inode: InodeId; readonly mode: number },
+  target: EntryTarget,
 ): void {
   putEntry(m, place.parent, place.name, { inode: target.inode, type: target.mode & S_IFMT, cookie: place.cookie });
 }

@@ -1,13 +1,13 @@
-/** renameat2(2): atomic over existing targets and across directories, with RENAME_NOREPLACE and RENAME_EXCHANGE. */
+/** renameat2(2): atomic over existing targets and across directories, with the flags of Linux. */
 import { CairnError } from '../core/errors.js';
 import { inodeId, ROOT_INODE } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
-import { W_OK, X_OK, isDirectory } from '../core/mode.js';
+import { S_IFCHR, W_OK, X_OK, isDirectory } from '../core/mode.js';
 import type { InodeRecord, RenameRequest } from '../protocol/generated/messages.js';
-import { alreadyExists, requireLiving } from './create.js';
+import { alreadyExists, inherit, requireLiving } from './create.js';
 import { addEntry, checkName, deleteEntry, findEntry, isDot, isDotDot, replaceEntry } from './directories.js';
-import type { Dentry } from './directories.js';
-import { dropLink, requireDirectory, requireInode, saveInode } from './inodes.js';
+import type { Dentry, EntryTarget } from './directories.js';
+import { allocateInode, dropLink, requireDirectory, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
 import { credentialsOf, requireAccess, requireRemovable } from './permissions.js';
 import type { Credentials } from './permissions.js';
@@ -16,6 +16,8 @@ import type { Mutation, StateReader } from './state.js';
 
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
+/** Leaves a character device 0,0 of mode 0 at the old name, which tells layers of containers that it was removed. */
+export const RENAME_WHITEOUT = 4;
 
 /** A name in a directory, with what it leads to. Both sides of a rename share `directory` when it is the same one. */
 interface Side {
@@ -35,9 +37,10 @@ interface Found extends Side {
  */
 export function rename(m: Mutation, context: OperationContext, request: RenameRequest): Record<string, never> {
   const credentials = credentialsOf(request.caller);
-  const exchange = request.flags === RENAME_EXCHANGE;
-  if (request.flags !== 0 && request.flags !== RENAME_NOREPLACE && !exchange) {
-    throw new CairnError('EINVAL', `rename knows no flags ${request.flags}`);
+  const { flags } = request;
+  const exchange = flags === RENAME_EXCHANGE;
+  if (!exchange && (flags & ~(RENAME_NOREPLACE | RENAME_WHITEOUT)) !== 0) {
+    throw new CairnError('EINVAL', `rename knows no flags ${flags}`);
   }
   const from = findSide(m, credentials, inodeId(request.parent), request.name);
   const sameDirectory = request.parent === request.newParent;
@@ -54,7 +57,7 @@ export function rename(m: Mutation, context: OperationContext, request: RenameRe
   requireLiving(to.parent, to.directory);
   const target = found(m, to);
   if (target === undefined && exchange) throw new CairnError('ENOENT', 'the name to exchange with does not exist');
-  if (target !== undefined && request.flags === RENAME_NOREPLACE) throw alreadyExists();
+  if (target !== undefined && (flags & RENAME_NOREPLACE) !== 0) throw alreadyExists();
   if (!sameDirectory) {
     if (isDirectory(source.record.mode)) refuseCycle(m, source.entry.inode, to.parent);
     if (target !== undefined && isDirectory(target.record.mode)) {
@@ -67,8 +70,21 @@ export function rename(m: Mutation, context: OperationContext, request: RenameRe
 
   checkPermissions(credentials, source, to, target, exchange);
   if (exchange && target !== undefined) swap(m, context, source, target);
-  else move(m, context, source, to, target);
+  else move(m, context, source, to, target, whiteoutFor(m, context, credentials, source, flags));
   return {};
+}
+
+/** Made before anything moves, as running out of inodes must change nothing. */
+function whiteoutFor(
+  m: Mutation,
+  context: OperationContext,
+  credentials: Credentials,
+  source: Found,
+  flags: number,
+): EntryTarget | undefined {
+  if ((flags & RENAME_WHITEOUT) === 0) return undefined;
+  const record = inherit(source.directory, credentials, S_IFCHR, { mode: 0 }, context);
+  return { inode: allocateInode(m, record), mode: record.mode };
 }
 
 function findSide(m: Mutation, credentials: Credentials, parent: InodeId, name: Uint8Array): Side {
@@ -114,9 +130,17 @@ function checkReplaceable(source: InodeRecord, target: InodeRecord): void {
   }
 }
 
-function move(m: Mutation, context: OperationContext, source: Found, to: Side, target: Found | undefined): void {
+function move(
+  m: Mutation,
+  context: OperationContext,
+  source: Found,
+  to: Side,
+  target: Found | undefined,
+  whiteout: EntryTarget | undefined,
+): void {
   const link = { inode: source.entry.inode, mode: source.record.mode };
-  deleteEntry(m, source, source.entry.cookie);
+  if (whiteout === undefined) deleteEntry(m, source, source.entry.cookie);
+  else replaceEntry(m, { parent: source.parent, name: source.name, cookie: source.entry.cookie }, whiteout);
   if (target === undefined) {
     addEntry(m, to, link);
   } else {
@@ -130,7 +154,7 @@ function move(m: Mutation, context: OperationContext, source: Found, to: Side, t
 }
 
 function swap(m: Mutation, context: OperationContext, a: Found, b: Found): void {
-  const link = (of: Found): { inode: InodeId; mode: number } => ({ inode: of.entry.inode, mode: of.record.mode });
+  const link = (of: Found): EntryTarget => ({ inode: of.entry.inode, mode: of.record.mode });
   replaceEntry(m, { parent: a.parent, name: a.name, cookie: a.entry.cookie }, link(b));
   replaceEntry(m, { parent: b.parent, name: b.name, cookie: b.entry.cookie }, link(a));
   if (isDirectory(a.record.mode)) adopt(a, b);

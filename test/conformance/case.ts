@@ -6,7 +6,14 @@ import { hasCode } from '../../src/core/errors.js';
 import type { ErrorCode } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../src/client/filesystem.js';
+import type {
+  Attributes,
+  Credentials,
+  FileSystem,
+  OpenFile,
+  OpenFlags,
+  RenameFlags,
+} from '../../src/client/filesystem.js';
 
 export interface ConformanceTarget {
   readonly fs: FileSystem;
@@ -194,5 +201,5 @@ export interface RenameOptions {
   readonly fromParent?: InodeId;
   /** Default: the same as `fromParent`. */
   readonly toParent?: InodeId;
-  readonly flags?: { readonly noReplace?: boolean; readonly exchange?: boolean };
+  readonly flags?: RenameFlags;
 }

@@ -109,6 +109,7 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
     reason: 'no flags of rename',
     cases: [
       'rename NOREPLACE and EXCHANGE',
+      'rename WHITEOUT leaves a device 0,0 at the old name',
       'NOREPLACE renames onto one name by two clients at once: one gets it, the other keeps its own',
     ],
   },

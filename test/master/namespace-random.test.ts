@@ -102,7 +102,7 @@ function randomOperation(random: SeededRandom, inodeCount: number): Operation {
     case 10:
     case 11:
     case 12: {
-      const flags = pick(random, [{}, {}, { noReplace: true }, { exchange: true }]);
+      const flags = pick(random, [{}, {}, { noReplace: true }, { exchange: true }, { whiteout: true }]);
       const target = { parent: to ?? at, name: other };
       return say(`rename ${JSON.stringify(flags)}`, (fs) => none(fs.rename(user, { parent: at, name }, target, flags)));
     }

@@ -235,24 +235,27 @@ void t.test('a write or a sync that fails is the end: nothing is acknowledged an
   }
 });
 
-void t.test('a segment that a full disk let neither begin nor delete is taken over by the next attempt', async (test) => {
-  const disk = newDisk();
-  const { log, failures } = await open(disk, 0, 300);
-  disk.failOn('oplog.header', 0, 'ENOSPC');
-  disk.failOn('oplog.create', 2, 'ENOSPC'); // after the open and the truncate: the unlink
-  let last = 0;
-  for (let i = 0; i < 40; i++) {
-    last = log.append(1, change('x'.repeat(4096)));
-    await settle();
-  }
-  test.strictSame(failures, []);
-  await log.durable();
-  let segments = 0;
-  for await (const name of disk.list('test', 'log')) if (name.length > 0) segments++;
-  test.ok(segments > 2, 'it went on in another segment');
-  disk.kill();
-  test.equal((await open(disk)).replayed.length, last);
-});
+void t.test(
+  'a segment that a full disk let neither begin nor delete is taken over by the next attempt',
+  async (test) => {
+    const disk = newDisk();
+    const { log, failures } = await open(disk, 0, 300);
+    disk.failOn('oplog.header', 0, 'ENOSPC');
+    disk.failOn('oplog.create', 2, 'ENOSPC'); // after the open and the truncate: the unlink
+    let last = 0;
+    for (let i = 0; i < 40; i++) {
+      last = log.append(1, change('x'.repeat(4096)));
+      await settle();
+    }
+    test.strictSame(failures, []);
+    await log.durable();
+    let segments = 0;
+    for await (const name of disk.list('test', 'log')) if (name.length > 0) segments++;
+    test.ok(segments > 2, 'it went on in another segment');
+    disk.kill();
+    test.equal((await open(disk)).replayed.length, last);
+  },
+);
 
 void t.test('a directory with other files, and a segment of another format', async (test: Test) => {
   const { disk, path } = await written(2, 2);

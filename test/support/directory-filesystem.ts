@@ -33,7 +33,7 @@ import { DirectoryLocks } from './directory-locks.js';
 import type { PosixLockFlavour } from './directory-locks.js';
 import { DirectoryOpenFile } from './directory-open-file.js';
 import { SystemCallAgent } from './system-call-agent.js';
-import { AT, O, RENAME, SystemCalls } from './system-calls.js';
+import { AT, O, SystemCalls, renameBits } from './system-calls.js';
 import type { Stat } from './system-calls.js';
 
 const TYPE_OF_KIND: Readonly<Record<FileKind, number>> = {
@@ -215,7 +215,7 @@ export class DirectoryFileSystem implements FileSystem {
     flags: RenameFlags = {},
   ): Promise<void> {
     const [here, there] = [await this.descriptor(from.parent), await this.descriptor(to.parent)];
-    const bits = (flags.noReplace === true ? RENAME.NOREPLACE : 0) | (flags.exchange === true ? RENAME.EXCHANGE : 0);
+    const bits = renameBits(flags);
     await this.system.renameat2(here, checked(from.name), there, checked(to.name), bits, { as: credentials });
   }
 

@@ -151,7 +151,8 @@ export class ModelFileSystem implements FileSystem {
   }
 
   async rename(credentials: Credentials, from: Place, to: Place, flags: fs.RenameFlags = {}): Promise<void> {
-    if (flags.noReplace === true && flags.exchange === true) fail('EINVAL', 'both NOREPLACE and EXCHANGE');
+    if (flags.exchange === true && (flags.noReplace === true || flags.whiteout === true))
+      fail('EINVAL', 'EXCHANGE and another');
     const [fromKey, toKey] = [checkName(from.name), checkName(to.name)];
     const [source, target] = [this.state.directory(from.parent), this.state.directory(to.parent)];
     demand(credentials, source, EXECUTE);
@@ -180,6 +181,7 @@ export class ModelFileSystem implements FileSystem {
     }
     if (flags.exchange !== true && replaced !== undefined && replaced.entries.size > 0) fail('ENOTEMPTY', toKey);
     this.state.removeEntry(source, fromKey);
+    if (flags.whiteout === true) this.add(credentials, source.id, from.name, 'characterDevice', { mode: 0 });
     if (replaced !== undefined) this.state.removeEntry(target, toKey);
     this.state.addEntry(target, toKey, moved);
     this.state.touchMetadata(moved);

@@ -19,6 +19,7 @@ import * as messages from '../../src/protocol/generated/messages.js';
 import type { AttributesInit, MessageCodec } from '../../src/protocol/generated/messages.js';
 import { TYPE_BITS } from './model-state.js';
 import { ManualClock } from './manual-clock.js';
+import { renameBits } from './system-calls.js';
 import { SparseBytes } from './sparse-bytes.js';
 import { owned, type Loan } from '../../src/client/loan.js';
 
@@ -182,7 +183,7 @@ export class NamespaceFileSystem implements FileSystem {
       name: from.name,
       newParent: to.parent,
       newName: to.name,
-      flags: (flags.noReplace === true ? 1 : 0) | (flags.exchange === true ? 2 : 0),
+      flags: renameBits(flags),
     });
     this.mutate((m, context) => namespace.rename(m, context, request));
     this.reap();

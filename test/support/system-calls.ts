@@ -1,6 +1,7 @@
 /** System calls by their names and with their structures, over a SystemCallAgent. Descriptors are the agent's. */
 import { constants } from 'node:fs';
 import type { Timespec } from '../../src/core/clock.js';
+import type { RenameFlags } from '../../src/client/filesystem.js';
 import type { CallOptions, SystemCallAgent } from './system-call-agent.js';
 
 const { O_CREAT, O_DIRECT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } =
@@ -16,7 +17,11 @@ const AT_SYMLINK_FOLLOW = 0x400;
 const AT_EMPTY_PATH = 0x1000;
 export const SEEK = { SET: 0, CUR: 1, END: 2, DATA: 3, HOLE: 4 } as const;
 export const FALLOC = { KEEP_SIZE: 1, PUNCH_HOLE: 2, COLLAPSE_RANGE: 8, ZERO_RANGE: 16, INSERT_RANGE: 32 } as const;
-export const RENAME = { NOREPLACE: 1, EXCHANGE: 2, WHITEOUT: 4 } as const;
+const RENAME = { NOREPLACE: 1, EXCHANGE: 2, WHITEOUT: 4 } as const;
+export const renameBits = (flags: RenameFlags): number =>
+  (flags.noReplace === true ? RENAME.NOREPLACE : 0) |
+  (flags.exchange === true ? RENAME.EXCHANGE : 0) |
+  (flags.whiteout === true ? RENAME.WHITEOUT : 0);
 export const F = { GETLK: 5, SETLK: 6, SETLKW: 7, OFD_GETLK: 36, OFD_SETLK: 37, OFD_SETLKW: 38 } as const;
 export const LOCK = { SH: 1, EX: 2, NB: 4, UN: 8 } as const;
 const UTIME_NOW = 0x3fffffff;

@@ -12,6 +12,7 @@ import type { Session } from './session.js';
 /** renameat2(2) */
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
+const RENAME_WHITEOUT = 4;
 
 export class NameRequests {
   readonly handlers: Partial<Record<Opcode, Handler>> = {
@@ -133,12 +134,16 @@ export class NameRequests {
     const newParent = session.nodes.inodeOf(newDirectory);
     const flags = withFlags ? body.u32() : 0;
     if (withFlags) body.skip(4);
-    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) {
+    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) !== 0) {
       throw new CairnError('EINVAL', `rename flags 0x${flags.toString(16)} are not supported`);
     }
     const from = { parent: inodeOf(session, request), name: body.name() };
     const to = { parent: newParent, name: body.name() };
-    const wanted = { noReplace: (flags & RENAME_NOREPLACE) !== 0, exchange: (flags & RENAME_EXCHANGE) !== 0 };
+    const wanted = {
+      noReplace: (flags & RENAME_NOREPLACE) !== 0,
+      exchange: (flags & RENAME_EXCHANGE) !== 0,
+      whiteout: (flags & RENAME_WHITEOUT) !== 0,
+    };
     await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.rename(credentials, from, to, wanted),
     );

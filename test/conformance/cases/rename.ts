@@ -1,5 +1,6 @@
 /** rename(2) and renameat2(2). */
 import assert from 'node:assert/strict';
+import { S_IFCHR } from '../../../src/core/mode.js';
 import { alice, bob, fails, name, root } from '../case.js';
 import type { ConformanceCase } from '../case.js';
 
@@ -115,6 +116,38 @@ export const renameCases: readonly ConformanceCase[] = [
       await c.mkdir('deep', 0o755, root, below);
       await fails('EINVAL', c.rename('e', 'below', { toParent: e, flags: { exchange: true } }));
       await fails('EINVAL', c.rename('deep', 'e', { fromParent: below, toParent: c.dir, flags: { exchange: true } }));
+    },
+  },
+  {
+    name: 'rename WHITEOUT leaves a device 0,0 at the old name',
+    run: async (c) => {
+      const setgid = await c.mkdir('d', 0o777);
+      await c.fs.setAttributes(root, setgid, { gid: bob.gid });
+      await c.fs.setAttributes(root, setgid, { mode: 0o2777 });
+      const file = await c.file('f', name('f'), { as: alice, parent: setgid });
+      const sub = await c.mkdir('sub', 0o755, alice, setgid);
+      await c.rename('f', 'g', { as: alice, fromParent: setgid, flags: { whiteout: true } });
+      assert.equal((await c.lookup('g', setgid)).inode, file);
+      const left = await c.lookup('f', setgid);
+      assert.deepEqual(
+        { mode: left.mode, rdev: left.rdev, nlink: left.nlink, uid: left.uid, gid: left.gid },
+        { mode: S_IFCHR, rdev: 0, nlink: 1, uid: alice.uid, gid: bob.gid },
+      );
+      assert.deepEqual(await c.names(setgid), ['f', 'g', 'sub']);
+      const closed = await c.mkdir('closed', 0o755, bob);
+      const intoClosed = { as: alice, fromParent: setgid, toParent: closed, flags: { whiteout: true } };
+      await fails('EACCES', c.rename('sub', 'sub', intoClosed));
+      assert.deepEqual(await c.names(setgid), ['f', 'g', 'sub'], 'and nothing is left of it');
+      await c.rename('sub', 'moved', { fromParent: setgid, toParent: c.dir, flags: { whiteout: true } });
+      assert.equal((await c.lookup('moved')).inode, sub);
+      assert.equal((await c.lookup('sub', setgid)).mode, S_IFCHR);
+      assert.equal((await c.attributes(setgid)).nlink, 2);
+      await c.rename('g', 'f', { as: alice, fromParent: setgid, flags: { whiteout: true } });
+      assert.equal((await c.lookup('f', setgid)).inode, file, 'over a whiteout');
+      assert.equal((await c.lookup('g', setgid)).mode, S_IFCHR);
+      await fails('EEXIST', c.rename('f', 'g', { fromParent: setgid, flags: { whiteout: true, noReplace: true } }));
+      await fails('EINVAL', c.rename('f', 'g', { fromParent: setgid, flags: { whiteout: true, exchange: true } }));
+      await fails('ENOENT', c.rename('none', 'x', { fromParent: setgid, flags: { whiteout: true } }));
     },
   },
   {

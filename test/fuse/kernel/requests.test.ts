@@ -30,7 +30,8 @@ t.test('names: made, looked up, listed, renamed, removed; any bytes but NUL and 
   t.equal(must(await kernel.request('READLINK', number64(link, 0))).toString(), 'to/target');
   const rename = (flags: number, from: string, to: string) =>
     kernel.request('RENAME2', nodeid, Buffer.concat([u64(1), u32(flags, 0), cstrings(from, to)]));
-  t.equal((await rename(4, 'link', 'moved')).error, EINVAL, 'RENAME_WHITEOUT');
+  t.equal((await rename(8, 'link', 'moved')).error, EINVAL, 'a flag that there is not');
+  t.equal((await rename(6, 'link', 'moved')).error, EINVAL, 'RENAME_WHITEOUT with RENAME_EXCHANGE');
   must(await rename(1, 'link', 'moved'));
   must(await kernel.request('LINK', 1, Buffer.concat([u64(number64(link, 0)), cstrings('again')])));
   must(await kernel.request('UNLINK', 1, cstrings('again')));
