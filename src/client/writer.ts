@@ -63,8 +63,10 @@ export class Writer {
   failures = 0;
   private lastFailure: CairnError | undefined;
   private readonly buffered: WriteBack;
-  /** End of what was written here, or is about to be, and is not published; 0 for none. */
+  /** End of what was written here and is not published; 0 for none. */
   private localEnd = 0;
+  /** End of the writes under way, which may wait for room: nobody sees it before their bytes; 0 for none. */
+  private reservedEnd = 0;
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
   private unpublished = false;
@@ -133,19 +135,14 @@ export class Writer {
   async write(offset: number | 'end', bytes: Uint8Array, kills = false): Promise<void> {
     while (this.gate !== undefined) await this.gate.promise;
     if (bytes.length === 0) return;
-    let at = offset === 'end' ? this.size : offset;
+    let at = offset === 'end' ? Math.max(this.size, this.reservedEnd) : offset;
     if (at + bytes.length > MAX_FILE_BYTES) {
       throw new CairnError(
         'EFBIG',
         `a file has at most ${MAX_FILE_BYTES} bytes; tried to write up to ${at + bytes.length}`,
       );
     }
-    // At once, so that the next append goes behind this one.
-    this.localEnd = Math.max(this.localEnd, at + bytes.length);
-    this.mtime = this.options.clock.now();
-    this.unpublished = true;
-    this.killing ||= kills;
-    this.activeWrites++;
+    this.begin(at + bytes.length, kills);
     try {
       let from = 0;
       while (from < bytes.length) {
@@ -153,14 +150,30 @@ export class Writer {
         const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
         const whole = from === 0 && count === bytes.length;
         this.buffered.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
+        this.localEnd = Math.max(this.localEnd, at + count);
         this.scheduleWriteBack();
         from += count;
         at += count;
       }
     } finally {
-      this.activeWrites--;
-      if (this.activeWrites === 0) this.quiet?.resolve();
+      this.end();
     }
+  }
+
+  /** A write up to `end` is under way: the next append goes behind it. */
+  private begin(end: number, kills: boolean): void {
+    this.reservedEnd = Math.max(this.reservedEnd, end);
+    this.mtime = this.options.clock.now();
+    this.unpublished = true;
+    this.killing ||= kills;
+    this.activeWrites++;
+  }
+
+  private end(): void {
+    this.activeWrites--;
+    if (this.activeWrites > 0) return;
+    this.reservedEnd = 0;
+    this.quiet?.resolve();
   }
 
   /**
@@ -178,11 +191,7 @@ export class Writer {
     while (this.gate !== undefined) await this.gate.promise;
     const range = { offset, length };
     const index = Math.floor(offset / CHUNK_SIZE_BYTES);
-    this.localEnd = Math.max(this.localEnd, offset + length);
-    this.mtime = this.options.clock.now();
-    this.unpublished = true;
-    this.killing ||= kills;
-    this.activeWrites++;
+    this.begin(offset + length, kills);
     try {
       for (let tries = 0; this.buffered.holds(range); tries++) {
         if (tries === MAX_SETTLE_TRIES) return 0;
@@ -199,8 +208,7 @@ export class Writer {
     } finally {
       // Also when a publication went out meanwhile: it told nothing of these bytes.
       this.unpublished = true;
-      this.activeWrites--;
-      if (this.activeWrites === 0) this.quiet?.resolve();
+      this.end();
       this.forgetLocalEnd();
       this.scheduleWriteBack();
       this.options.onWritten(offset, length);
@@ -396,9 +404,9 @@ export class Writer {
     this.unsynced.set(index, differs ? LOST_MARK : (known ?? mark));
   }
 
-  /** What reached up to there is published or lost: what is left counts, and who waits for room to write to it. */
+  /** What reached up to there is published or lost: what is left counts. */
   private forgetLocalEnd(): void {
-    if (this.activeWrites === 0) this.localEnd = Math.max(this.writtenEnd, this.buffered.end());
+    this.localEnd = Math.max(this.writtenEnd, this.buffered.end());
   }
 
   private fail(error: CairnError): void {

@@ -12,47 +12,51 @@ const INODE = inodeId(7);
 const MARK = { handle: 1, losses: 0, generation: 0 };
 const TIME = { seconds: 0, nanoseconds: 0 };
 
-t.test('an append that waits for room counts for the size, whatever is published meanwhile', async (t) => {
-  const budget = new WriteBudget(1);
-  const writes: number[] = [];
-  let size = 0;
-  const attributes = (): InodeAttributes => ({
-    ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
-    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
-  });
-  const published: Publication[] = [];
-  const writer = new Writer({
-    ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget, attributes },
-    io: {
-      writeRange: (_inode, _index, offset) => Promise.resolve(writes.push(offset)).then(() => MARK),
-      syncChunk: () => Promise.resolve(MARK),
-      prepare: () => undefined,
-    },
-    publish: (current) => {
-      const publication = current();
-      published.push(publication);
-      size = Math.max(size, publication.end);
-      return Promise.resolve(attributes());
-    },
-    syncMetadata: () => Promise.resolve(),
-    onWritten: () => undefined,
-  });
-  // Another file has used up what all may buffer.
-  budget.use(1);
-  const first = writer.write('end', Buffer.alloc(100));
-  await writer.flush();
-  t.equal(writer.isClean, false);
-  t.equal(writer.size, 100, 'the first append is still to come');
-  const second = writer.write('end', Buffer.alloc(10));
-  t.equal(writer.size, 110, 'the second goes behind it');
-  budget.use(-1);
-  await Promise.all([first, second]);
-  await writer.flush();
-  t.equal(size, 110);
-  t.equal(published.at(-1)?.end, 110);
-  t.equal(writer.isClean, true);
-  writer.dispose();
-});
+t.test(
+  'an append that waits for room keeps its place, whatever is published meanwhile, and shows with its bytes',
+  async (t) => {
+    const budget = new WriteBudget(1);
+    const writes: number[] = [];
+    let size = 0;
+    const attributes = (): InodeAttributes => ({
+      ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
+      ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+    });
+    const published: Publication[] = [];
+    const writer = new Writer({
+      ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget, attributes },
+      io: {
+        writeRange: (_inode, _index, offset) => Promise.resolve(writes.push(offset)).then(() => MARK),
+        syncChunk: () => Promise.resolve(MARK),
+        prepare: () => undefined,
+      },
+      publish: (current) => {
+        const publication = current();
+        published.push(publication);
+        size = Math.max(size, publication.end);
+        return Promise.resolve(attributes());
+      },
+      syncMetadata: () => Promise.resolve(),
+      onWritten: () => undefined,
+    });
+    // Another file has used up what all may buffer.
+    budget.use(1);
+    const first = writer.write('end', Buffer.alloc(100));
+    await writer.flush();
+    t.equal(writer.isClean, false);
+    t.equal(writer.size, 0, 'nobody sees a size whose bytes are still to come');
+    const second = writer.write('end', Buffer.alloc(10));
+    t.equal(writer.size, 0);
+    budget.use(-1);
+    await Promise.all([first, second]);
+    t.equal(writer.size, 110, 'the second went behind the first');
+    await writer.flush();
+    t.equal(size, 110);
+    t.equal(published.at(-1)?.end, 110);
+    t.equal(writer.isClean, true);
+    writer.dispose();
+  },
+);
 
 t.test(
   'setuid and setgid go with bytes of who may not leave them, not with a write that came to nothing',

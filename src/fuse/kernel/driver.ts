@@ -109,6 +109,17 @@ export class ServedMount {
         const attributes = await fileSystem.getAttributes(inode);
         if (!this.nodes.seen(attributes)) await notifier.dropPages(this.nodes.nodeidOf(inode));
       },
+      writtenPastPages: async (inode, offset, length) => {
+        const { nodes } = this;
+        const nodeid = nodes.nodeidOf(inode);
+        if (!nodes.mayHavePages(nodeid, offset)) return;
+        if (length !== undefined && nodes.mayHavePages(nodeid, offset + length)) {
+          return notifier.dropPages(nodeid, offset, length);
+        }
+        const dropped = nodes.droppingFrom(nodeid, offset);
+        await notifier.dropPages(nodeid, offset);
+        dropped();
+      },
       collectPages: async (inode) => {
         // It does so before it drops them. Without a handle that may write, nothing is mapped to be written.
         if (this.nodes.isBeingWritten(inode)) await notifier.dropPages(this.nodes.nodeidOf(inode));

@@ -202,10 +202,10 @@ export function notificationHeader(code: number, payloadBytes: number): Buffer {
 }
 
 /** fuse_notify_inval_inode_out: the kernel forgets attributes, and the pages from `offset` on unless it is negative. */
-export function invalidateInode(nodeid: number, offset: number): Buffer {
+export function invalidateInode(nodeid: number, offset: number, length = 0): Buffer {
   const out = Buffer.allocUnsafe(24);
   putU64(out, 0, nodeid);
   putU64(out, 8, offset);
-  putU64(out, 16, 0);
+  putU64(out, 16, length);
   return out;
 }

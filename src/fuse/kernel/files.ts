@@ -1,9 +1,10 @@
 /** Requests about open files: OPEN, CREATE, TMPFILE, READ, WRITE, and all that goes by a handle. */
+import { constants } from 'node:fs';
 import { CairnError, hasCode } from '../../core/errors.js';
 import { deferred } from '../../core/sync.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { Attributes, Credentials, FileSystem, OpenFile } from '../../client/filesystem.js';
+import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../client/filesystem.js';
 import { openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
@@ -22,6 +23,7 @@ import { entryAnswer, inodeOf } from './session.js';
 import type { OpenHandle, Session } from './session.js';
 
 const O_EXCL = 0o200;
+const { O_DIRECT } = constants;
 /** The kernel's own: the file is opened to be executed, which needs permission to execute it, not to read. */
 const FMODE_EXEC = 0x20;
 /** A close that takes longer may be that of a process which was killed, and is let go then. */
@@ -71,7 +73,7 @@ export class FileRequests {
       throw error;
     });
     session.secondLook.release(inode);
-    const { handle, openFlags } = this.opened(file, attributes, wanted);
+    const { handle, openFlags } = this.opened(file, attributes, wanted, flags);
     return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
   }
 
@@ -86,7 +88,7 @@ export class FileRequests {
       name,
       options,
     );
-    return this.openedEntry(request.nodeid, file, attributes, options.flags);
+    return this.openedEntry(request.nodeid, file, attributes, options.flags, flags);
   }
 
   private async createTemporary(request: Request): Promise<Answer> {
@@ -99,16 +101,17 @@ export class FileRequests {
       parent,
       options,
     );
-    return this.openedEntry(request.nodeid, file, attributes, options.flags);
+    return this.openedEntry(request.nodeid, file, attributes, options.flags, flags);
   }
 
   private openedEntry(
     parent: number,
     file: OpenFile,
     attributes: Attributes,
-    flags: ReturnType<typeof openFlagsOf>,
+    flags: OpenFlags,
+    kernelFlags: number,
   ): Answer {
-    const { handle, openFlags } = this.opened(file, attributes, flags);
+    const { handle, openFlags } = this.opened(file, attributes, flags, kernelFlags);
     const entry = entryAnswer(this.session, parent, attributes, openOut(handle, openFlags));
     const undo = (): void => {
       entry.undo?.();
@@ -120,44 +123,61 @@ export class FileRequests {
   private opened(
     file: OpenFile,
     attributes: Attributes,
-    flags: ReturnType<typeof openFlagsOf>,
+    flags: OpenFlags,
+    kernelFlags: number,
   ): { readonly handle: number; readonly openFlags: number } {
     const { session } = this;
     const append = flags.append === true;
+    // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
+    const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP');
     let handle: number;
     try {
-      handle = session.files.add({ file, append, write: flags.write, lockOwners: new Set() });
+      handle = session.files.add({ file, append, write: flags.write, direct, lockOwners: new Set() });
     } catch (error) {
       this.closeInBackground(file);
       throw error;
     }
-    const { pagesAreCurrent, attributesAreOld } = session.nodes.opened(attributes, flags.write);
+    const { pagesAreCurrent, attributesAreOld } = session.nodes.opened(
+      attributes,
+      flags.write,
+      (kernelFlags & O_DIRECT) !== 0,
+    );
     // Or the kernel would end reads where the file ended before another mount appended (P2).
     if (attributesAreOld) session.dropAttributes(attributes.inode);
-    // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
-    const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP') ? FOPEN_DIRECT_IO : 0;
-    return { handle, openFlags: (pagesAreCurrent ? FOPEN_KEEP_CACHE : 0) | direct };
+    return { handle, openFlags: (pagesAreCurrent ? FOPEN_KEEP_CACHE : 0) | (direct ? FOPEN_DIRECT_IO : 0) };
   }
 
   private async read({ body }: Request): Promise<Answer> {
-    const { file } = this.session.files.get(body.u64());
+    const { nodes, files } = this.session;
+    const { file } = files.get(body.u64());
     const [offset, size] = [body.bytes(), body.u32()];
+    body.skip(12);
+    // Also by a handle of which the kernel reads past its pages: a mapping of it has some.
+    if ((body.u32() & O_DIRECT) === 0) nodes.fillsPages(file.inode, offset + size);
     const { parts, release } = await file.lend(offset, size);
     return { parts, sent: release };
   }
 
   private async write(request: Request): Promise<Answer> {
     const { body } = request;
-    const handle = this.session.files.get(body.u64());
+    const { session } = this;
+    const handle = session.files.get(body.u64());
     const [offset, size, flags] = [body.bytes(), body.u32(), body.u32()];
-    body.skip(16);
+    body.skip(8);
+    const openFlags = body.u32();
+    body.skip(4);
     const bytes = body.view(size);
     // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
     const options = { killPrivileges: (flags & WRITE_KILL_SUIDGID) !== 0 };
     if ((flags & WRITE_CACHE) !== 0 && handle.append) {
       return answer(countOut(await this.writeMapped(handle, offset, bytes, options)));
     }
-    return answer(countOut(await handle.file.write(offset, bytes, options)));
+    const pastPages = (flags & WRITE_CACHE) === 0 && (handle.direct || (openFlags & O_DIRECT) !== 0);
+    if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
+    const count = await handle.file.write(offset, bytes, options);
+    // The kernel drops pages before it sends this, but not those that a reader fills with what was there until now.
+    if (pastPages) await session.writtenPastPages(handle.file.inode, offset, handle.append ? undefined : size);
+    return answer(countOut(count));
   }
 
   /** A page of a mapping is written where it stands, also when the kernel sends it by a handle that appends. */

@@ -16,6 +16,7 @@ import type { Attributes } from '../../client/filesystem.js';
 import { DirectoryPlaces } from './directory-places.js';
 
 const ROOT_NODEID = 1;
+const PAGE_BYTES = 4096;
 /** Inodes' numbers count up from 1, and never get there. */
 const FIRST_ALIAS = 2 ** 52;
 
@@ -29,6 +30,10 @@ interface Node {
    * undefined when that cannot be said of any.
    */
   pagesChange: number | undefined;
+  /** The kernel keeps no page of the file from this byte on. */
+  pagesEnd: number;
+  /** How often the kernel was about to fill pages. */
+  fills: number;
   /** State of the file in the attributes that the kernel was last given to believe for a time. */
   believedChange: number | undefined;
   /** State of the file when the kernel was last told of it in an entry, and whether it had an ACL then. */
@@ -145,16 +150,19 @@ export class NodeTable {
   /**
    * A handle on the file was opened when it was in the state of `attributes`. What the kernel knows may be older: its
    * pages, which it drops now unless told that they are current, and its attributes, if it still believes any. Those get
-   * old at once when the handle is for writing.
+   * old at once when the handle is for writing. `aroundPages`: a handle with O_DIRECT, which needs none.
    */
   opened(
     { inode, change }: Attributes,
     forWriting: boolean,
+    aroundPages: boolean,
   ): { readonly pagesAreCurrent: boolean; readonly attributesAreOld: boolean } {
     const node = this.node(this.nodeidOf(inode));
-    const pagesAreCurrent = node.pagesChange === change;
+    const isAlone = node.opens === 0;
+    const pagesAreCurrent = node.pagesChange === change && !(aroundPages && isAlone);
     // A handle from before may have read ahead, and still fill pages with what is old by now.
-    if (!pagesAreCurrent) node.pagesChange = node.opens === 0 ? change : undefined;
+    if (!pagesAreCurrent) node.pagesChange = isAlone ? change : undefined;
+    if (!pagesAreCurrent && isAlone) node.pagesEnd = 0;
     node.opens++;
     if (forWriting) node.writers++;
     const attributesAreOld = node.believedChange !== undefined && (forWriting || node.believedChange !== change);
@@ -169,6 +177,29 @@ export class NodeTable {
     const keeps = node.pagesChange === change;
     node.pagesChange = change;
     return keeps;
+  }
+
+  /** The kernel fills pages below `end`. */
+  fillsPages(inode: InodeId, end: number): void {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node === undefined) return;
+    node.fills++;
+    if (end > node.pagesEnd) node.pagesEnd = end;
+  }
+
+  /** Whether the kernel may keep pages of what was written to `offset` and behind it. */
+  mayHavePages(nodeid: number, offset: number): boolean {
+    return (this.nodes.get(nodeid)?.pagesEnd ?? 0) > offset - (offset % PAGE_BYTES);
+  }
+
+  /** To be called when the kernel is told to drop all pages from `offset` on; the result when it has. */
+  droppingFrom(nodeid: number, offset: number): () => void {
+    const node = this.nodes.get(nodeid);
+    const fills = node?.fills;
+    return () => {
+      if (node !== undefined && node.fills === fills)
+        node.pagesEnd = Math.min(node.pagesEnd, offset - (offset % PAGE_BYTES));
+    };
   }
 
   /** Attributes move with each write: the kernel learns of some (size), and not of others (mode, ctime at the close). */
@@ -190,6 +221,7 @@ export class NodeTable {
     if (node === undefined) {
       node = {
         ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined },
+        ...{ pagesEnd: 0, fills: 0 },
         ...{ toldChange: undefined, toldAcl: false, last: undefined, refused: false },
       };
       this.nodes.set(nodeid, node);

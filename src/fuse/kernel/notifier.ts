@@ -29,9 +29,9 @@ export class Notifier {
     }
   }
 
-  /** Drops the pages and the attributes of a file. */
-  async dropPages(nodeid: number): Promise<void> {
-    const body = invalidateInode(nodeid, 0);
+  /** Drops pages of a file, by default all (`length` 0: to its end), and its attributes. */
+  async dropPages(nodeid: number, offset = 0, length = 0): Promise<void> {
+    const body = invalidateInode(nodeid, offset, length);
     await this.turns.run(async () => {
       if (this.isClosed()) return;
       try {

@@ -20,6 +20,8 @@ export interface OpenHandle {
   /** Every write goes to the end of file. */
   readonly append: boolean;
   readonly write: boolean;
+  /** The kernel reads and writes past its pages. */
+  readonly direct: boolean;
   /** Of fcntl locks that were made through this handle, and not given up by closing it. */
   readonly lockOwners: Set<string>;
 }
@@ -42,6 +44,8 @@ export interface Session {
   dropAttributes(inode: InodeId): void;
   /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows. */
   refreshPages(inode: InodeId): Promise<void>;
+  /** Something was written past the kernel's pages: makes it drop those that it may have of that. No length: to the end. */
+  writtenPastPages(inode: InodeId, offset: number, length: number | undefined): Promise<void>;
   /** Makes the kernel write what programs changed of a file by mappings, which it does in its own time else. */
   collectPages(inode: InodeId): Promise<void>;
   /** Whether a thread is ending because of a signal. */

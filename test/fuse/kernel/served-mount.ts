@@ -15,6 +15,7 @@ export const O_WRONLY = 1;
 export const O_RDWR = 2;
 export const O_EXCL = 0o200;
 export const O_APPEND = 0o2000;
+export const O_DIRECT = 0o40000;
 
 const HANDLE_KILLPRIV_V2 = 1 << 28;
 
@@ -53,14 +54,14 @@ export class TestMount {
     return { nodeid: number64(must(reply), 0), handle: number64(reply.body, 128) };
   }
 
-  async write(handle: number, offset: number, text: string, writeFlags = 0): Promise<FakeReply> {
+  async write(handle: number, offset: number, text: string, writeFlags = 0, openFlags = 0): Promise<FakeReply> {
     const bytes = Buffer.from(text);
-    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(0, 0)];
+    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(openFlags, 0)];
     return this.kernel.request('WRITE', 0, Buffer.concat([...head, bytes]));
   }
 
-  async read(handle: number, offset: number, size: number): Promise<string> {
-    const body = Buffer.concat([u64(handle, offset), u32(size, 0), u64(0), u32(0, 0)]);
+  async read(handle: number, offset: number, size: number, openFlags = 0): Promise<string> {
+    const body = Buffer.concat([u64(handle, offset), u32(size, 0), u64(0), u32(openFlags, 0)]);
     return must(await this.kernel.request('READ', 0, body)).toString();
   }
 
