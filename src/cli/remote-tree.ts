@@ -2,8 +2,9 @@
 import { CairnError, hasCode } from '../core/errors.js';
 import { ROOT_INODE } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
-import { MAX_PAYLOAD_BYTES, MAX_READDIR_ENTRIES, MAX_SYMLINKS_FOLLOWED } from '../core/limits.js';
+import { MAX_PAYLOAD_BYTES, MAX_SYMLINKS_FOLLOWED } from '../core/limits.js';
 import { isSymlink, PERMISSION_BITS } from '../core/mode.js';
+import { listEntries } from '../client/directory-listing.js';
 import type { Attributes, Credentials, DirectoryEntry, FileSystem } from '../client/filesystem.js';
 import { kindOfMode } from '../fuse/linux.js';
 import { components } from './tree.js';
@@ -42,15 +43,7 @@ export class RemoteTree implements Tree {
 
   async *entries(path: Buffer, withAttributes = false): AsyncIterable<DirectoryEntry> {
     const { inode } = await this.attributes(path);
-    let cookie = 0;
-    for (;;) {
-      const options = { maxEntries: MAX_READDIR_ENTRIES, withAttributes };
-      const page = await this.fileSystem.readDirectory(this.credentials, inode, cookie, options);
-      yield* page.entries;
-      const last = page.entries.at(-1);
-      if (page.end || last === undefined) return;
-      cookie = last.cookie;
-    }
+    yield* listEntries(this.fileSystem, this.credentials, inode, { withAttributes });
   }
 
   async *list(path: Buffer): AsyncIterable<Buffer> {

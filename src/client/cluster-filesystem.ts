@@ -188,7 +188,7 @@ export class ClusterFileSystem implements FileSystem {
       const attributes = this.learnEntry(inode, name, fromWireAttributes(entry.attributes), asked);
       return { ...common, attributes: this.files.overlay(attributes) };
     });
-    return { entries, end: reply.end, parent: inodeId(reply.parent) };
+    return { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie: reply.nextCookie };
   }
 
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {

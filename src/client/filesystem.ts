@@ -83,6 +83,8 @@ export interface DirectoryPage {
   /** True when no entry follows. */
   readonly end: boolean;
   readonly parent: InodeId;
+  /** What is made after this page has this cookie or a later one. A listing ends there, or renames could go on for ever. */
+  readonly nextCookie: number;
 }
 
 export interface NewNode {

@@ -5,19 +5,19 @@
  */
 import { CairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { MAX_MOUNT_OPEN_FILES, MAX_PAGE_CACHE_GUARDS, MAX_READDIR_ENTRIES } from '../core/limits.js';
+import { MAX_MOUNT_OPEN_FILES, MAX_PAGE_CACHE_GUARDS } from '../core/limits.js';
 import { PERMISSION_BITS, S_ISGID, S_ISUID } from '../core/mode.js';
 import type { Timespec } from '../core/clock.js';
 import type {
   Attributes,
   AttributeChanges,
   Credentials,
-  DirectoryEntry,
   FileKind,
   FileSystem,
   FileSystemStats,
   OpenFile,
 } from '../client/filesystem.js';
+import { listPages } from '../client/directory-listing.js';
 import { HandleTable } from './handle-table.js';
 import { kindOfMode, openFlagsOf, XATTR_CREATE, XATTR_REPLACE } from './linux.js';
 import { PageCacheGuard } from './page-cache-guard.js';
@@ -231,21 +231,12 @@ export class PathOperations {
   /** The whole listing: libfuse's high-level interface takes no less. Begins with '.' and '..'. */
   async readdir(path: string): Promise<ListedEntry[]> {
     const inode = await this.walker.inode(path);
-    const listing: ListedEntry[] = [];
-    let cookie = 0;
-    for (;;) {
-      const page = await this.fileSystem.readDirectory(this.credentials, inode, cookie, {
-        maxEntries: MAX_READDIR_ENTRIES,
-      });
-      if (cookie === 0) {
-        listing.push({ name: Buffer.from('.'), inode, kind: 'directory' });
-        listing.push({ name: Buffer.from('..'), inode: page.parent, kind: 'directory' });
-      }
-      const last: DirectoryEntry | undefined = page.entries.at(-1);
-      for (const { name, inode: entryInode, kind } of page.entries) listing.push({ name, inode: entryInode, kind });
-      if (page.end || last === undefined) return listing;
-      cookie = last.cookie;
+    const listing: ListedEntry[] = [{ name: Buffer.from('.'), inode, kind: 'directory' }];
+    for await (const { entries, parent } of listPages(this.fileSystem, this.credentials, inode)) {
+      if (listing.length === 1) listing.push({ name: Buffer.from('..'), inode: parent, kind: 'directory' });
+      for (const { name, inode: entryInode, kind } of entries) listing.push({ name, inode: entryInode, kind });
     }
+    return listing;
   }
 
   statfs(): Promise<FileSystemStats> {

@@ -52,5 +52,5 @@ export function readDirectory(reader: StateReader, request: ReadDirectoryRequest
       entries.push(entry);
     }
   }
-  return { entries, end, parent: directory.parent };
+  return { entries, end, parent: directory.parent, nextCookie: directory.nextCookie };
 }

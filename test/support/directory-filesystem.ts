@@ -288,10 +288,10 @@ export class DirectoryFileSystem implements FileSystem {
       const maxEntries = options.maxEntries ?? Infinity;
       for (;;) {
         const raw = await this.system.getdents(fd, LISTING_BYTES);
-        if (raw.length === 0) return { entries, end: true, parent };
+        if (raw.length === 0) return { entries, end: true, parent, nextCookie: Infinity };
         for (const { name, inode: number, offset, type } of raw) {
           if (name.equals(Buffer.from('.')) || name.equals(Buffer.from('..'))) continue;
-          if (entries.length === maxEntries) return { entries, end: false, parent };
+          if (entries.length === maxEntries) return { entries, end: false, parent, nextCookie: Infinity };
           const attributes = options.withAttributes === true ? await this.lookup(credentials, inode, name) : undefined;
           entries.push({
             ...{ name, inode: this.idOf(number), kind: kindOf(type << 12), cookie: this.cookies.number(offset) },

@@ -239,7 +239,7 @@ export class ModelFileSystem implements FileSystem {
       cookie: entry.cookie,
       ...(options.withAttributes === true ? { attributes: entry.inode.attributes() } : {}),
     }));
-    return { entries, end: rest.length <= maxEntries, parent: directory.parent.id };
+    return { entries, end: rest.length <= maxEntries, parent: directory.parent.id, nextCookie: directory.nextCookie };
   }
 
   async getXattr(credentials: Credentials, id: InodeId, name: Buffer): Promise<Buffer> {

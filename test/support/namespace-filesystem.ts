@@ -261,7 +261,7 @@ export class NamespaceFileSystem implements FileSystem {
       cookie: entry.cookie,
       ...(entry.attributes === null ? {} : { attributes: attributesOf(entry.attributes) }),
     }));
-    return { entries, end: page.end, parent: inodeId(page.parent) };
+    return { entries, end: page.end, parent: inodeId(page.parent), nextCookie: page.nextCookie };
   }
 
   async getXattr(caller: Credentials, inode: InodeId, name: Buffer): Promise<Buffer> {

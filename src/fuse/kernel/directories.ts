@@ -1,7 +1,8 @@
 /**
- * Requests about listings: OPENDIR, READDIR, READDIRPLUS. A listing keeps no state: what the kernel sends to go on is the
+ * Requests about listings: OPENDIR, READDIR, READDIRPLUS. A listing keeps next to no state: what the kernel sends to go on is the
  * `cookie` of the last entry, which stays valid while entries come and go, so a directory of any size is read in
- * constant memory (P8), and each answer is as new as its request.
+ * constant memory (P8), and each answer is as new as its request; but what was made since the listing began is left out, or
+ * a program that renames each file it reads of would find them again, without end.
  */
 import { hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
@@ -41,7 +42,7 @@ export class DirectoryRequests {
     } catch (error) {
       if (!hasCode(error, 'ESTALE') || !session.nodes.mayOpenRemoved(inode)) throw error;
     }
-    const handle = session.directories.add({ end: undefined });
+    const handle = session.directories.add({ end: undefined, before: undefined });
     return { parts: [openOut(handle, 0)], undo: () => session.directories.remove(handle) };
   }
 
@@ -73,6 +74,9 @@ export class DirectoryRequests {
         throw error;
       });
     if (page === undefined) return DONE;
+    if (offset === 0) directory.before = undefined;
+    directory.before ??= page.nextCookie;
+    let isOver = page.end;
     const buffer = new DirectoryBuffer(size);
     const told: number[] = [];
     let [last, hasRoom] = [offset, true];
@@ -84,6 +88,10 @@ export class DirectoryRequests {
     }
     for (const entry of page.entries) {
       if (!hasRoom) break;
+      if (entry.cookie >= directory.before) {
+        isOver = true;
+        break;
+      }
       const next = entry.cookie + OFFSET_OF_COOKIES;
       const { attributes } = entry;
       if (!plus) hasRoom = buffer.add(entry, next);
@@ -99,7 +107,7 @@ export class DirectoryRequests {
       }
       if (hasRoom) last = next;
     }
-    directory.end = page.end && hasRoom ? last : undefined;
+    directory.end = isOver && hasRoom ? last : undefined;
     return { parts: [buffer.content], undo: () => told.forEach((nodeid) => session.nodes.forget(nodeid, 1)) };
   }
 }

@@ -29,6 +29,8 @@ export interface OpenHandle {
 export interface OpenDirectory {
   /** Where its listing ended, as the kernel will ask for more of it. */
   end: number | undefined;
+  /** What was made since its listing began has this cookie or a later one, and is left out. */
+  before: number | undefined;
 }
 
 export interface Session {

@@ -68,6 +68,33 @@ t.test('a listing goes on where it ended, whatever the buffer', async (t) => {
   }
 });
 
+t.test('a listing ends although each name that it told is renamed, until it begins anew', async (t) => {
+  const { kernel } = await TestMount.start(t);
+  for (let i = 0; i < 40; i++)
+    must(await kernel.request('MKNOD', 1, Buffer.concat([u32(0o644, 0, 0, 0), cstrings(`f${i}`)])));
+  const handle = number64(must(await kernel.request('OPENDIR', 1, u32(0, 0))), 0);
+  for (const suffix of ['.a', '.b']) {
+    let count = 0;
+    for (let offset = 0; ;) {
+      const body = Buffer.concat([u64(handle, offset), u32(512, 0), u64(0), u32(0, 0)]);
+      const bytes = must(await kernel.request('READDIR', 1, body));
+      if (bytes.length === 0) break;
+      for (let at = 0; at < bytes.length;) {
+        const length = bytes.readUInt32LE(at + 16);
+        const name = bytes.toString('latin1', at + 24, at + 24 + length);
+        offset = number64(bytes, at + 8);
+        at += Math.ceil((24 + length) / 8) * 8;
+        if (name === '.' || name === '..') continue;
+        count++;
+        must(await kernel.request('RENAME2', 1, Buffer.concat([u64(1), u32(0, 0), cstrings(name, name + suffix)])));
+      }
+      if (count > 80) break;
+    }
+    t.equal(count, 40);
+  }
+  must(await kernel.request('LOOKUP', 1, cstrings('f39.a.b')));
+});
+
 t.test('P2: attributes of a listing are believed, until an open finds that the file has changed', async (t) => {
   const fileSystem = new ModelFileSystem();
   const mount = await TestMount.start(t, fileSystem);
