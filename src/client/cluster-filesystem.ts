@@ -188,7 +188,9 @@ export class ClusterFileSystem implements FileSystem {
       const attributes = this.learnEntry(inode, name, fromWireAttributes(entry.attributes), asked);
       return { ...common, attributes: this.files.overlay(attributes) };
     });
-    return { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie: reply.nextCookie };
+    // A master of an older release does not tell.
+    const nextCookie = reply.nextCookie === 0 ? Infinity : reply.nextCookie;
+    return { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie };
   }
 
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {

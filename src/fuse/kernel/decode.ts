@@ -34,7 +34,7 @@ export function decodeHeader(message: Buffer): RequestHeader {
     length: cursor.u32(),
     opcode: cursor.u32(),
     unique: cursor.u64(),
-    nodeid: cursor.u64(),
+    nodeid: cursor.nodeid(),
     uid: cursor.u32(),
     gid: cursor.u32(),
     pid: cursor.u32(),
@@ -71,6 +71,12 @@ export class Cursor {
     const value = this.source.readUInt32LE(at) + this.source.readUInt32LE(at + 4) * WORD;
     if (!Number.isSafeInteger(value)) throw new CairnError('EINVAL', `a number of the kernel is too large: ${value}`);
     return value;
+  }
+
+  /** One out of a file handle can be any number: what is past all that we give is none of them, and ESTALE later. */
+  nodeid(): number {
+    const at = this.advance(8);
+    return this.source.readUInt32LE(at) + this.source.readUInt32LE(at + 4) * WORD;
   }
 
   /** Where in a file, or how many bytes of it: programs may ask for up to 2^63, far past where any file ends. */

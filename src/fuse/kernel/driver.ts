@@ -13,6 +13,7 @@ import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
+import { ROOT_INODE } from '../../core/ids.js';
 import { deferred } from '../../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
 import { HandleTable } from '../handle-table.js';
@@ -24,7 +25,7 @@ import { KernelDevice } from './device.js';
 import type { FuseDevice } from './device.js';
 import { DirectoryRequests } from './directories.js';
 import { FileRequests } from './files.js';
-import { MAX_IO_BYTES, negotiate, WANTED_WITHOUT_CHECKS } from './init.js';
+import { MAX_IO_BYTES, negotiate } from './init.js';
 import type { Negotiated } from './init.js';
 import { LockRequests } from './locks.js';
 import { NameRequests } from './names.js';
@@ -140,7 +141,10 @@ export class ServedMount {
       ...new LockRequests(session).handlers,
       INIT: ({ body }) => {
         try {
-          this.negotiated = negotiate(body, options.kernelChecks ? undefined : WANTED_WITHOUT_CHECKS);
+          this.negotiated = negotiate(body, {
+            kernelChecks: options.kernelChecks,
+            isWhole: options.root === ROOT_INODE,
+          });
         } catch (error) {
           agreed.reject(error);
           throw error;

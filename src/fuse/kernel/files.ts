@@ -1,11 +1,10 @@
 /** Requests about open files: OPEN, CREATE, TMPFILE, READ, WRITE, and all that goes by a handle. */
-import { constants } from 'node:fs';
 import { CairnError, hasCode } from '../../core/errors.js';
 import { deferred } from '../../core/sync.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
 import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../client/filesystem.js';
-import { openFlagsOf } from '../linux.js';
+import { O_DIRECT, openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
 import { umaskOf } from './names.js';
@@ -23,7 +22,6 @@ import { entryAnswer, inodeOf } from './session.js';
 import type { OpenHandle, Session } from './session.js';
 
 const O_EXCL = 0o200;
-const { O_DIRECT } = constants;
 /** The kernel's own: the file is opened to be executed, which needs permission to execute it, not to read. */
 const FMODE_EXEC = 0x20;
 /** A close that takes longer may be that of a process which was killed, and is let go then. */

@@ -22,6 +22,7 @@ const WANTED: readonly InitFlag[] = [
   'POSIX_LOCKS',
   'FLOCK_LOCKS',
   'ATOMIC_O_TRUNC',
+  'EXPORT_SUPPORT',
   'DONT_MASK',
   'POSIX_ACL',
   'BIG_WRITES',
@@ -37,8 +38,20 @@ const WANTED: readonly InitFlag[] = [
   'DIRECT_IO_ALLOW_MMAP',
 ];
 
-/** POSIX_ACL makes the kernel check permissions by itself, whatever the mount's options say. */
-export const WANTED_WITHOUT_CHECKS = WANTED.filter((flag) => flag !== 'POSIX_ACL');
+export interface MountKind {
+  readonly kernelChecks: boolean;
+  /** The root of the mount is that of the cluster. */
+  readonly isWhole: boolean;
+}
+
+function wantedFor({ kernelChecks, isWhole }: MountKind): readonly InitFlag[] {
+  return WANTED.filter((flag) => {
+    // It makes the kernel check permissions by itself, whatever the mount's options say.
+    if (flag === 'POSIX_ACL') return kernelChecks;
+    // A file handle would lead out of a mount of one directory: a file does not know where it is.
+    return flag !== 'EXPORT_SUPPORT' || isWhole;
+  });
+}
 
 export interface Negotiated {
   readonly minor: number;
@@ -48,7 +61,7 @@ export interface Negotiated {
 }
 
 /** EIO when the kernel is too old. */
-export function negotiate(body: Cursor, wanted: readonly InitFlag[] = WANTED): Negotiated {
+export function negotiate(body: Cursor, kind: MountKind): Negotiated {
   const [major, minor, readahead] = [body.u32(), body.u32(), body.u32()];
   if (major !== PROTOCOL_MAJOR || minor < OLDEST_MINOR) {
     const needed = `${PROTOCOL_MAJOR}.${OLDEST_MINOR} (Linux 5.4)`;
@@ -57,7 +70,7 @@ export function negotiate(body: Cursor, wanted: readonly InitFlag[] = WANTED): N
   const offered = [body.u32(), 0];
   if (bit(offered, 'INIT_EXT')) offered[1] = body.u32();
   const flags = [0, 0];
-  for (const name of wanted) {
+  for (const name of wantedFor(kind)) {
     if (!bit(offered, name)) continue;
     const [word, mask] = place(name);
     flags[word] = ((flags[word] ?? 0) | mask) >>> 0;

@@ -1,6 +1,8 @@
 /** Requests about names: LOOKUP and FORGET, and all that make, move and remove directory entries. */
 import { CairnError } from '../../core/errors.js';
 import { isDirectory, PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
+import type { InodeId } from '../../core/ids.js';
+import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
 import type { Credentials, FileKind } from '../../client/filesystem.js';
 import { kindOfMode } from '../linux.js';
 import type { Opcode } from './protocol.js';
@@ -9,6 +11,8 @@ import type { Answer, Caller, Handler, Request } from './request.js';
 import { aliasAnswer, changedThrough, entryAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 
+const DOT = Buffer.from('.');
+const DOT_DOT = Buffer.from('..');
 /** renameat2(2) */
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
@@ -35,6 +39,7 @@ export class NameRequests {
   private async lookup(request: Request): Promise<Answer> {
     const { session } = this;
     const [parent, name] = [inodeOf(session, request), request.body.name()];
+    if (name.equals(DOT) || name.equals(DOT_DOT)) return this.lookupByHandle(request, parent, name.equals(DOT_DOT));
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.secondLook.lookup(credentials, parent, name),
     );
@@ -44,6 +49,15 @@ export class NameRequests {
     return needsAlias
       ? aliasAnswer(session, attributes, request.nodeid, name)
       : entryAnswer(session, request.nodeid, attributes);
+  }
+
+  /** Names that the kernel resolves itself, but for a file handle: its holder may open what it names, wherever that is. */
+  private async lookupByHandle(request: Request, inode: InodeId, asksParent: boolean): Promise<Answer> {
+    const { session } = this;
+    const { fileSystem } = session;
+    const one = { maxEntries: 1 };
+    const wanted = asksParent ? (await fileSystem.readDirectory(ROOT_CREDENTIALS, inode, 0, one)).parent : inode;
+    return entryAnswer(session, request.nodeid, await fileSystem.getAttributes(wanted));
   }
 
   private forget(request: Request): undefined {

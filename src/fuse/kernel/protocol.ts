@@ -74,6 +74,8 @@ export const INIT_FLAGS = {
   ASYNC_READ: 0,
   POSIX_LOCKS: 1,
   ATOMIC_O_TRUNC: 3,
+  /** Look-ups of '.' and '..' in a node that the kernel has forgotten: what a file handle leads to. */
+  EXPORT_SUPPORT: 4,
   BIG_WRITES: 5,
   DONT_MASK: 6,
   FLOCK_LOCKS: 10,

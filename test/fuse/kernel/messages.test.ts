@@ -147,8 +147,9 @@ t.test('a directory buffer takes whole entries only', async (t) => {
 });
 
 t.test('INIT: what both can do', async (t) => {
-  const init = (minor: number, flags: number, rest: Buffer) =>
-    negotiate(new Cursor(Buffer.concat([u32(7, minor, 131072, flags), rest])));
+  const whole = { kernelChecks: true, isWhole: true };
+  const init = (minor: number, flags: number, rest: Buffer, kind = whole) =>
+    negotiate(new Cursor(Buffer.concat([u32(7, minor, 131072, flags), rest])), kind);
   const old = init(31, 0xffffffff & ~(1 << 30), Buffer.alloc(0));
   t.equal(old.reply.length, 64);
   t.equal(old.reply.readUInt32LE(4), 31);
@@ -165,5 +166,8 @@ t.test('INIT: what both can do', async (t) => {
 
   t.notOk(init(45, 0, Buffer.alloc(48)).has('MAX_PAGES'), 'what is not offered is not taken');
   t.throws(() => init(30, 0, Buffer.alloc(0)), { code: 'EIO', message: /speaks FUSE 7\.30/ });
-  t.throws(() => negotiate(new Cursor(u32(7, 45))), { code: 'EINVAL' });
+  t.ok(young.has('POSIX_ACL') && young.has('EXPORT_SUPPORT'));
+  const part = init(45, 0xffffffff, Buffer.alloc(48), { kernelChecks: false, isWhole: false });
+  t.notOk(part.has('POSIX_ACL') || part.has('EXPORT_SUPPORT'));
+  t.throws(() => negotiate(new Cursor(u32(7, 45)), whole), { code: 'EINVAL' });
 });

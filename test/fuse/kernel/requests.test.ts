@@ -95,6 +95,27 @@ t.test('a listing ends although each name that it told is renamed, until it begi
   must(await kernel.request('LOOKUP', 1, cstrings('f39.a.b')));
 });
 
+t.test('a file handle leads to a node that the kernel has forgotten', async (t) => {
+  const { kernel, served } = await TestMount.start(t);
+  const made = must(await kernel.request('MKDIR', 1, Buffer.concat([u32(0o755, 0), cstrings('d')])));
+  const directory = number64(made, 0);
+  const file = must(await kernel.request('MKNOD', directory, Buffer.concat([u32(0o100644, 0, 0, 0), cstrings('f')])));
+  const nodeid = number64(file, 0);
+  for (const node of [nodeid, directory]) kernel.tell('FORGET', node, u64(1));
+  const of = async (node: number, name: string): Promise<number> =>
+    number64(must(await kernel.request('LOOKUP', node, cstrings(name))), 0);
+  t.equal(await of(nodeid, '.'), nodeid);
+  t.equal(await of(directory, '.'), directory);
+  t.equal(await of(directory, '..'), 1);
+  t.equal(await of(directory, 'f'), nodeid);
+  t.equal(served.nodes.size, 2, 'they count as looked up');
+  must(await kernel.request('UNLINK', directory, cstrings('f')));
+  for (const gone of [nodeid, 12345, 2 ** 52 + 1, 2 ** 60]) {
+    const { error } = await kernel.request('LOOKUP', gone, cstrings('.'));
+    t.ok(error === ENOENT || error === ESTALE, `${gone}`);
+  }
+});
+
 t.test('P2: attributes of a listing are believed, until an open finds that the file has changed', async (t) => {
   const fileSystem = new ModelFileSystem();
   const mount = await TestMount.start(t, fileSystem);
