@@ -25,8 +25,8 @@ const HELPER_IN_SBIN = `
   mount --bind "$sbin" "$work/old"
   mount -t tmpfs links "$work/new"
   cp -rs "$work/old/." "$work/new"
-  ln -s "$helper" "$work/new/mount.fuse.cairn"
-  ln -s "$helper" "$work/new/umount.fuse.cairn"
+  ln -sf "$helper" "$work/new/mount.fuse.cairn"
+  ln -sf "$helper" "$work/new/umount.fuse.cairn"
   mount --bind "$work/new" "$sbin"`;
 
 interface Place {
