@@ -3,8 +3,8 @@
  * handed to its handler at once, without waiting for those before it, and is answered when that is done.
  *
  * Bounds (P8): so many requests are in work, and so many large buffers are in use, and while they are, nothing more is
- * read, so that callers wait in the kernel. Requests that wait for other requests (locks) do not count: what they wait for
- * must get through.
+ * read, so that callers wait in the kernel. Requests that wait for other requests (locks, and whoever has the kernel drop pages)
+ * do not count, and keep no buffer: what they wait for must get through.
  */
 import { asCairnError, POSIX_ERRORS } from '../../core/errors.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../core/limits.js';
@@ -129,13 +129,20 @@ export class Connection {
     const isSmall = length <= SMALL_REQUEST_BYTES;
     const message = isSmall ? Buffer.from(buffer.subarray(0, length)) : buffer.subarray(0, length);
     if (isSmall) this.buffers.give(buffer);
-    const settled = this.handle(message);
-    if (isSmall) return;
-    void settled.then(() => this.buffers.give(buffer));
+    if (isSmall) {
+      void this.handle(message, () => undefined);
+      return;
+    }
+    let isGiven = false;
+    const giveBack = (): void => {
+      if (!isGiven) this.buffers.give(buffer);
+      isGiven = true;
+    };
+    void this.handle(message, giveBack).then(giveBack);
   }
 
-  /** Never rejects. Resolves when `message` is not used any more. */
-  private handle(message: Buffer): Promise<void> {
+  /** Never rejects. Resolves when `message` is not used any more; `giveBack` says so before, if it is called. */
+  private handle(message: Buffer, giveBack: () => void): Promise<void> {
     let header: RequestHeader;
     try {
       header = decodeHeader(message);
@@ -147,10 +154,10 @@ export class Connection {
       this.options.logger.error({ reason: asCairnError(error).message }, 'a message of the kernel was not understood');
       return Promise.resolve();
     }
-    return this.work(header, message);
+    return this.work(header, message, giveBack);
   }
 
-  private async work(header: RequestHeader, message: Buffer): Promise<void> {
+  private async work(header: RequestHeader, message: Buffer, giveBack: () => void): Promise<void> {
     const { unique } = header;
     const operation = OPCODE_NAMES.get(header.opcode);
     const handler = operation === undefined ? undefined : this.options.handlers[operation];
@@ -160,11 +167,19 @@ export class Connection {
     }
     this.options.onRequest?.(header.nodeid, header.pid);
     const entry: InWork = { pid: header.pid, isLeft: false };
-    const counts = !this.options.waiting.has(operation);
+    let counts = !this.options.waiting.has(operation);
     if (counts) this.counted++;
+    const leave = (): void => {
+      if (counts) this.leave();
+      counts = false;
+    };
+    const waitsForOthers = (): void => {
+      leave();
+      giveBack();
+    };
     this.inWork.set(unique, entry);
     try {
-      const answered = handler(requestOf(header, message, entry));
+      const answered = handler(requestOf(header, message, entry, waitsForOthers));
       const result = answered instanceof Promise ? await answered : answered;
       this.options.onDone?.(header.nodeid);
       if (entry.isLeft) result?.undo?.();
@@ -176,7 +191,7 @@ export class Connection {
       if (!entry.isLeft) this.reply(unique, errno);
     } finally {
       this.inWork.delete(unique);
-      if (counts) this.leave();
+      leave();
     }
   }
 
@@ -228,7 +243,7 @@ export class Connection {
   }
 }
 
-function requestOf(header: RequestHeader, message: Buffer, entry: InWork): Request {
+function requestOf(header: RequestHeader, message: Buffer, entry: InWork, waitsForOthers: () => void): Request {
   const end = message.length - header.extensionBytes;
   const groups = header.extensionBytes === 0 ? [] : decodeGroups(message.subarray(end));
   return {
@@ -236,6 +251,7 @@ function requestOf(header: RequestHeader, message: Buffer, entry: InWork): Reque
     nodeid: header.nodeid,
     caller: { uid: header.uid, gid: header.gid, pid: header.pid, groups },
     body: new Cursor(message.subarray(IN_HEADER_BYTES, end)),
+    waitsForOthers,
     interrupted: () => (entry.abort ??= new AbortController()).signal,
   };
 }

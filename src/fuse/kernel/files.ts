@@ -174,7 +174,10 @@ export class FileRequests {
     if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
     const count = await handle.file.write(offset, bytes, options);
     // The kernel drops pages before it sends this, but not those that a reader fills with what was there until now.
-    if (pastPages) await session.writtenPastPages(handle.file.inode, offset, handle.append ? undefined : size);
+    if (pastPages) {
+      request.waitsForOthers();
+      await session.writtenPastPages(handle.file.inode, offset, handle.append ? undefined : size);
+    }
     return answer(countOut(count));
   }
 
@@ -260,11 +263,13 @@ export class FileRequests {
     this.session.inBackground('closing a file that nobody took', () => file.close());
   }
 
-  private async seek({ body }: Request): Promise<Answer> {
+  private async seek(request: Request): Promise<Answer> {
     const { session } = this;
+    const { body } = request;
     const { file } = session.files.get(body.u64());
     const [offset, whence] = [body.bytes(), body.u32()];
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new CairnError('EINVAL', `lseek: whence ${whence}`);
+    request.waitsForOthers();
     await session.collectPages(file.inode);
     try {
       return answer(offsetOut(await file.seek(offset, whence === SEEK_DATA ? 'data' : 'hole')));

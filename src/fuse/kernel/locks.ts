@@ -54,6 +54,7 @@ export class LockRequests {
     });
     if (lock.type === 'unlock') return DONE;
     // Who has the lock must see what its holder before wrote, on whatever mount (P2).
+    request.waitsForOthers();
     await session.refreshPages(inode);
     const undo = (): void => {
       session.inBackground('giving back a lock that nobody took', async () =>

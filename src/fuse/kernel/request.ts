@@ -5,8 +5,12 @@ export interface Request {
   readonly unique: number;
   readonly nodeid: number;
   readonly caller: Caller;
-  /** Behind the header. Its bytes are valid until the answer's promise settles. */
+  /** Behind the header. Its bytes are valid until the answer's promise settles, or `waitsForOthers`. */
   readonly body: Cursor;
+  /**
+   * From now on it waits for other requests, and looks at its body no more: it keeps no room from those that it waits for.
+   */
+  waitsForOthers(): void;
   /** Aborted when the caller was sent a signal while it waits. */
   interrupted(): AbortSignal;
 }

@@ -1,6 +1,8 @@
 /** What each request does, as the kernel sees it, on a model of a file system. */
 import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
+import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
+import { deferred } from '../../../src/core/sync.js';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
 import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
@@ -438,6 +440,28 @@ t.test('P2: a reader that comes while pages are dropped has them dropped again b
   t.equal(kernel.notifications.length, 1);
   must(await mount.write(handle, 0, page, 0, O_RDWR | O_DIRECT));
   t.equal(kernel.notifications.length, 2);
+});
+
+t.test('writes that wait for pages to be dropped leave room for the reads that this waits for', async (t) => {
+  const mount = await TestMount.start(t);
+  const { kernel } = mount;
+  const { handle } = await mount.create('f');
+  must(await mount.write(handle, 0, 'x'.repeat(4096)));
+  const mayDrop = deferred<void>();
+  const { sendInThread } = kernel;
+  kernel.sendInThread = async (parts) => {
+    await mayDrop.promise;
+    return sendInThread.call(kernel, parts);
+  };
+  // Each in a buffer of its own, of which there are fewer; and more requests than are worked on at a time.
+  const large = Array.from({ length: 2 * KERNEL_BUFFERS }, () =>
+    mount.write(handle, 0, 'x'.repeat(16384), 0, O_RDWR | O_DIRECT),
+  );
+  const small = Array.from({ length: MAX_KERNEL_REQUESTS }, () => mount.write(handle, 0, 'x', 0, O_RDWR | O_DIRECT));
+  const read = await Promise.race([mount.read(handle, 0, 1), pause(5000, 'starved', { ref: false })]);
+  t.equal(read, 'x');
+  mayDrop.resolve();
+  for (const reply of await Promise.all([...large, ...small])) if (reply.error !== 0) t.fail(`errno ${reply.error}`);
 });
 
 t.test('extended attributes: with room, without, and only asked for their size', async (t) => {
