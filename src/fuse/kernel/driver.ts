@@ -115,11 +115,9 @@ export class ServedMount {
         const nodeid = nodes.nodeidOf(inode);
         if (!nodes.mayHavePages(nodeid, offset)) return;
         if (length !== undefined && nodes.mayHavePages(nodeid, offset + length)) {
-          return notifier.dropPages(nodeid, offset, length);
+          return notifier.dropWritten(nodeid, offset, length);
         }
-        const dropped = nodes.droppingFrom(nodeid, offset);
-        await notifier.dropPages(nodeid, offset);
-        dropped();
+        await notifier.dropWritten(nodeid, offset, Infinity, nodes.droppingFrom(nodeid, offset));
       },
       collectPages: async (inode) => {
         // It does so before it drops them. Without a handle that may write, nothing is mapped to be written.

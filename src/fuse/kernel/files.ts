@@ -11,9 +11,11 @@ import { umaskOf } from './names.js';
 import {
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
+  READ_LOCKOWNER,
   RELEASE_FLOCK_UNLOCK,
   WRITE_CACHE,
   WRITE_KILL_SUIDGID,
+  WRITE_LOCKOWNER,
 } from './protocol.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
@@ -130,7 +132,7 @@ export class FileRequests {
     const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP');
     let handle: number;
     try {
-      handle = session.files.add({ file, append, write: flags.write, direct, lockOwners: new Set() });
+      handle = session.files.add({ file, append, write: flags.write, lockOwners: new Set() });
     } catch (error) {
       this.closeInBackground(file);
       throw error;
@@ -149,9 +151,8 @@ export class FileRequests {
     const { nodes, files } = this.session;
     const { file } = files.get(body.u64());
     const [offset, size] = [body.bytes(), body.u32()];
-    body.skip(12);
-    // Also by a handle of which the kernel reads past its pages: a mapping of it has some.
-    if ((body.u32() & O_DIRECT) === 0) nodes.fillsPages(file.inode, offset + size);
+    // Not by flags of the handle: a mapping of one with O_DIRECT has pages, too.
+    if ((body.u32() & READ_LOCKOWNER) === 0) nodes.fillsPages(file.inode, offset + size);
     const { parts, release } = await file.lend(offset, size);
     return { parts, sent: release };
   }
@@ -161,16 +162,15 @@ export class FileRequests {
     const { session } = this;
     const handle = session.files.get(body.u64());
     const [offset, size, flags] = [body.bytes(), body.u32(), body.u32()];
-    body.skip(8);
-    const openFlags = body.u32();
-    body.skip(4);
+    body.skip(16);
     const bytes = body.view(size);
     // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
     const options = { killPrivileges: (flags & WRITE_KILL_SUIDGID) !== 0 };
     if ((flags & WRITE_CACHE) !== 0 && handle.append) {
       return answer(countOut(await this.writeMapped(handle, offset, bytes, options)));
     }
-    const pastPages = (flags & WRITE_CACHE) === 0 && (handle.direct || (openFlags & O_DIRECT) !== 0);
+    // Not by flags of the handle, which programs change while a page of this very write is locked.
+    const pastPages = (flags & WRITE_CACHE) === 0 && (flags & WRITE_LOCKOWNER) !== 0;
     if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
     const count = await handle.file.write(offset, bytes, options);
     // The kernel drops pages before it sends this, but not those that a reader fills with what was there until now.
@@ -255,7 +255,7 @@ export class FileRequests {
   /** The kernel never learned of the handle. */
   private closeUnasked(handle: number): void {
     const { file, write } = this.session.files.remove(handle);
-    this.session.nodes.closed(file.inode, write);
+    this.session.nodes.openedUnasked(file.inode, write);
     this.closeInBackground(file);
   }
 

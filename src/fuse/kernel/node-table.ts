@@ -216,6 +216,13 @@ export class NodeTable {
     this.dropUnused(nodeid, node);
   }
 
+  /** As `closed`, of a handle that the kernel never heard of: so it did not drop the pages that `opened` wanted dropped. */
+  openedUnasked(inode: InodeId, forWriting: boolean): void {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node !== undefined) [node.pagesChange, node.pagesEnd] = [undefined, Infinity];
+    this.closed(inode, forWriting);
+  }
+
   private node(nodeid: number): Node {
     let node = this.nodes.get(nodeid);
     if (node === undefined) {

@@ -4,13 +4,30 @@
  * It then waits for reads of that file that are on their way, which this process must answer: so the message is sent by
  * another thread, one at a time, and whoever needs the effect awaits it.
  */
-import { Mutex } from '../../core/sync.js';
+import { deferred, Mutex } from '../../core/sync.js';
+import type { Deferred } from '../../core/sync.js';
 import type { FuseDevice } from './device.js';
 import { invalidateInode, notificationHeader } from './encode.js';
 import { NOTIFY_INVAL_INODE } from './protocol.js';
 
+/**
+ * Asynchronous writes each hold one of the kernel's places for background requests (MAX_BACKGROUND of init.ts) until they are
+ * answered, and reads ahead, whose pages are locked already, need one: so no more writes than this wait at a time.
+ */
+const MAX_WAITING_WRITES = 8;
+
+/** Pages to be dropped, of a message that is still to be sent. */
+interface Dropping {
+  from: number;
+  end: number;
+  readonly done: Promise<void>;
+}
+
 export class Notifier {
   private readonly turns = new Mutex();
+  /** By nodeid. */
+  private readonly droppings = new Map<number, Dropping>();
+  private readonly waitingWrites = new Set<Deferred<void>>();
 
   constructor(
     private readonly device: FuseDevice,
@@ -29,17 +46,53 @@ export class Notifier {
     }
   }
 
-  /** Drops pages of a file, by default all (`length` 0: to its end), and its attributes. */
-  async dropPages(nodeid: number, offset = 0, length = 0): Promise<void> {
+  /** Drops the pages and the attributes of a file. */
+  dropPages(nodeid: number): Promise<void> {
+    return this.turns.run(() => this.sendDrop(nodeid, 0, 0));
+  }
+
+  /**
+   * Drops the pages of what was written past them, for the write to be answered then; when too many wait, the oldest
+   * does not wait any longer. Drops of one file that have not begun become one: so the newest write of several, in
+   * which the kernel sends a large one, waits for the pages of all. `onDropped` is called when the kernel has done so.
+   */
+  async dropWritten(nodeid: number, offset: number, length: number, onDropped?: () => void): Promise<void> {
+    let dropping = this.droppings.get(nodeid);
+    if (dropping === undefined) {
+      const done = this.turns.run(async () => {
+        const { from, end } = this.droppings.get(nodeid) ?? { from: 0, end: Infinity };
+        this.droppings.delete(nodeid);
+        await this.sendDrop(nodeid, from, end === Infinity ? 0 : end - from);
+      });
+      dropping = { from: offset, end: offset + length, done };
+      this.droppings.set(nodeid, dropping);
+    } else {
+      dropping.from = Math.min(dropping.from, offset);
+      dropping.end = Math.max(dropping.end, offset + length);
+    }
+    const turn = deferred<void>();
+    this.waitingWrites.add(turn);
+    const [oldest] = this.waitingWrites;
+    if (this.waitingWrites.size > MAX_WAITING_WRITES && oldest !== undefined) {
+      this.waitingWrites.delete(oldest);
+      oldest.resolve();
+    }
+    void dropping.done
+      .then(() => onDropped?.())
+      .then(turn.resolve, turn.reject)
+      .finally(() => this.waitingWrites.delete(turn));
+    await turn.promise;
+  }
+
+  /** `length` 0: to the end. */
+  private async sendDrop(nodeid: number, offset: number, length: number): Promise<void> {
+    if (this.isClosed()) return;
     const body = invalidateInode(nodeid, offset, length);
-    await this.turns.run(async () => {
-      if (this.isClosed()) return;
-      try {
-        await this.device.sendInThread([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
-      } catch (error) {
-        throwUnlessGone(error);
-      }
-    });
+    try {
+      await this.device.sendInThread([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
+    } catch (error) {
+      throwUnlessGone(error);
+    }
   }
 }
 

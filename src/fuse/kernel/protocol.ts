@@ -112,6 +112,9 @@ export const GETATTR_HANDLE = 1 << 0;
 export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
 
+/** Flags of READ and WRITE: whose locks count is told, which the kernel does when it goes past its pages, and only then. */
+export const READ_LOCKOWNER = 1 << 1;
+export const WRITE_LOCKOWNER = 1 << 1;
 /** Flags of WRITE: from the page cache, not from a write(2); clear set-user-id. */
 export const WRITE_CACHE = 1 << 0;
 export const WRITE_KILL_SUIDGID = 1 << 2;

@@ -20,8 +20,6 @@ export interface OpenHandle {
   /** Every write goes to the end of file. */
   readonly append: boolean;
   readonly write: boolean;
-  /** The kernel reads and writes past its pages. */
-  readonly direct: boolean;
   /** Of fcntl locks that were made through this handle, and not given up by closing it. */
   readonly lockOwners: Set<string>;
 }

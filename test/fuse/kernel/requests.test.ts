@@ -1,8 +1,6 @@
 /** What each request does, as the kernel sees it, on a model of a file system. */
 import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
-import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
-import { deferred } from '../../../src/core/sync.js';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
 import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
@@ -12,10 +10,9 @@ import { Callers } from '../../../src/fuse/kernel/callers.js';
 import { fakeClients } from '../../support/fake-clients.js';
 import { cstrings, u32, u64 } from '../../support/fake-kernel.js';
 import { ModelFileSystem } from '../../support/model-filesystem.js';
-import { must, number64, O_APPEND, O_DIRECT, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
+import { must, number64, O_APPEND, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
 
 const [ENOENT, EACCES, EEXIST, EINVAL, ERANGE, ENAMETOOLONG, ESTALE] = [2, 13, 17, 22, 34, 36, 116];
-const KEEP_CACHE = 2;
 const DIRECT_IO = 1;
 
 t.test('names: made, looked up, listed, renamed, removed; any bytes but NUL and slash', async (t) => {
@@ -341,127 +338,6 @@ t.test('files: written, read, cut, and appended to', async (t) => {
   const reader = await mount.open(nodeid, O_RDONLY);
   t.equal(await mount.read(reader.handle, 0, 100), 'JEllo+end', 'also when only the appending handle is left');
   must(await kernel.request('FLUSH', nodeid, Buffer.concat([u64(reader.handle), u32(0, 0), u64(1)])));
-});
-
-t.test('P2: an open keeps the kernel’s pages only when they are known to be current', async (t) => {
-  const fileSystem = new ModelFileSystem();
-  const mount = await TestMount.start(t, fileSystem);
-  const { nodeid, handle } = await mount.create('f');
-  await mount.release(handle);
-  const openAndClose = async (): Promise<boolean> => {
-    const { handle, openFlags } = await mount.open(nodeid, O_RDONLY);
-    await mount.release(handle);
-    return (openFlags & KEEP_CACHE) !== 0;
-  };
-  await openAndClose();
-  t.equal(await openAndClose(), true, 'nothing has changed');
-  const other = new ModelFileSystem(fileSystem.state);
-  const change = async (): Promise<void> => {
-    const { file } = await other.open(ROOT_CREDENTIALS, inodeId(nodeid), { read: false, write: true });
-    await file.write(0, Buffer.from('x'));
-    await file.close();
-  };
-  await change();
-  t.equal(await openAndClose(), false, 'another client wrote');
-  t.equal(await openAndClose(), true);
-  const old = await mount.open(nodeid, O_RDONLY);
-  await change();
-  t.equal(await openAndClose(), false);
-  t.equal(await openAndClose(), false, 'a handle from before the change may have filled pages with what it read ahead');
-  await mount.release(old.handle);
-  t.equal(await openAndClose(), false);
-  t.equal(await openAndClose(), true);
-});
-
-t.test('P2: what is written past the kernel’s pages makes it drop those that it has of that', async (t) => {
-  const mount = await TestMount.start(t);
-  const { kernel } = mount;
-  const page = 'x'.repeat(4096);
-  const { nodeid, handle } = await mount.create('f');
-  const dropped = (): string[] =>
-    kernel.notifications.splice(0).map(({ body }) => {
-      t.equal(number64(body, 0), nodeid);
-      return `${number64(body, 8)}+${number64(body, 16)}`;
-    });
-  const direct = async (offset: number, count = 1): Promise<string[]> => {
-    dropped();
-    must(await mount.write(handle, offset, page.repeat(count), 0, O_RDWR | O_DIRECT));
-    return dropped();
-  };
-  t.same(await direct(0, 4), [], 'it has none');
-  await mount.read(handle, 0, 16384, O_RDWR | O_DIRECT);
-  t.same(await direct(0, 4), [], 'nor does it by reading past them');
-  await mount.read(handle, 0, 12288);
-  t.same(await direct(4096), ['4096+4096'], 'those of the write, as it has others behind it');
-  t.same(await direct(8192, 2), ['8192+0'], 'all that are left');
-  t.same(await direct(8192), [], 'which it does not have any more');
-  t.same(await direct(0), ['0+4096']);
-  must(await mount.write(handle, 8192, page));
-  t.same(await direct(8192), ['8192+0'], 'a write through the pages fills some');
-
-  const appending = await mount.open(nodeid, O_RDWR | O_APPEND);
-  must(await mount.write(appending.handle, 16384, 'abc'));
-  dropped();
-  await mount.read(handle, 16384, 4096);
-  must(await mount.write(appending.handle, 16387, 'def'));
-  t.same(dropped(), ['16387+0'], 'also by a handle that appends');
-  must(await mount.write(appending.handle, 16390, 'ghi', 1, O_RDWR | O_APPEND));
-  t.same(dropped(), [], 'what a mapping changed is in its pages');
-
-  await mount.read(handle, 0, 4096);
-  await mount.release(appending.handle);
-  await mount.release(handle);
-  await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
-  const current = await mount.open(nodeid, O_RDONLY);
-  t.equal(current.openFlags & KEEP_CACHE, KEEP_CACHE);
-  await mount.read(current.handle, 0, 4096);
-  await mount.release(current.handle);
-  const alone = await mount.open(nodeid, O_RDWR | O_DIRECT);
-  t.equal(alone.openFlags & KEEP_CACHE, 0, 'who opens a file to go past the pages has it drop all');
-  must(await mount.write(alone.handle, 0, page, 0, O_RDWR | O_DIRECT));
-  t.same(dropped(), []);
-});
-
-t.test('P2: a reader that comes while pages are dropped has them dropped again by the next write', async (t) => {
-  const mount = await TestMount.start(t);
-  const { kernel } = mount;
-  const { handle } = await mount.create('f');
-  const page = 'x'.repeat(4096);
-  must(await mount.write(handle, 0, page));
-  let reading: Promise<string> | undefined;
-  const { sendInThread } = kernel;
-  kernel.sendInThread = async (parts) => {
-    reading ??= mount.read(handle, 0, 4096);
-    await reading;
-    return sendInThread.call(kernel, parts);
-  };
-  must(await mount.write(handle, 0, page, 0, O_RDWR | O_DIRECT));
-  t.ok(reading);
-  t.equal(kernel.notifications.length, 1);
-  must(await mount.write(handle, 0, page, 0, O_RDWR | O_DIRECT));
-  t.equal(kernel.notifications.length, 2);
-});
-
-t.test('writes that wait for pages to be dropped leave room for the reads that this waits for', async (t) => {
-  const mount = await TestMount.start(t);
-  const { kernel } = mount;
-  const { handle } = await mount.create('f');
-  must(await mount.write(handle, 0, 'x'.repeat(4096)));
-  const mayDrop = deferred<void>();
-  const { sendInThread } = kernel;
-  kernel.sendInThread = async (parts) => {
-    await mayDrop.promise;
-    return sendInThread.call(kernel, parts);
-  };
-  // Each in a buffer of its own, of which there are fewer; and more requests than are worked on at a time.
-  const large = Array.from({ length: 2 * KERNEL_BUFFERS }, () =>
-    mount.write(handle, 0, 'x'.repeat(16384), 0, O_RDWR | O_DIRECT),
-  );
-  const small = Array.from({ length: MAX_KERNEL_REQUESTS }, () => mount.write(handle, 0, 'x', 0, O_RDWR | O_DIRECT));
-  const read = await Promise.race([mount.read(handle, 0, 1), pause(5000, 'starved', { ref: false })]);
-  t.equal(read, 'x');
-  mayDrop.resolve();
-  for (const reply of await Promise.all([...large, ...small])) if (reply.error !== 0) t.fail(`errno ${reply.error}`);
 });
 
 t.test('extended attributes: with room, without, and only asked for their size', async (t) => {

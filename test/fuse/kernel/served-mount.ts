@@ -54,14 +54,14 @@ export class TestMount {
     return { nodeid: number64(must(reply), 0), handle: number64(reply.body, 128) };
   }
 
-  async write(handle: number, offset: number, text: string, writeFlags = 0, openFlags = 0): Promise<FakeReply> {
+  async write(handle: number, offset: number, text: string, writeFlags = 0): Promise<FakeReply> {
     const bytes = Buffer.from(text);
-    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(openFlags, 0)];
+    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(0, 0)];
     return this.kernel.request('WRITE', 0, Buffer.concat([...head, bytes]));
   }
 
-  async read(handle: number, offset: number, size: number, openFlags = 0): Promise<string> {
-    const body = Buffer.concat([u64(handle, offset), u32(size, 0), u64(0), u32(openFlags, 0)]);
+  async read(handle: number, offset: number, size: number, readFlags = 0): Promise<string> {
+    const body = Buffer.concat([u64(handle, offset), u32(size, readFlags), u64(0), u32(0, 0)]);
     return must(await this.kernel.request('READ', 0, body)).toString();
   }
 
