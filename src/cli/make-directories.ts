@@ -1,5 +1,6 @@
-import { mkdir, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { constants } from 'node:fs';
+import { chmod, lstat, mkdir, readdir, stat } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
 
 /**
@@ -25,4 +26,30 @@ async function isDirectory(path: string): Promise<boolean> {
     throw error;
   }
   throw new CairnError('ENOTDIR', `${path} is no directory`);
+}
+
+/** What a server keeps in its directory: what else is there is not touched. */
+const STATE = /^(store|oplog|secret|pid|log.*)$/;
+
+/**
+ * Makes the state of a server its own user's only, also what an earlier release or a copy left open to others: the directory
+ * and those in it 0700, files 0600. A directory that many share (/tmp) stays as it is. No link is followed.
+ */
+export async function makePrivate(directory: string): Promise<void> {
+  if (((await stat(directory)).mode & 0o1000) === 0) await chmod(directory, 0o700);
+  for (const name of await readdir(directory)) if (STATE.test(name)) await restrict(join(directory, name));
+}
+
+async function restrict(path: string): Promise<void> {
+  try {
+    const { mode } = await lstat(path);
+    const kind = mode & constants.S_IFMT;
+    if (kind === constants.S_IFDIR) {
+      await chmod(path, 0o700);
+      for (const name of await readdir(path)) await restrict(join(path, name));
+    } else if (kind === constants.S_IFREG) await chmod(path, 0o600);
+  } catch (error) {
+    // Removed meanwhile.
+    if (!hasCode(asCairnError(error), 'ENOENT')) throw error;
+  }
 }

@@ -5,6 +5,7 @@ import { UsageError } from './command.js';
 import type { Command } from './command.js';
 import { LOG_LEVEL_OPTION, makeLogger, makeMaster } from './compose.js';
 import { DEFAULT_MASTER_PORT } from './paths.js';
+import { makeDirectories, makePrivate } from './make-directories.js';
 import { readOrCreateSecret } from './secret.js';
 import { runService } from './service.js';
 
@@ -31,6 +32,10 @@ export const masterCommand: Command = {
     if (minReplicas > wantedReplicas) throw new UsageError('--min-replicas cannot be more than --replicas');
     const listen = options.address('listen') ?? `127.0.0.1:${DEFAULT_MASTER_PORT}`;
     const logger = makeLogger('master', options);
+    // Names, xattrs and links of everybody are in the store: it is for this user alone, as all that is made from here on.
+    process.umask(0o077);
+    await makeDirectories(directory);
+    await makePrivate(directory);
     return runService(directory, logger, async () => {
       const secret = await readOrCreateSecret(options.text('secret') ?? join(directory, 'secret'));
       const { master, store } = await makeMaster(logger, {

@@ -1,5 +1,5 @@
 /** `cairn status`: whether the cluster is well. */
-import type { StatusReply } from '../protocol/generated/messages.js';
+import type { ServerStatus, StatusReply } from '../protocol/generated/messages.js';
 import { clientCluster, CLIENT_OPTIONS } from './cluster-address.js';
 import { print } from './command.js';
 import type { Command } from './command.js';
@@ -17,12 +17,42 @@ export const statusCommand: Command = {
     const cluster = await clientCluster(options);
     const status = await withCluster(cluster, (fileSystem) => fileSystem.status());
     const lines = options.flag('json')
-      ? JSON.stringify({ health: healthOf(status), master: cluster.master, ...status }, undefined, 2)
+      ? JSON.stringify({ health: healthOf(status), master: cluster.master, ...statusFields(status) }, undefined, 2)
       : report(status, cluster.master);
     print(lines);
     return 0;
   },
 };
+
+/** All fields, those that are 0 or false as well: a decoded message has of its own only what was sent. */
+export function statusFields(status: StatusReply): StatusReply {
+  return {
+    clusterId: status.clusterId,
+    epoch: status.epoch,
+    wantedReplicas: status.wantedReplicas,
+    inodes: status.inodes,
+    chunks: status.chunks,
+    underReplicatedChunks: status.underReplicatedChunks,
+    unavailableChunks: status.unavailableChunks,
+    garbageChunks: status.garbageChunks,
+    sessions: status.sessions,
+    logSequence: status.logSequence,
+    masterShortOfSpace: status.masterShortOfSpace,
+    servers: status.servers.map(serverFields),
+  };
+}
+
+function serverFields(server: ServerStatus): ServerStatus {
+  return {
+    serverId: server.serverId,
+    address: server.address,
+    alive: server.alive,
+    totalBytes: server.totalBytes,
+    freeBytes: server.freeBytes,
+    chunks: server.chunks,
+    lastHeardMs: server.lastHeardMs,
+  };
+}
 
 /**
  * unavailable: some data cannot be read now; degraded: all can, with fewer replicas or servers than there should be, or nothing can

@@ -1,4 +1,6 @@
 /** The master is killed with -9 while clients work: P10 (no returned operation is lost) and P6 (each took effect once). */
+import { chmod, readdir, stat as statFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import t from 'tap';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ROOT_INODE } from '../../src/core/ids.js';
@@ -129,5 +131,26 @@ t.test(
     await file.close();
     const other = await cluster.client();
     for (const name of ['closed', 'open']) t.ok((await readFile(other, name)).equals(bytes), name);
+  },
+);
+
+t.test(
+  "P12: the master's state is its own user's only, also what an earlier release left open to others",
+  async (t) => {
+    const cluster = await TestCluster.start(t);
+    const where = cluster.directory.master;
+    const open = async (): Promise<string[]> => {
+      const names = await readdir(where, { recursive: true });
+      const modes = await Promise.all(
+        ['', ...names].map(async (name) => ({ name, mode: (await statFile(join(where, name))).mode & 0o077 })),
+      );
+      return modes.filter(({ mode }) => mode !== 0).map(({ name }) => name);
+    };
+    t.same(await open(), []);
+    for (const name of ['', 'store', 'oplog']) await chmod(join(where, name), 0o755);
+    for (const name of ['pid', 'log', 'store/data.mdb']) await chmod(join(where, name), 0o644);
+    await cluster.killMaster();
+    await cluster.startMaster();
+    t.same(await open(), []);
   },
 );
