@@ -7,6 +7,7 @@ import { connectPeer, servePeers } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Handlers } from '../../src/protocol/rpc.js';
 import { Guards, microtasksDrained } from './guards.js';
+import { MachineTime } from './machine-time.js';
 import { runUntilSettled } from './run-until.js';
 import { SimulatedClock } from './simulated-clock.js';
 import { SimulatedDisk } from './simulated-disk.js';
@@ -41,11 +42,11 @@ const handlers = {
 
 async function peers(seed: number) {
   const { clock, random, trace, network } = parts(seed);
-  const server: Incarnation = { host: 'server', isAlive: true };
-  const client: Incarnation = { host: 'client', isAlive: true };
+  const server: Incarnation = { host: 'server', time: new MachineTime(clock), isAlive: true };
+  const client: Incarnation = { host: 'client', time: new MachineTime(clock), isAlive: true };
   const options = (owner: Incarnation) => ({
     network: network.forProcess(owner),
-    clock: clock.forProcess({ isAlive: () => owner.isAlive, skewUs: 0, onFire: () => undefined }),
+    clock: clock.forProcess({ isAlive: () => owner.isAlive, time: owner.time, skewUs: 0, onFire: () => undefined }),
     random,
     logger: silentLogger,
     secret: Buffer.alloc(32, 1),
@@ -116,7 +117,7 @@ t.test('disk: what was synced survives power loss, the rest may be torn, a kill 
   for (let seed = 1; seed <= 30; seed++) {
     const { clock, random, trace } = parts(seed);
     const disk = new SimulatedDisk('host', clock, random, trace);
-    const owner: Incarnation = { host: 'host', isAlive: true };
+    const owner: Incarnation = { host: 'host', time: new MachineTime(clock), isAlive: true };
     const view = disk.forProcess(owner);
     const before = Buffer.alloc(8192, 'a');
     const after = Buffer.alloc(8192, 'b');
@@ -152,7 +153,7 @@ t.test('disk: what was synced survives power loss, the rest may be torn, a kill 
 t.test('disk: faults by label, and nothing completes for the dead', async (t) => {
   const { clock, random, trace } = parts(1);
   const disk = new SimulatedDisk('host', clock, random, trace);
-  const owner: Incarnation = { host: 'host', isAlive: true };
+  const owner: Incarnation = { host: 'host', time: new MachineTime(clock), isAlive: true };
   const view = disk.forProcess(owner);
   disk.onCall = (label) => (label === 'chunk.write' ? { failWith: 'EIO' } : undefined);
   const file = await runUntilSettled(clock, view.open('open', '/f', 'create'));
@@ -166,6 +167,88 @@ t.test('disk: faults by label, and nothing completes for the dead', async (t) =>
   owner.isAlive = false;
   while (clock.step()) await microtasksDrained();
   t.notOk(isSettled);
+});
+
+t.test(
+  'disk: planted faults hang, are lifted, and are counted; volumes are full, away and put back by themselves',
+  async (t) => {
+    const { clock, random, trace } = parts(1);
+    const disk = new SimulatedDisk('host', clock, random, trace);
+    const owner: Incarnation = { host: 'host', time: new MachineTime(clock), isAlive: true };
+    const view = disk.forProcess(owner);
+    const run = <T>(work: Promise<T>): Promise<T> => runUntilSettled(clock, work);
+    for (const path of ['/a', '/b']) disk.format(path);
+    const file = await run(view.open('open', '/a/f', 'create'));
+    await run(file.write('write', Buffer.from('one'), 0));
+
+    const hang = disk.plant((_, path) => path.startsWith('/a/'), { hangs: true });
+    let isSettled = false;
+    const hung = file.write('write', Buffer.from('two'), 0).then(() => (isSettled = true));
+    while (clock.step()) await microtasksDrained();
+    t.notOk(isSettled);
+    disk.lift(hang);
+    await run(hung);
+    t.equal(hang.hits, 1);
+
+    const before = disk.snapshot('/a');
+    const failure = disk.plant((label) => label === 'sync', { failWith: 'EIO' });
+    await t.rejects(run(file.datasync('sync')), { code: 'EIO' });
+    disk.lift(failure);
+    await run(file.datasync('sync'));
+
+    disk.fill(0, '/a');
+    await t.rejects(run(file.write('write', Buffer.alloc(50_000), 0)), { code: 'ENOSPC' });
+    t.equal(disk.fullHits, 1);
+    const other = await run(view.open('open', '/b/f', 'create'));
+    await run(other.write('write', Buffer.alloc(50_000), 0));
+    disk.makeRoom('/a');
+    await run(file.write('write', Buffer.alloc(50_000), 0));
+
+    disk.unmount('/a');
+    t.same(disk.files('/a'), []);
+    disk.mount('/a');
+    t.equal(disk.content('/a/f').length, 50_000);
+    disk.rot('/a/f', 7);
+    t.not(disk.content('/a/f')[7], 0);
+    disk.putBack('/a', before);
+    t.equal(disk.content('/a/f').toString(), 'two');
+    disk.replaceVolume('/a');
+    t.same(disk.files('/a'), []);
+  },
+);
+
+t.test('a frozen machine: no timer, no call, no message; its clock stands or goes on', async (t) => {
+  for (const kind of ['suspended', 'stopped'] as const) {
+    const { clock, network, server, read } = await peers(3);
+    const view = clock.forProcess({ isAlive: () => true, time: server.time, skewUs: 0, onFire: () => undefined });
+    let firedUs = 0;
+    view.setTimer(5_000, () => (firedUs = clock.nowUs));
+    const beganMs = view.monotonicMs();
+    server.time.freeze(kind);
+    network.freeze('server');
+    const refused = t.rejects(read(10), { code: 'TIMEOUT' });
+    await runUntilSettled(clock, new Promise<void>((resolve) => clock.schedule(8e6, resolve)));
+    await refused;
+    t.equal(firedUs, 0);
+    t.equal(view.monotonicMs() - beganMs > 7_000, kind === 'stopped');
+    const thawedUs = clock.nowUs;
+    network.thaw('server');
+    t.ok(server.time.thaw() > 0);
+    await runUntilSettled(clock, new Promise<void>((resolve) => clock.schedule(6e6, resolve)));
+    t.equal(Math.round((firedUs - thawedUs) / 1e6), kind === 'stopped' ? 0 : 5);
+    t.equal((await runUntilSettled(clock, read(10))).payload.length, 10);
+  }
+});
+
+t.test('network: refused hosts lose their connections and get none, until they are healed', async (t) => {
+  const { clock, network, read } = await peers(5);
+  const call = read(1_000_000);
+  t.equal(network.refuse('client', 'server'), 1);
+  await t.rejects(runUntilSettled(clock, call), { code: 'DISCONNECTED' });
+  const again = network.forProcess({ host: 'client', time: new MachineTime(clock), isAlive: true });
+  await t.rejects(runUntilSettled(clock, again.connect('server:7000', 1000)), { code: 'UNAVAILABLE' });
+  network.heal('client', 'server');
+  (await runUntilSettled(clock, again.connect('server:7000', 1000))).close('done');
 });
 
 t.test('guards: real time and randomness throw and are kept', async (t) => {

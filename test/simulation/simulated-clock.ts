@@ -3,6 +3,7 @@
  * which they were scheduled, so a run is determined by what schedules them.
  */
 import type { Clock, Timer, Timespec } from '../../src/core/clock.js';
+import type { MachineTime } from './machine-time.js';
 
 interface Event {
   readonly atUs: number;
@@ -50,16 +51,17 @@ export class SimulatedClock {
   }
 
   /** The clock as one process sees it. `isAlive` false: its timers never fire. */
-  forProcess(options: { isAlive: () => boolean; skewUs: number; onFire: () => void }): Clock {
+  forProcess(options: { isAlive: () => boolean; time: MachineTime; skewUs: number; onFire: () => void }): Clock {
+    const { time } = options;
     return {
       now: (): Timespec => {
         const us = this.currentUs + options.skewUs;
         const seconds = Math.floor(us / 1e6);
         return { seconds: EPOCH_SECONDS + seconds, nanoseconds: (us - seconds * 1e6) * 1000 };
       },
-      monotonicMs: () => this.currentUs / 1000,
+      monotonicMs: () => time.monotonicUs() / 1000,
       setTimer: (delayMs, callback) =>
-        this.schedule(delayMs * 1000, () => {
+        time.setTimer(delayMs * 1000, () => {
           if (!options.isAlive()) return;
           options.onFire();
           callback();

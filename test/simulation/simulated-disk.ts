@@ -60,9 +60,12 @@ class FileNode {
     }
   }
 
-  losePower(random: Pick<Random, 'below'>): void {
+  /** Returns how many changes were lost, wholly or in part. */
+  losePower(random: Pick<Random, 'below'>): number {
+    let lost = 0;
     for (const change of this.unsynced.splice(0)) {
       const fate = random.below(3);
+      if (fate !== 1) lost++;
       if (fate === 0) continue;
       if (change.kind === 'truncate') this.durable.truncate(change.length);
       else if (fate === 1) this.durable.write(change.offset, change.bytes);
@@ -73,6 +76,25 @@ class FileNode {
     }
     this.unsyncedBytes = 0;
     this.current = this.durable.clone();
+    return lost;
+  }
+
+  /** A sync failed: the kernel takes the pages for written all the same, and no later sync tells. */
+  loseUnsynced(random: Pick<Random, 'below'>): void {
+    for (const change of this.unsynced.splice(0)) {
+      if (random.below(2) === 0) continue;
+      if (change.kind === 'truncate') this.durable.truncate(change.length);
+      else this.durable.write(change.offset, change.bytes);
+    }
+    this.unsyncedBytes = 0;
+  }
+
+  /** As it is in the page cache, all of it on the platter. */
+  clone(): FileNode {
+    const copy = new FileNode();
+    copy.current = this.current.clone();
+    copy.durable = this.current.clone();
+    return copy;
   }
 }
 
@@ -95,15 +117,27 @@ class DirectoryNode {
     }
   }
 
-  losePower(random: Pick<Random, 'below'>): void {
+  losePower(random: Pick<Random, 'below'>): number {
     this.sync(random.below(this.unsynced.length + 1));
+    let lost = this.unsynced.length;
     this.unsynced.length = 0;
     this.current = new Map(this.durable);
-    for (const node of this.current.values()) node.losePower(random);
+    for (const node of this.current.values()) lost += node.losePower(random);
+    return lost;
+  }
+
+  clone(): DirectoryNode {
+    const copy = new DirectoryNode();
+    for (const [name, node] of this.current) copy.current.set(name, node.clone());
+    copy.durable = new Map(copy.current);
+    return copy;
   }
 }
 
 type Node = FileNode | DirectoryNode;
+
+/** What a directory had in it at some time. */
+export type Snapshot = DirectoryNode;
 
 /** The worst luck: nothing that was not synced reaches the platter. */
 const NOTHING: Pick<Random, 'below'> = { below: () => 0 };
@@ -112,6 +146,20 @@ const NOTHING: Pick<Random, 'below'> = { below: () => 0 };
 export interface DiskFault {
   readonly failWith?: ErrorCode;
   readonly delayUs?: number;
+  /** The call does not return before the fault is lifted, if its process lives so long. */
+  readonly hangs?: boolean;
+}
+
+/** A fault of many calls, while it lasts. */
+export class PlantedFault {
+  /** Calls that met it. */
+  hits = 0;
+  readonly waiting: (() => void)[] = [];
+
+  constructor(
+    readonly matches: (label: DiskLabel, path: string) => boolean,
+    readonly fault: DiskFault,
+  ) {}
 }
 
 export class SimulatedDisk {
@@ -123,8 +171,13 @@ export class SimulatedDisk {
   readonly pending = new Set<{ readonly owner: Incarnation; readonly onKilled: () => void }>();
   /** Asked before every call; the label says what it is for. */
   onCall: ((label: DiskLabel, path: string) => DiskFault | undefined) | undefined;
-  /** Bytes that other programs have on it. */
-  otherBytes = 0;
+  private readonly planted = new Set<PlantedFault>();
+  /** Bytes that other programs have on each volume: a directory of the root is a file system of its own. */
+  private readonly otherBytes = new Map<string, number>();
+  /** What is mounted nowhere now, by where it belongs. */
+  private readonly unmounted = new Map<string, Node>();
+  /** Calls that found a volume full. */
+  fullHits = 0;
 
   constructor(
     readonly host: string,
@@ -148,10 +201,76 @@ export class SimulatedDisk {
     directory.sync(directory.unsynced.length);
   }
 
-  losePower(keeps: 'some' | 'nothing' = 'some'): void {
+  /** Returns how many changes were lost. */
+  losePower(keeps: 'some' | 'nothing' = 'some'): number {
     this.trace.add(`fault power-loss of the disk of ${this.host}`);
     this.boots++;
-    this.root.losePower(keeps === 'some' ? this.random : NOTHING);
+    return this.root.losePower(keeps === 'some' ? this.random : NOTHING);
+  }
+
+  /** Calls that match meet the fault until it is lifted. */
+  plant(matches: (label: DiskLabel, path: string) => boolean, fault: DiskFault): PlantedFault {
+    const planted = new PlantedFault(matches, fault);
+    this.planted.add(planted);
+    return planted;
+  }
+
+  /** Calls that hang go on. */
+  lift(planted: PlantedFault): void {
+    this.planted.delete(planted);
+    for (const goOn of planted.waiting.splice(0)) this.clock.schedule(0, goOn);
+  }
+
+  /** What happens to a call, and which planted fault says so. */
+  faultOf(label: DiskLabel, path: string): { fault: DiskFault; planted?: PlantedFault } | undefined {
+    const fault = this.onCall?.(label, path);
+    if (fault !== undefined) return { fault };
+    for (const planted of this.planted) {
+      if (!planted.matches(label, path)) continue;
+      planted.hits++;
+      return { fault: planted.fault, planted };
+    }
+    return undefined;
+  }
+
+  /** The volume is not mounted: what shows at its place is an empty directory. For a machine whose processes are down. */
+  unmount(path: string): void {
+    this.trace.add(`fault unmount ${this.host}${path}`);
+    this.unmounted.set(path, this.find(path));
+    this.put(path, new DirectoryNode());
+  }
+
+  mount(path: string): void {
+    const volume = this.unmounted.get(path);
+    if (volume === undefined) return;
+    this.trace.add(`mount ${this.host}${path}`);
+    this.unmounted.delete(path);
+    this.put(path, volume);
+  }
+
+  /** What is in a directory now, for `putBack`. */
+  snapshot(path: string): Snapshot {
+    const node = this.find(path);
+    if (node.kind !== 'directory') throw new CairnError('ENOTDIR', path);
+    return node.clone();
+  }
+
+  /** The directory is as it was. For a machine whose processes are down. */
+  putBack(path: string, snapshot: Snapshot): void {
+    this.trace.add(`fault put-back ${this.host}${path}`);
+    this.put(path, snapshot.clone());
+  }
+
+  /** A new, empty disk in the place of another. For a machine whose processes are down. */
+  replaceVolume(path: string): void {
+    this.trace.add(`new disk ${this.host}${path}`);
+    this.put(path, new DirectoryNode());
+  }
+
+  private put(path: string, node: Node): void {
+    const { directory, name } = this.place(path);
+    directory.set(name, node);
+    directory.sync(directory.unsynced.length);
   }
 
   /** A process died in the middle of its calls: each write may have got some way. */
@@ -210,23 +329,50 @@ export class SimulatedDisk {
     return { directory, name };
   }
 
-  /** Other programs take all but `leaveBytes`. */
-  fill(leaveBytes: number): void {
-    this.trace.add(`fault full disk of ${this.host}`);
-    this.otherBytes += Math.max(0, this.freeBytes() - leaveBytes);
+  /** Flips bits of one byte, on the platter and in the page cache. */
+  rot(path: string, offset: number): void {
+    const byte = this.content(path).subarray(offset, offset + 1);
+    this.corrupt(path, offset, Buffer.from([(byte[0] ?? 0) ^ (1 + this.random.below(255))]));
   }
 
-  freeBytes(): number {
-    return Math.max(0, TOTAL_BYTES - this.otherBytes - this.usedBytes());
+  /** Other programs take all but `leaveBytes` of each volume, or of one. */
+  fill(leaveBytes: number, only?: string): void {
+    this.trace.add(`fault full disk of ${this.host}${only ?? ''}`);
+    for (const name of this.root.current.keys()) {
+      const path = `/${name}`;
+      if (only !== undefined && path !== only) continue;
+      this.otherBytes.set(name, this.otherBytesOf(path) + Math.max(0, this.freeBytes(path) - leaveBytes));
+    }
   }
 
-  usedBytes(): number {
+  /** Other programs have nothing on any volume, or on one, any more. */
+  makeRoom(only?: string): void {
+    this.trace.add(`room on ${this.host}${only ?? ''}`);
+    if (only === undefined) this.otherBytes.clear();
+    else this.otherBytes.delete(volumeOf(only));
+  }
+
+  otherBytesOf(path: string): number {
+    return this.otherBytes.get(volumeOf(path)) ?? 0;
+  }
+
+  /** Free on the volume that `path` is on. */
+  freeBytes(path: string): number {
+    return Math.max(0, TOTAL_BYTES - this.otherBytesOf(path) - this.usedBytes(path));
+  }
+
+  usedBytes(path: string): number {
     const sum = (node: Node): number =>
       node.kind === 'file'
         ? node.current.allocatedBytes
         : [...node.current.values()].reduce((total, child) => total + sum(child), 0);
-    return sum(this.root);
+    const volume = this.root.current.get(volumeOf(path));
+    return volume === undefined ? 0 : sum(volume);
   }
+}
+
+function volumeOf(path: string): string {
+  return path.split('/')[1] ?? '';
 }
 
 /** The disk as one process sees it: with its death, nothing completes any more. */
@@ -304,7 +450,7 @@ class ProcessDisk implements Disk {
   space(label: DiskLabel, path: string): Promise<DiskSpace> {
     return this.call(label, path, 10, () => ({
       totalBytes: TOTAL_BYTES,
-      freeBytes: this.disk.freeBytes(),
+      freeBytes: this.disk.freeBytes(path),
     }));
   }
 
@@ -325,24 +471,42 @@ class ProcessDisk implements Disk {
     return this.disk.bootId;
   }
 
-  /** Runs `effect` after about `typicalUs`, and settles then; never, when the process died meanwhile. */
-  call<T>(label: DiskLabel, path: string, typicalUs: number, effect: () => T, onKilled?: () => void): Promise<T> {
-    const { disk } = this;
-    const fault = this.owner.isAlive ? disk.onCall?.(label, path) : undefined;
+  /**
+   * Runs `effect` after about `typicalUs`, and settles then; never, when the process died meanwhile. `inPart` is what a
+   * call may have done that was cut short, `failed` what one does that fails.
+   */
+  call<T>(
+    label: DiskLabel,
+    path: string,
+    typicalUs: number,
+    effect: () => T,
+    parts: { readonly inPart?: () => void; readonly failed?: () => void } = {},
+  ): Promise<T> {
+    const { disk, owner } = this;
+    const met = owner.isAlive ? disk.faultOf(label, path) : undefined;
+    const { fault, planted } = met ?? {};
     const delayUs = typicalUs / 2 + disk.random.below(typicalUs) + (fault?.delayUs ?? 0);
-    const pending = { owner: this.owner, onKilled: onKilled ?? ((): void => undefined) };
-    if (onKilled !== undefined) disk.pending.add(pending);
+    const pending = { owner, onKilled: parts.inPart ?? ((): void => undefined) };
+    if (parts.inPart !== undefined) disk.pending.add(pending);
     return new Promise((resolve, reject) => {
-      disk.clock.schedule(delayUs, () => {
+      const complete = (): void => {
+        if (!owner.isAlive) return;
         disk.pending.delete(pending);
-        if (!this.owner.isAlive) return;
         disk.trace.add(`disk ${disk.host} ${label} ${path}`);
         try {
-          if (fault?.failWith !== undefined) throw new CairnError(fault.failWith, `${label} ${path}: planted fault`);
+          if (fault?.failWith !== undefined) {
+            parts.failed?.();
+            throw new CairnError(fault.failWith, `${label} ${path}: planted fault`);
+          }
           resolve(effect());
         } catch (error) {
           reject(error instanceof Error ? error : new Error(String(error)));
         }
+      };
+      disk.clock.schedule(delayUs, () => {
+        const goOn = (): void => owner.time.whenAwake(complete);
+        if (fault?.hangs === true && planted !== undefined) planted.waiting.push(goOn);
+        else goOn();
       });
     });
   }
@@ -363,18 +527,24 @@ class ProcessFile implements DiskFile {
 
   write(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<void> {
     const { random } = this.process.disk;
-    const killed = (): void => {
+    const inPart = (): void => {
       const written = random.below(bytes.length + 1);
       if (random.below(2) === 0 && written > 0) this.node.write(offset, bytes.subarray(0, written));
     };
-    return this.call(label, 50, () => this.put(label, bytes, offset), killed);
+    return this.call(label, 50, () => this.put(label, bytes, offset), { inPart, failed: inPart });
   }
 
   writeSync(label: DiskLabel, bytes: Uint8Array, offset: number): void {
     this.demandOpen(label);
-    const fault = this.process.disk.onCall?.(label, this.path);
-    if (fault?.failWith !== undefined) throw new CairnError(fault.failWith, `${label} ${this.path}: planted fault`);
-    if (this.process.owner.isAlive) this.put(label, bytes, offset);
+    if (!this.process.owner.isAlive) return;
+    this.failIfPlanted(label);
+    this.put(label, bytes, offset);
+  }
+
+  /** A call that does not wait can fail, but not be slow. */
+  private failIfPlanted(label: DiskLabel): void {
+    const failWith = this.process.disk.faultOf(label, this.path)?.fault.failWith;
+    if (failWith !== undefined) throw new CairnError(failWith, `${label} ${this.path}: planted fault`);
   }
 
   /** What fits is written; the rest finds the disk full. */
@@ -382,25 +552,29 @@ class ProcessFile implements DiskFile {
     const { disk } = this.process;
     const growth = offset + bytes.length - this.node.current.size;
     // Counting what is there takes time: only where it may matter.
-    if (growth <= 0 || disk.otherBytes === 0) return this.node.write(offset, bytes);
-    const room = disk.freeBytes();
+    if (growth <= 0 || disk.otherBytesOf(this.path) === 0) return this.node.write(offset, bytes);
+    const room = disk.freeBytes(this.path);
     if (growth <= room) return this.node.write(offset, bytes);
     const fits = Math.max(0, bytes.length - (growth - room));
     if (fits > 0) this.node.write(offset, bytes.subarray(0, fits));
+    disk.fullHits++;
     throw new CairnError('ENOSPC', `${label} ${this.path}: the disk is full`);
   }
 
   readSync(label: DiskLabel, into: Uint8Array, offset: number): number {
     this.demandOpen(label);
+    this.failIfPlanted(label);
     return this.copyOut(into, offset);
   }
 
   datasync(label: DiskLabel): Promise<void> {
     // Covers what was written before the call, not what comes while it runs.
     const covered = this.node.unsynced.at(-1);
-    return this.call(label, 300, () => {
+    const failed = (): void => this.node.loseUnsynced(this.process.disk.random);
+    const effect = (): void => {
       if (covered !== undefined) this.node.sync(this.node.unsynced.indexOf(covered) + 1);
-    });
+    };
+    return this.call(label, 300, effect, { failed });
   }
 
   truncate(label: DiskLabel, length: number): Promise<void> {
@@ -409,7 +583,9 @@ class ProcessFile implements DiskFile {
 
   truncateSync(label: DiskLabel, length: number): void {
     this.demandOpen(label);
-    if (this.process.owner.isAlive) this.node.truncate(length);
+    if (!this.process.owner.isAlive) return;
+    this.failIfPlanted(label);
+    this.node.truncate(length);
   }
 
   size(label: DiskLabel): Promise<number> {
@@ -427,9 +603,14 @@ class ProcessFile implements DiskFile {
     return bytes.length;
   }
 
-  private call<T>(label: DiskLabel, typicalUs: number, effect: () => T, onKilled?: () => void): Promise<T> {
+  private call<T>(
+    label: DiskLabel,
+    typicalUs: number,
+    effect: () => T,
+    parts?: { readonly inPart?: () => void; readonly failed?: () => void },
+  ): Promise<T> {
     this.demandOpen(label);
-    return this.process.call(label, this.path, typicalUs, effect, onKilled);
+    return this.process.call(label, this.path, typicalUs, effect, parts);
   }
 
   private demandOpen(label: DiskLabel): void {

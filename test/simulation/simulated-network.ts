@@ -9,6 +9,7 @@ import { SEND_HIGH_WATER_BYTES } from '../../src/core/limits.js';
 import { payloadBuffers } from '../../src/core/payload-buffers.js';
 import type { Random } from '../../src/core/random.js';
 import type { Listener, Message, Network, Transport, TransportHandlers } from '../../src/protocol/transport.js';
+import type { MachineTime } from './machine-time.js';
 import type { SimulatedClock } from './simulated-clock.js';
 import type { Trace } from './trace.js';
 
@@ -17,11 +18,15 @@ interface Link {
   latencyUs: number;
   bytesPerUs: number;
   isBlocked: boolean;
+  /** Connections are refused: what a firewall's rule or a full table does. */
+  isRefused: boolean;
 }
 
 /** One life of a process on a host; what belongs to a dead one does nothing any more. */
 export interface Incarnation {
   readonly host: string;
+  /** Of its machine. */
+  readonly time: MachineTime;
   isAlive: boolean;
 }
 
@@ -40,6 +45,8 @@ export class SimulatedNetwork {
   private readonly ends = new Set<SimulatedTransport>();
   /** Hosts whose machine is off: nothing answers there, not even with a refusal. */
   private readonly downHosts = new Set<string>();
+  /** Hosts that stand still: nothing comes and nothing goes, and what is sent to them waits. */
+  private readonly frozenHosts = new Set<string>();
   private nextPort = FIRST_EPHEMERAL_PORT;
   private nextConnection = 1;
 
@@ -60,7 +67,8 @@ export class SimulatedNetwork {
     const key = `${from}>${to}`;
     let link = this.links.get(key);
     if (link === undefined) {
-      link = { latencyUs: 30 + this.random.below(300), bytesPerUs: NORMAL_BYTES_PER_US, isBlocked: false };
+      const latencyUs = 30 + this.random.below(300);
+      link = { latencyUs, bytesPerUs: NORMAL_BYTES_PER_US, isBlocked: false, isRefused: false };
       this.links.set(key, link);
     }
     return link;
@@ -71,6 +79,32 @@ export class SimulatedNetwork {
     this.trace.add(`fault partition ${from} ${oneWay ? '>' : '<>'} ${to}`);
     this.link(from, to).isBlocked = true;
     if (!oneWay) this.link(to, from).isBlocked = true;
+  }
+
+  /** Whether anything gets from one to the other now. */
+  isBlocked(from: string, to: string): boolean {
+    return this.link(from, to).isBlocked || this.frozenHosts.has(from) || this.frozenHosts.has(to);
+  }
+
+  /**
+   * All connections between the two are reset, and new ones are refused, until `heal`. Returns how many there were.
+   */
+  refuse(one: string, two: string): number {
+    this.trace.add(`fault refuse ${one} <> ${two}`);
+    this.link(one, two).isRefused = true;
+    this.link(two, one).isRefused = true;
+    const broken = [...this.ends].filter((end) => end.owner.host === one && end.remoteHost === two);
+    for (const end of broken) end.loseEverything();
+    return broken.length;
+  }
+
+  freeze(host: string): void {
+    this.frozenHosts.add(host);
+  }
+
+  thaw(host: string): void {
+    this.frozenHosts.delete(host);
+    for (const end of this.ends) end.resume();
   }
 
   /** Makes the link slow, both ways. */
@@ -87,6 +121,7 @@ export class SimulatedNetwork {
     this.trace.add(`heal ${one} <> ${two}`);
     for (const link of [this.link(one, two), this.link(two, one)]) {
       link.isBlocked = false;
+      link.isRefused = false;
       link.bytesPerUs = NORMAL_BYTES_PER_US;
       link.latencyUs = 30 + this.random.below(300);
     }
@@ -157,18 +192,26 @@ export class SimulatedNetwork {
     return new Promise((resolve, reject) => {
       let isDone = false;
       const finish = (outcome: () => void): void => {
-        if (isDone || !owner.isAlive) return;
-        isDone = true;
-        timeout.cancel();
-        outcome();
+        owner.time.whenAwake(() => {
+          if (isDone || !owner.isAlive) return;
+          isDone = true;
+          timeout.cancel();
+          outcome();
+        });
       };
       const refuse = (why: string): void => finish(() => reject(new CairnError('UNAVAILABLE', `${address}: ${why}`)));
       const timeout = this.clock.schedule(timeoutMs * 1000, () => refuse('no answer in time'));
       this.clock.schedule(there.latencyUs + this.random.below(50), () => {
         // A partition swallows the call, and a machine that is off says nothing.
-        if (there.isBlocked || back.isBlocked || this.isDown(host)) return;
+        if (this.isBlocked(owner.host, host) || this.isBlocked(host, owner.host) || this.isDown(host)) return;
         this.clock.schedule(back.latencyUs, () => {
           if (isDone) return;
+          if (there.isRefused) {
+            refuse('connection refused');
+            return;
+          }
+          // Nobody takes a call while the machine stands still.
+          if (this.frozenHosts.has(owner.host) || this.frozenHosts.has(host)) return;
           const port = this.ports.get(address);
           if (port === undefined) {
             refuse('connection refused');
@@ -301,7 +344,9 @@ class SimulatedTransport implements Transport {
     if (this.isCut) return;
     this.isCut = true;
     clock.schedule(delayUs, () => {
-      if (this.owner.isAlive) this.end('connection broken');
+      this.owner.time.whenAwake(() => {
+        if (this.owner.isAlive) this.end('connection broken');
+      });
     });
   }
 
@@ -336,7 +381,7 @@ class SimulatedTransport implements Transport {
     clock.schedule(head.dueUs - clock.nowUs, () => {
       // A break or a heal may have come between, and scheduled its own.
       if (this.outbound[0] !== head || !this.isPumping) return;
-      if (this.network.link(this.owner.host, this.remoteHost).isBlocked) return;
+      if (this.network.isBlocked(this.owner.host, this.remoteHost)) return;
       this.isPumping = false;
       this.outbound.shift();
       this.deliver(head);
@@ -358,7 +403,8 @@ class SimulatedTransport implements Transport {
     if (remote.isClosed || !remote.owner.isAlive) {
       // Nobody there any more: the kernel of that host answers with a reset, if this end still listens.
       const back = this.network.link(this.remoteHost, this.owner.host);
-      if (!this.isClosed && !back.isBlocked) this.drop(clock, back.latencyUs);
+      const isSilent = this.network.isBlocked(this.remoteHost, this.owner.host);
+      if (!this.isClosed && !isSilent) this.drop(clock, back.latencyUs);
       return;
     }
     if (parcel.message === undefined) {

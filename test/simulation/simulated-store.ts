@@ -5,6 +5,8 @@ import type { SimulatedClock } from './simulated-clock.js';
 import type { Incarnation } from './simulated-network.js';
 import type { Trace } from './trace.js';
 
+const EVERYTHING: KeyRange = { start: '', end: '\uffff' };
+
 export class SimulatedStore {
   private readonly pending = new Set<{ readonly owner: Incarnation; readonly changes: readonly StoreChange[] }>();
 
@@ -24,6 +26,18 @@ export class SimulatedStore {
     };
   }
 
+  /** All that is in it now, for `putBack`. */
+  snapshot(): readonly StoreChange[] {
+    return [...this.inner.range(EVERYTHING)].map(([key, value]) => ({ key, value: Uint8Array.from(value) }));
+  }
+
+  /** It is as it was, as after a backup was restored. No process may use it meanwhile. */
+  async putBack(snapshot: readonly StoreChange[]): Promise<void> {
+    this.trace.add(`fault put-back of the store, ${snapshot.length} keys`);
+    const now = [...this.inner.range(EVERYTHING)].map(([key]) => ({ key, value: null }));
+    await this.inner.commit([...now, ...snapshot]);
+  }
+
   /** A commit under way when its process dies has happened, or has not. */
   async processKilled(owner: Incarnation): Promise<void> {
     for (const each of this.pending) {
@@ -37,11 +51,12 @@ export class SimulatedStore {
     const call = { owner, changes };
     this.pending.add(call);
     return new Promise((resolve, reject) => {
-      this.clock.schedule(300 + this.random.below(600), () => {
+      const complete = (): void => {
         if (!this.pending.delete(call)) return;
         this.trace.add(`store commit ${changes.length}`);
         this.inner.commit(changes).then(resolve, reject);
-      });
+      };
+      this.clock.schedule(300 + this.random.below(600), () => owner.time.whenAwake(complete));
     });
   }
 }

@@ -259,7 +259,7 @@ story(
     for (const name of names.slice(1)) await s.check(name, bytes);
     await world.powerOff(MASTER);
     await world.powerOn(MASTER);
-    for (const name of victims) world.disk(name).otherBytes = 0;
+    for (const name of victims) world.disk(name).makeRoom();
     await world.sleep(20_000);
     for (const name of names.slice(1)) await s.check(name, bytes);
     const again = await s.create('again', bytes);

@@ -17,6 +17,8 @@ import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
 import { Guards } from './guards.js';
+import { MachineTime } from './machine-time.js';
+import type { FreezeKind } from './machine-time.js';
 import { runUntilSettled } from './run-until.js';
 import type { RunLimits } from './run-until.js';
 import { SimulatedClock } from './simulated-clock.js';
@@ -30,6 +32,8 @@ export interface WorldOptions {
   readonly seed: number;
   readonly chunkservers?: number;
   readonly wantedReplicas?: number;
+  /** Of each chunkserver: /data, /data-2 and so on. */
+  readonly dataDirectories?: number;
   readonly minReplicas?: number;
   /** Wall clocks of machines differ by up to this, either way. */
   readonly maxSkewMs?: number;
@@ -52,6 +56,7 @@ export interface ProcessDependencies {
 interface Machine {
   readonly name: string;
   readonly disk: SimulatedDisk;
+  readonly time: MachineTime;
   readonly skewUs: number;
   incarnation: Incarnation | undefined;
 }
@@ -63,8 +68,12 @@ export class World {
   readonly network: SimulatedNetwork;
   readonly secret: Buffer;
   readonly chunkservers: readonly string[];
+  /** Of each chunkserver. */
+  readonly dataDirectories: readonly string[];
+  /** What the next start of the master is told. */
+  wantedReplicas: number;
   private readonly machines = new Map<string, Machine>();
-  private readonly store: SimulatedStore;
+  readonly store: SimulatedStore;
   private readonly guards = new Guards();
   /** What went wrong where nobody was waiting for it. */
   private readonly failures: unknown[] = [];
@@ -77,6 +86,10 @@ export class World {
     this.store = new SimulatedStore(new MemoryStore(), this.clock, this.fork(), this.trace);
     this.secret = this.random.bytes(32);
     this.chunkservers = Array.from({ length: options.chunkservers ?? 3 }, (_, index) => `chunkserver-${index + 1}`);
+    this.dataDirectories = Array.from({ length: options.dataDirectories ?? 1 }, (_, index) =>
+      index === 0 ? '/data' : `/data-${index + 1}`,
+    );
+    this.wantedReplicas = options.wantedReplicas ?? 2;
   }
 
   get seed(): number {
@@ -158,7 +171,7 @@ export class World {
           ...common,
           logDirectory: '/log',
           reserveBytes: 256 * KIB,
-          wantedReplicas: this.options.wantedReplicas ?? 2,
+          wantedReplicas: this.wantedReplicas,
           minReplicas: this.options.minReplicas ?? 1,
         },
       );
@@ -167,7 +180,7 @@ export class World {
       const chunkserver = new Chunkserver(dependencies, {
         ...common,
         master: `${MASTER}:${PORT}`,
-        dataDirectories: ['/data'],
+        dataDirectories: this.dataDirectories,
       });
       await chunkserver.start();
     }
@@ -211,18 +224,40 @@ export class World {
     if (name === MASTER) await this.store.processKilled(incarnation);
   }
 
-  /** The machine goes down: what was not synced may be lost, wholly if asked, and nobody is told. `powerOn` brings it back. */
-  async powerOff(name: string, keeps: 'some' | 'nothing' = 'some'): Promise<void> {
+  /**
+   * The machine goes down: what was not synced may be lost, wholly if asked, and nobody is told. `powerOn` brings it back.
+   * Returns how many changes on its disk were lost.
+   */
+  async powerOff(name: string, keeps: 'some' | 'nothing' = 'some'): Promise<number> {
     const machine = this.machine(name);
     const { incarnation } = machine;
-    if (incarnation === undefined) return;
+    if (incarnation === undefined) return 0;
     this.trace.add(`fault power-off ${name}`);
     machine.incarnation = undefined;
     incarnation.isAlive = false;
     machine.disk.processKilled(incarnation);
     this.network.hostDown(incarnation);
     if (name === MASTER) await this.store.processKilled(incarnation);
-    machine.disk.losePower(keeps);
+    return machine.disk.losePower(keeps);
+  }
+
+  /** Nothing happens on the machine before `thaw`; nobody is told. */
+  freeze(name: string, kind: FreezeKind): void {
+    this.trace.add(`fault ${kind} ${name}`);
+    this.machine(name).time.freeze(kind);
+    this.network.freeze(name);
+  }
+
+  /** The machine goes on. Returns how much of its own was held back. */
+  thaw(name: string): number {
+    this.trace.add(`thaw ${name}`);
+    this.network.thaw(name);
+    return this.machine(name).time.thaw();
+  }
+
+  /** Resolves when the machine does not stand still: a program on it makes no call meanwhile. */
+  awake(name: string): Promise<void> {
+    return this.machine(name).time.awake();
   }
 
   async powerOn(name: string): Promise<void> {
@@ -246,17 +281,17 @@ export class World {
     let machine = this.machines.get(name);
     if (machine === undefined) {
       const disk = new SimulatedDisk(name, this.clock, this.fork(), this.trace);
-      disk.format(name === MASTER ? '/log' : '/data');
+      for (const path of name === MASTER ? ['/log'] : this.dataDirectories) disk.format(path);
       const maxSkewUs = (this.options.maxSkewMs ?? DEFAULT_SKEW_MS) * 1000;
       const skewUs = this.random.below(2 * maxSkewUs + 1) - maxSkewUs;
-      machine = { name, disk, skewUs, incarnation: undefined };
+      machine = { name, disk, time: new MachineTime(this.clock), skewUs, incarnation: undefined };
       this.machines.set(name, machine);
     }
     return machine;
   }
 
   private newIncarnation(machine: Machine): Incarnation {
-    const incarnation = { host: machine.name, isAlive: true };
+    const incarnation = { host: machine.name, time: machine.time, isAlive: true };
     machine.incarnation = incarnation;
     return incarnation;
   }
@@ -266,6 +301,7 @@ export class World {
     return {
       clock: this.clock.forProcess({
         isAlive: () => incarnation.isAlive,
+        time: machine.time,
         skewUs: machine.skewUs,
         onFire: () => this.trace.add(`timer ${name}`),
       }),
