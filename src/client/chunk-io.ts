@@ -20,6 +20,19 @@ export function isKept(written: WriteMark, now: WriteMark): boolean {
 /** What is kept by nothing. */
 export const LOST_MARK: WriteMark = { handle: 0, losses: -1, generation: -1 };
 
+/** What a sync returns. */
+export interface SyncMark extends WriteMark {
+  /** The master takes the chunk for one of which nothing was ever acknowledged as synced: it must be told before that is. */
+  readonly unsynced: boolean;
+}
+
+/** A chunk of a file that was synced. */
+export interface SyncedChunk {
+  readonly inode: InodeId;
+  readonly index: number;
+  readonly handle: number;
+}
+
 export interface ChunkReads {
   /**
    * Exactly `length` bytes (at most MAX_PAYLOAD_BYTES) at `offset` of chunk `index`, verified; holes and what is past
@@ -46,7 +59,11 @@ export interface ChunkWrites {
    * What chunk `index` holds survives power loss. If the mark is not what a write returned, what was written then may
    * have been lost before it was synced.
    */
-  syncChunk(inode: InodeId, index: number): Promise<WriteMark>;
+  syncChunk(inode: InodeId, index: number): Promise<SyncMark>;
+  /** The master knows, durably, that these were synced. */
+  noteSynced(chunks: readonly SyncedChunk[]): void;
+  /** As in WriteMark, now. */
+  readonly generation: number;
   /** Begins to ask for the lease of a chunk that will be written soon. */
   prepare(inode: InodeId, index: number): void;
 }

@@ -11,7 +11,7 @@ import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { CopySource } from '../protocol/generated/messages.js';
-import type { ChunkCopies, ChunkWrites, WriteMark } from './chunk-io.js';
+import type { ChunkCopies, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, LeaseTable } from './lease-table.js';
 import { Backoff, isTransient } from './retry.js';
@@ -61,7 +61,15 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     });
   }
 
-  syncChunk(inode: InodeId, index: number): Promise<WriteMark> {
+  get generation(): number {
+    return this.options.leases.generation;
+  }
+
+  noteSynced(chunks: readonly SyncedChunk[]): void {
+    for (const chunk of chunks) this.options.leases.noteSynced(chunk);
+  }
+
+  syncChunk(inode: InodeId, index: number): Promise<SyncMark> {
     const { servers } = this.options;
     return this.underLease(inode, index, false, (lease) =>
       servers.call(lease.primary.address, CHUNKSERVER_METHODS.syncChunk, {
@@ -99,7 +107,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     index: number,
     changes: boolean,
     attempt: (lease: Lease) => Promise<unknown>,
-  ): Promise<WriteMark> {
+  ): Promise<SyncMark> {
     const { leases, clock, random, logger } = this.options;
     const deadline = clock.monotonicMs() + this.timeoutMs;
     let backoff: Backoff | undefined;

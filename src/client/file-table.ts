@@ -15,7 +15,7 @@ import { AppendLeases } from './append-leases.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
 import { fromWireAttributes, toWireCaller, type InodeAttributes } from './attributes.js';
 import { isKept } from './chunk-io.js';
-import type { WriteMark } from './chunk-io.js';
+import type { SyncedChunk, WriteMark } from './chunk-io.js';
 import { ChunkMapCache } from './chunk-map-cache.js';
 import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
@@ -288,19 +288,36 @@ export class FileTable implements OpenFileHost {
     return this.options.tunables.noteReads !== 'none';
   }
 
-  async syncMetadata(): Promise<void> {
-    await this.options.master.sync();
+  /** What this client wrote to the file survives power loss, also what it wrote through handles that are closed. */
+  async syncFile(inode: InodeId, writer: Writer | undefined): Promise<void> {
+    for (;;) {
+      const { generation } = this.leases;
+      const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
+      const synced = await this.syncClosed(inode, chunks);
+      if (writer === undefined) await this.options.master.sync(synced.map(({ handle }) => handle));
+      else await writer.sync(synced);
+      // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.
+      if (this.leases.generation !== generation) continue;
+      this.chunkWriter.noteSynced(synced);
+      this.unsynced.done(inode, chunks);
+      return;
+    }
   }
 
-  async syncClosed(inode: InodeId): Promise<void> {
-    const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
-    const sync = async ([index, written]: [number, WriteMark | undefined]): Promise<boolean> => {
+  /** Returns the chunks that the master takes for unsynced. */
+  private async syncClosed(inode: InodeId, chunks: UnsyncedChunks): Promise<SyncedChunk[]> {
+    const synced: SyncedChunk[] = [];
+    let isLost = false;
+    const sync = async ([index, written]: [number, WriteMark | undefined]): Promise<void> => {
       const now = await this.chunkWriter.syncChunk(inode, index);
-      return written === undefined || isKept(written, now);
+      if (now.unsynced) synced.push({ inode, index, handle: now.handle });
+      if (written !== undefined && !isKept(written, now)) isLost = true;
     };
-    const kept = await Promise.all([...chunks].map(sync));
+    await Promise.all([...chunks].map(sync));
+    if (!isLost) return synced;
+    // Told once.
     this.unsynced.done(inode, chunks);
-    if (kept.includes(false)) throw lostBeforeSync(inode);
+    throw lostBeforeSync(inode);
   }
 
   /**
@@ -470,7 +487,7 @@ export class FileTable implements OpenFileHost {
             }),
           ),
         ),
-      syncMetadata: () => this.syncMetadata(),
+      syncMetadata: (syncedChunks) => master.sync(syncedChunks),
       attributes: () => open.attributes,
       onWritten: (offset, length) => open.invalidateReads(offset, length),
       ...(tunables.maxDirtyBytes !== undefined && { maxDirtyBytes: tunables.maxDirtyBytes }),

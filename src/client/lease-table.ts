@@ -8,10 +8,10 @@ import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_CACHED_LEASES } from '../core/limits.js';
 import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../protocol/generated/messages.js';
-import type { WriteMark } from './chunk-io.js';
+import type { SyncMark, SyncedChunk } from './chunk-io.js';
 import { LruMap } from './lru.js';
 
-export interface Lease extends WriteMark {
+export interface Lease extends SyncMark {
   readonly version: number;
   readonly leaseId: number;
   readonly primary: Replica;
@@ -40,7 +40,8 @@ export class LeaseTable {
   private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry) => this.forget(entry));
   /** The same by file, so that what a truncate costs does not depend on how many files there are. */
   private readonly byInode = new Map<InodeId, Set<Entry>>();
-  private generation = 0;
+  /** Times that the master may have lost operations. */
+  generation = 0;
 
   constructor(
     private readonly clock: Clock,
@@ -89,6 +90,12 @@ export class LeaseTable {
     }
     if (how === 'inDoubt') entry.doubtfulLease = lease.leaseId;
     if (first) entry.refusedLease = lease.leaseId;
+  }
+
+  /** The master knows that the chunk was synced: a sync under this lease need not tell it again. */
+  noteSynced({ inode, index, handle }: SyncedChunk): void {
+    const entry = this.entries.peek(key(inode, index));
+    if (entry?.lease?.handle === handle) entry.lease = { ...entry.lease, unsynced: false };
   }
 
   /** Forgets the leases of a file's chunks from `fromIndex` on: a truncate dropped the chunks. */
@@ -177,6 +184,7 @@ function toLease(reply: LeaseChunkReply, askedMs: number, generation: number): L
     replicas: reply.replicas,
     layoutVersion: reply.layoutVersion,
     losses: reply.losses,
+    unsynced: reply.unsynced,
     generation,
     renewMs: askedMs + reply.leaseTtlMs / 2,
     expiresMs: askedMs + reply.leaseTtlMs * 0.9,

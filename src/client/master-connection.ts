@@ -144,10 +144,15 @@ export class MasterConnection {
     }
   }
 
-  /** Resolves when all that was answered before survives power loss. */
-  async sync(): Promise<void> {
+  /** Resolves when all that was answered before survives power loss, and that these chunks were synced (SyncRequest). */
+  async sync(syncedChunks: readonly number[] = []): Promise<void> {
     const { changes } = this;
-    await this.call(MASTER_METHODS.sync, {});
+    let at = 0;
+    do {
+      const page = syncedChunks.slice(at, at + MAX_CHUNKS_PER_PAGE);
+      await this.call(MASTER_METHODS.sync, { syncedChunks: page });
+      at += MAX_CHUNKS_PER_PAGE;
+    } while (at < syncedChunks.length);
     this.syncedChanges = Math.max(this.syncedChanges, changes);
   }
 

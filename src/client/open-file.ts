@@ -31,11 +31,10 @@ export interface OpenFileHost {
   /** The file has at least `end` bytes, and was changed now. */
   extend(credentials: Credentials, inode: InodeId, end: number): Promise<void>;
   freeBytes(): Promise<number>;
-  syncMetadata(): Promise<void>;
   /** Times that unsynced changes of this client may have been lost with the master's power. */
   readonly losses: number;
-  /** Makes the chunks durable that were written through handles which are closed. */
-  syncClosed(inode: InodeId): Promise<void>;
+  /** Makes durable what this client wrote to the file, also what it wrote through handles that are closed. */
+  syncFile(inode: InodeId, writer: Writer | undefined): Promise<void>;
   /** Gives the open back to the master, in the background. */
   release(file: ClusterOpenFile, open: OpenInode): void;
 }
@@ -124,9 +123,7 @@ export class ClusterOpenFile implements OpenFile {
     if (this.closed !== undefined) throw notOpenFor('syncing');
     // Also through a handle for reading: fsync(2) is about the file.
     const { writer, inode } = this.open;
-    await this.host.syncClosed(inode);
-    if (writer === undefined) await this.host.syncMetadata();
-    else await writer.sync();
+    await this.host.syncFile(inode, writer);
     if (writer !== undefined && this.flags.write) this.throwFailure(writer);
     if (this.seenLosses === this.host.losses) return;
     this.seenLosses = this.host.losses;

@@ -9,12 +9,18 @@
 import type { Clock, Timer, Timespec } from '../core/clock.js';
 import { CairnError, asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES, WRITE_BACK_AGE_MS } from '../core/limits.js';
+import {
+  CHUNK_SIZE_BYTES,
+  MAX_CHUNKS_PER_PAGE,
+  MAX_FILE_BYTES,
+  MAX_PAYLOAD_BYTES,
+  WRITE_BACK_AGE_MS,
+} from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { Mutex, deferred, type Deferred } from '../core/sync.js';
 import type { InodeAttributes } from './attributes.js';
 import { isKept, LOST_MARK } from './chunk-io.js';
-import type { ChunkWrites, WriteMark } from './chunk-io.js';
+import type { ChunkWrites, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { Extent } from './dirty-data.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
 import { WriteBack, type Range } from './write-back.js';
@@ -31,6 +37,8 @@ export interface Publication {
   readonly layoutVersion: number;
   /** Who wrote may not leave setuid and setgid. */
   readonly killPrivileges: boolean;
+  /** Handles of chunks that the sync of which this is a part has synced, and that the master takes for unsynced. */
+  readonly syncedChunks: readonly number[];
 }
 
 export interface WriterOptions {
@@ -41,8 +49,8 @@ export interface WriterOptions {
   readonly budget: WriteBudget;
   /** Tells the master what `current` gives, called anew for each attempt. */
   readonly publish: (current: () => Publication, durable: boolean) => Promise<InodeAttributes>;
-  /** Resolves when all earlier metadata is durable. */
-  readonly syncMetadata: () => Promise<void>;
+  /** Resolves when all earlier metadata is durable, and that these chunks were synced. */
+  readonly syncMetadata: (syncedChunks: readonly number[]) => Promise<void>;
   /** What the master last said of the file. */
   readonly attributes: () => InodeAttributes;
   /** Bytes of the file have changed on the chunkservers: data read before is old. */
@@ -227,32 +235,61 @@ export class Writer {
     await this.publish(false);
   }
 
-  /** As `flush`, and it survives power loss. */
-  sync(): Promise<void> {
+  /**
+   * As `flush`, and it survives power loss. `closed`: chunks of the file that were synced beside this, and that the master
+   * is to be told of.
+   */
+  sync(closed: readonly SyncedChunk[] = []): Promise<void> {
     // One after another: the second must not return before the first has made its chunks durable.
-    return this.syncing.run(() => this.syncNow());
+    return this.syncing.run(() => this.syncNow(closed));
   }
 
-  private async syncNow(): Promise<void> {
+  private async syncNow(closed: readonly SyncedChunk[]): Promise<void> {
+    const { io } = this.options;
     await this.buffered.drain();
+    for (;;) {
+      const { generation } = io;
+      const marks = new Map(this.unsynced);
+      const synced = [...closed, ...(await this.syncChunks())];
+      await this.publish(
+        true,
+        synced.map(({ handle }) => handle),
+      );
+      if (io.generation === generation) {
+        io.noteSynced(synced);
+        return;
+      }
+      // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.
+      for (const [index, mark] of marks) {
+        const isCut = index * CHUNK_SIZE_BYTES >= this.size;
+        if (!isCut) this.unsynced.set(index, mark ?? this.unsynced.get(index));
+      }
+    }
+  }
+
+  /** Syncs what was written since it was synced last. Returns the chunks that the master takes for unsynced. */
+  private async syncChunks(): Promise<SyncedChunk[]> {
+    const { inode } = this.options;
     const chunks = [...this.unsynced];
     this.unsynced.clear();
-    const results = await Promise.allSettled(
-      chunks.map(([index]) => this.options.io.syncChunk(this.options.inode, index)),
-    );
+    const results = await Promise.allSettled(chunks.map(([index]) => this.options.io.syncChunk(inode, index)));
     let failed: PromiseRejectedResult | undefined;
     let isLost = false;
+    const synced: SyncedChunk[] = [];
     chunks.forEach(([index, written], i) => {
       const result = results[i];
+      if (result?.status === 'fulfilled' && result.value.unsynced) {
+        synced.push({ inode, index, handle: result.value.handle });
+      }
       if (result?.status === 'rejected') {
         // Older than what may have been noted meanwhile.
         this.unsynced.set(index, written ?? this.unsynced.get(index));
         failed ??= result;
       } else if (written !== undefined && result !== undefined && !isKept(written, result.value)) isLost = true;
     });
-    if (isLost) this.fail(lostBeforeSync(this.options.inode));
+    if (isLost) this.fail(lostBeforeSync(inode));
     if (failed !== undefined) throw failed.reason;
-    await this.publish(true);
+    return synced;
   }
 
   /**
@@ -424,11 +461,14 @@ export class Writer {
     this.unsyncedKills = !durable && (this.unsyncedKills || kills);
   }
 
-  private publish(durable: boolean): Promise<void> {
+  private publish(durable: boolean, synced: readonly number[] = []): Promise<void> {
     return this.publishing.run(async () => {
+      // What does not fit goes ahead.
+      const syncedChunks = synced.slice(0, MAX_CHUNKS_PER_PAGE);
+      if (synced.length > MAX_CHUNKS_PER_PAGE) await this.options.syncMetadata(synced.slice(MAX_CHUNKS_PER_PAGE));
       if (!this.unpublished) {
         if (durable) {
-          await this.options.syncMetadata();
+          await this.options.syncMetadata(syncedChunks);
           this.noteTold(true, 0, false);
         }
         return;
@@ -443,7 +483,7 @@ export class Writer {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
           end = this.buffered.endWithoutGaps(this.writtenEnd);
           const { layoutVersion } = attributes();
-          return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges };
+          return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges, syncedChunks };
         }, durable);
         this.noteTold(durable, end, killPrivileges);
         if (this.writtenEnd === end) this.writtenEnd = 0;

@@ -16,7 +16,7 @@ import type {
 } from '../protocol/generated/messages.js';
 import { InodeRecord } from '../protocol/generated/messages.js';
 import { encodeAcl, parseAcl, withMode } from './acl.js';
-import { truncateChunkMap } from './chunk-map.js';
+import { markSynced, truncateChunkMap } from './chunk-map.js';
 import { attributesOf, readInode, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
 import { keys } from './keys.js';
@@ -83,6 +83,7 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
   const record = requireInode(m, inode);
   if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${inode} is no regular file`);
   checkSize(request.end);
+  markSynced(m, request.syncedChunks);
   let changed = false;
   let ctime = context.now;
   if (request.end > record.size) {

@@ -12,7 +12,7 @@
 import { CairnError } from '../core/errors.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_RECORD } from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_CHUNKS_PER_RECORD } from '../core/limits.js';
 import { ChunkRecord } from '../protocol/generated/messages.js';
 import type { InodeRecord } from '../protocol/generated/messages.js';
 import { addToCounter, readInode, saveInode } from './inodes.js';
@@ -31,9 +31,18 @@ export function getChunk(reader: StateReader, handle: ChunkHandle): ChunkRecord 
   return value === undefined ? undefined : ChunkRecord.decode(value);
 }
 
+/**
+ * True when no server has the chunk any more and nobody was ever told that anything in it survives power loss: it reads
+ * as a hole, as what was never synced may after a power failure. It stays in the map until it is written anew: it
+ * carries the losses that a living writer is to be told of, and is as it was if a replica turns up.
+ */
+export function isLostHole(record: ChunkRecord): boolean {
+  return record.servers.length === 0 && record.unsynced;
+}
+
 /** True when `record` belongs in the index of chunks that need care. */
 function needsCare(record: ChunkRecord, wantedReplicas: number): boolean {
-  return record.needsRecovery || record.servers.length < wantedReplicas;
+  return !isLostHole(record) && (record.needsRecovery || record.servers.length < wantedReplicas);
 }
 
 /** Writes `record` and brings the indexes 'R' and 'W' in step with it. */
@@ -53,6 +62,19 @@ export function saveChunk(m: Mutation, handle: ChunkHandle, record: ChunkRecord,
   if (marks && !marked) m.put(degraded, EMPTY);
   if (!marks && marked) m.delete(degraded);
   m.put(keys.chunk(handle), ChunkRecord.encode(record).finish());
+}
+
+/** An fsync that covers these chunks is about to be acknowledged: from now on to lose one is an error (P1). */
+export function markSynced(m: Mutation, handles: readonly number[]): void {
+  if (handles.length > MAX_CHUNKS_PER_PAGE) {
+    throw new CairnError('PROTOCOL', `a sync names at most ${MAX_CHUNKS_PER_PAGE} chunks`);
+  }
+  for (const handle of handles.map(chunkHandle)) {
+    const record = getChunk(m, handle);
+    if (record?.unsynced !== true || m.get(keys.garbage(handle)) !== undefined) continue;
+    m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, unsynced: false }).finish());
+    if (record.servers.length === 0) m.put(keys.degraded(handle), EMPTY);
+  }
 }
 
 /** True when an entry allocated under `layoutVersion` was dropped by a truncate that is not worked off yet. */
@@ -97,19 +119,20 @@ export function lookupChunks(
   return found;
 }
 
-/** The first `count` chunks that are there at or past `first`, in order. */
+/** The first `count` chunks that are there, and so also by `isThere`, at or past `first`, in order. */
 export function nextChunks(
   reader: StateReader,
   inode: InodeId,
   record: InodeRecord,
-  range: { readonly first: number; readonly count: number },
+  range: { readonly first: number; readonly count: number; readonly isThere?: (entry: MapEntry) => boolean },
 ): MapEntry[] {
   const found: MapEntry[] = [];
   const start = keys.fileChunk(inode, chunkIndex(range.first));
   for (const [key, value] of reader.range({ start, end: prefixRange('F' + packNumber(inode)).end })) {
     if (found.length === range.count) break;
     const index = indexOfKey(key);
-    if (!isCut(record, index, layoutOf(value))) found.push({ index, handle: chunkHandle(unpacked(value)) });
+    const entry = { index, handle: chunkHandle(unpacked(value)) };
+    if (!isCut(record, index, layoutOf(value)) && range.isThere?.(entry) !== false) found.push(entry);
   }
   return found;
 }
@@ -136,12 +159,16 @@ export function addChunk(
   const key = keys.fileChunk(inode, index);
   const old = m.get(key);
   let losses = 0;
+  let unsynced = true;
   if (old !== undefined) {
     if (!isCut(inodeRecord, index, layoutOf(old))) {
       if (chunkHandle(unpacked(old)) !== replaces) {
         throw new CairnError('EBUSY', `chunk ${index} of inode ${inode} is there already`);
       }
-      losses = getChunk(m, replaces)?.losses ?? 0;
+      const lost = getChunk(m, replaces);
+      losses = lost?.losses ?? 0;
+      // What stands for synced bytes must not pass for a hole when it is lost in turn.
+      unsynced = lost?.unsynced ?? true;
       inodeRecord.layoutVersion += 1;
     }
     freeEntry(m, inodeRecord, key, old);
@@ -158,6 +185,7 @@ export function addChunk(
     needsRecovery: false,
     suspects: [],
     losses,
+    unsynced,
   };
   saveChunk(m, handle, record, options.wantedReplicas);
   addToCounter(m, 'chunk-count', 1);

@@ -38,7 +38,7 @@ import { KeyedMutex } from '../core/sync.js';
 import { ChunkRecord, LeaseRecord } from '../protocol/generated/messages.js';
 import type { InodeRecord, LeaseChunkReplyInit } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
-import { addChunk, getChunk, lookupChunk } from './chunk-map.js';
+import { addChunk, getChunk, isLostHole, lookupChunk } from './chunk-map.js';
 import type { IdReserve } from './id-reserve.js';
 import { readInode } from './inodes.js';
 import { keys } from './keys.js';
@@ -125,6 +125,7 @@ export class ChunkLeases {
 
   private reply(record: InodeRecord, lease: Lease): LeaseChunkReplyInit {
     const { servers, clock, state } = this.deps;
+    const chunk = getChunk(state, lease.handle);
     return {
       handle: lease.handle,
       version: lease.version,
@@ -133,7 +134,8 @@ export class ChunkLeases {
       primary: servers.replica(lease.primary),
       replicas: lease.members.map((id) => servers.replica(id)),
       layoutVersion: record.layoutVersion,
-      losses: getChunk(state, lease.handle)?.losses ?? 0,
+      losses: chunk?.losses ?? 0,
+      unsynced: chunk?.unsynced ?? false,
     };
   }
 
@@ -152,8 +154,8 @@ export class ChunkLeases {
   private async create(request: LeaseRequest, replaces?: ChunkHandle): Promise<Lease | undefined> {
     const { newChunks } = this.deps;
     if (this.find(request).handle !== replaces) return undefined;
-    const spare = replaces === undefined ? newChunks.takeSpare() : undefined;
-    const chunk = spare ?? (await newChunks.make(replaces === undefined ? 0 : this.lostBytes(request, replaces)));
+    const lostBytes = replaces === undefined ? 0 : this.lostBytes(request, replaces);
+    const chunk = (lostBytes === 0 ? newChunks.takeSpare() : undefined) ?? (await newChunks.make(lostBytes));
     return this.locks.run(chunk.handle, () => Promise.resolve(this.attach(request, chunk, replaces)));
   }
 
@@ -194,9 +196,11 @@ export class ChunkLeases {
     return this.activate(lease, chunk.expiresMs);
   }
 
-  /** Bytes of the file that were in a lost chunk. What replaces it must not show zeros in their place (P3). */
+  /** Bytes of the file that were in a lost chunk. What replaces it must not show zeros in place of synced ones (P3). */
   private lostBytes(request: LeaseRequest, lost: ChunkHandle): number {
-    const validBytes = getChunk(this.deps.state, lost)?.validBytes ?? CHUNK_SIZE_BYTES;
+    const record = getChunk(this.deps.state, lost);
+    if (record !== undefined && isLostHole(record)) return 0;
+    const validBytes = record?.validBytes ?? CHUNK_SIZE_BYTES;
     const inFile = Number(this.find(request).record.size) - request.index * CHUNK_SIZE_BYTES;
     return Math.max(0, Math.min(inFile, validBytes, CHUNK_SIZE_BYTES));
   }

@@ -2,8 +2,14 @@
 import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/limits.js';
-import type { ChunkLocationInit, GetChunksReplyInit, GetChunksRequest } from '../protocol/generated/messages.js';
-import { getChunk, lookupChunks, nextChunks } from './chunk-map.js';
+import type {
+  ChunkLocationInit,
+  ChunkRecord,
+  GetChunksReplyInit,
+  GetChunksRequest,
+} from '../protocol/generated/messages.js';
+import { getChunk, isLostHole, lookupChunks, nextChunks } from './chunk-map.js';
+import type { MapEntry } from './chunk-map.js';
 import { requireInode } from './inodes.js';
 import type { ServerRegistry } from './servers.js';
 import type { StateReader } from './state.js';
@@ -42,12 +48,18 @@ export function getChunks(
   const chunks: ChunkLocationInit[] = [];
   const { mappedOnly } = request;
   if (!mappedOnly) for (let i = 0; i < count; i++) chunks.push({ index: first + i, handle: 0 });
-  const found = mappedOnly
-    ? nextChunks(state, inode, record, { first, count })
-    : lookupChunks(state, inode, record, { first, count });
-  for (const { index, handle } of found) {
+  const recordOf = ({ handle }: MapEntry): ChunkRecord => {
     const chunk = getChunk(state, handle);
     if (chunk === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is mapped but has no record`);
+    return chunk;
+  };
+  const isThere = (entry: MapEntry): boolean => !isLostHole(recordOf(entry));
+  const found = mappedOnly
+    ? nextChunks(state, inode, record, { first, count, isThere })
+    : lookupChunks(state, inode, record, { first, count }).filter(isThere);
+  for (const entry of found) {
+    const { index, handle } = entry;
+    const chunk = recordOf(entry);
     const replicas = readableReplicas(servers, chunk).map((id) => servers.replica(id));
     const { version, validBytes } = chunk;
     chunks[mappedOnly ? chunks.length : index - first] = {

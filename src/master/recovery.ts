@@ -27,7 +27,7 @@ import { CHUNK_SIZE_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
-import { getChunk, saveChunk } from './chunk-map.js';
+import { getChunk, isLostHole, saveChunk } from './chunk-map.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys } from './keys.js';
 import { hasRoom } from './placement.js';
@@ -186,8 +186,9 @@ export class Recovery {
       saveChunk(m, handle, record, config.wantedReplicas);
       if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
     });
-    const { inode, index } = record;
-    logger.error({ chunk: handle, inode, index }, 'chunk is lost: none of its chunkservers has a replica any more');
+    const about = { chunk: handle, inode: record.inode, index: record.index };
+    if (isLostHole(record)) logger.warn(about, 'chunk that was never synced is lost: it reads as a hole from now on');
+    else logger.error(about, 'chunk is lost: none of its chunkservers has a replica any more');
     return record;
   }
 

@@ -24,6 +24,7 @@ import type { MasterMethods, MethodDefinition } from '../protocol/methods.js';
 import type { Handler, HandlerResult, Handlers, Peer } from '../protocol/rpc.js';
 import { appendHandlers, behindAppends } from './append-service.js';
 import type { AppendLeases } from './appends.js';
+import { markSynced } from './chunk-map.js';
 import { chunkHandlers } from './chunk-service.js';
 import type { ChunkServiceDeps } from './chunk-service.js';
 import { getChunks } from './locations.js';
@@ -256,8 +257,12 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       sessions.closeOpen(sessions.require(peer), inodeId(inode), { readers, writers });
       return { reply: {} };
     },
-    sync: async (_request, { peer }) => {
+    sync: async ({ syncedChunks }, { peer }) => {
       sessions.require(peer);
+      if (syncedChunks.length > 0) {
+        await state.ready();
+        state.mutate((mutation) => markSynced(mutation, syncedChunks));
+      }
       await state.durable();
       return { reply: {} };
     },

@@ -1,7 +1,7 @@
 /** The writer of one inode against chunkservers and a master that answer when the test says so. */
 import t from 'tap';
 import { inodeId } from '../../src/core/ids.js';
-import { MAX_FILE_BYTES } from '../../src/core/limits.js';
+import { MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import type { InodeAttributes } from '../../src/client/attributes.js';
 import { WriteBudget } from '../../src/client/write-budget.js';
@@ -9,7 +9,8 @@ import { Writer, type Publication } from '../../src/client/writer.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const INODE = inodeId(7);
-const MARK = { handle: 1, losses: 0, generation: 0 };
+const MARK = { handle: 1, losses: 0, generation: 0, unsynced: false };
+const IO = { prepare: () => undefined, noteSynced: () => undefined, generation: 0 };
 const TIME = { seconds: 0, nanoseconds: 0 };
 
 t.test(
@@ -28,7 +29,7 @@ t.test(
       io: {
         writeRange: (_inode, _index, offset) => Promise.resolve(writes.push(offset)).then(() => MARK),
         syncChunk: () => Promise.resolve(MARK),
-        prepare: () => undefined,
+        ...IO,
       },
       publish: (current) => {
         const publication = current();
@@ -71,7 +72,7 @@ t.test(
       io: {
         writeRange: () => Promise.resolve(MARK),
         syncChunk: () => Promise.resolve(MARK),
-        prepare: () => undefined,
+        ...IO,
       },
       publish: (current) => {
         published.push(current().killPrivileges);
@@ -100,3 +101,81 @@ t.test(
     writer.dispose();
   },
 );
+
+/** A writer over a master that knows of syncs what it is told; `during` runs while it is being told. */
+function syncing(during: () => void = () => undefined) {
+  const known = new Set<number>();
+  const told: number[][] = [];
+  const io = {
+    ...IO,
+    handle: 1,
+    synced: [] as number[],
+    writeRange: (): Promise<typeof MARK> => Promise.resolve({ ...MARK, handle: io.handle, generation: io.generation }),
+    syncChunk: (_inode: number, index: number): Promise<typeof MARK> => {
+      const handle = io.handle + index;
+      io.synced.push(index);
+      return Promise.resolve({ ...MARK, handle, generation: io.generation, unsynced: !known.has(handle) });
+    },
+  };
+  const attributes = (): InodeAttributes => ({
+    ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 1, allocatedBytes: 0, change: 1 },
+    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+  });
+  const tell = (handles: readonly number[]): Promise<InodeAttributes> => {
+    told.push([...handles]);
+    for (const handle of handles) known.add(handle);
+    during();
+    return Promise.resolve(attributes());
+  };
+  const writer = new Writer({
+    ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget: new WriteBudget(), attributes, io },
+    publish: (current) => tell(current().syncedChunks),
+    syncMetadata: (handles) => tell(handles).then(() => undefined),
+    onWritten: () => undefined,
+  });
+  return { writer, io, told, known };
+}
+
+t.test('P1: a sync tells the master, before it returns, which chunks were synced for the first time', async (t) => {
+  const { writer, told } = syncing();
+  await writer.write(0, Buffer.from('x'));
+  await writer.flush();
+  t.same(told.splice(0), [[]], 'a flush promises nothing');
+  await writer.sync();
+  t.same(told.splice(0), [[1]], 'also with nothing left to publish');
+  await writer.write(0, Buffer.from('y'));
+  await writer.sync([{ inode: INODE, index: 1, handle: 2 }]);
+  t.same(told.splice(0), [[2]], 'once; and what was synced for closed handles');
+  await writer.sync(Array.from({ length: 1000 }, (_, index) => ({ inode: INODE, index, handle: index })));
+  t.same(
+    told.map((handles) => handles.length),
+    [1000 - MAX_CHUNKS_PER_PAGE, MAX_CHUNKS_PER_PAGE],
+    'many in pages',
+  );
+  writer.dispose();
+});
+
+t.test('P1: when the master loses power while a sync tells it, the sync looks at its chunks again', async (t) => {
+  let losses = 0;
+  const { writer, io, told, known } = syncing(() => {
+    if (losses++ > 0) return;
+    io.generation++;
+    known.clear();
+  });
+  await writer.write(0, Buffer.from('x'));
+  await writer.sync();
+  t.same(told, [[1], [1]]);
+  t.same(io.synced, [0, 0]);
+  t.equal(writer.failures, 0, 'the chunk is the same');
+  writer.dispose();
+
+  const other = syncing(() => {
+    if (losses++ > 2) return;
+    other.io.generation++;
+    other.io.handle = 9;
+  });
+  await other.writer.write(0, Buffer.from('x'));
+  await other.writer.sync();
+  t.equal(other.writer.failures, 1, 'another chunk is in its place: the bytes are gone');
+  other.writer.dispose();
+});

@@ -5,8 +5,9 @@ import { asCairnError } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
+import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
-import { root, story } from './story.js';
+import { READ_WRITE, root, story } from './story.js';
 import type { Story } from './story.js';
 import { MASTER } from './world.js';
 
@@ -35,8 +36,10 @@ async function powerCycle(s: Story, names: readonly string[]): Promise<void> {
   await s.world.sleep(5000);
 }
 
-/** A file whose size is published and durable, and whose chunk went with the power. */
-async function lostFile(s: Story): Promise<OpenFile> {
+const statusOf = async (s: Story): Promise<StatusReply> => (await s.world.connect('operator')).status();
+
+/** A file whose size is published and durable, and whose chunk was never synced and went with the power. */
+async function unsyncedLostFile(s: Story): Promise<OpenFile> {
   const file = await s.create('f', pattern(LENGTH, 1));
   await file.close();
   await s.one.syncMetadata();
@@ -44,16 +47,123 @@ async function lostFile(s: Story): Promise<OpenFile> {
   return s.openAt('f', s.two);
 }
 
-story('P3: a chunk that was lost before it was ever synced is EIO at once, never zeros', async (s) => {
-  const file = await lostFile(s);
+/** A file that was synced, and whose replicas were all deleted behind the back of their servers. */
+async function syncedLostFile(s: Story, sync: (file: OpenFile) => Promise<void> = (file) => file.sync()) {
+  const file = await s.create('f', pattern(LENGTH, 1));
+  await sync(file);
+  for (const name of s.world.chunkservers) await s.world.powerOff(name, 'nothing');
+  for (const name of s.world.chunkservers) {
+    const disk = s.world.disk(name);
+    for (const path of disk.files('/data/chunks')) disk.remove(path);
+  }
+  for (const name of s.world.chunkservers) await s.world.powerOn(name);
+  await s.world.sleep(5000);
+  await file.close().catch(() => undefined);
+  return s.openAt('f', s.two);
+}
+
+story('P3: a chunk that was synced and is lost everywhere is EIO at once, never zeros', async (s) => {
+  const file = await syncedLostFile(s);
   assert.equal((await file.attributes()).size, LENGTH);
   await failsSoon(s, 'read', () => file.read(0, LENGTH));
+  assert.equal((await statusOf(s)).unavailableChunks, 1);
   await file.close();
   await s.two.unlink(root, ROOT_INODE, Buffer.from('f'));
 });
 
+const SYNCS: Record<string, (file: OpenFile, s: Story) => Promise<void>> = {
+  'an fsync with nothing left to publish': async (file) => {
+    await file.flush();
+    await file.sync();
+  },
+  'an fsync through another handle': async (_file, s) => {
+    const other = (await s.one.openAt(root, ROOT_INODE, Buffer.from('f'), { read: true, write: false })).file;
+    await other.sync();
+    await other.close();
+  },
+  'an fsync after the handle that wrote was closed': async (file, s) => {
+    await file.close();
+    const other = await s.openAt('f');
+    await other.sync();
+    await other.close();
+  },
+  'an O_SYNC write': async (_file, s) => {
+    const flags = { ...READ_WRITE, sync: true };
+    const { file: other } = await s.one.openAt(root, ROOT_INODE, Buffer.from('f'), flags);
+    await other.write(0, pattern(10, 1));
+    await other.close();
+  },
+  'an O_SYNC append': async (_file, s) => {
+    const flags = { ...READ_WRITE, sync: true, append: true };
+    const { file: other } = await s.one.openAt(root, ROOT_INODE, Buffer.from('f'), flags);
+    await other.write(0, Buffer.from('x'));
+    await other.close();
+  },
+  'an fsync of what the chunkservers copied': async (file, s) => {
+    const source = await s.create('source', pattern(1 << 20, 1));
+    await file.copyFrom(source, 0, 0, 1 << 20);
+    await source.close();
+    await file.sync();
+  },
+  'an fsync of another client that wrote to the chunk': async (file, s) => {
+    await file.flush();
+    const other = await s.openAt('f', s.two);
+    await other.write(0, Buffer.from('x'));
+    await other.sync();
+    await other.close();
+  },
+};
+for (const [what, sync] of Object.entries(SYNCS)) {
+  story(`P3: ${what} makes the loss of the chunk an error`, async (s) => {
+    const file = await syncedLostFile(s, (written) => sync(written, s));
+    await failsSoon(s, 'read', () => file.read(0, LENGTH));
+    await file.close();
+  });
+}
+
+story('A chunk that was never synced and is lost with the power reads as a hole, and is as a new one', async (s) => {
+  const file = await unsyncedLostFile(s);
+  const began = s.world.clock.nowUs;
+  equalBytes(await file.read(0, LENGTH), Buffer.alloc(LENGTH), 'zeros');
+  assert.ok(s.world.clock.nowUs - began < 5e6);
+  const status = await statusOf(s);
+  assert.equal(status.unavailableChunks, 0);
+  assert.equal(status.underReplicatedChunks, 0);
+  assert.equal(await file.seek(0, 'hole'), 0);
+  await assert.rejects(file.seek(0, 'data'), { code: 'ENXIO' });
+  await file.write(10, Buffer.from('x'));
+  await file.sync();
+  await file.close();
+  await powerCycle(s, s.world.chunkservers);
+  await s.world.sleep(60_000);
+  const content = Buffer.alloc(LENGTH);
+  content.write('x', 10);
+  await s.check('f', content);
+});
+
+story('What was never synced may be torn in any way, but is never EIO', async (s) => {
+  const names = Array.from({ length: 8 }, (_, i) => `f${i}`);
+  for (const name of names) {
+    const file = await s.create(name, pattern(LENGTH, 1));
+    await file.flush();
+    await file.write(1000, pattern(LENGTH, 2));
+    await file.close();
+  }
+  await s.one.syncMetadata();
+  for (const name of s.world.chunkservers) await s.world.powerOff(name, 'some');
+  for (const name of s.world.chunkservers) await s.world.powerOn(name);
+  await s.world.sleep(5000);
+  for (const name of names) {
+    const file = await s.openAt(name, s.two);
+    const began = s.world.clock.nowUs;
+    await file.read(0, LENGTH + 1000);
+    assert.ok(s.world.clock.nowUs - began < 5e6, `${name} took long`);
+    await file.close();
+  }
+});
+
 story('P3: written anew, a lost chunk is good again, block by block', async (s) => {
-  const file = await lostFile(s);
+  const file = await syncedLostFile(s);
   const newer = pattern(LENGTH, 2);
   await file.write(BLOCK, newer.subarray(BLOCK, 2 * BLOCK));
   await file.sync();
@@ -73,7 +183,7 @@ story('P3: written anew, a lost chunk is good again, block by block', async (s) 
 });
 
 story('A lost chunk that is truncated away, or whose file is, is forgotten', async (s) => {
-  const file = await lostFile(s);
+  const file = await syncedLostFile(s);
   await file.truncate(0);
   const bytes = pattern(5000, 3);
   await file.write(0, bytes);

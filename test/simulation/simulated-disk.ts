@@ -309,6 +309,14 @@ export class SimulatedDisk {
     node.durable.write(offset, bytes);
   }
 
+  /** A file is gone, from the platter too. */
+  remove(path: string): void {
+    this.trace.add(`fault remove ${this.host}${path}`);
+    const { directory, name } = this.place(path);
+    directory.set(name, undefined);
+    directory.sync(Infinity);
+  }
+
   find(path: string): Node {
     let at: Node = this.root;
     for (const part of path.split('/').filter((each) => each !== '')) {

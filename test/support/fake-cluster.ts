@@ -430,7 +430,7 @@ export class FakeCluster {
     const replicas = this.replicas();
     return {
       ...{ handle, version: known.version, leaseId: chunk.lease, leaseTtlMs: LEASE_TTL_MS },
-      ...{ primary: replicas[0], replicas, layoutVersion: record.layoutVersion },
+      ...{ primary: replicas[0], replicas, layoutVersion: record.layoutVersion, unsynced: known.unsynced },
     };
   }
 
