@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { CommanderError, Command as Program } from 'commander';
 import { describe, Options, UsageError } from './command.js';
 import type { Command } from './command.js';
+import { cairnCommand } from './program-name.js';
 
 /** In the order of --help. Loaded when wanted: no command waits for the packages of all others. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -41,9 +42,9 @@ function buildProgram(commands: readonly Command[], onExit: (code: number) => vo
     .showSuggestionAfterError(false)
     .addHelpText(
       'after',
-      '\nExamples:\n  $ cairn up /mnt/cairn        a whole cluster on this machine\n  $ cairn status\n  $ cairn down /mnt/cairn\n\n' +
-        "'cairn COMMAND --help' explains a command. The cluster is found by --master and --secret, by the environment's\n" +
-        'CAIRN_MASTER and CAIRN_SECRET_FILE, or as the one that `cairn up` started on this machine.',
+      `\nExamples:\n  $ ${cairnCommand('up', '/mnt/cairn')}        a whole cluster on this machine\n  $ ${cairnCommand('status')}\n  $ ${cairnCommand('down', '/mnt/cairn')}\n\n` +
+        `'${cairnCommand('COMMAND', '--help')}' explains a command. The cluster is found by --master and --secret, by the environment's\n` +
+        'CAIRN_MASTER and CAIRN_SECRET_FILE, or as the one that `up` started on this machine.',
     );
   for (const command of commands) {
     const sub = program.command(command.name).description(command.summary);
@@ -52,7 +53,10 @@ function buildProgram(commands: readonly Command[], onExit: (code: number) => vo
       if (repeatable === true) sub.option(flags, description, (value, previous: string[]) => [...previous, value], []);
       else sub.option(flags, description);
     }
-    sub.addHelpText('after', `\nExamples:\n${command.examples.map((example) => `  $ ${example}`).join('\n')}`);
+    sub.addHelpText(
+      'after',
+      `\nExamples:\n${command.examples.map((example) => `  $ ${asCalledHere(example)}`).join('\n')}`,
+    );
     sub.action(async () => {
       onExit(await command.run(sub.args, new Options(sub.opts())));
     });
@@ -62,6 +66,8 @@ function buildProgram(commands: readonly Command[], onExit: (code: number) => vo
   }
   return program;
 }
+
+const asCalledHere = (example: string): string => example.replace(/^cairn\b/, cairnCommand());
 
 async function main(argv: readonly string[]): Promise<number> {
   const load = Object.hasOwn(COMMANDS, argv[0] ?? '') ? COMMANDS[argv[0] ?? ''] : undefined;
@@ -81,7 +87,9 @@ async function main(argv: readonly string[]): Promise<number> {
         .replace(/^error: /, '')
         .split('\n')
         .join(' ');
-      process.stderr.write(`${who}: ${message}; see '${who} --help'\n`);
+      process.stderr.write(
+        `${who}: ${message}; see '${cairnCommand(...(load === undefined ? [] : [argv[0] ?? '']), '--help')}'\n`,
+      );
       return EXIT_USAGE;
     }
     process.stderr.write(`${who}: ${describe(error)}\n`);

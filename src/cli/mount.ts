@@ -29,6 +29,7 @@ import type { MountOptions } from './mount-options.js';
 import { recordMount } from './mount-registry.js';
 import { defaultDataDirectory } from './paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
+import { cairnCommand } from './program-name.js';
 import { onStopSignal } from './service.js';
 
 export const DRIVERS = ['kernel', 'fuse-native'] as const;
@@ -192,7 +193,7 @@ async function mountInBackground(
     ...passOn(options, 'logLevel', '--log-level'),
     ...{ true: ['--allow-other'], false: ['--no-allow-other'], undefined: [] }[`${options.choice('allowOther')}`],
   ]);
-  print(`mounted on ${mountpoint}; log ${join(directory, 'log')}; to end: cairn umount ${mountpoint}`);
+  print(`mounted on ${mountpoint}; log ${join(directory, 'log')}; to end: ${cairnCommand('umount', mountpoint)}`);
   return 0;
 }
 

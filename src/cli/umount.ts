@@ -5,6 +5,7 @@ import { print } from './command.js';
 import type { Command } from './command.js';
 import { findMount, forgetMount } from './mount-registry.js';
 import { usersOf } from './mount-users.js';
+import { cairnCommand } from './program-name.js';
 import { tellToStop, waitUntilEnded } from './process-control.js';
 
 /** Within it a process that is not mounted any more has noticed, unless it has much to flush. */
@@ -25,7 +26,7 @@ export const umountCommand: Command = {
       throw new CairnError('EINVAL', `no CairnFS is mounted on ${mountpoint}`);
     }
     const lazy = options.flag('lazy');
-    await unmountAndFlush(mountpoint, lazy, `cairn umount --lazy ${mountpoint}`);
+    await unmountAndFlush(mountpoint, lazy, cairnCommand('umount', '--lazy', mountpoint));
     await forgetMount(mountpoint);
     print(`${lazy ? 'detached' : 'unmounted'} ${mountpoint}`);
     return 0;
@@ -40,7 +41,7 @@ export async function unmountAndFlush(mountpoint: string, lazy: boolean, forcing
     if (!hasCode(error, 'EBUSY')) throw error;
     const users = await usersOf(mountpoint);
     const who = users.length > 0 ? ` by ${users.join(', ')}` : '';
-    throw new CairnError('EBUSY', `${mountpoint} is in use${who}: end that first, or force it with '${forcing}'`, {
+    throw new CairnError('EBUSY', `${mountpoint} is in use${who}: end that first, or force it: ${forcing}`, {
       cause: asCairnError(error),
     });
   }

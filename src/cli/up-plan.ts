@@ -6,6 +6,7 @@ import { CairnError } from '../core/errors.js';
 import type { MountHealth } from '../fuse/mountpoint.js';
 import type { ClusterDescription } from './cluster-directory.js';
 import { DEFAULT_MASTER_PORT } from './paths.js';
+import { cairnCommand } from './program-name.js';
 
 export const DEFAULT_CHUNKSERVERS = 3;
 export const DEFAULT_REPLICAS = 2;
@@ -36,6 +37,8 @@ export interface Observed {
 export interface Plan {
   readonly description: ClusterDescription;
   readonly startMaster: boolean;
+  /** Nobody chose the master's port: if another program has it, another one will do. */
+  readonly anyPort: boolean;
   /** Numbers from 1. */
   readonly startChunkservers: readonly number[];
   readonly mount: boolean;
@@ -61,16 +64,22 @@ export function planUp(wanted: Wanted, observed: Observed): Plan {
     const had = before.chunkservers.length;
     refuse('EINVAL', `the data in ${directory} lies on ${had} chunkservers: give --chunkservers ${had} or more`);
   }
-  const remedy = `cairn down ${before?.mountpoint ?? mountpoint}`;
+  const remedy = cairnCommand('down', before?.mountpoint ?? mountpoint);
   if (before !== undefined && before.mountpoint !== mountpoint && observed.mountRuns) {
-    refuse('EBUSY', `the cluster in ${directory} is mounted on ${before.mountpoint}: '${remedy}' first`);
+    refuse(
+      'EBUSY',
+      `the cluster in ${directory} is mounted on ${before.mountpoint}: ${remedy} first, or give another --data`,
+    );
   }
   if (before !== undefined && observed.masterRuns) {
     if (replicas !== before.replicas) {
-      refuse('EBUSY', `the master runs with ${before.replicas} replicas: '${remedy}' first, then up with ${replicas}`);
+      refuse(
+        'EBUSY',
+        `the master runs with ${before.replicas} replicas: ${remedy} first, then up with --replicas ${replicas}`,
+      );
     }
     if (wanted.port !== undefined && portOf(before.master) !== wanted.port) {
-      refuse('EBUSY', `the master listens at ${before.master}: '${remedy}' first, then up with --port ${wanted.port}`);
+      refuse('EBUSY', `the master listens at ${before.master}: ${remedy} first, then up with --port ${wanted.port}`);
     }
   }
   if (observed.mounted === 'another file system') {
@@ -83,7 +92,7 @@ export function planUp(wanted: Wanted, observed: Observed): Plan {
     observed.masterRuns &&
     !observed.chunkserversRun.includes(false)
   ) {
-    refuse('ETIMEDOUT', `the mount ${mountpoint} does not answer: see ${directory}/mount/log, then '${remedy}'`);
+    refuse('ETIMEDOUT', `the mount ${mountpoint} does not answer: see ${directory}/mount/log, then ${remedy}`);
   }
   const keep = wanted.port === undefined && before !== undefined;
   const chunkservers = Array.from({ length: count }, (_, i) => before?.chunkservers[i] ?? '127.0.0.1:0');
@@ -95,6 +104,7 @@ export function planUp(wanted: Wanted, observed: Observed): Plan {
       mountpoint,
     },
     startMaster: !observed.masterRuns,
+    anyPort: wanted.port === undefined && before === undefined,
     startChunkservers: chunkservers
       .map((_, i) => i + 1)
       .filter((number) => observed.chunkserversRun[number - 1] !== true),

@@ -18,10 +18,13 @@ import type { ClusterDescription } from './cluster-directory.js';
 import type { ClusterAddress } from './cluster-address.js';
 import { print } from './command.js';
 import type { Command } from './command.js';
+import { makeCommandLink } from './command-link.js';
 import { clock, withCluster } from './compose.js';
+import { LOCAL_CLUSTERS_FILE, localClusters, recordCluster } from './local-clusters.js';
 import { parseDriver, startMount } from './mount.js';
 import { defaultDataDirectory } from './paths.js';
 import { runningIn, startInBackground, stopIn } from './process-control.js';
+import { cairnCommand } from './program-name.js';
 import { readOrCreateSecret } from './secret.js';
 import { nothingToDo, planUp } from './up-plan.js';
 import type { Observed, Plan, Wanted } from './up-plan.js';
@@ -47,7 +50,6 @@ export const upCommand: Command = {
   ],
   examples: ['cairn up /mnt/cairn', 'cairn up /mnt/cairn --chunkservers 5 --replicas 3 --data /srv/cairn'],
   async run([path = ''], options) {
-    const directory = new ClusterDirectory(options.text('data') ?? defaultDataDirectory());
     const asked = {
       chunkservers: options.whole('chunkservers', { min: 1, max: MAX_LOCAL_CHUNKSERVERS }),
       replicas: options.whole('replicas', { min: 1, max: MAX_REPLICAS }),
@@ -56,17 +58,24 @@ export const upCommand: Command = {
     const driver = parseDriver(options.text('driver'));
     await checkFuseDevice();
     const mountpoint = await madeMountpoint(path);
+    const directory = new ClusterDirectory(options.text('data') ?? (await dataOf(mountpoint)));
     const wanted: Wanted = { directory: directory.path, mountpoint, ...dropUndefined(asked) };
     const plan = planUp(wanted, await observe(directory, mountpoint));
-    if (nothingToDo(plan)) {
-      print(`already up: ${describeCluster(directory, plan.description)}`);
-      return 0;
-    }
-    const description = await carryOut(plan, directory, driver === undefined ? [] : ['--driver', driver]);
-    print(`up: ${describeCluster(directory, description)}`);
+    const driverOptions = driver === undefined ? [] : ['--driver', driver];
+    const description = nothingToDo(plan) ? plan.description : await carryOut(plan, directory, driverOptions);
+    await recordCluster(directory);
+    // Only `scripts/up` of a clone has a command that the shell may not find.
+    const link = process.env['CAIRN_SCRIPT'] ? await makeCommandLink(mountpoint) : [];
+    print(`${nothingToDo(plan) ? 'already up' : 'up'}: ${describeCluster(directory, description, link)}`);
     return 0;
   },
 };
+
+/** Where the data of a mountpoint is that was used before; else where it is by default. */
+async function dataOf(mountpoint: string): Promise<string> {
+  const known = (await localClusters()).find(({ description }) => description.mountpoint === mountpoint);
+  return known?.directory.path ?? defaultDataDirectory();
+}
 
 async function madeMountpoint(path: string): Promise<string> {
   try {
@@ -86,20 +95,23 @@ function dropUndefined<T extends object>(value: T): { [K in keyof T]?: Exclude<T
 
 function describeCluster(
   directory: ClusterDirectory,
-  { mountpoint, chunkservers, replicas }: ClusterDescription,
+  { master, mountpoint, chunkservers, replicas }: ClusterDescription,
+  link: readonly string[],
 ): string {
   const servers = `${chunkservers.length} chunkserver${chunkservers.length === 1 ? '' : 's'}`;
   return [
     `${mountpoint} is CairnFS on ${servers}, each file on ${replicas}`,
+    `  master         ${master}`,
     `  data and logs  ${directory.path}`,
-    `  health         cairn status${directory.path === defaultDataDirectory() ? '' : ` --data ${directory.path}`}`,
-    `  to stop        cairn down ${mountpoint}`,
+    `  health         ${cairnCommand('status')}`,
+    `  to stop        ${cairnCommand('down', mountpoint)}`,
+    ...link.map((line, i) => (i === 0 ? `  the command    ${line}` : `                 ${line}`)),
   ].join('\n');
 }
 
 async function observe(directory: ClusterDirectory, mountpoint: string): Promise<Observed> {
   const before = await directory.describe();
-  const known = ['cluster.secret', 'mounts'];
+  const known = ['cluster.secret', 'mounts', LOCAL_CLUSTERS_FILE];
   const foreignFiles = before === undefined && (await directory.names()).some((name) => !known.includes(name));
   const chunkserversRun: boolean[] = [];
   for (const i of before?.chunkservers.keys() ?? []) {
@@ -133,31 +145,33 @@ async function carryOut(
     await makeWritable(directory.path);
     await readOrCreateSecret(directory.secretFile);
     if (plan.mount) await prepareMountpoint(plan.description.mountpoint, silentLogger);
-    let description = plan.description;
-    if (plan.startMaster) {
-      await checkPortFree(description.master);
-      const replicas = ['--replicas', String(description.replicas)];
-      const args = ['master', ...common(directory.master, directory), '--listen', description.master, ...replicas];
-      description = { ...description, master: await start(directory.master, args) };
-    }
-    const chunkservers = [...description.chunkservers];
-    await Promise.all(
-      plan.startChunkservers.map(async (number) => {
-        const where = directory.chunkserver(number);
-        const listen = await freeAddress(chunkservers[number - 1] ?? '127.0.0.1:0');
-        const args = ['chunkserver', ...common(where, directory), '--master', description.master, '--listen', listen];
-        chunkservers[number - 1] = await start(where, args);
-      }),
-    );
-    description = { ...description, chunkservers };
+    let { master } = plan.description;
+    const startMaster = async (): Promise<void> => {
+      const replicas = ['--replicas', String(plan.description.replicas)];
+      const args = ['master', ...common(directory.master, directory), '--listen', master, ...replicas];
+      master = await start(directory.master, args);
+    };
+    const chunkservers = [...plan.description.chunkservers];
+    const startChunkserver = async (number: number): Promise<void> => {
+      const where = directory.chunkserver(number);
+      const listen = await freeAddress(chunkservers[number - 1] ?? '127.0.0.1:0');
+      const args = ['chunkserver', ...common(where, directory), '--master', master, '--listen', listen];
+      chunkservers[number - 1] = await start(where, args);
+    };
+    if (plan.startMaster) master = await addressForMaster(master, plan.anyPort);
+    // Servers try until they reach the master, so nobody waits for another to start, once it is known where it will be.
+    const masterStarts = plan.startMaster ? [startMaster()] : [];
+    if (master.endsWith(':0')) await all(masterStarts);
+    await all([...masterStarts, ...plan.startChunkservers.map(startChunkserver)]);
+    const description = { ...plan.description, master, chunkservers };
     // From here on `down` and the next `up` know what there is.
     await directory.write(description);
-    const cluster = { master: description.master, secretFile: directory.secretFile };
-    await waitForChunkservers(cluster, chunkservers.length);
-    if (plan.mount) {
+    const cluster = { master, secretFile: directory.secretFile };
+    const mount = async (): Promise<void> => {
       await startMount(description.mountpoint, directory.mount, cluster, mountOptions);
       started.push(directory.mount);
-    }
+    };
+    await all([waitForChunkservers(cluster, chunkservers.length), ...(plan.mount ? [mount()] : [])]);
     const health = await probe(description.mountpoint, START_TIMEOUT_MS);
     if (health !== 'serving') {
       throw new CairnError('ETIMEDOUT', `the mount does not answer (${health}): see ${directory.mount}/log`);
@@ -167,6 +181,12 @@ async function carryOut(
     for (const where of started.reverse()) await stopIn(where, STOP_GRACE_MS);
     throw error;
   }
+}
+
+/** Waits for all to end, so that nothing is under way any more when the first failure is told. */
+async function all(work: readonly Promise<void>[]): Promise<void> {
+  const failure = (await Promise.allSettled(work)).find((result) => result.status === 'rejected');
+  if (failure !== undefined) throw failure.reason;
 }
 
 const common = (where: string, directory: ClusterDirectory): string[] => [
@@ -184,8 +204,10 @@ async function makeWritable(path: string): Promise<void> {
   }
 }
 
-async function checkPortFree(address: string): Promise<void> {
-  if (await canListen(address)) return;
+/** Where the master can listen: there, or, when nobody chose that port, at any free one. */
+async function addressForMaster(address: string, anyPort: boolean): Promise<string> {
+  if (await canListen(address)) return address;
+  if (anyPort) return address.replace(/:\d+$/, ':0');
   const port = address.slice(address.lastIndexOf(':') + 1);
   throw new CairnError(
     'EBUSY',

@@ -55,6 +55,8 @@ export const MAX_ACL_ENTRIES = 506;
 export const MAX_GROUPS = 1024;
 /** Ranges of ids that a mount maps: each is looked at for each attribute. Linux has as many in a user namespace. */
 export const MAX_ID_RANGES = 340;
+/** Clusters of this machine that are remembered so that commands find them: each is looked at by every command. */
+export const MAX_LOCAL_CLUSTERS = 32;
 /** Largest file: sizes stay safe integers with room for rounding up to a chunk. */
 export const MAX_FILE_BYTES = 2 ** 50;
 /** Entries in one page of a directory listing. */

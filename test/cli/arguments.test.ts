@@ -56,7 +56,7 @@ t.test('help and version', async (t) => {
   for (const name of ['up', 'info', 'cp', 'chunkserver']) {
     const help = await runCairn([name, '--help']);
     t.equal(help.code, 0);
-    t.match(help.stdout, /Examples:\n {2}\$ cairn /);
+    t.match(help.stdout, /Examples:\n {2}\$ \S*cairn /);
   }
   const version = await runCairn(['--version']);
   t.match(version.stdout, /^\d+\.\d+\.\d+\n$/);

@@ -53,7 +53,10 @@ t.test('up, shell work, down, up: every file is back; up twice and down twice sa
   const place = await setUp(t);
   const up = await place.up();
   t.equal(up.code, 0, up.stderr);
-  t.match(up.stdout, /^up: .*3 chunkservers, each file on 2\n.*data and logs.*\n.*\n.*to stop +cairn down/);
+  t.match(
+    up.stdout,
+    /^up: .*3 chunkservers, each file on 2\n +master +127.0.0.1:\d+\n.*data and logs.*\n +health .*cairn status\n +to stop .*cairn down/,
+  );
   await execute('sh', ['-c', 'mkdir -p a/b && cp -r /etc/default a/ && echo text > a/b/file && ln -s file a/b/link'], {
     cwd: place.mountpoint,
   });
@@ -61,7 +64,7 @@ t.test('up, shell work, down, up: every file is back; up twice and down twice sa
 
   const down = await place.down();
   t.equal(down.code, 0, down.stderr);
-  t.match(down.stdout, new RegExp(`^down: .* cairn up ${place.mountpoint} --data ${place.data}\n$`));
+  t.match(down.stdout, new RegExp(`^down: .*cairn up ${place.mountpoint} --data ${place.data}\n$`));
   t.equal(await mountedOn(place.mountpoint), undefined);
   t.match((await place.down()).stdout, /^not up/);
 
