@@ -16,6 +16,7 @@ import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { KeyedMutex } from '../core/sync.js';
 import { ChunkFile } from './chunk-file.js';
+import { peekHeader } from './chunk-header.js';
 import { DataDirectories } from './data-directories.js';
 import { DataDirectory, type FoundReplica, type Identity } from './data-directory.js';
 import { DirtyReplicas } from './dirty-replicas.js';
@@ -29,9 +30,14 @@ export interface ChunkStoreOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly directories: readonly string[];
-  /** Replicas have become unavailable: the report to the master has to be made again. */
+  /** Many replicas are gone: the report to the master has to be made again. */
   readonly onLost: () => void;
+  /** One replica is gone (NO_REPLICA), or cannot be believed any more. */
+  readonly onBadReplica: (replica: FoundReplica, error: CairnError) => void;
 }
+
+/** Where a replica's file is. */
+type ReplicaFile = Pick<OpenChunk, 'handle' | 'directory' | 'path'>;
 
 export class ChunkStore {
   readonly index = new ReplicaIndex();
@@ -92,6 +98,23 @@ export class ChunkStore {
     const entry = this.index.get(handle);
     if (entry === undefined) throw new CairnError('NO_REPLICA', `this server has no replica of chunk ${handle}`);
     return entry;
+  }
+
+  /** Fails unless the replica's file is there, is whole enough to be opened, and its header can be read. */
+  async check(handle: ChunkHandle): Promise<void> {
+    // Opens it if it is not open, so that its name is that of its version.
+    await this.use(handle, () => Promise.resolve());
+    await this.changes.run(handle, async () => {
+      const entry = this.entry(handle);
+      const directory = this.directories.of(entry);
+      const path = this.directories.pathOf(entry);
+      try {
+        const header = await peekHeader(this.options.disk, path);
+        if (header === undefined) throw new CairnError('NO_REPLICA', `${path} has no valid header`);
+      } catch (error) {
+        throw this.examine({ handle, directory, path }, error);
+      }
+    });
   }
 
   /** Makes an empty replica; does nothing when there is one at `version` already. */
@@ -291,18 +314,21 @@ export class ChunkStore {
   }
 
   /** Draws the consequences of a failed operation on a chunk's file. Returns the error for the caller. */
-  private examine(chunk: OpenChunk, error: unknown): unknown {
-    if (DataDirectory.isFailure(error)) this.directories.lose(chunk.directory, error);
+  private examine({ handle, directory, path }: ReplicaFile, error: unknown): unknown {
+    if (DataDirectory.isFailure(error)) this.directories.lose(directory, error);
     if (!hasCode(error, 'ENOENT', 'NO_REPLICA')) return error;
-    const { handle, path } = chunk;
+    const gone = new CairnError('NO_REPLICA', `chunk ${handle} is not readable here: ${error.message}`, {
+      cause: error,
+    });
     const entry = this.index.get(handle);
     if (entry !== undefined && this.directories.pathOf(entry) === path) {
       this.options.logger.error({ path, reason: error.message }, 'replica is gone or was never finished');
       this.forget(handle);
-      void this.open.retire(chunk);
-      this.options.onLost();
+      const chunk = this.open.get(handle);
+      if (chunk !== undefined) void this.open.retire(chunk);
+      this.options.onBadReplica(entry, gone);
     }
-    return new CairnError('NO_REPLICA', `chunk ${handle} is not readable here: ${error.message}`, { cause: error });
+    return gone;
   }
 
   /** The replicas in `directory` are gone with it. */

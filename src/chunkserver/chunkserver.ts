@@ -87,6 +87,7 @@ export class Chunkserver {
       logger,
       directories: config.dataDirectories,
       onLost: () => this.link.reportSoon(),
+      onBadReplica: ({ handle, version }, error) => this.link.reportReplica(handle, version, error),
     });
     this.replicas = new Replicas(this.store, clock, serverId);
     this.pool = new PeerPool((address) =>
@@ -111,7 +112,7 @@ export class Chunkserver {
       logger,
       serverId,
       reportFailure: (report) => this.link.reportFailure(report),
-      reportDamage: (handle, version, error) => this.link.reportDamage(handle, version, error),
+      reportDamage: (handle, version, error) => this.link.reportReplica(handle, version, error),
     });
     this.recovery = new Recovery({ store: this.store, replicas: this.replicas, pool: this.pool, serverId, logger });
     this.copies = new Copies(this.store, this.pool);
@@ -231,7 +232,7 @@ export class Chunkserver {
         end: file.length,
       }));
     } catch (error) {
-      if (hasCode(error, 'CORRUPT')) this.link.reportDamage(handle, version, error);
+      if (hasCode(error, 'CORRUPT')) this.link.reportReplica(handle, version, error);
       throw error;
     }
   }
@@ -256,6 +257,12 @@ export class Chunkserver {
           }
         };
         await Promise.all(Array.from({ length: DELETE_WIDTH }, worker));
+        return DONE;
+      }),
+    checkReplica: ({ handle, version }) =>
+      this.counted(async () => {
+        this.replicas.checkVersion(chunkHandle(handle), version);
+        await this.store.check(chunkHandle(handle));
         return DONE;
       }),
 

@@ -46,7 +46,7 @@ export class MasterLink {
   private readonly stopSignal = deferred<void>();
   private reportAgain = false;
   private reporting: Promise<void> | undefined;
-  private readonly damageReports = new Set<number>();
+  private readonly replicaReports = new Set<number>();
 
   constructor(private readonly options: MasterLinkOptions) {}
 
@@ -103,22 +103,27 @@ export class MasterLink {
     return 'recovers';
   }
 
-  /** Tells the master that this server's replica is damaged. Does not wait. */
-  reportDamage(handle: number, version: number, error: unknown): void {
+  /** Tells the master that this server's replica is damaged, unreadable or gone, by the error's code. Does not wait. */
+  reportReplica(handle: number, version: number, error: unknown): void {
     const { logger } = this.options;
-    if (this.damageReports.has(handle)) return;
-    this.damageReports.add(handle);
-    logger.error({ handle, version, reason: asCairnError(error).message }, 'damaged replica');
-    const report = { handle, version, serverId: this.serverId, errorCode: errorNumber('CORRUPT') };
-    const told = this.peer?.call(MASTER_METHODS.reportReplica, report) ?? Promise.resolve();
-    told
-      .catch((cause: unknown) =>
-        logger.warn({ handle, reason: asCairnError(cause).message }, 'the master was not told'),
-      )
-      .finally(() => this.damageReports.delete(handle));
+    if (this.replicaReports.has(handle)) return;
+    this.replicaReports.add(handle);
+    const { code, message } = asCairnError(error);
+    logger.error({ handle, version, reason: message }, 'bad replica');
+    const errorCode = errorNumber(code === 'NO_REPLICA' || code === 'EIO' ? code : 'CORRUPT');
+    const told = this.peer?.call(MASTER_METHODS.reportReplica, {
+      ...{ handle, version, serverId: this.serverId, errorCode },
+    });
+    // Without a connection the report after the next registration tells what is gone.
+    (told ?? Promise.resolve())
+      .catch((cause: unknown) => {
+        logger.warn({ handle, reason: asCairnError(cause).message }, 'the master was not told');
+        if (code !== 'CORRUPT') this.reportSoon();
+      })
+      .finally(() => this.replicaReports.delete(handle));
   }
 
-  /** Replicas were lost: reports all again. */
+  /** Many replicas were lost: reports all again. */
   reportSoon(): void {
     this.reportAgain = true;
     if (this.peer !== undefined) this.report(this.peer);
@@ -252,8 +257,10 @@ export class MasterLink {
       const replicas = page.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
       sentMs = clock.monotonicMs();
       const { reply } = await peer.call(MASTER_METHODS.report, { afterHandle, upToHandle, replicas });
-      count += page.length;
-      afterHandle = upToHandle;
+      // The master takes a page with many losses bit by bit.
+      if (reply.upToHandle !== 0) done = false;
+      afterHandle = reply.upToHandle || upToHandle;
+      count += page.filter(({ handle }) => afterHandle === 0 || handle <= afterHandle).length;
       for (const { handle, version } of reply.delete) await this.remove(handle, version);
     }
     if (this.reportAgain || peer !== this.peer) return;

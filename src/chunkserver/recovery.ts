@@ -224,9 +224,17 @@ export class Recovery {
     }
     const window = new Semaphore(COPY_WINDOW);
     const sends: Promise<void>[] = [];
+    let failed = false;
     for (const [first, count] of runs(different)) {
       const release = await window.acquire();
-      sends.push(this.pushRun(request, member, members, { first, count, length }, healing).finally(release));
+      if (failed) {
+        release();
+        break;
+      }
+      const send = this.pushRun(request, member, members, { first, count, length }, healing).finally(release);
+      // It may fail while the next one waits for the window, long before all are awaited.
+      send.catch(() => (failed = true));
+      sends.push(send);
     }
     await Promise.all(sends);
   }

@@ -5,7 +5,7 @@
  */
 import { segmentsMatch } from '../core/checksum.js';
 import type { Clock, Timer } from '../core/clock.js';
-import { CairnError, asCairnError, errorNumber, hasCode } from '../core/errors.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CLIENT_OPERATION_TIMEOUT_MS, READ_HEDGE_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -24,8 +24,11 @@ export interface ChunkReaderOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
-  /** Tells the master of a corrupt replica. Must not reject. */
-  readonly report: (handle: number, version: number, serverId: number, errorNumber: number) => void;
+  /** Tells the master of a replica that could not be read, when that says something of the replica. */
+  readonly report: (
+    replica: { readonly handle: number; readonly version: number; readonly serverId: number },
+    error: CairnError,
+  ) => void;
   readonly timeoutMs?: number;
   readonly hedgeMs?: number;
 }
@@ -156,8 +159,8 @@ export class ChunkReader implements ChunkReads {
     } catch (error) {
       if (hasCode(error, 'CORRUPT')) {
         logger.error({ chunk: handle, version, server: replica.address, offset }, 'corrupt replica: reading another');
-        report(handle, version, replica.serverId, errorNumber('CORRUPT'));
       }
+      report({ handle, version, serverId: replica.serverId }, asCairnError(error));
       throw error;
     }
   }

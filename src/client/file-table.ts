@@ -3,7 +3,7 @@
  * maps and leases must forget when a file changes.
  */
 import type { Clock, Timespec } from '../core/clock.js';
-import { CairnError, asCairnError } from '../core/errors.js';
+import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/limits.js';
 import { isReadToNote } from '../core/relatime.js';
@@ -29,6 +29,7 @@ import type { MasterConnection } from './master-connection.js';
 import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
 import { OpenInode } from './open-inode.js';
 import { Readahead, ReadaheadBudget } from './readahead.js';
+import { ReplicaReports } from './replica-reports.js';
 import { WriteBudget } from './write-budget.js';
 import { UnsyncedFiles } from './unsynced-files.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
@@ -87,13 +88,10 @@ export class FileTable implements OpenFileHost {
         this.chunkMap.put(inode, index, { handle, version, replicas: [...replicas], validBytes: CHUNK_SIZE_BYTES }),
     );
     const timeout = tunables.operationTimeoutMs !== undefined && { timeoutMs: tunables.operationTimeoutMs };
+    const reports = new ReplicaReports({ clock, logger, master });
     this.reader = new ChunkReader({
       ...{ map: this.chunkMap, servers, clock, random, logger, ...timeout },
-      report: (handle, version, serverId, errorCode) => {
-        master.call(MASTER_METHODS.reportReplica, { handle, version, serverId, errorCode }).catch((error: unknown) => {
-          logger.warn({ chunk: handle, reason: asCairnError(error).message }, 'corrupt replica could not be reported');
-        });
-      },
+      report: (replica, error) => reports.tell(replica, error),
     });
     this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
     this.extents = new FileExtents({ clock, master, servers, logger });

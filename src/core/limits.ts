@@ -191,6 +191,9 @@ export const MAX_CHUNKSERVER_PEERS = 256;
 export const CHUNKSERVER_PEER_IDLE_MS = 60_000;
 /** Time that a chunkserver which failed or was slow is asked only when no other has the chunk. */
 export const FAILED_SERVER_MEMORY_MS = 3_000;
+/** A client tells the master of a bad replica again after so long, and remembers so many that it told of. */
+export const REPLICA_REPORT_INTERVAL_MS = 10_000;
+export const MAX_REMEMBERED_REPLICA_REPORTS = 1024;
 /** Time without an answer after which a read is also sent to the next replica. */
 export const READ_HEDGE_MS = 1_500;
 /** Bytes read ahead of one open file, and of all: eight requests in flight, and memory for eight such streams. */

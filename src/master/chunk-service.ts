@@ -1,10 +1,12 @@
 /** The methods about chunks: what chunkservers say, and what writers and readers ask for. */
-import { CairnError, errorCodeOf } from '../core/errors.js';
+import { asCairnError, CairnError, errorCodeOf } from '../core/errors.js';
+import type { ErrorCode } from '../core/errors.js';
 import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
 import type { ChunkHandle } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
-import type { ReportReplicaRequest } from '../protocol/generated/messages.js';
+import type { ChunkRecord, ReportReplicaRequest } from '../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods } from '../protocol/methods.js';
 import type { Handlers } from '../protocol/rpc.js';
 import { getChunk } from './chunk-map.js';
@@ -35,9 +37,13 @@ export interface ChunkServiceDeps {
   readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
 }
 
-/** A chunk that a client calls corrupt is looked at again no sooner: each look costs a recovery. */
+/** A chunk that a client complains of is looked at again no sooner: a look may cost a recovery. */
 const CLIENT_REPORT_INTERVAL_MS = 10_000;
 const MAX_REMEMBERED_REPORTS = 4096;
+/** What can be wrong with a replica. That its server cannot be reached the master finds out by itself. */
+const BAD_REPLICA: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'STALE_VERSION', 'EIO']);
+/** Time for a server to look at a replica; writers of that chunk wait. */
+const CHECK_TIMEOUT_MS = 2_000;
 
 export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
   const { state, servers, sessions, newChunks, leases, repair, clock, logger } = deps;
@@ -56,18 +62,46 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     return true;
   }
 
-  /** Only of a current member; that it is unreachable the master finds out by itself. */
+  /** The record of a chunk of which this is a member at this version, and nobody doubts it yet. */
+  function undoubted({ handle, version, serverId }: ReportReplicaRequest): ChunkRecord | undefined {
+    const record = getChunk(state, chunkHandle(handle));
+    if (record === undefined || record.version !== version) return undefined;
+    return record.servers.includes(serverId) && !record.suspects.includes(serverId) ? record : undefined;
+  }
+
+  function doubt({ handle, serverId }: ReportReplicaRequest, code: ErrorCode): void {
+    logger.warn({ chunk: handle, server: serverId, error: code }, 'replica reported bad');
+    state.mutate((m) => deps.recovery.markDoubtful(m, chunkHandle(handle), [serverId]));
+    repair.recoverSoon(chunkHandle(handle));
+  }
+
+  /**
+   * What a server says of its own replica is believed. A client may be confused: of what the server must know as well as
+   * the client, the server is asked.
+   */
   function takeReplicaReport(request: ReportReplicaRequest, believed: boolean): void {
     const code = errorCodeOf(request.errorCode);
-    if (code !== 'CORRUPT' && code !== 'NO_REPLICA' && code !== 'STALE_VERSION' && code !== 'EIO') return;
-    const handle = chunkHandle(request.handle);
-    const record = getChunk(state, handle);
-    if (record === undefined || record.version !== request.version) return;
-    if (!record.servers.includes(request.serverId) || record.suspects.includes(request.serverId)) return;
-    if (!believed && !mayReport(handle)) return;
-    logger.warn({ chunk: handle, server: request.serverId, error: code }, 'replica reported bad');
-    state.mutate((m) => deps.recovery.markDoubtful(m, handle, [request.serverId]));
-    repair.recoverSoon(handle);
+    if (!BAD_REPLICA.has(code) || undoubted(request) === undefined) return;
+    if (!believed && !mayReport(chunkHandle(request.handle))) return;
+    if (believed || code === 'CORRUPT') doubt(request, code);
+    else void checkReplica(request);
+  }
+
+  /** Under the chunk's lock: during a recovery its members are at other versions. Never rejects. */
+  async function checkReplica(request: ReportReplicaRequest): Promise<void> {
+    const { handle, version, serverId } = request;
+    await leases.locks.run(chunkHandle(handle), async () => {
+      if (undoubted(request) === undefined) return;
+      try {
+        const options = { timeoutMs: CHECK_TIMEOUT_MS };
+        await servers.peerOf(serverId)?.call(CHUNKSERVER_METHODS.checkReplica, { handle, version }, options);
+      } catch (error) {
+        const { code, message } = asCairnError(error);
+        // That it does not answer is for the heartbeats to find out.
+        if (BAD_REPLICA.has(code) && undoubted(request) !== undefined) doubt(request, code);
+        else logger.info({ chunk: handle, server: serverId, error: message }, 'replica could not be checked');
+      }
+    });
   }
 
   return {
@@ -107,9 +141,9 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       return { reply: {} };
     },
 
-    report: async (request, { peer }) => {
+    report: (request, { peer }) => {
       const server = servers.require(peer);
-      const reply = await takeReport(
+      const reply = takeReport(
         {
           ...deps,
           isInMaking: (handle, id) => newChunks.isUnattached(handle) || repair.isCopying(handle, id),

@@ -29,11 +29,6 @@ export class IdReserve {
     return this.next++;
   }
 
-  /** Every id given from now on is at least this. */
-  horizon(): number {
-    return this.next < this.limit ? this.next : readReserved(this.state, this.name);
-  }
-
   private async refill(): Promise<void> {
     const first = this.state.mutate((m) => {
       const reserved = readReserved(m, this.name);

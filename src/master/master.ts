@@ -166,7 +166,6 @@ export class Master {
     };
     const servers = new ServerRegistry({
       ...{ state, clock, logger, serverIds: new IdReserve(state, 'next-server', 1) },
-      handleHorizon: () => handles.horizon(),
       events: {
         onDown: (server) => {
           newChunks.dropServer(server.id);

@@ -10,8 +10,6 @@
  * A suspect is not served and not a source; recovery compares it with the others and keeps it, mended, or leaves it
  * out under a new version. So every loss of a member goes one way.
  */
-import type { Clock } from '../core/clock.js';
-import { sleep } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
@@ -24,12 +22,11 @@ import type { Recovery } from './recovery.js';
 import type { Server } from './servers.js';
 import type { State } from './state.js';
 
-/** Believed replicas that are looked at in one go, before other work gets its turn. */
-const SLICE = 1024;
+/** Lost replicas that are marked in one go, before other work gets its turn. */
+const MAX_LOST_AT_ONCE = 256;
 
 export interface ReportDeps {
   readonly state: State;
-  readonly clock: Clock;
   readonly logger: Logger;
   readonly recovery: Recovery;
   readonly wantedReplicas: number;
@@ -39,8 +36,15 @@ export interface ReportDeps {
   readonly onDoubt: (handle: ChunkHandle) => void;
 }
 
-/** Handles one page; the reply names the replicas to delete. */
-export async function takeReport(deps: ReportDeps, server: Server, request: ReportRequest): Promise<ReportReplyInit> {
+/**
+ * Handles one page; the reply names the replicas to delete.
+ *
+ * Nothing is awaited here, so that what the state believes is what it believed when the page came. A replica is
+ * believed once its server has said that it is made, and a server reads its page in the moment in which it sends it: what
+ * was made before is named, and what is made now is not believed yet. So a replica that is not named is lost, whenever
+ * its chunk was made.
+ */
+export function takeReport(deps: ReportDeps, server: Server, request: ReportRequest): ReportReplyInit {
   const { replicas, afterHandle } = request;
   if (replicas.length > MAX_REPORT_ENTRIES) {
     throw new CairnError('PROTOCOL', `a page of a report has at most ${MAX_REPORT_ENTRIES} replicas`);
@@ -53,17 +57,20 @@ export async function takeReport(deps: ReportDeps, server: Server, request: Repo
     }
     named.set(replica.handle, replica);
   }
+  const { lost, upTo, isWhole } = findLost(deps, server, { after: afterHandle, last, named });
   const toDelete: ReplicaVersion[] = [];
   const suspects: ChunkHandle[] = [];
   for (const replica of replicas) {
+    if (replica.handle > upTo) continue;
     const verdict = judge(deps, server, replica);
     if (verdict === 'delete' || verdict === 'replace') {
       toDelete.push({ handle: replica.handle, version: replica.version });
     }
     if (verdict === 'suspect' || verdict === 'replace') suspects.push(chunkHandle(replica.handle));
   }
-  markSuspects(deps, server, suspects);
-  await findLost(deps, server, { after: afterHandle, last, named });
+  if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
+  markSuspects(deps, server, [...suspects, ...lost]);
+  if (!isWhole) return { delete: toDelete, upToHandle: upTo };
   if (request.upToHandle === 0) {
     server.reported = true;
     deps.logger.info({ server: server.id }, 'chunkserver has reported all its replicas');
@@ -103,35 +110,27 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): 'keep' 
   return replica.suspect ? 'suspect' : 'keep';
 }
 
-/** Replicas that the state believes to be here and the page does not name. */
-async function findLost(
-  deps: ReportDeps,
+/**
+ * Replicas that the state believes to be here and the page does not name, up to a handle so far that not too many are
+ * found at once.
+ */
+function findLost(
+  { state }: ReportDeps,
   server: Server,
   page: { readonly after: number; readonly last: number; readonly named: ReadonlyMap<number, ReplicaState> },
-): Promise<void> {
-  const { peer, reportHorizon } = server;
-  const end = prefixRange('R' + packNumber(server.id)).end;
-  let after = page.after;
-  for (;;) {
-    const lost: ChunkHandle[] = [];
-    let seen = 0;
-    let ended = true;
-    for (const [key] of deps.state.range({ start: keys.serverChunk(server.id, chunkHandle(after + 1)), end })) {
-      const handle = chunkHandle(unpackNumber(key, PREFIX_LENGTH));
-      if (handle > page.last || handle >= reportHorizon) break;
-      if (seen++ === SLICE) {
-        ended = false;
-        break;
-      }
-      after = handle;
-      if (!page.named.has(handle)) lost.push(handle);
+): { readonly lost: ChunkHandle[]; readonly upTo: number; readonly isWhole: boolean } {
+  const lost: ChunkHandle[] = [];
+  const start = keys.serverChunk(server.id, chunkHandle(page.after + 1));
+  let seen = 0;
+  for (const [key] of state.range({ start, end: prefixRange('R' + packNumber(server.id)).end })) {
+    const handle = chunkHandle(unpackNumber(key, PREFIX_LENGTH));
+    if (handle > page.last) break;
+    if (!page.named.has(handle)) lost.push(handle);
+    if (lost.length === MAX_LOST_AT_ONCE || ++seen === MAX_REPORT_ENTRIES) {
+      return { lost, upTo: handle, isWhole: false };
     }
-    if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
-    markSuspects(deps, server, lost);
-    if (ended) return;
-    await sleep(deps.clock, 0);
-    if (server.peer !== peer) throw new CairnError('DISCONNECTED', `chunkserver ${server.id} left during its report`);
   }
+  return { lost, upTo: page.last, isWhole: true };
 }
 
 function markSuspects(deps: ReportDeps, server: Server, handles: readonly ChunkHandle[]): void {

@@ -32,8 +32,6 @@ export interface Server {
   placedSinceHeartbeat: number;
   /** Its report after the last registration is complete, so what it holds is known. */
   reported: boolean;
-  /** Handles from here on did not exist when it registered: its report cannot be expected to name them. */
-  reportHorizon: number;
 }
 
 export interface ServerEvents {
@@ -62,8 +60,6 @@ export class ServerRegistry {
       readonly clock: Clock;
       readonly logger: Logger;
       readonly serverIds: IdReserve;
-      /** Every chunk handle given from now on is at least this. */
-      readonly handleHorizon: () => number;
       readonly events: ServerEvents;
     },
   ) {
@@ -81,7 +77,7 @@ export class ServerRegistry {
   private add(id: ServerId, address: string, load: ServerLoad): Server {
     const server: Server = {
       ...{ id, address, load, peer: null, lastHeardMs: undefined },
-      ...{ placedSinceHeartbeat: 0, reported: false, reportHorizon: 0 },
+      ...{ placedSinceHeartbeat: 0, reported: false },
     };
     this.servers.set(id, server);
     return server;
@@ -132,7 +128,6 @@ export class ServerRegistry {
     server.peer = peer;
     server.lastHeardMs = this.deps.clock.monotonicMs();
     server.reported = false;
-    server.reportHorizon = this.deps.handleHorizon();
     server.placedSinceHeartbeat = 0;
     this.byPeer.set(peer, server);
     void peer.closed.then((reason) => {

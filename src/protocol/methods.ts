@@ -87,6 +87,7 @@ export const CHUNKSERVER_METHODS = {
   truncateChunk: method(103, master, m.TruncateChunkRequest, m.Empty),
   copyChunk: method(104, master, m.CopyChunkRequest, m.Empty),
   deleteChunks: method(105, master, m.DeleteChunksRequest, m.Empty),
+  checkReplica: method(106, master, m.CheckReplicaRequest, m.Empty),
 
   readChunk: method(120, data, m.ReadChunkRequest, m.ReadChunkReply, 'reply'),
   writeChunk: method(121, client, m.WriteChunkRequest, m.Empty, 'request'),

@@ -18,6 +18,7 @@ async function start(disk: CrashDisk): Promise<ChunkStore> {
   const store = new ChunkStore({
     ...{ disk, clock: new ManualClock(), random: new SeededRandom(seed), logger: silentLogger, directories: ['d'] },
     onLost: () => undefined,
+    onBadReplica: () => undefined,
   });
   await store.start();
   await store.create(handle, version);

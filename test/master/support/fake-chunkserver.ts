@@ -71,11 +71,16 @@ export class FakeChunkserver {
   }
 
   async report(): Promise<void> {
-    const replicas = [...this.replicas]
-      .sort(([a], [b]) => a - b)
-      .map(([handle, { version, suspect }]) => ({ handle, version, suspect, length: 1 }));
-    const result = await this.peer?.call(MASTER_METHODS.report, { afterHandle: 0, upToHandle: 0, replicas });
-    for (const { handle, version } of result?.reply.delete ?? []) this.remove(handle, version);
+    for (let afterHandle = 0, done = false; !done;) {
+      const replicas = [...this.replicas]
+        .filter(([handle]) => handle > afterHandle)
+        .sort(([a], [b]) => a - b)
+        .map(([handle, { version, suspect }]) => ({ handle, version, suspect, length: 1 }));
+      const result = await this.peer?.call(MASTER_METHODS.report, { afterHandle, upToHandle: 0, replicas });
+      for (const { handle, version } of result?.reply.delete ?? []) this.remove(handle, version);
+      afterHandle = result?.reply.upToHandle ?? 0;
+      done = afterHandle === 0;
+    }
   }
 
   async heartbeat(): Promise<void> {
@@ -227,6 +232,10 @@ export class FakeChunkserver {
           for (const { handle, version } of chunks) this.remove(handle, version);
           return {};
         }),
+      checkReplica: ({ handle, version }) => {
+        this.at(handle, version);
+        return { reply: {} };
+      },
       readChunk: unused,
       writeChunk: unused,
       syncChunk: unused,
