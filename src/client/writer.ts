@@ -430,6 +430,9 @@ export class Writer {
     } else {
       this.fail(outcome);
       this.forgetLocalEnd();
+      // Some attempt may have been applied: that the file changed is to be told.
+      this.unpublished = true;
+      this.scheduleWriteBack();
     }
     this.options.onWritten(offset, length);
   }

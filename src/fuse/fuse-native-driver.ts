@@ -140,9 +140,9 @@ class CairnFuse extends Fuse {
 
   _op_fgetattr(signal: Signal, _path: string, handle: number): void {
     const work = () => this.operations.fgetattr(handle);
-    const encode = ({ attributes, dropPages }: Awaited<ReturnType<typeof work>>): [number, Uint32Array] => [
+    const encode = ({ attributes, mtimeMs }: Awaited<ReturnType<typeof work>>): [number, Uint32Array] => [
       0,
-      statWords(attributes, toMs(attributes.mtime) + (dropPages ? 1 : 0)),
+      statWords(attributes, mtimeMs),
     ];
     this.answer('fgetattr', signal, work, encode, [noStatWords()]);
   }

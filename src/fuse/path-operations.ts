@@ -30,8 +30,10 @@ const UNCHANGED_ID = 0xffffffff;
 
 interface Open {
   readonly file: OpenFile;
-  /** The next `fgetattr`, with which libfuse decides whether to keep cached pages, must make it drop them. */
-  dropPages: boolean;
+  /** The next `fgetattr` is that with which libfuse decides whether to keep cached pages. */
+  isNew: boolean;
+  /** The state of the file, when the kernel drops its pages from before that with the open; until that is known to be done. */
+  drops: number | undefined;
 }
 
 export interface ListedEntry {
@@ -71,13 +73,14 @@ export class PathOperations {
     return this.walker.attributes(path);
   }
 
-  /** Of the open file, whatever became of its name. `dropPages`: report another mtime than that of the last open. */
-  async fgetattr(handle: number): Promise<{ readonly attributes: Attributes; readonly dropPages: boolean }> {
+  /** Of the open file, whatever became of its name. `mtimeMs`: what to tell, which libfuse compares to keep pages or not. */
+  async fgetattr(handle: number): Promise<{ readonly attributes: Attributes; readonly mtimeMs: number }> {
     const open = this.opens.get(handle);
     const attributes = await open.file.attributes();
-    const dropPages = open.dropPages;
-    open.dropPages = false;
-    return { attributes, dropPages };
+    const mtimeMs = this.options.toMs(attributes.mtime);
+    if (!open.isNew) return { attributes, mtimeMs };
+    open.isNew = false;
+    return { attributes, mtimeMs: this.guard.mtimeFor(attributes, mtimeMs, open.drops !== undefined) };
   }
 
   async access(path: string, mask: number): Promise<void> {
@@ -169,7 +172,7 @@ export class PathOperations {
       hidden === undefined
         ? await this.fileSystem.openAt(this.credentials, place.parent, place.name, openFlagsOf(flags))
         : await this.fileSystem.open(this.credentials, hidden, openFlagsOf(flags));
-    return this.remember(file, this.guard.mustDrop(attributes, this.options.toMs(attributes.mtime)));
+    return this.remember(file, this.guard.mustDrop(attributes) ? attributes.change : undefined);
   }
 
   /**
@@ -180,13 +183,12 @@ export class PathOperations {
   async create(path: string, mode: number): Promise<number> {
     const { parent, name } = await this.placeForNew(path);
     try {
-      const { file, attributes } = await this.fileSystem.create(this.credentials, parent, name, {
+      const { file } = await this.fileSystem.create(this.credentials, parent, name, {
         mode: this.newFileMode(mode),
         flags: { read: true, write: true },
         exclusive: true,
       });
-      this.guard.mustDrop(attributes, this.options.toMs(attributes.mtime));
-      return await this.remember(file, false);
+      return await this.remember(file, undefined);
     } catch (error) {
       if (hasCode(error, 'EEXIST')) throw new CairnError('ESTALE', `${path} was just made by another client`);
       throw error;
@@ -195,7 +197,7 @@ export class PathOperations {
 
   /** Copies up to `into.length` bytes into `into`, which is not touched after the promise has settled. */
   async read(handle: number, into: Buffer, offset: number): Promise<number> {
-    return takeCopy(await this.opens.get(handle).file.lend(offset, into.length), into);
+    return takeCopy(await this.used(handle).file.lend(offset, into.length), into);
   }
 
   /** `bytes` is not touched after the promise has settled: `OpenFile.write` copies. */
@@ -204,7 +206,7 @@ export class PathOperations {
   }
 
   async flush(handle: number): Promise<void> {
-    await this.opens.get(handle).file.flush();
+    await this.used(handle).file.flush();
   }
 
   /** fsync(2) and fdatasync(2): the size must survive in both, and other metadata comes along. */
@@ -320,10 +322,18 @@ export class PathOperations {
     throw new CairnError('ESTALE', `${path}: a removed file of this directory is being closed`);
   }
 
-  private async remember(file: OpenFile, dropPages: boolean): Promise<number> {
+  /** Of requests that only programs make, not of writes, by which the kernel brings pages of mappings, too. */
+  private used(handle: number): Open {
+    const open = this.opens.get(handle);
+    if (open.drops !== undefined) this.guard.dropped(open.file.inode, open.drops);
+    open.drops = undefined;
+    return open;
+  }
+
+  private async remember(file: OpenFile, drops: number | undefined): Promise<number> {
     let handle: number;
     try {
-      handle = this.opens.add({ file, dropPages });
+      handle = this.opens.add({ file, isNew: true, drops });
     } catch (error) {
       await file.close();
       throw error;

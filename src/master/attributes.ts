@@ -76,7 +76,8 @@ export function setAttributes(m: Mutation, context: OperationContext, request: S
 /**
  * What a writer tells: the size grows to `end`, the times are those of its last accesses. It does so also when the file
  * was truncated since the bytes were written (`layoutVersion` is older): what was cut reads as zeros, what was written
- * after the cut is kept, as if the writes had come one by one.
+ * after the cut is kept, as if the writes had come one by one. The file changed also when neither size nor times do: who has
+ * its bytes from before learns that by its change attribute (P2).
  */
 export function publish(m: Mutation, context: OperationContext, request: PublishRequest): AttributesInit {
   const inode = inodeId(request.inode);
@@ -84,30 +85,24 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
   if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${inode} is no regular file`);
   checkSize(request.end);
   markSynced(m, request.syncedChunks);
-  let changed = false;
-  let ctime = context.now;
-  if (request.end > record.size) {
-    record.size = request.end;
-    changed = true;
-  }
+  const grows = request.end > record.size;
+  if (grows) record.size = request.end;
   if (request.mtime !== null) {
     checkTime(request.mtime);
-    ctime = ctimeOfWrite(record, request.mtime, context.now);
+    record.ctime = ctimeOfWrite(record, request.mtime, context.now);
     // Two writers may publish in another order than they wrote in; but what utimensat set into the future is over.
     const { mtime } = record;
     const isFuture = mtime !== null && compareTimespec(mtime, context.now) > 0;
     if (mtime === null || isFuture || compareTimespec(request.mtime, mtime) > 0) record.mtime = request.mtime;
-    changed = true;
-    if (request.killPrivileges) killPrivileges(m, inode, record);
-    else dropCapability(m, inode, record);
-  }
-  if (changed) record.ctime = ctime;
+  } else if (grows) record.ctime = context.now;
+  // Also when times were set by hand since the bytes were written.
+  if (request.killPrivileges) killPrivileges(m, inode, record);
+  else dropCapability(m, inode, record);
   if (request.atime !== null) {
     checkTime(request.atime);
     if (record.atime === null || compareTimespec(request.atime, record.atime) > 0) record.atime = request.atime;
-    changed = true;
   }
-  if (changed) saveInode(m, inode, record);
+  saveInode(m, inode, record);
   return attributesOf(inode, record);
 }
 

@@ -31,6 +31,7 @@ import { LockRequests } from './locks.js';
 import { NameRequests } from './names.js';
 import { NodeTable } from './node-table.js';
 import { Notifier } from './notifier.js';
+import { PageRefresh } from './page-refresh.js';
 import { raiseReadahead } from './readahead.js';
 import { isBeingKilled, readStat, readStatus, wasKilled } from './proc-status.js';
 import type { Opcode } from './protocol.js';
@@ -99,6 +100,7 @@ export class ServedMount {
         logger.warn({ code, reason: message }, what);
       });
     };
+    const refresh = new PageRefresh(this.nodes, (nodeid) => notifier.dropPages(nodeid));
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
     const session: Session = {
       ...{ secondLook, inBackground },
@@ -106,10 +108,7 @@ export class ServedMount {
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
       dropAttributes: (inode) => notifier.dropAttributes(this.nodes.nodeidOf(inode)),
-      refreshPages: async (inode) => {
-        const attributes = await fileSystem.getAttributes(inode);
-        if (!this.nodes.seen(attributes)) await notifier.dropPages(this.nodes.nodeidOf(inode));
-      },
+      refreshPages: async (inode) => refresh.run(await fileSystem.getAttributes(inode)),
       writtenPastPages: async (inode, offset, length) => {
         const { nodes } = this;
         const nodeid = nodes.nodeidOf(inode);

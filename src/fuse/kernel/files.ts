@@ -20,7 +20,7 @@ import {
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Handler, Request } from './request.js';
-import { entryAnswer, inodeOf } from './session.js';
+import { entryAnswer, inodeOf, isUsed, usedHandle } from './session.js';
 import type { OpenHandle, Session } from './session.js';
 
 const O_EXCL = 0o200;
@@ -130,26 +130,25 @@ export class FileRequests {
     const append = flags.append === true;
     // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
     const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP');
+    const open: OpenHandle = { file, append, write: flags.write, lockOwners: new Set(), drops: undefined };
     let handle: number;
     try {
-      handle = session.files.add({ file, append, write: flags.write, lockOwners: new Set() });
+      handle = session.files.add(open);
     } catch (error) {
       this.closeInBackground(file);
       throw error;
     }
-    const { pagesAreCurrent, attributesAreOld } = session.nodes.opened(
-      attributes,
-      flags.write,
-      (kernelFlags & O_DIRECT) !== 0,
-    );
+    const aroundPages = (kernelFlags & O_DIRECT) !== 0;
+    const { drop, attributesAreOld } = session.nodes.opened(attributes, flags.write, aroundPages);
+    open.drops = drop;
     // Or the kernel would end reads where the file ended before another mount appended (P2).
     if (attributesAreOld) session.dropAttributes(attributes.inode);
-    return { handle, openFlags: (pagesAreCurrent ? FOPEN_KEEP_CACHE : 0) | (direct ? FOPEN_DIRECT_IO : 0) };
+    return { handle, openFlags: (drop === undefined ? FOPEN_KEEP_CACHE : 0) | (direct ? FOPEN_DIRECT_IO : 0) };
   }
 
   private async read({ body }: Request): Promise<Answer> {
-    const { nodes, files } = this.session;
-    const { file } = files.get(body.u64());
+    const { nodes } = this.session;
+    const { file } = usedHandle(this.session, body.u64());
     const [offset, size] = [body.bytes(), body.u32()];
     // Not by flags of the handle: a mapping of one with O_DIRECT has pages, too.
     if ((body.u32() & READ_LOCKOWNER) === 0) nodes.fillsPages(file.inode, offset + size);
@@ -169,6 +168,8 @@ export class FileRequests {
     if ((flags & WRITE_CACHE) !== 0 && handle.append) {
       return answer(countOut(await this.writeMapped(handle, offset, bytes, options)));
     }
+    // What a mapping changed the kernel writes by any handle, also by one whose open has yet to return.
+    if ((flags & WRITE_CACHE) === 0) isUsed(session, handle);
     // Not by flags of the handle, which programs change while a page of this very write is locked.
     const pastPages = (flags & WRITE_CACHE) === 0 && (flags & WRITE_LOCKOWNER) !== 0;
     if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
@@ -203,7 +204,7 @@ export class FileRequests {
   }
 
   private async flush({ body, caller }: Request): Promise<Answer> {
-    const handle = this.session.files.get(body.u64());
+    const handle = usedHandle(this.session, body.u64());
     body.skip(8);
     const owner = ownerName(body.big());
     const flushed = (async () => {
@@ -255,7 +256,7 @@ export class FileRequests {
   /** The kernel never learned of the handle. */
   private closeUnasked(handle: number): void {
     const { file, write } = this.session.files.remove(handle);
-    this.session.nodes.openedUnasked(file.inode, write);
+    this.session.nodes.closed(file.inode, write);
     this.closeInBackground(file);
   }
 

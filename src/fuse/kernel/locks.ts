@@ -16,6 +16,7 @@ import { F_RDLCK, F_UNLCK, F_WRLCK, LK_FLOCK } from './protocol.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Answer, Handler, Request } from './request.js';
+import { usedHandle } from './session.js';
 import type { OpenHandle, Session } from './session.js';
 
 /** A RELEASE that the kernel sent before a lock was asked for has arrived by then, and is answered. */
@@ -41,7 +42,7 @@ export class LockRequests {
 
   private async set(request: Request, wait: boolean): Promise<Answer> {
     const { session } = this;
-    const handle = session.files.get(request.body.u64());
+    const handle = usedHandle(session, request.body.u64());
     const { inode } = handle.file;
     const lock = decodeLock(request.body);
     if (lock.kind === 'posix' && lock.type !== 'unlock') handle.lockOwners.add(lock.owner);

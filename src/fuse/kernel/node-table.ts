@@ -27,7 +27,8 @@ interface Node {
   writers: number;
   /**
    * Every page of the file that the kernel keeps is at least as new as this state (Attributes.change) of the file;
-   * undefined when that cannot be said of any.
+   * undefined when that cannot be said of any. INVARIANT: noted when older pages are gone, not when they are to go, or
+   * who comes between would keep them.
    */
   pagesChange: number | undefined;
   /** The kernel keeps no page of the file from this byte on. */
@@ -46,6 +47,14 @@ interface Node {
   last: Attributes | undefined;
   /** It was to be opened after it was removed. */
   refused: boolean;
+}
+
+/** Pages of a file that the kernel is about to drop. */
+export interface PageDrop {
+  /** State of the file: what is filled from now on is as new. */
+  readonly change: number;
+  /** How often pages had been filled before. */
+  readonly fills: number;
 }
 
 export class NodeTable {
@@ -149,34 +158,40 @@ export class NodeTable {
 
   /**
    * A handle on the file was opened when it was in the state of `attributes`. What the kernel knows may be older: its
-   * pages, which it drops now unless told that they are current, and its attributes, if it still believes any. Those get
-   * old at once when the handle is for writing. `aroundPages`: a handle with O_DIRECT, which needs none.
+   * pages, which it drops before the open returns if `drop` is told, and its attributes, if it still believes any. Those
+   * get old at once when the handle is for writing. `aroundPages`: a handle with O_DIRECT, which needs none.
    */
   opened(
     { inode, change }: Attributes,
     forWriting: boolean,
     aroundPages: boolean,
-  ): { readonly pagesAreCurrent: boolean; readonly attributesAreOld: boolean } {
+  ): { readonly drop: PageDrop | undefined; readonly attributesAreOld: boolean } {
     const node = this.node(this.nodeidOf(inode));
-    const isAlone = node.opens === 0;
-    const pagesAreCurrent = node.pagesChange === change && !(aroundPages && isAlone);
-    // A handle from before may have read ahead, and still fill pages with what is old by now.
-    if (!pagesAreCurrent) node.pagesChange = isAlone ? change : undefined;
-    if (!pagesAreCurrent && isAlone) node.pagesEnd = 0;
+    const isCurrent = node.pagesChange === change && !(aroundPages && node.opens === 0);
     node.opens++;
     if (forWriting) node.writers++;
     const attributesAreOld = node.believedChange !== undefined && (forWriting || node.believedChange !== change);
     if (attributesAreOld) node.believedChange = undefined;
-    return { pagesAreCurrent, attributesAreOld };
+    return { drop: isCurrent ? undefined : { change, fills: node.fills }, attributesAreOld };
   }
 
-  /** As `opened`, without a handle: the kernel will drop its pages now unless this says that it may keep them. */
-  seen({ inode, change }: Attributes): boolean {
+  /** Whether all pages that the kernel keeps of the file are as new as `attributes`. */
+  pagesAreCurrent({ inode, change }: Attributes): boolean {
+    return this.nodes.get(this.nodeidOf(inode))?.pagesChange === change;
+  }
+
+  /** To be called when the kernel is told to drop all pages of the file, which is in the state of `attributes`. */
+  dropping({ inode, change }: Attributes): PageDrop {
+    return { change, fills: this.nodes.get(this.nodeidOf(inode))?.fills ?? 0 };
+  }
+
+  /** The kernel has dropped the pages: reads that were on their way then, too, as it waits for them. */
+  dropped(inode: InodeId, { change, fills }: PageDrop): void {
     const node = this.nodes.get(this.nodeidOf(inode));
-    if (node === undefined) return false;
-    const keeps = node.pagesChange === change;
-    node.pagesChange = change;
-    return keeps;
+    if (node === undefined) return;
+    // Another drop may have ended before, of pages that were older still.
+    node.pagesChange = Math.max(change, node.pagesChange ?? 0);
+    if (node.fills === fills) node.pagesEnd = 0;
   }
 
   /** The kernel fills pages below `end`. */
@@ -214,13 +229,6 @@ export class NodeTable {
     node.opens--;
     if (forWriting) node.writers--;
     this.dropUnused(nodeid, node);
-  }
-
-  /** As `closed`, of a handle that the kernel never heard of: so it did not drop the pages that `opened` wanted dropped. */
-  openedUnasked(inode: InodeId, forWriting: boolean): void {
-    const node = this.nodes.get(this.nodeidOf(inode));
-    if (node !== undefined) [node.pagesChange, node.pagesEnd] = [undefined, Infinity];
-    this.closed(inode, forWriting);
   }
 
   private node(nodeid: number): Node {

@@ -9,7 +9,7 @@ import type { Callers } from './callers.js';
 import { attributesOut, entryOut } from './encode.js';
 import type { Validity } from './encode.js';
 import type { Negotiated } from './init.js';
-import type { NodeTable } from './node-table.js';
+import type { NodeTable, PageDrop } from './node-table.js';
 import { answer } from './request.js';
 import type { Answer } from './request.js';
 import type { SecondLook } from './second-look.js';
@@ -22,6 +22,11 @@ export interface OpenHandle {
   readonly write: boolean;
   /** Of fcntl locks that were made through this handle, and not given up by closing it. */
   readonly lockOwners: Set<string>;
+  /**
+   * The kernel drops these pages before it lets anybody use the handle: so they are gone when a request comes by it that
+   * only its user makes.
+   */
+  drops: PageDrop | undefined;
 }
 
 export interface OpenDirectory {
@@ -117,3 +122,17 @@ export function changedThrough({ nodes, dropAttributes }: Session, ...nodeids: r
 
 export const inodeOf = (session: Session, request: { readonly nodeid: number }): InodeId =>
   session.nodes.inodeOf(request.nodeid);
+
+/** A request that only a program makes came by the handle: its open returned, and the pages it was to drop are gone. */
+export function isUsed({ nodes }: Session, open: OpenHandle): void {
+  if (open.drops === undefined) return;
+  nodes.dropped(open.file.inode, open.drops);
+  open.drops = undefined;
+}
+
+/** What a program uses by its handle. */
+export function usedHandle(session: Session, handle: number): OpenHandle {
+  const open = session.files.get(handle);
+  isUsed(session, open);
+  return open;
+}

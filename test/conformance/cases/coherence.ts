@@ -5,6 +5,7 @@ import type { ErrorCode } from '../../../src/core/errors.js';
 import { CHUNK_SIZE_BYTES, KIB } from '../../../src/core/limits.js';
 import { equalBytes, fails, name, pattern, READ_ONLY, READ_WRITE, root } from '../case.js';
 import type { ConformanceCase } from '../case.js';
+import type { Attributes, OpenFile } from '../../../src/client/filesystem.js';
 
 /** So many that two clients do meet, also through kernels that look before they ask. */
 const RACES = 25;
@@ -56,6 +57,35 @@ export const coherenceCases: readonly ConformanceCase[] = [
       await file.flush();
       assert.equal((await c.content(f, c.other)).toString(), 'synced+flushed');
       await file.close();
+    },
+  },
+  {
+    name: 'P2: what comes between a write and its close hides it from nobody',
+    run: async (c) => {
+      const [old, written] = [pattern(20 * KIB, 1), pattern(20 * KIB, 2)];
+      const mtime = { seconds: 1_000_000, nanoseconds: 0 };
+      const between: Record<string, (f: Attributes['inode'], file: OpenFile) => Promise<unknown>> = {
+        utimensat: (f) => c.fs.setAttributes(root, f, { mtime, atime: mtime }),
+        chmod: (f) => c.fs.setAttributes(root, f, { mode: 0o600 }),
+        'ftruncate to the same size': (_f, file) => file.truncate(old.length),
+        setxattr: (f) => c.fs.setXattr(root, f, name('user.a'), name('b')),
+        'a flush and utimensat': async (f, file) => {
+          await file.flush();
+          await file.write(0, written.subarray(0, 10));
+          await c.fs.setAttributes(root, f, { mtime });
+        },
+      };
+      for (const [what, make] of Object.entries(between)) {
+        const f = await c.file(what, old);
+        equalBytes(await c.content(f, c.other), old, 'cached by the other');
+        const file = await c.opened(f);
+        await file.write(0, written);
+        await make(f, file);
+        // Cached again as it is now, with the old bytes or the new.
+        await c.content(f, c.other);
+        await file.close();
+        equalBytes(await c.content(f, c.other), written, what);
+      }
     },
   },
   {

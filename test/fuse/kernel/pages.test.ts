@@ -9,6 +9,14 @@ import { ModelFileSystem } from '../../support/model-filesystem.js';
 import { u32 } from '../../support/fake-kernel.js';
 import { must, number64, O_APPEND, O_DIRECT, O_RDONLY, O_RDWR, TestMount } from './served-mount.js';
 
+/** Another client writes the file and closes it. */
+async function changeByAnother(fileSystem: ModelFileSystem, nodeid: number): Promise<void> {
+  const other = new ModelFileSystem(fileSystem.state);
+  const { file } = await other.open(ROOT_CREDENTIALS, inodeId(nodeid), { read: false, write: true });
+  await file.write(0, Buffer.from('x'));
+  await file.close();
+}
+
 const KEEP_CACHE = 2;
 /** Of READ and WRITE: past the kernel's pages. */
 const LOCKOWNER = 2;
@@ -20,27 +28,80 @@ t.test('P2: an open keeps the kernel’s pages only when they are known to be cu
   await mount.release(handle);
   const openAndClose = async (): Promise<boolean> => {
     const { handle, openFlags } = await mount.open(nodeid, O_RDONLY);
-    await mount.release(handle);
+    await mount.close(handle);
     return (openFlags & KEEP_CACHE) !== 0;
   };
   await openAndClose();
   t.equal(await openAndClose(), true, 'nothing has changed');
-  const other = new ModelFileSystem(fileSystem.state);
-  const change = async (): Promise<void> => {
-    const { file } = await other.open(ROOT_CREDENTIALS, inodeId(nodeid), { read: false, write: true });
-    await file.write(0, Buffer.from('x'));
-    await file.close();
-  };
+  const change = (): Promise<void> => changeByAnother(fileSystem, nodeid);
   await change();
   t.equal(await openAndClose(), false, 'another client wrote');
   t.equal(await openAndClose(), true);
   const old = await mount.open(nodeid, O_RDONLY);
   await change();
   t.equal(await openAndClose(), false);
-  t.equal(await openAndClose(), false, 'a handle from before the change may have filled pages with what it read ahead');
-  await mount.release(old.handle);
-  t.equal(await openAndClose(), false);
-  t.equal(await openAndClose(), true);
+  t.equal(await openAndClose(), true, 'what a handle from before was filling was waited for, and dropped');
+  await mount.close(old.handle);
+});
+
+t.test('P2: who opens a file while old pages are being dropped for another has them dropped, too', async (t) => {
+  const fileSystem = new ModelFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { nodeid, handle } = await mount.create('f');
+  await mount.close(handle);
+  const keeps = async (): Promise<{ handle: number; keeps: boolean }> => {
+    const { handle, openFlags } = await mount.open(nodeid, O_RDWR);
+    return { handle, keeps: (openFlags & KEEP_CACHE) !== 0 };
+  };
+  for (const proof of ['a read', 'a lock', 'a close'] as const) {
+    await changeByAnother(fileSystem, nodeid);
+    const first = await keeps();
+    const second = await keeps();
+    t.same([first.keeps, second.keeps], [false, false], 'the kernel did not say that it has dropped them');
+    t.equal((await keeps()).keeps, false, 'nor has it meanwhile');
+    if (proof === 'a read') await mount.read(second.handle, 0, 10);
+    else if (proof === 'a lock') must(await mount.lock(second.handle, 1));
+    else await mount.flush(second.handle);
+    t.equal((await keeps()).keeps, true, `${proof} by a handle says that its open returned`);
+    await mount.read(first.handle, 0, 10);
+    t.equal((await keeps()).keeps, true);
+    await mount.close(first.handle);
+    await mount.close(second.handle);
+    await changeByAnother(fileSystem, nodeid);
+    const unused = await keeps();
+    await mount.release(unused.handle);
+    t.equal((await keeps()).keeps, false, 'an open that failed behind its answer dropped nothing');
+  }
+});
+
+t.test('P2: lockers who come while old pages are being dropped wait for that', async (t) => {
+  const fileSystem = new ModelFileSystem();
+  const mount = await TestMount.start(t, fileSystem);
+  const { kernel } = mount;
+  const { nodeid, handle } = await mount.create('f');
+  await mount.read(handle, 0, 10);
+  await changeByAnother(fileSystem, nodeid);
+  const mayDrop = deferred<void>();
+  const { sendInThread } = kernel;
+  let sent = 0;
+  kernel.sendInThread = async (parts) => {
+    sent++;
+    await mayDrop.promise;
+    return sendInThread.call(kernel, parts);
+  };
+  const granted: number[] = [];
+  const lock = async (owner: number): Promise<void> => {
+    must(await mount.lock(handle, owner));
+    granted.push(owner);
+  };
+  const both = Promise.all([lock(1), lock(2)]);
+  await pause(50);
+  t.same(granted, []);
+  mayDrop.resolve();
+  await both;
+  t.equal(sent, 1, 'one drop is enough');
+  await lock(3);
+  t.equal(sent, 1, 'and then the pages are as new as the file');
 });
 
 t.test('P2: what is written past the kernel’s pages makes it drop those that it has of that', async (t) => {
@@ -79,9 +140,9 @@ t.test('P2: what is written past the kernel’s pages makes it drop those that i
   t.same(dropped(), [], 'what a mapping changed is in its pages');
 
   await mount.read(handle, 0, 4096);
-  await mount.release(appending.handle);
-  await mount.release(handle);
-  await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
+  await mount.close(appending.handle);
+  await mount.close(handle);
+  await mount.close((await mount.open(nodeid, O_RDONLY)).handle);
   const current = await mount.open(nodeid, O_RDONLY);
   t.equal(current.openFlags & KEEP_CACHE, KEEP_CACHE);
   await mount.read(current.handle, 0, 4096);

@@ -17,6 +17,7 @@ export const O_EXCL = 0o200;
 export const O_APPEND = 0o2000;
 export const O_DIRECT = 0o40000;
 
+const F_RDLCK = 0;
 const HANDLE_KILLPRIV_V2 = 1 << 28;
 
 export class TestMount {
@@ -69,6 +70,22 @@ export class TestMount {
   async open(nodeid: number, flags = O_RDWR): Promise<{ handle: number; openFlags: number }> {
     const body = must(await this.kernel.request('OPEN', nodeid, u32(flags, 0)));
     return { handle: number64(body, 0), openFlags: body.readUInt32LE(8) };
+  }
+
+  async flush(handle: number): Promise<void> {
+    must(await this.kernel.request('FLUSH', 0, Buffer.concat([u64(handle), u32(0, 0), u64(0)])));
+  }
+
+  /** As close(2) of the only descriptor. */
+  async close(handle: number): Promise<void> {
+    await this.flush(handle);
+    await this.release(handle);
+  }
+
+  /** A read lock of fcntl(2) on all of the file. */
+  lock(handle: number, owner: number): Promise<FakeReply> {
+    const body = Buffer.concat([u64(handle, owner, 0, Number.MAX_SAFE_INTEGER), u32(F_RDLCK, 1, 0, 0)]);
+    return this.kernel.request('SETLK', 0, body);
   }
 
   async release(handle: number): Promise<void> {

@@ -1,0 +1,43 @@
+/**
+ * Makes the kernel drop what it keeps of files that changed, for who may read on only when that is done: who was granted a
+ * lock. Those who come while it is being done wait for the same drop.
+ */
+import type { InodeId } from '../../core/ids.js';
+import type { Attributes } from '../../client/filesystem.js';
+import type { NodeTable } from './node-table.js';
+
+interface Run {
+  readonly change: number;
+  readonly done: Promise<void>;
+}
+
+export class PageRefresh {
+  private readonly runs = new Map<InodeId, Run>();
+
+  constructor(
+    private readonly nodes: NodeTable,
+    private readonly dropPages: (nodeid: number) => Promise<void>,
+  ) {}
+
+  /** Resolves when every page that the kernel keeps of the file is as new as `attributes`. */
+  async run(attributes: Attributes): Promise<void> {
+    const { inode, change } = attributes;
+    if (this.nodes.pagesAreCurrent(attributes)) return;
+    const running = this.runs.get(inode);
+    if (running?.change === change) return running.done;
+    const run: Run = { change, done: this.drop(attributes) };
+    this.runs.set(inode, run);
+    try {
+      await run.done;
+    } finally {
+      if (this.runs.get(inode) === run) this.runs.delete(inode);
+    }
+  }
+
+  private async drop(attributes: Attributes): Promise<void> {
+    const { inode } = attributes;
+    const drop = this.nodes.dropping(attributes);
+    await this.dropPages(this.nodes.nodeidOf(inode));
+    this.nodes.dropped(inode, drop);
+  }
+}
