@@ -2,12 +2,24 @@
 // Runs compiled test files (dist/test/**/*.test.js), each a program of its own that speaks TAP, two at a time, each
 // with a time limit. Whatever a test leaves behind — processes, mounts, files — is removed and told.
 //
-// usage: node scripts/run-tests.mjs [--jobs N] [--limit SECONDS] FOLDER_OR_FILE...
+// usage: node scripts/run-tests.mjs [--jobs N] [--limit SECONDS] [--node PROGRAM] FOLDER_OR_FILE...
 //   FOLDER_OR_FILE   below test/, such as `core`, `integration` or `mount/shell.test.ts`
 //   --limit          time for one file (default 120)
-// The file that TEST_RESULTS names, if any, gets `N passed, N failed, N skipped` (scripts/test adds them up).
+//   --node           another Node.js, for the tests and all that they start (default: the one that runs this)
+// The file that TEST_RESULTS names, if any, gets `N passed, N failed, N skipped` (scripts/test adds them up);
+// to the one that TEST_TIMES names, a line `SECONDS FILE` is added for each file.
 import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  mkdtempSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +33,7 @@ const { values, positionals } = parseArgs({
   options: {
     jobs: { type: 'string', default: '2' },
     limit: { type: 'string', default: '120' },
+    node: { type: 'string', default: process.execPath },
   },
 });
 const limitSeconds = Number(values.limit);
@@ -121,12 +134,14 @@ function runFile(file) {
   mkdirSync(directory);
   const started = performance.now();
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--enable-source-maps', file], {
+    const child = spawn(values.node, ['--enable-source-maps', file], {
       cwd: root,
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
         ...process.env,
+        // What a test starts by the name `node` is the same one.
+        PATH: `${dirname(values.node)}:${process.env.PATH}`,
         TMPDIR: directory,
         // tap then names the test that hangs, before this program kills it.
         TAP_TIMEOUT: String(Math.max(1, limitSeconds - 5)),
@@ -225,6 +240,7 @@ const worker = async () => {
     console.log(
       `  ${word} ${name}: ${counts.passed} passed, ${counts.failed} failed${skipped} (${seconds.toFixed(1)} s)`,
     );
+    if (process.env.TEST_TIMES) appendFileSync(process.env.TEST_TIMES, `${seconds.toFixed(1)} ${name}\n`);
     for (const note of notes) console.log(`         ${note}`);
     // A random test says its seed in a comment line: without it a failure cannot be run again.
     if (counts.failed > 0) {
