@@ -1,5 +1,6 @@
 // Lint rules, with type information. `npm run lint`; scripts/check runs it with the other static checks.
 import tseslint from 'typescript-eslint';
+import watchedPromises from './scripts/lint/watched-promises.mjs';
 
 // Why these names are banned: the simulator owns time, chance, disk and network, so that a whole cluster runs again to
 // the byte from one seed (docs/architecture.md). One direct call in the logic makes runs differ.
@@ -130,6 +131,15 @@ export default tseslint.config(
       'no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
       'no-var': 'error',
       'prefer-const': 'error',
+    },
+  },
+  {
+    // The product: a promise that nobody listens to, and that rejects, ends a server.
+    files: ['src/**/*.ts'],
+    plugins: { cairn: { rules: { 'watched-promises': watchedPromises } } },
+    rules: {
+      'cairn/watched-promises': 'error',
+      '@typescript-eslint/no-floating-promises': ['error', { ignoreVoid: false }],
     },
   },
   {

@@ -14,7 +14,7 @@ import type { ChunkHandle, ChunkVersion } from '../core/ids.js';
 import { CLEAN_AFTER_IDLE_MS, CLEAN_STOP_MS, SYNC_BEHIND_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import { KeyedMutex } from '../core/sync.js';
+import { KeyedMutex, unawaited } from '../core/sync.js';
 import { ChunkFile } from './chunk-file.js';
 import { peekHeader } from './chunk-header.js';
 import { DataDirectories } from './data-directories.js';
@@ -72,8 +72,11 @@ export class ChunkStore {
     // Reading every header finds what was under mutation. Only after a power loss must it come before serving.
     const { trusted } = this.directories;
     const scan = this.scan.start();
-    if (!trusted) await scan;
-    else scan.catch((error: unknown) => this.options.logger.warn({ reason: String(error) }, 'header scan failed'));
+    if (trusted) {
+      scan.catch((error: unknown) => this.options.logger.warn({ reason: String(error) }, 'header scan failed'));
+    } else {
+      await scan;
+    }
   }
 
   get identity(): Identity | undefined {
@@ -153,7 +156,7 @@ export class ChunkStore {
     const result = await this.use(handle, action);
     if (!this.syncingBehind && (this.open.get(handle)?.opened?.unsyncedBytes ?? 0) >= SYNC_BEHIND_BYTES) {
       this.syncingBehind = true;
-      void this.syncBehind(handle);
+      unawaited(this.syncBehind(handle), this.options.logger, 'syncing ahead');
     }
     return result;
   }
@@ -325,7 +328,7 @@ export class ChunkStore {
       this.options.logger.error({ path, reason: error.message }, 'replica is gone or was never finished');
       this.forget(handle);
       const chunk = this.open.get(handle);
-      if (chunk !== undefined) void this.open.retire(chunk);
+      if (chunk !== undefined) unawaited(this.open.retire(chunk), this.options.logger, 'closing a chunk');
       this.options.onBadReplica(entry, gone);
     }
     return gone;

@@ -10,7 +10,7 @@ import {
   MAX_PAYLOAD_BYTES,
   MAX_WAITING_COPIES,
 } from '../core/limits.js';
-import { Semaphore } from '../core/sync.js';
+import { Semaphore, watched } from '../core/sync.js';
 import type { CopyChunkRequest } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { CallResult } from '../protocol/rpc.js';
@@ -79,9 +79,7 @@ async function fill(file: ChunkFile, read: (offset: number) => Promise<CallResul
     // The first piece alone: most chunks end within it.
     const window = offset === 0 ? 1 : COPY_WINDOW;
     for (; asked < CHUNK_SIZE_BYTES && ahead.length < window; asked += MAX_PAYLOAD_BYTES) {
-      const piece = read(asked);
-      piece.catch(() => undefined); // Seen when its turn comes; when an earlier one fails, that one tells.
-      ahead.push(piece);
+      ahead.push(watched(read(asked))); // Seen when its turn comes; when an earlier one fails, that one tells.
     }
     const piece = await ahead.shift();
     if (piece === undefined) break;

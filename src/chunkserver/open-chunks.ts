@@ -7,6 +7,7 @@ import { asCairnError } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
 import { MAX_OPEN_CHUNK_FILES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { watched, unawaited } from '../core/sync.js';
 import { ChunkFile } from './chunk-file.js';
 import type { DataDirectories } from './data-directories.js';
 import type { DataDirectory } from './data-directory.js';
@@ -52,7 +53,7 @@ export class OpenChunks {
     if (this.open.size > MAX_OPEN_CHUNK_FILES) {
       for (const candidate of this.open.values()) {
         if (candidate.pins > 0 || candidate === held) continue;
-        void this.retire(candidate);
+        unawaited(this.retire(candidate), this.options.logger, 'closing a chunk');
         break;
       }
     }
@@ -65,13 +66,15 @@ export class OpenChunks {
     if (chunk === undefined) {
       const directory = this.options.directories.of(entry);
       const path = directory.chunkPath(entry.handle, entry.version);
-      const opening = ChunkFile.open(this.options.disk, path, directory.leftClean);
+      const opening = watched(ChunkFile.open(this.options.disk, path, directory.leftClean));
       const held = this.hold({ handle: entry.handle, directory, path, file: opening, opened: undefined });
-      held.file = opening.then(async (file) => {
-        held.opened = file;
-        if (file.version !== entry.version) await this.options.onOtherVersion(held, file);
-        return file;
-      });
+      held.file = watched(
+        opening.then(async (file) => {
+          held.opened = file;
+          if (file.version !== entry.version) await this.options.onOtherVersion(held, file);
+          return file;
+        }),
+      );
       // Everyone who pins it awaits `file` and sees the failure; the next one tries again.
       held.file.catch(() => {
         if (this.open.get(held.handle) === held) this.open.delete(held.handle);
@@ -108,12 +111,13 @@ export class OpenChunks {
 
   /** Retires those in `directory`. */
   retireIn(directory: DataDirectory): void {
-    for (const chunk of [...this.open.values()]) if (chunk.directory === directory) void this.retire(chunk);
+    for (const chunk of [...this.open.values()])
+      if (chunk.directory === directory) unawaited(this.retire(chunk), this.options.logger, 'closing a chunk');
   }
 
   /** Retires all, and waits until what was closed is. */
   async stop(): Promise<void> {
-    for (const chunk of [...this.open.values()]) void this.retire(chunk);
+    for (const chunk of [...this.open.values()]) unawaited(this.retire(chunk), this.options.logger, 'closing a chunk');
     await Promise.all(this.closing);
   }
 

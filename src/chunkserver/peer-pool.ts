@@ -1,5 +1,6 @@
 /** Connections to other chunkservers: one an address, made when needed, the longest unused closed beyond the bound. */
 import { MAX_CHUNKSERVER_PEERS } from '../core/limits.js';
+import { watched } from '../core/sync.js';
 import type { Peer } from '../protocol/rpc.js';
 
 export class PeerPool {
@@ -11,7 +12,7 @@ export class PeerPool {
   get(address: string): Promise<Peer> {
     let peer = this.peers.get(address);
     if (peer === undefined) {
-      peer = this.open(address);
+      peer = watched(this.open(address));
       this.evict();
     } else {
       this.peers.delete(address);
@@ -25,7 +26,7 @@ export class PeerPool {
     const forget = (): void => {
       if (this.peers.get(address) === peer) this.peers.delete(address);
     };
-    peer.then((connected) => connected.closed.then(forget), forget);
+    peer.then((connected) => connected.closed.then(forget, forget), forget);
     return peer;
   }
 

@@ -10,6 +10,7 @@ import { CairnError, asCairnError, type ErrorCode } from '../core/errors.js';
 import { chunkHandle } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { watched } from '../core/sync.js';
 import {
   ForwardRequestKind,
   type ForwardRequest,
@@ -110,7 +111,7 @@ export class Mutations {
         throw new CairnError('EINVAL', `forward of unknown kind ${kind}`);
     }
     const passed = { handle, version, leaseId, serial, kind, offset, checksums };
-    const behind = chain.forward(rest, passed, kind === ForwardRequestKind.WRITE ? payload : undefined);
+    const behind = watched(chain.forward(rest, passed, kind === ForwardRequestKind.WRITE ? payload : undefined));
     const own = this.attempt(held.lease, handle, local);
     return [...(await own), ...(await behind)];
   }
@@ -133,7 +134,7 @@ export class Mutations {
     // No await between the check of the lease and here: serials are given in the order that forwards are sent.
     const serial = ++lease.assigned;
     const identity = { handle: replica.handle, version: lease.version, leaseId: lease.id, serial };
-    const behind = chain.forward(lease.chain, { ...identity, ...what }, payload);
+    const behind = watched(chain.forward(lease.chain, { ...identity, ...what }, payload));
     const own = this.attempt(lease, replica.handle, () => replicas.apply(held, serial, mutation));
     const failures = [...(await own), ...(await behind)];
     if (failures.length > 0) await this.fail(held, failures);
@@ -144,7 +145,7 @@ export class Mutations {
     const { lease, replica } = held;
     const serial = lease.assigned;
     const identity = { handle: replica.handle, version: lease.version, leaseId: lease.id, serial };
-    const behind = chain.forward(lease.chain, { ...identity, kind: ForwardRequestKind.SYNC });
+    const behind = watched(chain.forward(lease.chain, { ...identity, kind: ForwardRequestKind.SYNC }));
     const own = this.attempt(lease, replica.handle, () => replicas.sync(held, serial));
     const failures = [...(await own), ...(await behind)];
     if (failures.length > 0) await this.fail(held, failures);
@@ -172,13 +173,15 @@ export class Mutations {
     const blamed = failures.filter((failure) => !BLAMELESS.has(failure.code)).map((failure) => failure.serverId);
     const failedServers = blamed.length === members ? [] : blamed;
     const full = failures.filter((failure) => NO_SPACE.has(failure.code)).map((failure) => failure.serverId);
-    lease.failureReport ??= this.deps.reportFailure({
-      handle,
-      version: lease.version,
-      leaseId: lease.id,
-      failedServers,
-      fullServers: full,
-    });
+    lease.failureReport ??= watched(
+      this.deps.reportFailure({
+        handle,
+        version: lease.version,
+        leaseId: lease.id,
+        failedServers,
+        fullServers: full,
+      }),
+    );
     const outcome = await lease.failureReport;
     if (full.length === members || (full.length > 0 && outcome === 'full')) {
       throw new CairnError('ENOSPC', `chunkservers ${full.join(', ')} have no space left for chunk ${handle}`);

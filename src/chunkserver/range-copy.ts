@@ -22,7 +22,7 @@ import {
   MAX_RANGE_COPIES,
   MAX_WAITING_RANGE_COPIES,
 } from '../core/limits.js';
-import { Semaphore } from '../core/sync.js';
+import { Semaphore, watched } from '../core/sync.js';
 import type {
   CopyRangeReplyInit,
   CopyRangeRequest,
@@ -108,7 +108,7 @@ export class RangeCopies {
         if (index > 0 && isOver()) break;
         for (; asked < pieces.length && asked < index + COPY_WINDOW; asked++) {
           const next = pieces[asked];
-          if (next !== undefined) reads.push(readPiece(source, next.offset - request.offset, next.length));
+          if (next !== undefined) reads.push(watched(readPiece(source, next.offset - request.offset, next.length)));
         }
         const read = await reads[index];
         if (read === undefined) throw new CairnError('INTERNAL', `piece ${index} was not read`);
@@ -120,13 +120,13 @@ export class RangeCopies {
         const ofPiece: Promise<void>[] = [];
         for (const run of runsOf(read, { sourceOffset, offset, length, targetEnd })) {
           while (writes.length >= COPY_WINDOW) await writes.shift();
-          const write = this.deps.mutations.writeVerified({ ...request, ...run }, run.bytes);
-          write.catch(() => undefined); // Seen when its turn comes; when an earlier one fails, that one tells.
+          // Seen when its turn comes; when an earlier one fails, that one tells.
+          const write = watched(this.deps.mutations.writeVerified({ ...request, ...run }, run.bytes));
           writes.push(write);
           ofPiece.push(write);
         }
         // After a failure the bytes may still be on their way to another member.
-        void Promise.all(ofPiece).then(
+        Promise.all(ofPiece).then(
           () => payloadBuffers.giveBack(read.bytes),
           () => undefined,
         );

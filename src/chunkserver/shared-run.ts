@@ -2,6 +2,7 @@
  * Lets many callers share one slow, repeatable action, such as an fsync: a caller gets a run that began after its
  * call, and at most one run goes on at a time.
  */
+import { watched } from '../core/sync.js';
 export class SharedRun {
   private running: Promise<void> | undefined;
   private next: Promise<void> | undefined;
@@ -23,9 +24,11 @@ export class SharedRun {
   }
 
   private start(): Promise<void> {
-    const run = this.action().finally(() => {
-      if (this.running === run) this.running = undefined;
-    });
+    const run = watched(
+      this.action().finally(() => {
+        if (this.running === run) this.running = undefined;
+      }),
+    );
     this.running = run;
     return run;
   }

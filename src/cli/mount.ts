@@ -30,7 +30,7 @@ import { recordMount } from './mount-registry.js';
 import { defaultDataDirectory } from './paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from './process-control.js';
 import { cairnCommand } from './program-name.js';
-import { onStopSignal } from './service.js';
+import { onStopSignal, watchForFaults } from './service.js';
 
 export const DRIVERS = ['kernel', 'fuse-native'] as const;
 export type DriverName = (typeof DRIVERS)[number];
@@ -94,6 +94,7 @@ export const mountCommand: Command = {
     if (!options.flag('foreground')) return mountInBackground(mountpoint, directory, cluster, options);
 
     tuneForStreaming();
+    watchForFaults(logger);
     await claimDirectory(directory);
     try {
       const { subdirectory, noteReads, ids } = wanted;

@@ -16,8 +16,28 @@ export function onStopSignal(listener: (signal: string) => void): void {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => listener(name));
 }
 
+/**
+ * The last line of defence, against faults that nothing else caught. An error of the outside world that nobody handled (a
+ * disk's, a peer's) is logged with its stack, and the process goes on: the request that met it has failed like any other,
+ * and one peer's bad disk must not end a healthy server. Anything else is a broken invariant: what is in memory is not
+ * to be trusted, and the process ends. Its next start reads back all that was acknowledged.
+ */
+export function watchForFaults(logger: Logger): void {
+  process.on('unhandledRejection', (reason) => {
+    if (asCairnError(reason).code === 'INTERNAL') endByFault(logger, reason);
+    logger.error({ err: reason }, 'an error that nobody handled, a fault in CairnFS; going on');
+  });
+  process.on('uncaughtException', (error) => endByFault(logger, error));
+}
+
+function endByFault(logger: Logger, fault: unknown): never {
+  logger.error({ err: fault }, 'ends by a fault in CairnFS');
+  process.exit(1);
+}
+
 /** Runs until a signal. A second signal does not wait for a clean end: what was acknowledged is safe without. */
 export async function runService(directory: string, logger: Logger, make: () => Promise<Service>): Promise<number> {
+  watchForFaults(logger);
   await claimDirectory(directory);
   const stopped = new Promise<string>((resolve) => {
     let signals = 0;

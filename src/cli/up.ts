@@ -13,6 +13,7 @@ import {
   probe,
 } from '../fuse/mountpoint.js';
 import { silentLogger } from '../core/logger.js';
+import { watched } from '../core/sync.js';
 import { ClusterDirectory } from './cluster-directory.js';
 import type { ClusterDescription } from './cluster-directory.js';
 import type { ClusterAddress } from './cluster-address.js';
@@ -160,7 +161,7 @@ async function carryOut(
     };
     if (plan.startMaster) master = await addressForMaster(master, plan.anyPort);
     // Servers try until they reach the master, so nobody waits for another to start, once it is known where it will be.
-    const masterStarts = plan.startMaster ? [startMaster()] : [];
+    const masterStarts = plan.startMaster ? [watched(startMaster())] : [];
     if (master.endsWith(':0')) await all(masterStarts);
     await all([...masterStarts, ...plan.startChunkservers.map(startChunkserver)]);
     const description = { ...plan.description, master, chunkservers };
@@ -171,7 +172,7 @@ async function carryOut(
       await startMount(description.mountpoint, directory.mount, cluster, mountOptions);
       started.push(directory.mount);
     };
-    await all([waitForChunkservers(cluster, chunkservers.length), ...(plan.mount ? [mount()] : [])]);
+    await all([waitForChunkservers(cluster, chunkservers.length), ...(plan.mount ? [watched(mount())] : [])]);
     const health = await probe(description.mountpoint, START_TIMEOUT_MS);
     if (health !== 'serving') {
       throw new CairnError('ETIMEDOUT', `the mount does not answer (${health}): see ${directory.mount}/log`);

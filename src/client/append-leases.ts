@@ -18,7 +18,7 @@ import {
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import { deferred } from '../core/sync.js';
+import { deferred, watched, unawaited } from '../core/sync.js';
 import type { Deferred } from '../core/sync.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import { fromWireAttributes, type InodeAttributes } from './attributes.js';
@@ -150,14 +150,15 @@ export class AppendLeases {
   // ---- Coming --------------------------------------------------------------------------------------
 
   private ask(inode: InodeId, deadline: number): Promise<void> {
-    let asking = this.asking.get(inode);
-    if (asking === undefined) {
-      asking = this.askMaster(inode, deadline).finally(() => {
+    const before = this.asking.get(inode);
+    if (before !== undefined) return before;
+    const asking = watched(
+      this.askMaster(inode, deadline).finally(() => {
         this.asking.delete(inode);
         this.recalledEarly.delete(inode);
-      });
-      this.asking.set(inode, asking);
-    }
+      }),
+    );
+    this.asking.set(inode, asking);
     return asking;
   }
 
@@ -224,7 +225,7 @@ export class AppendLeases {
       });
       return;
     }
-    void this.handOver(lease);
+    unawaited(this.handOver(lease), this.options.logger, 'handing an append lease over');
   }
 
   /** Waits for the appends under way, writes out, publishes, and gives the lease up. Never rejects. */
@@ -266,10 +267,12 @@ export class AppendLeases {
     this.releases++;
     const before = this.releasing.get(inode);
     if (before !== undefined) return before;
-    const released = this.options.master
-      .call(MASTER_METHODS.releaseAppend, { inode })
-      .then(() => undefined)
-      .finally(() => this.releasing.delete(inode));
+    const released = watched(
+      this.options.master
+        .call(MASTER_METHODS.releaseAppend, { inode })
+        .then(() => undefined)
+        .finally(() => this.releasing.delete(inode)),
+    );
     this.releasing.set(inode, released);
     return released;
   }
@@ -292,7 +295,7 @@ export class AppendLeases {
     if (this.polling) return;
     this.pollTimer ??= clock.setTimer(APPEND_POLL_AFTER_MS, () => {
       this.pollTimer = undefined;
-      void this.poll();
+      unawaited(this.poll(), this.options.logger, 'asking for recalls');
     });
   }
 
@@ -300,7 +303,7 @@ export class AppendLeases {
     const before = this.options.clock.monotonicMs() - APPEND_IDLE_MS;
     for (const lease of [...this.held.values()]) {
       if (lease.users === 0 && lease.lastUsedMs <= before && lease.handing === undefined && !lease.doubtful) {
-        void this.handOver(lease);
+        unawaited(this.handOver(lease), this.options.logger, 'handing an append lease over');
       }
     }
   }

@@ -5,6 +5,7 @@
 import type { Clock, Timer } from '../core/clock.js';
 import { CairnError, hasCode } from '../core/errors.js';
 import { CHUNKSERVER_PEER_IDLE_MS, FAILED_SERVER_MEMORY_MS, MAX_CHUNKSERVER_PEERS } from '../core/limits.js';
+import { watched } from '../core/sync.js';
 import type { MethodDefinition } from '../protocol/methods.js';
 import type { CallOptions, CallResult, Peer } from '../protocol/rpc.js';
 
@@ -90,19 +91,20 @@ export class ChunkServers {
     if (this.entries.size >= this.maxPeers) this.removeLeastUsed();
     const entry: Entry = {
       address,
-      peer: this.options.connect(address),
+      peer: watched(this.options.connect(address)),
       connected: undefined,
       active: 0,
       lastUsedMs: this.options.clock.monotonicMs(),
     };
     this.entries.set(address, entry);
+    const forget = (): void => this.forget(entry);
     entry.peer.then(
       (peer) => {
         entry.connected = peer;
         if (this.entries.get(address) !== entry) peer.close('not needed any more');
-        else void peer.closed.then(() => this.forget(entry));
+        else peer.closed.then(forget, forget);
       },
-      () => this.forget(entry), // the callers that wait for it get the error
+      forget, // the callers that wait for it get the error
     );
     return entry;
   }

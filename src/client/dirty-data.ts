@@ -109,7 +109,7 @@ export class DirtyData {
     for (const old of absorbed) {
       extent.buffer.set(old.buffer.subarray(0, old.length), old.offset - start);
       this.release(old, true);
-      void extent.done.promise.then(() => old.done.resolve());
+      extent.done.promise.then(() => old.done.resolve(), old.done.reject);
     }
     extent.buffer.set(bytes, offset - start);
     pending.splice(first, absorbed.length, extent);

@@ -16,7 +16,7 @@ import { overlapping, withLock, withoutLock } from '../core/lock-ranges.js';
 import type { LockedRange, LockedRanges } from '../core/lock-ranges.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import { deferred, type Deferred } from '../core/sync.js';
+import { deferred, type Deferred, unawaited } from '../core/sync.js';
 import { LockKindKind, LockTypeType } from '../protocol/generated/messages.js';
 import type { LockStateInit, SetLockReply, SetLockRequestInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
@@ -216,7 +216,7 @@ export class FileLocks {
   private async waitFor(owner: Owner, waitId: number, signal: AbortSignal | undefined): Promise<WaitEnd> {
     const wait: Wait = { owner, ended: deferred() };
     this.waits.set(waitId, wait);
-    void this.poll();
+    unawaited(this.poll(), this.options.logger, 'asking for locks');
     try {
       return await this.unlessAborted(wait.ended.promise, signal);
     } catch (error) {

@@ -19,7 +19,7 @@ import {
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import { deferred, type Deferred } from '../core/sync.js';
+import { deferred, type Deferred, watched } from '../core/sync.js';
 import type {
   CloseRequestInit,
   LockStateInit,
@@ -103,7 +103,7 @@ export class MasterConnection {
     for (;;) {
       try {
         const link = await connection.establish();
-        connection.maintained = connection.maintain(link);
+        connection.maintained = watched(connection.maintain(link));
         return connection;
       } catch (error) {
         if (!isTransient(error) || clock.monotonicMs() >= deadline) throw error;

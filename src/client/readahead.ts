@@ -16,6 +16,7 @@ import {
   MAX_TOTAL_READAHEAD_BYTES,
 } from '../core/limits.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
+import { watched } from '../core/sync.js';
 import type { ChunkReads } from './chunk-io.js';
 import type { Loan } from './loan.js';
 
@@ -76,7 +77,7 @@ export class Readahead {
     for (let at = offset; at < end;) {
       const number = Math.floor(at / UNIT);
       const upTo = Math.min(end, (number + 1) * UNIT);
-      parts.push(this.part(number, at, upTo, sequential, Math.max(size, end)));
+      parts.push(watched(this.part(number, at, upTo, sequential, Math.max(size, end))));
       at = upTo;
     }
     if (sequential) this.ahead(end, size);
@@ -173,7 +174,7 @@ export class Readahead {
   }
 
   private start(number: number, start: number, end: number): FetchedUnit {
-    const unit: FetchedUnit = { start, end, bytes: this.fetch(start, end), loans: 0, dropped: false };
+    const unit: FetchedUnit = { start, end, bytes: watched(this.fetch(start, end)), loans: 0, dropped: false };
     this.units.set(number, unit);
     this.budget.usedBytes += end - start;
     // Whoever needs the bytes gets the error; nobody may. The next read tries anew.

@@ -23,6 +23,7 @@ import { promisify } from 'node:util';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
 import { CairnError, asCairnError } from './errors.js';
 import { DIRECT_ALIGNMENT_BYTES, payloadBuffers } from './payload-buffers.js';
+import { watched } from './sync.js';
 
 const openAsync = promisify(open);
 const closeAsync = promisify(close);
@@ -97,7 +98,7 @@ class NodeFile implements DiskFile {
   /** False when the file system has no direct I/O, or no buffer is free: the page cache takes it then. */
   private async writeDirect(label: DiskLabel, bytes: Uint8Array, offset: number): Promise<boolean> {
     if (this.directRefused) return false;
-    this.direct ??= this.openDirect();
+    this.direct ??= watched(this.openDirect());
     const fd = await this.direct;
     if (fd === false) return false;
     const copy = payloadBuffers.beginsAtPage(bytes) ? undefined : payloadBuffers.take(bytes.length);

@@ -1,7 +1,23 @@
 /** Small building blocks for asynchronous code: mutual exclusion, bounded permits, a promise to settle later. */
 import { CairnError } from './errors.js';
+import type { Logger } from './logger.js';
+
+/**
+ * For a promise that is awaited later: that it rejects before does not end the process. Whoever awaits it gets the
+ * rejection all the same.
+ */
+export function watched<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
+/** For work that nobody waits for and that handles its own failures: one that it did not handle is a fault, and is logged. */
+export function unawaited(work: Promise<unknown>, logger: Logger, what: string): void {
+  work.catch((error: unknown) => logger.error({ what, err: error }, 'background work failed by a fault in CairnFS'));
+}
 
 export interface Deferred<T> {
+  /** May reject before anybody awaits it. */
   readonly promise: Promise<T>;
   resolve(value: T): void;
   reject(error: unknown): void;
@@ -14,7 +30,7 @@ export function deferred<T>(): Deferred<T> {
     resolve = res;
     reject = rej;
   });
-  return { promise, resolve, reject };
+  return { promise: watched(promise), resolve, reject };
 }
 
 /** Counted permits, given in the order asked. At most `maxWaiters` wait; one more gets BUSY. */

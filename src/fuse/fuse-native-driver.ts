@@ -14,6 +14,7 @@ import Fuse from 'fuse-native';
 import type { Signal } from 'fuse-native';
 import { CairnError, POSIX_ERRORS } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
+import { watched } from '../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from './driver.js';
 import { errnoOf } from './fault.js';
 import { connectionClosed, fuseDescriptors } from './fuse-connection.js';
@@ -52,7 +53,7 @@ export class FuseNativeDriver implements Driver {
     });
     const connection = (await fuseDescriptors()).find((descriptor) => !before.has(descriptor));
     return {
-      closed: connectionClosed(connection, options.clock),
+      closed: watched(connectionClosed(connection, options.clock)),
       openFiles: () => operations.openFiles,
       unmount: (mode) => unmountPath(options.mountpoint, mode),
     };

@@ -1,6 +1,7 @@
 /** The life of a mount in its own process: serving, and leaving cleanly on a signal or when somebody else unmounts. */
 import { asCairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
+import { unawaited } from '../core/sync.js';
 import type { FileSystem } from '../client/filesystem.js';
 import type { Driver, Mounted, UnmountMode } from './driver.js';
 import { mountedOn, requireVisible } from './mountpoint.js';
@@ -32,7 +33,8 @@ export async function serveMount(driver: Driver, mountpoint: string, options: Se
     let signals = 0;
     options.onSignal((signal) => {
       signals++;
-      void leave(mounted, signals > 1 ? 'lazy' : 'clean', { logger, mountpoint, device, signal, endNow });
+      const mode = signals > 1 ? 'lazy' : 'clean';
+      unawaited(leave(mounted, mode, { logger, mountpoint, device, signal, endNow }), logger, 'unmounting');
     });
   });
   options.onReady();

@@ -5,6 +5,7 @@ import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
 import type { ChunkHandle } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
+import { unawaited } from '../core/sync.js';
 import type { ChunkRecord, ReportReplicaRequest } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods } from '../protocol/methods.js';
@@ -84,7 +85,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     if (!BAD_REPLICA.has(code) || undoubted(request) === undefined) return;
     if (!believed && !mayReport(chunkHandle(request.handle))) return;
     if (believed || code === 'CORRUPT') doubt(request, code);
-    else void checkReplica(request);
+    else unawaited(checkReplica(request), logger, 'checking a replica');
   }
 
   /** Under the chunk's lock: during a recovery its members are at other versions. Never rejects. */

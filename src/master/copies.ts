@@ -14,6 +14,7 @@ import { CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { pick } from '../core/random.js';
 import type { Random } from '../core/random.js';
+import { unawaited } from '../core/sync.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
@@ -158,13 +159,14 @@ export class ChunkCopies {
     const route = { handle, source: pick(random, sources), target: target.id };
     this.running.set(handle, target.id);
     this.count(route, 1, bytes);
-    void this.copy(route, record, bytes).finally(() => {
+    const copied = this.copy(route, record, bytes).finally(() => {
       this.running.delete(handle);
       this.count(route, -1, -bytes);
       if (this.stopped) return;
       this.pump();
       if (this.waiting.length === 0) this.deps.onDrained();
     });
+    unawaited(copied, this.deps.logger, 'copying a chunk');
     return true;
   }
 

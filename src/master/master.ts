@@ -16,7 +16,7 @@ import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_ACTIVE_LEASES, MAX_CHUNK_COPIES, MAX_SPARE_CHUNKS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import { deferred, Semaphore } from '../core/sync.js';
+import { deferred, Semaphore, unawaited } from '../core/sync.js';
 import { servePeers } from '../protocol/endpoint.js';
 import type { PeerServer } from '../protocol/endpoint.js';
 import { LeaseRecord } from '../protocol/generated/messages.js';
@@ -299,7 +299,7 @@ export class Master {
       if (this.stopping) return;
       const timer = this.deps.clock.setTimer(delayMs, () => {
         this.timers.delete(timer);
-        void run();
+        unawaited(run(), this.deps.logger, what);
       });
       this.timers.add(timer);
     };

@@ -17,6 +17,7 @@ import {
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
+import { unawaited } from '../core/sync.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { IdReserve } from './id-reserve.js';
 import { chooseServers, placementError } from './placement.js';
@@ -147,7 +148,7 @@ export class NewChunks {
   private makeSpares(): void {
     while (this.sparesInMaking < MAX_SPARES_IN_MAKING && this.spares.size + this.sparesInMaking < this.wantedSpares) {
       this.sparesInMaking++;
-      void this.makeSpare();
+      unawaited(this.makeSpare(), this.deps.logger, 'making a chunk ahead');
     }
   }
 

@@ -11,7 +11,7 @@
 import type { DiskFile } from '../core/disk.js';
 import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import { KIB, LOG_SEGMENT_BYTES, SCARCE_SEGMENT_BYTES } from '../core/limits.js';
-import { Mutex } from '../core/sync.js';
+import { Mutex, watched } from '../core/sync.js';
 import { RecordEncoder } from './log-record.js';
 import { replaySegments } from './log-replay.js';
 import type { ReplayOptions } from './log-replay.js';
@@ -205,7 +205,8 @@ export class OperationLog {
     const { segmentBytes = LOG_SEGMENT_BYTES, isScarce } = this.options;
     const limit = isScarce?.() === true ? Math.min(segmentBytes, SCARCE_SEGMENT_BYTES) : segmentBytes;
     const wantsSpare = this.current.end >= Math.max(limit / 2, this.spareAfter);
-    if (wantsSpare && this.spare === undefined && this.makingSpare === undefined) this.makingSpare = this.makeSpare();
+    if (wantsSpare && this.spare === undefined && this.makingSpare === undefined)
+      this.makingSpare = watched(this.makeSpare());
     if (this.current.end >= limit && this.spare !== undefined) {
       this.retired.push(this.current);
       if (!this.unsynced.includes(this.current)) this.unsynced.push(this.current);

@@ -12,6 +12,7 @@ import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
+import { unawaited } from '../core/sync.js';
 import { getChunk } from './chunk-map.js';
 import { ChunkCopies } from './copies.js';
 import type { Candidate, CopyConfig } from './copies.js';
@@ -90,10 +91,11 @@ export class Repair {
       if (this.stopped || this.recovering >= this.deps.config.maxRecoveries) return;
       this.doubtful.delete(handle);
       this.recovering++;
-      void this.recoverNow(handle).finally(() => {
+      const recovered = this.recoverNow(handle).finally(() => {
         this.recovering--;
         this.pumpRecoveries();
       });
+      unawaited(recovered, this.deps.logger, 'recovering a chunk');
     }
   }
 

@@ -12,6 +12,7 @@ import { serverId } from '../core/ids.js';
 import type { ServerId } from '../core/ids.js';
 import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { unawaited } from '../core/sync.js';
 import { ServerRecord } from '../protocol/generated/messages.js';
 import type { RegisterRequest, Replica, ServerLoad } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
@@ -130,10 +131,11 @@ export class ServerRegistry {
     server.reported = false;
     server.placedSinceHeartbeat = 0;
     this.byPeer.set(peer, server);
-    void peer.closed.then((reason) => {
-      if (server.peer === peer) this.down(server, reason);
+    const gone = peer.closed.then((reason) => {
       this.byPeer.delete(peer);
+      if (server.peer === peer) this.down(server, reason);
     });
+    unawaited(gone, this.deps.logger, 'noting that a chunkserver left');
     this.deps.logger.info({ server: server.id, address, freeBytes: load.freeBytes }, 'chunkserver registered');
     for (const wake of [...this.waiters]) wake();
     return server.id;

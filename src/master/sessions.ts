@@ -26,6 +26,7 @@ import type { ReclaimRequest } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
 import type { IdReserve } from './id-reserve.js';
 import type { LockedRange } from '../core/lock-ranges.js';
+import { unawaited } from '../core/sync.js';
 import { keys, packNumber, prefixRange, unpackNumber } from './keys.js';
 import { lockOf } from './lock-state.js';
 import type { AppendLeases } from './appends.js';
@@ -149,11 +150,12 @@ export class Sessions {
       this.byPeer.delete(old);
       old.close('its session goes on over another connection');
     }
-    void peer.closed.then(() => {
+    const gone = peer.closed.then(() => {
       const bound = this.byPeer.get(peer);
       this.byPeer.delete(peer);
       if (bound?.peer === peer) bound.peer = null;
     });
+    unawaited(gone, this.deps.logger, 'noting that a client left');
   }
 
   /** Time since the session was last heard of; undefined when it has ended. */

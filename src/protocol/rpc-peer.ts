@@ -14,7 +14,7 @@ import {
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
-import { deferred } from '../core/sync.js';
+import { deferred, unawaited } from '../core/sync.js';
 import { NO_PAYLOAD, type Channel } from './channel.js';
 import { EnvelopeKind, type Envelope } from './generated/messages.js';
 import type { MethodDefinition } from './methods.js';
@@ -310,15 +310,16 @@ export class RpcPeer implements Peer {
       this.finish(id, context, () => this.sendFailure(id, method.name, error));
       return;
     }
-    if (!(result instanceof Promise)) {
-      const done = result;
-      this.finish(id, context, () => this.sendReply(id, method, done));
+    if (result instanceof Promise) {
+      const answered = result.then(
+        (done) => this.finish(id, context, () => this.sendReply(id, method, done)),
+        (error: unknown) => this.finish(id, context, () => this.sendFailure(id, method.name, error)),
+      );
+      unawaited(answered, this.logger, method.name);
       return;
     }
-    result.then(
-      (done) => this.finish(id, context, () => this.sendReply(id, method, done)),
-      (error: unknown) => this.finish(id, context, () => this.sendFailure(id, method.name, error)),
-    );
+    const done = result;
+    this.finish(id, context, () => this.sendReply(id, method, done));
   }
 
   private finish(id: number, context: ServedRequest, send: () => void): void {
@@ -330,9 +331,10 @@ export class RpcPeer implements Peer {
     if (this.channel.queuedBytes < SEND_HIGH_WATER_BYTES) return;
     // The reply still counts as in flight, so that a peer that does not read cannot make us queue without end.
     this.unsentReplies++;
-    void this.channel.drained().then(() => {
+    const left = (): void => {
       this.unsentReplies--;
-    });
+    };
+    this.channel.drained().then(left, left);
   }
 
   private sendReply(id: number, method: ServedMethod, result: HandlerResult<unknown>): void {

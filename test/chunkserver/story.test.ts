@@ -201,6 +201,27 @@ t.test('P4: recovery evens out blocks, lengths, holes and torn replicas', async 
   await cluster.stop();
 });
 
+t.test('P11: the disk of one member fails during a recovery, and the server that leads it lives', async (t) => {
+  const cluster = await Cluster.ofThree(seed);
+  const unhandled: unknown[] = [];
+  const note = (reason: unknown): void => void unhandled.push(reason);
+  process.on('unhandledRejection', note);
+  t.teardown(() => process.off('unhandledRejection', note));
+  const lease = await cluster.grant(1, 1, ALL, { create: true });
+  await cluster.write(lease, 0, random.bytes(1 << 20));
+  await cluster.sync(lease);
+  // Blocks apart from each other, so that many more messages are needed than may be in flight.
+  const alone = await cluster.grant(1, 1, [1]);
+  for (let block = 0; block < 16; block += 2) await cluster.write(alone, block * 65_536, random.bytes(65_536));
+  cluster.machine(3).disk.failOn('chunk.write');
+  cluster.network.eachInItsTurn = true;
+  t.same(await cluster.recover(1, 1, 2, ALL), [1, 2]);
+  await new Promise((resolve) => setImmediate(resolve));
+  t.same(unhandled, [], 'a message that failed while another waited is no fault of the process');
+  t.ok((await cluster.read(1, 1, 2)).equals(await cluster.read(2, 1, 2)), 'the others are alike');
+  await cluster.stop();
+});
+
 t.test('P3: a damaged block is not served, is reported, and recovery takes it from another', async (t) => {
   const cluster = await Cluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });

@@ -10,7 +10,10 @@ class MemoryTransport implements Transport {
   private closeReason: string | undefined;
   held = false;
 
-  constructor(readonly peer: string) {}
+  constructor(
+    readonly peer: string,
+    private readonly network: MemoryNetwork,
+  ) {}
 
   start(handlers: TransportHandlers): void {
     this.handlers = handlers;
@@ -21,7 +24,9 @@ class MemoryTransport implements Transport {
   send(message: Message): void {
     if (this.closeReason !== undefined) return;
     const copy = { header: Buffer.from(message.header), payload: Buffer.from(message.payload) };
-    queueMicrotask(() => this.other?.receive(copy));
+    const deliver = (): void => this.other?.receive(copy);
+    if (this.network.eachInItsTurn) setImmediate(deliver);
+    else queueMicrotask(deliver);
   }
 
   drained(): Promise<void> {
@@ -52,6 +57,8 @@ class MemoryTransport implements Transport {
 }
 
 export class MemoryNetwork implements Network {
+  /** Messages arrive in a turn of the event loop each, as from a real network, so that one comes while others are awaited. */
+  eachInItsTurn = false;
   private readonly listeners = new Map<string, (transport: Transport) => void>();
   private readonly links = new Set<{ address: string; end: MemoryTransport }>();
   private nextPort = 20_000;
@@ -73,8 +80,8 @@ export class MemoryNetwork implements Network {
     const onConnection = this.listeners.get(address);
     if (onConnection === undefined)
       return Promise.reject(new CairnError('UNAVAILABLE', `nobody listens at ${address}`));
-    const caller = new MemoryTransport(address);
-    const server = new MemoryTransport('memory-caller');
+    const caller = new MemoryTransport(address, this);
+    const server = new MemoryTransport('memory-caller', this);
     caller.other = server;
     server.other = caller;
     this.links.add({ address, end: server });

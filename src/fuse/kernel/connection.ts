@@ -9,7 +9,7 @@
 import { asCairnError, POSIX_ERRORS } from '../../core/errors.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../core/limits.js';
 import type { Logger } from '../../core/logger.js';
-import { deferred } from '../../core/sync.js';
+import { deferred, unawaited } from '../../core/sync.js';
 import type { Deferred } from '../../core/sync.js';
 import { errnoOf } from '../fault.js';
 import { BufferPool } from './buffers.js';
@@ -130,7 +130,11 @@ export class Connection {
     const message = isSmall ? Buffer.from(buffer.subarray(0, length)) : buffer.subarray(0, length);
     if (isSmall) this.buffers.give(buffer);
     if (isSmall) {
-      void this.handle(message, () => undefined);
+      unawaited(
+        this.handle(message, () => undefined),
+        this.options.logger,
+        'a request of the kernel',
+      );
       return;
     }
     let isGiven = false;
@@ -138,7 +142,7 @@ export class Connection {
       if (!isGiven) this.buffers.give(buffer);
       isGiven = true;
     };
-    void this.handle(message, giveBack).then(giveBack);
+    unawaited(this.handle(message, giveBack).finally(giveBack), this.options.logger, 'a request of the kernel');
   }
 
   /** Never rejects. Resolves when `message` is not used any more; `giveBack` says so before, if it is called. */

@@ -14,7 +14,7 @@ import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { ROOT_INODE } from '../../core/ids.js';
-import { deferred } from '../../core/sync.js';
+import { deferred, watched } from '../../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
 import { HandleTable } from '../handle-table.js';
 import { unmountPath } from '../mountpoint.js';
@@ -55,7 +55,7 @@ export class KernelDriver implements Driver {
     if (endianness() !== 'LE') throw new CairnError('EIO', 'the kernel driver is written for little endian machines');
     const device = await KernelDevice.open();
     const served = new ServedMount(device, this.options);
-    const closed = served.connection.serve();
+    const closed = watched(served.connection.serve());
     const mountOptions = [
       ...[`user_id=${process.getuid?.() ?? 0}`, `group_id=${process.getgid?.() ?? 0}`],
       ...(kernelChecks ? ['default_permissions'] : []),

@@ -4,7 +4,7 @@
  * It then waits for reads of that file that are on their way, which this process must answer: so the message is sent by
  * another thread, one at a time, and whoever needs the effect awaits it.
  */
-import { deferred, Mutex } from '../../core/sync.js';
+import { deferred, Mutex, watched } from '../../core/sync.js';
 import type { Deferred } from '../../core/sync.js';
 import type { FuseDevice } from './device.js';
 import { invalidateInode, notificationHeader } from './encode.js';
@@ -59,11 +59,13 @@ export class Notifier {
   async dropWritten(nodeid: number, offset: number, length: number, onDropped?: () => void): Promise<void> {
     let dropping = this.droppings.get(nodeid);
     if (dropping === undefined) {
-      const done = this.turns.run(async () => {
-        const { from, end } = this.droppings.get(nodeid) ?? { from: 0, end: Infinity };
-        this.droppings.delete(nodeid);
-        await this.sendDrop(nodeid, from, end === Infinity ? 0 : end - from);
-      });
+      const done = watched(
+        this.turns.run(async () => {
+          const { from, end } = this.droppings.get(nodeid) ?? { from: 0, end: Infinity };
+          this.droppings.delete(nodeid);
+          await this.sendDrop(nodeid, from, end === Infinity ? 0 : end - from);
+        }),
+      );
       dropping = { from: offset, end: offset + length, done };
       this.droppings.set(nodeid, dropping);
     } else {
@@ -77,10 +79,11 @@ export class Notifier {
       this.waitingWrites.delete(oldest);
       oldest.resolve();
     }
-    void dropping.done
+    const leave = (): boolean => this.waitingWrites.delete(turn);
+    dropping.done
       .then(() => onDropped?.())
       .then(turn.resolve, turn.reject)
-      .finally(() => this.waitingWrites.delete(turn));
+      .then(leave, leave);
     await turn.promise;
   }
 

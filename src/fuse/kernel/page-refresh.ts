@@ -3,6 +3,7 @@
  * lock. Those who come while it is being done wait for the same drop.
  */
 import type { InodeId } from '../../core/ids.js';
+import { watched } from '../../core/sync.js';
 import type { Attributes } from '../../client/filesystem.js';
 import type { NodeTable } from './node-table.js';
 
@@ -25,7 +26,7 @@ export class PageRefresh {
     if (this.nodes.pagesAreCurrent(attributes)) return;
     const running = this.runs.get(inode);
     if (running?.change === change) return running.done;
-    const run: Run = { change, done: this.drop(attributes) };
+    const run: Run = { change, done: watched(this.drop(attributes)) };
     this.runs.set(inode, run);
     try {
       await run.done;
