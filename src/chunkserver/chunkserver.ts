@@ -115,7 +115,7 @@ export class Chunkserver {
       reportDamage: (handle, version, error) => this.link.reportReplica(handle, version, error),
     });
     this.recovery = new Recovery({ store: this.store, replicas: this.replicas, pool: this.pool, serverId, logger });
-    this.copies = new Copies(this.store, this.pool);
+    this.copies = new Copies(this.store, this.replicas, this.pool);
     this.rangeCopies = new RangeCopies({
       ...{ clock, store: this.store, replicas: this.replicas, mutations: this.mutations, pool: this.pool, serverId },
       read: (request) => {
@@ -222,7 +222,7 @@ export class Chunkserver {
       throw new CairnError('EINVAL', `read of ${length} bytes at ${offset} of chunk ${handle}`);
     }
     // Recovery may take blocks from a suspect replica: each is verified by its checksum.
-    if (isServed) this.replicas.checkVersion(handle, version);
+    if (isServed) this.replicas.checkServed(handle, version);
     else if (this.store.entry(handle).version !== version) {
       throw new CairnError('STALE_VERSION', `chunk ${handle} is not at version ${version} here`);
     }
@@ -247,6 +247,10 @@ export class Chunkserver {
     recoverChunk: (request) => this.counted(async () => ({ reply: await this.recovery.recover(request) })),
     truncateChunk: (request) => this.counted(() => this.mutations.truncate(request).then(() => DONE)),
     copyChunk: (request) => this.counted(() => this.copies.pull(request).then(() => DONE)),
+    leaveOut: ({ handle, leaseId }) => {
+      this.replicas.leaveOut(chunkHandle(handle), leaseId);
+      return DONE;
+    },
     deleteChunks: (request) =>
       this.counted(async () => {
         const chunks = [...request.chunks];
@@ -280,7 +284,7 @@ export class Chunkserver {
     mapChunk: (request) =>
       this.served(async () => {
         const handle = chunkHandle(request.handle);
-        this.replicas.checkVersion(handle, request.version);
+        this.replicas.checkServed(handle, request.version);
         return { reply: await this.store.use(handle, mapBlocks) };
       }),
     copyRange: (request, { signal }) =>

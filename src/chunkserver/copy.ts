@@ -19,6 +19,7 @@ import { ZERO_BLOCK_SUM } from './chunk-format.js';
 import type { ChunkFile } from './chunk-file.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { PeerPool } from './peer-pool.js';
+import type { Replicas } from './replicas.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
 
 export class Copies {
@@ -28,6 +29,7 @@ export class Copies {
 
   constructor(
     private readonly store: ChunkStore,
+    private readonly replicas: Replicas,
     private readonly pool: PeerPool,
   ) {}
 
@@ -65,6 +67,7 @@ export class Copies {
         await fill(file, read);
         refuseSuperseded();
       });
+      this.replicas.replaced(handle);
     } finally {
       if (this.current.get(handle) === copy) this.current.delete(handle);
       release?.();

@@ -82,6 +82,7 @@ export class Recovery {
         throw new CairnError('STALE_VERSION', `chunk ${handle} at version ${version} cannot adopt ${toVersion}`);
       }
       await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
+      takenIn(replica, leaseId);
     });
   }
 
@@ -123,6 +124,7 @@ export class Recovery {
       );
       this.fenced(handle, leaseId);
       await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
+      takenIn(replica, leaseId);
       const servers = [self, ...succeeded.filter((server) => server !== undefined)];
       this.deps.logger.info({ handle, version: toVersion, servers, length }, 'chunk recovered');
       return { succeeded: servers, suspect };
@@ -321,6 +323,11 @@ export class Recovery {
     const { code, message } = asCairnError(error);
     this.deps.logger.warn({ handle, member: serverId, code, reason: message }, 'recovery goes on without a member');
   }
+}
+
+/** The recovery under `leaseId` has brought the replica up to date, unless the master left it out meanwhile. */
+function takenIn(replica: Replica, leaseId: number): void {
+  if (replica.fence === leaseId) replica.leftOut = false;
 }
 
 /** Whether a member's block will not be as this server's, once the member is cut or extended to the common length. */

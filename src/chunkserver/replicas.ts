@@ -109,6 +109,11 @@ export class Replica {
   /** Highest lease id seen: lower ones are refused. */
   fence = 0;
   lease: Lease | undefined;
+  /**
+   * The master goes on without this replica: readers that still know it as current are refused (P9), until a recovery
+   * takes it in, a lease is granted on it, or a new copy takes its place.
+   */
+  leftOut = false;
   /** Mutations, grants, recovery and cleaning, one at a time. */
   readonly order = new Mutex();
   lastUsedMs = 0;
@@ -171,6 +176,7 @@ export class Replicas {
       const chain = request.replicas.filter((member) => member.serverId !== self);
       const isPrimary = request.primary === self;
       replica.lease = new Lease(request.leaseId, request.version, isPrimary, chain, expiresAtMs);
+      replica.leftOut = false;
     });
   }
 
@@ -190,6 +196,19 @@ export class Replicas {
     if (lease.broken !== undefined) throw lease.broken;
     replica.raiseFence(leaseId);
     await replica.order.run(() => undefined);
+  }
+
+  /** The chunk goes on without this replica. Touches no disk. */
+  leaveOut(handle: ChunkHandle, leaseId: number): void {
+    const replica = this.get(handle);
+    replica.raiseFence(leaseId);
+    replica.leftOut = true;
+  }
+
+  /** A whole new replica took the place of what was here. */
+  replaced(handle: ChunkHandle): void {
+    const replica = this.replicas.get(handle);
+    if (replica !== undefined) replica.leftOut = false;
   }
 
   /** The lease under which this server may take a client's mutations. */
@@ -257,12 +276,21 @@ export class Replicas {
     }
   }
 
+  /** As `checkVersion`, and STALE_VERSION when readers are not to be served from this replica. */
+  checkServed(handle: ChunkHandle, version: number): void {
+    this.checkVersion(handle, version);
+    if (this.replicas.get(handle)?.leftOut === true) {
+      throw new CairnError('STALE_VERSION', `chunk ${handle} goes on without the replica here: ask the master again`);
+    }
+  }
+
   /** Forgets replicas that nobody uses: they refuse mutations until the next grant, as after a restart. */
   forgetIdle(): void {
     const now = this.clock.monotonicMs();
     for (const [handle, replica] of this.replicas) {
       const leased = replica.lease !== undefined && replica.lease.expiresAtMs > now;
       if (leased || !replica.order.idle || replica.lastUsedMs + FORGET_REPLICA_AFTER_MS > now) continue;
+      if (replica.leftOut && this.store.index.get(handle) !== undefined) continue;
       this.replicas.delete(handle);
     }
   }

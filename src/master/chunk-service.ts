@@ -143,7 +143,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     },
 
     report: (request, { peer }) => {
-      const server = servers.require(peer);
+      const server = servers.heard(peer);
       const reply = takeReport(
         {
           ...deps,

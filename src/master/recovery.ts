@@ -13,9 +13,9 @@
  *      lease may be in use) cleared. It is flushed before a lease at that version reaches a client (leases.ts): a master that lost step 4 to power
  *      loss would otherwise take a replica that was left behind for a member.
  *
- * A member that is not connected but not dead takes part: the source reaches it or not. So a server whose connection
- * to the master broke is not left behind while it goes on serving reads. A member that says that it has no replica is
- * one no longer. When none is left the chunk is lost, until such a replica turns up after all (reports.ts) or a writer
+ * A member that is not connected but not dead is waited for, as it may be serving readers; one that is left out is made
+ * to refuse them before step 4 (read-fence.ts), and its replica is deleted afterwards. A member that says that it has no
+ * replica is one no longer. When none is left the chunk is lost, until such a replica turns up after all (reports.ts) or a writer
  * replaces the chunk (leases.ts). The old primary, alive and partitioned,
  * cannot acknowledge anything: every member that the source reached refuses its lease id, and an acknowledgement
  * needs all members.
@@ -23,7 +23,7 @@
 import type { Clock } from '../core/clock.js';
 import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES } from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
@@ -31,6 +31,7 @@ import { getChunk, isLostHole, saveChunk } from './chunk-map.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys } from './keys.js';
 import { hasRoom } from './placement.js';
+import { ReadFence } from './read-fence.js';
 import type { ServerRegistry } from './servers.js';
 import type { Mutation, State } from './state.js';
 
@@ -47,8 +48,6 @@ export interface ChunkConfig {
 export type StraySink = (handle: ChunkHandle, version: number, server: ServerId) => void;
 
 const MAX_SOURCES_TRIED = 3;
-/** Time for a server that is left out to delete its replica. */
-const DELETE_TIMEOUT_MS = 1_000;
 /** Chunks with full members that wait for recovery; the hint is dropped when there are more. */
 const MAX_FULL_NOTED = 4096;
 
@@ -94,6 +93,7 @@ export class Recovery {
     const { state, logger } = this.deps;
     if (this.living(handle).servers.length === 0) return this.settleLost(handle);
     state.mutate((m) => this.markDoubtful(m, handle));
+    await this.untilSettled(handle);
     const tried = new Set<number>();
     let failure: CairnError | undefined;
     while (tried.size < MAX_SOURCES_TRIED) {
@@ -136,6 +136,19 @@ export class Recovery {
     if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
     this.full.set(handle, { servers: new Set(full), leaveOut });
     return leaveOut;
+  }
+
+  /**
+   * Waits until each member is connected or must have fenced itself: who is neither may be serving readers, and cannot be
+   * left out before that. Meanwhile the others serve; once the recovery runs they would not. UNAVAILABLE is for `recover` to say.
+   */
+  private async untilSettled(handle: ChunkHandle): Promise<void> {
+    const { servers } = this.deps;
+    const members = this.living(handle).servers;
+    const unsettled = members.filter((id) => servers.isUnsettled(id));
+    if (unsettled.length === 0 || !members.some((id) => servers.isUp(id))) return;
+    const waitMs = Math.max(...unsettled.map((id) => CHUNKSERVER_DEAD_MS - servers.silentMs(id)));
+    await servers.waitUntil(() => !members.some((id) => servers.isUnsettled(id)), waitMs);
   }
 
   private living(handle: ChunkHandle): ChunkRecord {
@@ -233,28 +246,16 @@ export class Recovery {
       throw new CairnError('UNAVAILABLE', `chunkserver ${source} did not bring its own replica to the new version`);
     }
     const left = plan.servers.filter((id) => !succeeded.includes(id));
-    await Promise.all(left.map((id) => this.deleteLeft(plan, handle, id, leftOut.has(id))));
+    if (left.length > 0) {
+      // Above that of the recovery: a member that comes late with its part of it does not serve readers by that.
+      const fence = new ReadFence(this.deps, { handle, leaseId: await leaseIds.take() });
+      while (!fence.stands(left)) await fence.raise(left);
+    }
     const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, isLossy: reply.suspect }));
     if (this.full.get(handle) === full) this.full.delete(handle);
     for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
     logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');
     return recovered;
-  }
-
-  /**
-   * A replica that is left behind on a server in service is deleted before a higher version is written: readers may
-   * still know it as current (P9). A server that does not answer fences itself; one that was left out on purpose has to.
-   */
-  private async deleteLeft(plan: ChunkRecord, handle: ChunkHandle, id: number, onPurpose: boolean): Promise<void> {
-    const peer = this.deps.servers.peerOf(id);
-    if (peer === undefined) return;
-    const chunks = [{ handle, version: plan.lastVersion - 1 }];
-    try {
-      await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks }, { timeoutMs: DELETE_TIMEOUT_MS });
-    } catch (error) {
-      if (onPurpose) throw error;
-      this.deps.logger.info({ chunk: handle, server: id, error: asCairnError(error).message }, 'replica left behind');
-    }
   }
 
   /** Step 4. */

@@ -102,7 +102,7 @@ export class Repair {
   private async recoverNow(handle: ChunkHandle): Promise<void> {
     const { leases, logger } = this.deps;
     try {
-      await leases.recover(handle, () => this.wantsRecovery(handle));
+      await leases.recover(handle, () => this.wantsRecovery(handle) && !this.isToWait(handle));
     } catch (error) {
       if (hasCode(error, 'ENOENT')) return;
       logger.info({ chunk: handle, error: asCairnError(error).message }, 'chunk waits for recovery');
@@ -119,6 +119,18 @@ export class Repair {
     if (lease === undefined ? state.get(keys.lease(handle)) !== undefined : lease.state === 'void') return true;
     if (lease?.members.some((id) => !servers.isUp(id)) === true) return true;
     return this.health.isMadeUpFor(record);
+  }
+
+  /**
+   * A member may be back any moment, or is certain to be dead soon: a recovery would wait for that and keep others from
+   * theirs. A writer that needs the chunk has it recovered by himself.
+   */
+  private isToWait(handle: ChunkHandle): boolean {
+    const { state, servers, leases } = this.deps;
+    const members = getChunk(state, handle)?.servers ?? [];
+    if (!members.some((id) => servers.isUnsettled(id))) return false;
+    leases.voidLease(handle);
+    return true;
   }
 
   tick(): void {

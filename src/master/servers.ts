@@ -26,6 +26,8 @@ export interface Server {
   readonly id: ServerId;
   address: string;
   peer: Peer | null;
+  /** Times that it registered with this master: what its process said under an earlier one may be forgotten there. */
+  registrations: number;
   /** By the master's monotonic clock; undefined: not since this master started. */
   lastHeardMs: number | undefined;
   load: ServerLoad;
@@ -77,7 +79,7 @@ export class ServerRegistry {
 
   private add(id: ServerId, address: string, load: ServerLoad): Server {
     const server: Server = {
-      ...{ id, address, load, peer: null, lastHeardMs: undefined },
+      ...{ id, address, load, peer: null, registrations: 0, lastHeardMs: undefined },
       ...{ placedSinceHeartbeat: 0, reported: false },
     };
     this.servers.set(id, server);
@@ -127,6 +129,7 @@ export class ServerRegistry {
     if (peer.isClosed) throw new CairnError('DISCONNECTED', `chunkserver ${server.id} left while it registered`);
     if (server.peer !== null) throw new CairnError('EBUSY', `chunkserver ${server.id} registered twice at once`);
     server.peer = peer;
+    server.registrations++;
     server.lastHeardMs = this.deps.clock.monotonicMs();
     server.reported = false;
     server.placedSinceHeartbeat = 0;
@@ -141,9 +144,15 @@ export class ServerRegistry {
     return server.id;
   }
 
-  heartbeat(peer: Peer, load: ServerLoad | null): void {
+  /** The server behind `peer` said something: it counts the time in which it may serve from then on. */
+  heard(peer: Peer): Server {
     const server = this.require(peer);
     server.lastHeardMs = this.deps.clock.monotonicMs();
+    return server;
+  }
+
+  heartbeat(peer: Peer, load: ServerLoad | null): void {
+    const server = this.heard(peer);
     server.placedSinceHeartbeat = 0;
     if (load !== null) server.load = load;
     const saved = this.saved.get(server.id);
@@ -180,6 +189,12 @@ export class ServerRegistry {
 
   isUp(id: number): boolean {
     return this.peerOf(id) !== undefined;
+  }
+
+  /** Not connected, and not silent for so long that it must have fenced itself: it may be serving readers. */
+  isUnsettled(id: number): boolean {
+    const liveness = this.liveness(id);
+    return liveness === 'lost' || liveness === 'expected';
   }
 
   /** For how long it has been unheard of. */

@@ -88,6 +88,7 @@ export const CHUNKSERVER_METHODS = {
   copyChunk: method(104, master, m.CopyChunkRequest, m.Empty),
   deleteChunks: method(105, master, m.DeleteChunksRequest, m.Empty),
   checkReplica: method(106, master, m.CheckReplicaRequest, m.Empty),
+  leaveOut: method(107, master, m.LeaveOutRequest, m.Empty),
 
   readChunk: method(120, data, m.ReadChunkRequest, m.ReadChunkReply, 'reply'),
   writeChunk: method(121, client, m.WriteChunkRequest, m.Empty, 'request'),

@@ -28,9 +28,12 @@ export interface FakeReplica {
   lease?: FakeLease | undefined;
   words: string[];
   suspect: boolean;
+  /** In memory: readers are refused. */
+  leftOut?: boolean;
 }
 
-type Method = 'grantLease' | 'revokeLease' | 'recoverChunk' | 'truncateChunk' | 'copyChunk' | 'deleteChunks';
+type Method =
+  'grantLease' | 'revokeLease' | 'recoverChunk' | 'truncateChunk' | 'copyChunk' | 'deleteChunks' | 'leaveOut';
 
 export class FakeChunkserver {
   id = 0;
@@ -99,6 +102,7 @@ export class FakeChunkserver {
     for (const replica of this.replicas.values()) {
       replica.fence = 0;
       replica.lease = undefined;
+      replica.leftOut = false;
     }
   }
 
@@ -236,6 +240,15 @@ export class FakeChunkserver {
         this.at(handle, version);
         return { reply: {} };
       },
+      leaveOut: ({ handle, leaseId }) =>
+        run('leaveOut', () => {
+          const replica = this.replicas.get(handle);
+          if (replica === undefined) return {};
+          if (leaseId < replica.fence) throw new CairnError('STALE_VERSION', `fenced by ${replica.fence}`);
+          replica.fence = leaseId;
+          replica.leftOut = true;
+          return {};
+        }),
       readChunk: unused,
       writeChunk: unused,
       syncChunk: unused,
