@@ -175,10 +175,7 @@ export class AppendLeases {
           return;
         }
         if (clock.monotonicMs() >= deadline) {
-          throw new CairnError(
-            'ETIMEDOUT',
-            `inode ${inode}: another client did not let go of the end of the file in time`,
-          );
+          throw new CairnError('EIO', `inode ${inode}: another client did not let go of the end of the file in time`);
         }
       }
     } catch (error) {

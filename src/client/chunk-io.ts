@@ -57,9 +57,9 @@ export interface ChunkWrites {
   ): Promise<WriteMark>;
   /**
    * What chunk `index` holds survives power loss. If the mark is not what a write returned, what was written then may
-   * have been lost before it was synced.
+   * have been lost before it was synced. Tried until `deadlineMs` (monotonic), or as long as any operation.
    */
-  syncChunk(inode: InodeId, index: number): Promise<SyncMark>;
+  syncChunk(inode: InodeId, index: number, deadlineMs?: number): Promise<SyncMark>;
   /** The master knows, durably, that these were synced. */
   noteSynced(chunks: readonly SyncedChunk[]): void;
   /** As in WriteMark, now. */

@@ -1,13 +1,13 @@
 /**
  * Reads of one chunk, from whichever replica answers with the right bytes. One is asked; when it fails the next one is,
- * and when it is slow the next one as well, the first good answer wins. When all have failed the location is asked for
- * again, until CLIENT_OPERATION_TIMEOUT_MS have passed.
+ * and when it is slow the next one as well, the first good answer wins. When all have failed, or one says that the
+ * location is old, it is asked for again, until CLIENT_OPERATION_TIMEOUT_MS have passed.
  */
 import { segmentsMatch } from '../core/checksum.js';
 import type { Clock, Timer } from '../core/clock.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CLIENT_OPERATION_TIMEOUT_MS, READ_HEDGE_MS } from '../core/limits.js';
+import { CLIENT_OPERATION_TIMEOUT_MS, LAST_ATTEMPT_MS, READ_HEDGE_FAILED_MS, READ_HEDGE_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred } from '../core/sync.js';
@@ -16,7 +16,7 @@ import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { ChunkReads } from './chunk-io.js';
 import type { ChunkMapCache, Location } from './chunk-map-cache.js';
 import type { ChunkServers } from './chunk-servers.js';
-import { Backoff } from './retry.js';
+import { Backoff, doneBy } from './retry.js';
 
 export interface ChunkReaderOptions {
   readonly map: ChunkMapCache;
@@ -53,7 +53,7 @@ export class ChunkReader implements ChunkReads {
     const backoff = new Backoff(clock, random);
     let last = 'the chunk has no live replica';
     for (;;) {
-      const location = await map.locate(inode, index);
+      const location = await this.locate(inode, index, deadline, last);
       const wanted = location.handle === 0 ? 0 : Math.min(length, location.validBytes - offset);
       if (wanted <= 0) return Buffer.alloc(length);
       if (location.lost === true) {
@@ -64,7 +64,7 @@ export class ChunkReader implements ChunkReads {
         );
       }
       const failures: Failure[] = [];
-      const bytes = await this.readFromAny(location, offset, wanted, failures);
+      const bytes = await this.readFromAny(location, offset, wanted, failures, deadline);
       if (bytes !== undefined) return zeroFilled(bytes, length);
       for (const { replica, error } of failures) last = `${replica.address}: ${error.code} ${error.message}`;
       if (failures.length > 0 && failures.every(({ error }) => error.code === 'CORRUPT')) {
@@ -82,24 +82,45 @@ export class ChunkReader implements ChunkReads {
     }
   }
 
-  /** The first good answer; undefined, with a failure for each replica, when there is none. */
+  private async locate(inode: InodeId, index: number, deadline: number, last: string): Promise<Location> {
+    const { map, clock } = this.options;
+    if (map.knows(inode, index)) return map.locate(inode, index);
+    try {
+      return await doneBy(clock, deadline, 'the question where it is', map.locate(inode, index));
+    } catch (error) {
+      if (!hasCode(error, 'TIMEOUT')) throw error;
+      throw new CairnError(
+        'EIO',
+        `chunk ${index} of inode ${inode} could not be read in time: ${error.message}; ${last}`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+
+  /** The first good answer; undefined when there is none, with the failures of the replicas that answered. */
   private readFromAny(
     location: Location,
     offset: number,
     length: number,
     failures: Failure[],
+    deadline: number,
   ): Promise<Buffer | undefined> {
-    const replicas = this.inOrder(location);
+    const { servers, clock } = this.options;
+    const replicas = servers.inOrder(location.replicas, location.handle);
     const result = deferred<Buffer | undefined>();
     const running = new Set<AbortController>();
     let next = 0;
     let hedge: Timer | undefined;
     let done = false;
+    let isOld = false;
 
     const finish = (bytes: Buffer | undefined): void => {
       if (done) return;
       done = true;
       hedge?.cancel();
+      late.cancel();
       result.resolve(bytes);
       for (const controller of running) controller.abort();
     };
@@ -122,16 +143,21 @@ export class ChunkReader implements ChunkReads {
           running.delete(controller);
           if (done) return;
           failures.push({ replica, error: asCairnError(error) });
-          startNext();
+          // Where the chunk is now the master knows; others that were named with this one may be silent for long.
+          if (hasCode(error, 'STALE_VERSION', 'NO_REPLICA')) isOld = true;
+          if (isOld && replicas.slice(next).every(({ address }) => servers.hasFailed(address))) finish(undefined);
+          else startNext();
         },
       );
-      if (next < replicas.length) {
-        hedge = this.options.clock.setTimer(this.hedgeMs, () => {
-          this.options.servers.noteFailure(replica.address);
-          startNext();
-        });
-      }
+      if (next === replicas.length && !isOld) return;
+      const patienceMs = servers.hasFailed(replica.address) ? READ_HEDGE_FAILED_MS : this.hedgeMs;
+      hedge = clock.setTimer(Math.min(patienceMs, this.hedgeMs), () => {
+        servers.noteFailure(replica.address);
+        if (next < replicas.length) startNext();
+        else finish(undefined);
+      });
     };
+    const late = clock.setTimer(Math.max(LAST_ATTEMPT_MS, deadline - clock.monotonicMs()), () => finish(undefined));
     startNext();
     return result.promise;
   }
@@ -163,17 +189,6 @@ export class ChunkReader implements ChunkReads {
       report({ handle, version, serverId: replica.serverId }, asCairnError(error));
       throw error;
     }
-  }
-
-  /** Servers that failed lately last; the rest rotated by the handle, which spreads chunks and keeps one to one disk. */
-  private inOrder({ handle, replicas }: Location): Replica[] {
-    const order: Replica[] = [];
-    const failed: Replica[] = [];
-    for (let i = 0; i < replicas.length; i++) {
-      const replica = replicas[(handle + i) % replicas.length];
-      if (replica !== undefined) (this.options.servers.failedRecently(replica.address) ? failed : order).push(replica);
-    }
-    return order.concat(failed);
   }
 }
 

@@ -4,8 +4,14 @@
  */
 import type { Clock, Timer } from '../core/clock.js';
 import { CairnError, hasCode } from '../core/errors.js';
-import { CHUNKSERVER_PEER_IDLE_MS, FAILED_SERVER_MEMORY_MS, MAX_CHUNKSERVER_PEERS } from '../core/limits.js';
+import {
+  CHUNKSERVER_PEER_IDLE_MS,
+  FAILED_SERVER_MEMORY_MAX_MS,
+  FAILED_SERVER_MEMORY_MS,
+  MAX_CHUNKSERVER_PEERS,
+} from '../core/limits.js';
 import { watched } from '../core/sync.js';
+import type { Replica } from '../protocol/generated/messages.js';
 import type { MethodDefinition } from '../protocol/methods.js';
 import type { CallOptions, CallResult, Peer } from '../protocol/rpc.js';
 
@@ -26,7 +32,8 @@ interface Entry {
 
 export class ChunkServers {
   private readonly entries = new Map<string, Entry>();
-  private readonly failedUntilMs = new Map<string, number>();
+  /** Of servers that failed and have not answered since: how often, and until when they are avoided. */
+  private readonly failed = new Map<string, { readonly times: number; readonly untilMs: number }>();
   private sweep: Timer | undefined;
   private closed = false;
   private readonly maxPeers: number;
@@ -49,7 +56,7 @@ export class ChunkServers {
     try {
       const peer = entry.connected ?? (await entry.peer);
       const result = await peer.call(method, request, options);
-      if (this.failedUntilMs.size > 0) this.failedUntilMs.delete(address);
+      if (this.failed.size > 0) this.failed.delete(address);
       return result;
     } catch (error) {
       if (hasCode(error, 'DISCONNECTED', 'UNAVAILABLE', 'TIMEOUT')) this.noteFailure(address);
@@ -61,19 +68,37 @@ export class ChunkServers {
     }
   }
 
-  /** Whether the server failed, or was slow, within FAILED_SERVER_MEMORY_MS. */
-  failedRecently(address: string): boolean {
-    const until = this.failedUntilMs.get(address);
-    return until !== undefined && until > this.options.clock.monotonicMs();
+  /** Replicas in the order in which they are to be asked: those avoided last, the others rotated by `turn`. */
+  inOrder(replicas: readonly Replica[], turn: number): Replica[] {
+    const order: Replica[] = [];
+    const avoided: Replica[] = [];
+    for (let i = 0; i < replicas.length; i++) {
+      const replica = replicas[(turn + i) % replicas.length];
+      if (replica !== undefined) (this.isAvoided(replica.address) ? avoided : order).push(replica);
+    }
+    return order.concat(avoided);
   }
 
-  /** Remembers that a server failed or was slow. */
+  /** Whether the server failed, or was slow, a short while ago: it is to be asked only when no other has the chunk. */
+  isAvoided(address: string): boolean {
+    return (this.failed.get(address)?.untilMs ?? 0) > this.options.clock.monotonicMs();
+  }
+
+  /** Whether it failed, or was slow, and has not answered since. */
+  hasFailed(address: string): boolean {
+    return this.failed.has(address);
+  }
+
+  /** Remembers that a server failed or was slow. What fails while it is avoided is of the same failure. */
   noteFailure(address: string): void {
-    this.failedUntilMs.delete(address);
-    this.failedUntilMs.set(address, this.options.clock.monotonicMs() + FAILED_SERVER_MEMORY_MS);
-    for (const oldest of this.failedUntilMs.keys()) {
-      if (this.failedUntilMs.size <= MAX_CHUNKSERVER_PEERS) break;
-      this.failedUntilMs.delete(oldest);
+    if (this.isAvoided(address)) return;
+    const times = (this.failed.get(address)?.times ?? 0) + 1;
+    const memoryMs = Math.min(FAILED_SERVER_MEMORY_MAX_MS, FAILED_SERVER_MEMORY_MS * 2 ** Math.min(times - 1, 10));
+    this.failed.delete(address);
+    this.failed.set(address, { times, untilMs: this.options.clock.monotonicMs() + memoryMs });
+    for (const oldest of this.failed.keys()) {
+      if (this.failed.size <= MAX_CHUNKSERVER_PEERS) break;
+      this.failed.delete(oldest);
     }
   }
 

@@ -6,7 +6,12 @@
 import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError, errorCodeOf, hasCode, type ErrorCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CLIENT_OPERATION_TIMEOUT_MS, COPY_RANGE_TIMEOUT_MS } from '../core/limits.js';
+import {
+  CLIENT_OPERATION_TIMEOUT_MS,
+  COPY_RANGE_TIMEOUT_MS,
+  LAST_ATTEMPT_MS,
+  REQUEST_TIMEOUT_MS,
+} from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
@@ -14,7 +19,7 @@ import type { CopySource } from '../protocol/generated/messages.js';
 import type { ChunkCopies, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, LeaseTable } from './lease-table.js';
-import { Backoff, isTransient } from './retry.js';
+import { Backoff, doneBy, isTransient } from './retry.js';
 
 export interface ChunkWriterOptions {
   readonly leases: LeaseTable;
@@ -27,6 +32,8 @@ export interface ChunkWriterOptions {
 
 /** Bytes that arrive damaged this often were damaged here; a block that no replica has whole stays so. */
 const MAX_CORRUPT_ATTEMPTS = 3;
+/** Time for one attempt. */
+const ATTEMPT_MS = { changes: REQUEST_TIMEOUT_MS, syncs: REQUEST_TIMEOUT_MS, copies: COPY_RANGE_TIMEOUT_MS };
 
 export class ChunkWriter implements ChunkWrites, ChunkCopies {
   private readonly timeoutMs: number;
@@ -50,13 +57,13 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     isWanted: () => boolean = () => true,
   ): Promise<WriteMark> {
     const { servers } = this.options;
-    return this.underLease(inode, index, true, (lease) => {
+    return this.underLease(inode, index, 'changes', this.deadline(), (lease, timeoutMs) => {
       if (!isWanted()) throw new CairnError('EIO', `inode ${inode}: these bytes are not to be written any more`);
       return servers.call(
         lease.primary.address,
         CHUNKSERVER_METHODS.writeChunk,
         { handle: lease.handle, version: lease.version, leaseId: lease.leaseId, offset, checksums },
-        { payload: bytes },
+        { payload: bytes, timeoutMs },
       );
     });
   }
@@ -69,14 +76,10 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     for (const chunk of chunks) this.options.leases.noteSynced(chunk);
   }
 
-  syncChunk(inode: InodeId, index: number): Promise<SyncMark> {
+  syncChunk(inode: InodeId, index: number, deadlineMs = this.deadline()): Promise<SyncMark> {
     const { servers } = this.options;
-    return this.underLease(inode, index, false, (lease) =>
-      servers.call(lease.primary.address, CHUNKSERVER_METHODS.syncChunk, {
-        handle: lease.handle,
-        version: lease.version,
-        leaseId: lease.leaseId,
-      }),
+    return this.underLease(inode, index, 'syncs', deadlineMs, ({ primary, handle, version, leaseId }, timeoutMs) =>
+      servers.call(primary.address, CHUNKSERVER_METHODS.syncChunk, { handle, version, leaseId }, { timeoutMs }),
     );
   }
 
@@ -87,12 +90,14 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
   ): Promise<{ readonly copied: number; readonly mark: WriteMark }> {
     const { servers, logger } = this.options;
     let copied = 0;
-    const mark = await this.underLease(inode, index, true, async ({ primary, handle, version, leaseId }) => {
+    const deadline = this.deadline();
+    const mark = await this.underLease(inode, index, 'copies', deadline, async (lease, timeoutMs) => {
+      const { primary, handle, version, leaseId } = lease;
       const { reply } = await servers.call(
         primary.address,
         CHUNKSERVER_METHODS.copyRange,
         { handle, version, leaseId, ...range },
-        { timeoutMs: COPY_RANGE_TIMEOUT_MS },
+        { timeoutMs },
       );
       copied = Math.min(reply.copied, range.length);
       if (reply.sourceError === 0) return;
@@ -102,47 +107,48 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     return { copied, mark };
   }
 
+  private deadline(): number {
+    return this.options.clock.monotonicMs() + this.timeoutMs;
+  }
+
   private async underLease(
     inode: InodeId,
     index: number,
-    changes: boolean,
-    attempt: (lease: Lease) => Promise<unknown>,
+    how: keyof typeof ATTEMPT_MS,
+    deadline: number,
+    attempt: (lease: Lease, timeoutMs: number) => Promise<unknown>,
   ): Promise<SyncMark> {
     const { leases, clock, random, logger } = this.options;
-    const deadline = clock.monotonicMs() + this.timeoutMs;
     let backoff: Backoff | undefined;
     let corrupt = 0;
     for (;;) {
-      const held = leases.get(inode, index);
-      const lease = held instanceof Promise ? await held : held;
+      let lease: Lease | undefined;
       try {
-        await attempt(lease);
+        const held = leases.get(inode, index);
+        lease = held instanceof Promise ? await doneBy(clock, deadline, 'the question who leads it', held) : held;
+        await attempt(lease, Math.min(ATTEMPT_MS[how], Math.max(LAST_ATTEMPT_MS, deadline - clock.monotonicMs())));
         return lease;
       } catch (error) {
         const { code, message } = asCairnError(error);
         const again = isTransient(error) || hasCode(error, 'STALE_VERSION', 'NOT_PRIMARY', 'NO_REPLICA', 'CORRUPT');
         if (!again) throw error;
+        const what = lease === undefined ? `chunk ${index}` : `chunk ${lease.handle}`;
         if (code === 'CORRUPT' && ++corrupt >= MAX_CORRUPT_ATTEMPTS) {
-          throw new CairnError('EIO', `chunk ${lease.handle} of inode ${inode} cannot be changed here: ${message}`, {
-            cause: error,
-          });
+          throw new CairnError('EIO', `${what} of inode ${inode} cannot be changed here: ${message}`, { cause: error });
         }
         // BUSY and CORRUPT say nothing against the lease. The last attempt counts too: it may still be on its way.
-        if (code !== 'BUSY' && code !== 'CORRUPT') {
-          logger.warn(
-            { chunk: lease.handle, version: lease.version, primary: lease.primary.address, code },
-            'a write failed under its lease',
-          );
-          leases.failed(inode, index, lease, howFailed(code, changes));
+        if (lease !== undefined && code !== 'BUSY' && code !== 'CORRUPT') {
+          const { handle, version, primary } = lease;
+          if (leases.failed(inode, index, lease, howFailed(code, how !== 'syncs'))) {
+            const about = { chunk: handle, version, primary: primary.address, code };
+            logger.warn(about, 'a write failed under its lease');
+          }
         }
         if (clock.monotonicMs() >= deadline) {
-          throw new CairnError(
-            'EIO',
-            `chunk ${lease.handle} of inode ${inode} could not be written in time: ${message}`,
-            {
-              cause: error,
-            },
-          );
+          const done = how === 'syncs' ? 'synced' : 'written';
+          throw new CairnError('EIO', `${what} of inode ${inode} could not be ${done} in time: ${message}`, {
+            cause: error,
+          });
         }
         backoff ??= new Backoff(clock, random);
         await backoff.pause(deadline);

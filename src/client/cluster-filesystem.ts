@@ -7,6 +7,7 @@ import type { Clock } from '../core/clock.js';
 import { CairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, inodeId, type InodeId } from '../core/ids.js';
 import {
+  CHUNKSERVER_CONNECT_MS,
   CHUNK_SIZE_BYTES,
   MAX_CHUNKS_PER_PAGE,
   MAX_NAME_BYTES,
@@ -126,7 +127,10 @@ export class ClusterFileSystem implements FileSystem {
     );
     const servers = new ChunkServers({
       clock,
-      connect: (address) => connectPeer({ ...endpoint, clusterId: master.clusterId }, address, { role: 'chunkserver' }),
+      connect: (address) =>
+        connectPeer({ ...endpoint, clusterId: master.clusterId }, address, {
+          ...{ role: 'chunkserver', timeoutMs: CHUNKSERVER_CONNECT_MS },
+        }),
     });
     table.current = new FileTable({ ...{ clock, random, logger, master, servers, cache }, tunables: config });
     return new ClusterFileSystem(master, servers, cache, table.current, config.noteReads ?? 'all');

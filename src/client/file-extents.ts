@@ -8,6 +8,7 @@ import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import {
   BLOCKS_PER_CHUNK,
+  BLOCK_MAP_TIMEOUT_MS,
   BLOCK_SIZE_BYTES,
   CHUNK_SIZE_BYTES,
   CLIENT_CACHE_TTL_MS,
@@ -134,10 +135,12 @@ export class FileExtents {
   private async blockMap({ handle, version, replicas, validBytes }: ChunkLocation): Promise<BlockMap> {
     if (handle === 0) return NO_DATA;
     const valid = Math.ceil(validBytes / BLOCK_SIZE_BYTES);
-    for (const { address } of replicas) {
+    const { servers } = this.options;
+    for (const { address } of servers.inOrder(replicas, handle)) {
       try {
         const request = { handle, version };
-        const { reply } = await this.options.servers.call(address, CHUNKSERVER_METHODS.mapChunk, request);
+        const times = { timeoutMs: BLOCK_MAP_TIMEOUT_MS };
+        const { reply } = await servers.call(address, CHUNKSERVER_METHODS.mapChunk, request, times);
         const bits = Buffer.from(reply.dataBlocks);
         return { hasData: (block) => block < valid && (((bits[block >> 3] ?? 0) >> (block & 7)) & 1) === 1 };
       } catch (error) {

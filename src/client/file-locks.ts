@@ -174,7 +174,7 @@ export class FileLocks {
       try {
         return await master.call(MASTER_METHODS.setLock, request, { timeoutMs: ATTEMPT_MS });
       } catch (error) {
-        if (!hasCode(error, 'ETIMEDOUT') || clock.monotonicMs() >= deadline) throw error;
+        if (!hasCode(error, 'TIMEOUT') || clock.monotonicMs() >= deadline) throw error;
       }
     }
   }

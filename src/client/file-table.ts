@@ -5,7 +5,13 @@
 import type { Clock, Timespec } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../core/limits.js';
+import {
+  CHUNK_SIZE_BYTES,
+  LEASE_QUESTION_MS,
+  MAX_CHUNKS_PER_PAGE,
+  MAX_FAILED_FILES,
+  MAX_FILE_BYTES,
+} from '../core/limits.js';
 import { isReadToNote } from '../core/relatime.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
@@ -25,6 +31,7 @@ import type { AttributeChanges, Credentials, OpenFlags, ReadNotes } from './file
 import { FileExtents } from './file-extents.js';
 import { FileLocks } from './file-locks.js';
 import { LeaseTable } from './lease-table.js';
+import { LruMap } from './lru.js';
 import type { MasterConnection } from './master-connection.js';
 import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
 import { OpenInode } from './open-inode.js';
@@ -64,6 +71,8 @@ export class FileTable implements OpenFileHost {
   private readonly inodes = new Map<InodeId, OpenInode>();
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
+  /** Failed write-backs that only a close has told, if anything. */
+  private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);
   readonly locks: FileLocks;
   readonly appends: AppendLeases;
   readonly extents: FileExtents;
@@ -82,7 +91,7 @@ export class FileTable implements OpenFileHost {
     );
     this.leases = new LeaseTable(
       clock,
-      (request) => master.call(MASTER_METHODS.leaseChunk, request),
+      (request) => master.call(MASTER_METHODS.leaseChunk, request, { timeoutMs: LEASE_QUESTION_MS }),
       (inode, index, { handle, version, replicas }) =>
         // The grant made the replicas cut themselves: nothing is left to hide.
         this.chunkMap.put(inode, index, { handle, version, replicas: [...replicas], validBytes: CHUNK_SIZE_BYTES }),
@@ -288,6 +297,11 @@ export class FileTable implements OpenFileHost {
 
   /** What this client wrote to the file survives power loss, also what it wrote through handles that are closed. */
   async syncFile(inode: InodeId, writer: Writer | undefined): Promise<void> {
+    const failure = this.failed.peek(inode);
+    if (failure !== undefined) {
+      this.failed.delete(inode);
+      throw failure;
+    }
     for (;;) {
       const { generation } = this.leases;
       const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
@@ -407,8 +421,12 @@ export class FileTable implements OpenFileHost {
     if (flags.read) open.readers--;
     if (flags.write) open.writers--;
     if (open.readers + open.writers === 0) {
-      if (open.writer !== undefined) this.unsynced.put(open.inode, open.writer.unsyncedChunks);
-      open.writer?.dispose();
+      const { writer } = open;
+      if (writer !== undefined) {
+        this.unsynced.put(open.inode, writer.unsyncedChunks);
+        if (writer.failures > writer.toldFailures) this.failed.set(open.inode, writer.failure);
+        writer.dispose();
+      }
       this.inodes.delete(open.inode);
       this.appends.closed(open.inode);
     }
@@ -457,6 +475,7 @@ export class FileTable implements OpenFileHost {
     // The lease of the chunk across the cut stands: the master answers when its replicas have been cut (P5).
     this.leases.drop(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
     this.unsynced.cut(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
+    if (size === 0) this.failed.delete(inode);
     this.inodes.get(inode)?.invalidateReads(0, MAX_FILE_BYTES);
   }
 
@@ -477,15 +496,15 @@ export class FileTable implements OpenFileHost {
     const { clock, logger, master, tunables } = this.options;
     return new Writer({
       ...{ inode: open.inode, io: this.chunkWriter, clock, logger, budget: this.writeBudget },
-      publish: async (current, durable) =>
+      publish: async (current, durable, timeoutMs) =>
         this.changed(
           fromWireAttributes(
             await master.mutate(MASTER_METHODS.publish, (operation) => ({ operation, ...current() }), {
-              ...{ idempotent: true, durable },
+              ...{ idempotent: true, durable, timeoutMs },
             }),
           ),
         ),
-      syncMetadata: (syncedChunks) => master.sync(syncedChunks),
+      syncMetadata: (syncedChunks, timeoutMs) => master.sync(syncedChunks, { timeoutMs }),
       attributes: () => open.attributes,
       onWritten: (offset, length) => open.invalidateReads(offset, length),
       ...(tunables.maxDirtyBytes !== undefined && { maxDirtyBytes: tunables.maxDirtyBytes }),

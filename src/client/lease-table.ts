@@ -71,11 +71,11 @@ export class LeaseTable {
    * A request under `lease` failed. A plain refusal only asks anew, but the second under the same lease is named to the
    * master, as is an unreachable primary. After a write in doubt the same lease will not do, even if the master finds
    * it in order: only another one makes sure that what is still on its way is refused, and does not overwrite what
-   * is written after it.
+   * is written after it. False when others under the lease failed before.
    */
-  failed(inode: InodeId, index: number, lease: Lease, how: 'refused' | 'unreachable' | 'inDoubt'): void {
+  failed(inode: InodeId, index: number, lease: Lease, how: 'refused' | 'unreachable' | 'inDoubt'): boolean {
     const entry = this.entryOf(inode, index);
-    if (entry.lease !== undefined && entry.lease.leaseId !== lease.leaseId) return; // a newer one is there already
+    if (entry.lease !== undefined && entry.lease.leaseId !== lease.leaseId) return false; // a newer one is there already
     // Of many writes that fail together, only the first counts as a refusal.
     const first = entry.lease !== undefined;
     if (first) {
@@ -90,6 +90,7 @@ export class LeaseTable {
     }
     if (how === 'inDoubt') entry.doubtfulLease = lease.leaseId;
     if (first) entry.refusedLease = lease.leaseId;
+    return first;
   }
 
   /** The master knows that the chunk was synced: a sync under this lease need not tell it again. */

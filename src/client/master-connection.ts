@@ -130,12 +130,12 @@ export class MasterConnection {
   async mutate<Q, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
     build: (operation: OperationIdInit) => QI,
-    options: { readonly idempotent?: boolean; readonly durable?: boolean } = {},
+    options: { readonly idempotent?: boolean; readonly durable?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<R> {
     const { changes } = this;
     const place: Place = { sequence: 0, session: -1, inDoubt: false, idempotent: options.idempotent === true };
     try {
-      const reply = await this.attempt(method, (link) => build(this.operationId(link, place)), {}, place);
+      const reply = await this.attempt(method, (link) => build(this.operationId(link, place)), options, place);
       if (method.number !== MASTER_METHODS.publish.number) this.changes++;
       else if (options.durable === true) this.syncedChanges = Math.max(this.syncedChanges, changes);
       return reply;
@@ -145,12 +145,12 @@ export class MasterConnection {
   }
 
   /** Resolves when all that was answered before survives power loss, and that these chunks were synced (SyncRequest). */
-  async sync(syncedChunks: readonly number[] = []): Promise<void> {
+  async sync(syncedChunks: readonly number[] = [], times: CallTimes = {}): Promise<void> {
     const { changes } = this;
     let at = 0;
     do {
       const page = syncedChunks.slice(at, at + MAX_CHUNKS_PER_PAGE);
-      await this.call(MASTER_METHODS.sync, { syncedChunks: page });
+      await this.call(MASTER_METHODS.sync, { syncedChunks: page }, times);
       at += MAX_CHUNKS_PER_PAGE;
     } while (at < syncedChunks.length);
     this.syncedChanges = Math.max(this.syncedChanges, changes);
@@ -255,7 +255,7 @@ export class MasterConnection {
     place?: Place,
   ): Promise<R> {
     const { clock } = this.options;
-    const deadline = clock.monotonicMs() + (times.timeoutMs ?? this.operationTimeoutMs);
+    const deadline = clock.monotonicMs() + Math.min(times.timeoutMs ?? Infinity, this.operationTimeoutMs);
     let backoff: Backoff | undefined;
     let last: unknown;
     for (;;) {
@@ -444,7 +444,7 @@ const closedError = (): CairnError => new CairnError('EBADF', 'the file system i
 
 const timedOut = (cause: unknown): CairnError =>
   new CairnError(
-    'ETIMEDOUT',
-    `the master did not answer in time${cause === undefined ? '' : ` (${asCairnError(cause).message})`}: is it running?`,
+    'TIMEOUT',
+    `the master did not answer in time${cause === undefined ? ': is it running?' : `: ${asCairnError(cause).message}`}`,
     { cause },
   );

@@ -116,14 +116,20 @@ export class ClusterOpenFile implements OpenFile {
     const writer = this.flags.write ? this.open.writer : undefined;
     if (writer === undefined) return;
     await writer.flush();
-    this.throwFailure(writer);
+    this.throwOnClose(writer);
   }
 
   async sync(): Promise<void> {
     if (this.closed !== undefined) throw notOpenFor('syncing');
     // Also through a handle for reading: fsync(2) is about the file.
     const { writer, inode } = this.open;
-    await this.host.syncFile(inode, writer);
+    try {
+      await this.host.syncFile(inode, writer);
+    } catch (error) {
+      // Told with this one: what was lost meanwhile is why.
+      if (writer !== undefined && this.flags.write) this.seenFailures = writer.toldFailures = writer.failures;
+      throw error;
+    }
     if (writer !== undefined && this.flags.write) this.throwFailure(writer);
     if (this.seenLosses === this.host.losses) return;
     this.seenLosses = this.host.losses;
@@ -199,7 +205,7 @@ export class ClusterOpenFile implements OpenFile {
     try {
       if (writer === undefined) return;
       if (!writer.isClean) await writer.flush();
-      this.throwFailure(writer);
+      this.throwOnClose(writer);
     } finally {
       this.host.release(this, this.open);
     }
@@ -240,8 +246,15 @@ export class ClusterOpenFile implements OpenFile {
     return writer;
   }
 
-  /** P7: tells a failure of write-back, once through this handle. */
+  /** P7: tells a failure of write-back, once through this handle, by a write or an fsync. */
   private throwFailure(writer: Writer): void {
+    if (writer.failures === this.seenFailures) return;
+    this.seenFailures = writer.toldFailures = writer.failures;
+    throw writer.failure;
+  }
+
+  /** As `throwFailure`, by a close: the next fsync of the file tells it again. */
+  private throwOnClose(writer: Writer): void {
     if (writer.failures === this.seenFailures) return;
     this.seenFailures = writer.failures;
     throw writer.failure;

@@ -11,9 +11,12 @@ import { CairnError, asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
+  CLIENT_OPERATION_TIMEOUT_MS,
+  FAILURE_LOG_INTERVAL_MS,
   MAX_CHUNKS_PER_PAGE,
   MAX_FILE_BYTES,
   MAX_PAYLOAD_BYTES,
+  REQUEST_TIMEOUT_MS,
   WRITE_BACK_AGE_MS,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -48,9 +51,9 @@ export interface WriterOptions {
   readonly logger: Logger;
   readonly budget: WriteBudget;
   /** Tells the master what `current` gives, called anew for each attempt. */
-  readonly publish: (current: () => Publication, durable: boolean) => Promise<InodeAttributes>;
+  readonly publish: (current: () => Publication, durable: boolean, timeoutMs: number) => Promise<InodeAttributes>;
   /** Resolves when all earlier metadata is durable, and that these chunks were synced. */
-  readonly syncMetadata: (syncedChunks: readonly number[]) => Promise<void>;
+  readonly syncMetadata: (syncedChunks: readonly number[], timeoutMs: number) => Promise<void>;
   /** What the master last said of the file. */
   readonly attributes: () => InodeAttributes;
   /** Bytes of the file have changed on the chunkservers: data read before is old. */
@@ -69,6 +72,10 @@ export function lostBeforeSync(inode: InodeId): CairnError {
 export class Writer {
   /** Counts failed write-backs. */
   failures = 0;
+  /** How many of them a write or an fsync has told. A close tells, too, but many programs do not look. */
+  toldFailures = 0;
+  private loggedMs = -Infinity;
+  private unlogged = 0;
   private lastFailure: CairnError | undefined;
   private readonly buffered: WriteBack;
   /** End of what was written here and is not published; 0 for none. */
@@ -231,8 +238,14 @@ export class Writer {
 
   /** All that was written before is on the chunkservers, and published. Failures of write-back are counted, not thrown. */
   async flush(): Promise<void> {
+    const deadlineMs = this.deadline();
     await this.buffered.drain();
-    await this.publish(false);
+    await this.publish(false, [], deadlineMs);
+  }
+
+  /** Of an operation that begins now: all its steps together take no longer than one alone may. */
+  private deadline(): number {
+    return this.options.clock.monotonicMs() + CLIENT_OPERATION_TIMEOUT_MS;
   }
 
   /**
@@ -245,15 +258,20 @@ export class Writer {
   }
 
   private async syncNow(closed: readonly SyncedChunk[]): Promise<void> {
-    const { io } = this.options;
+    const { io, clock } = this.options;
+    const { failures } = this;
+    let deadlineMs = this.deadline();
     await this.buffered.drain();
+    // Who could write up to now may still sync. When the time went by without a chunkserver, there is none for this.
+    if (this.failures === failures) deadlineMs = Math.max(deadlineMs, clock.monotonicMs() + REQUEST_TIMEOUT_MS);
     for (;;) {
       const { generation } = io;
       const marks = new Map(this.unsynced);
-      const synced = [...closed, ...(await this.syncChunks())];
+      const synced = [...closed, ...(await this.syncChunks(deadlineMs))];
       await this.publish(
         true,
         synced.map(({ handle }) => handle),
+        deadlineMs,
       );
       if (io.generation === generation) {
         io.noteSynced(synced);
@@ -268,11 +286,13 @@ export class Writer {
   }
 
   /** Syncs what was written since it was synced last. Returns the chunks that the master takes for unsynced. */
-  private async syncChunks(): Promise<SyncedChunk[]> {
+  private async syncChunks(deadlineMs: number): Promise<SyncedChunk[]> {
     const { inode } = this.options;
     const chunks = [...this.unsynced];
     this.unsynced.clear();
-    const results = await Promise.allSettled(chunks.map(([index]) => this.options.io.syncChunk(inode, index)));
+    const results = await Promise.allSettled(
+      chunks.map(([index]) => this.options.io.syncChunk(inode, index, deadlineMs)),
+    );
     let failed: PromiseRejectedResult | undefined;
     let isLost = false;
     const synced: SyncedChunk[] = [];
@@ -452,10 +472,15 @@ export class Writer {
   private fail(error: CairnError): void {
     this.failures++;
     this.lastFailure = error;
-    this.options.logger.error(
-      { inode: this.options.inode, code: error.code, reason: error.message },
-      'bytes written to a file are lost, the writing program is told',
+    const { clock, logger, inode } = this.options;
+    this.unlogged++;
+    if (clock.monotonicMs() - this.loggedMs < FAILURE_LOG_INTERVAL_MS) return;
+    logger.error(
+      { inode, code: error.code, reason: error.message, failures: this.unlogged },
+      'bytes written to a file are lost: the next write, fsync or close of it is told',
     );
+    this.loggedMs = clock.monotonicMs();
+    this.unlogged = 0;
   }
 
   private noteTold(durable: boolean, end: number, kills: boolean): void {
@@ -464,14 +489,17 @@ export class Writer {
     this.unsyncedKills = !durable && (this.unsyncedKills || kills);
   }
 
-  private publish(durable: boolean, synced: readonly number[] = []): Promise<void> {
+  private publish(durable: boolean, synced: readonly number[], deadlineMs: number): Promise<void> {
     return this.publishing.run(async () => {
+      const timeoutMs = Math.max(REQUEST_TIMEOUT_MS, deadlineMs - this.options.clock.monotonicMs());
       // What does not fit goes ahead.
       const syncedChunks = synced.slice(0, MAX_CHUNKS_PER_PAGE);
-      if (synced.length > MAX_CHUNKS_PER_PAGE) await this.options.syncMetadata(synced.slice(MAX_CHUNKS_PER_PAGE));
+      if (synced.length > MAX_CHUNKS_PER_PAGE) {
+        await this.options.syncMetadata(synced.slice(MAX_CHUNKS_PER_PAGE), timeoutMs);
+      }
       if (!this.unpublished) {
         if (durable) {
-          await this.options.syncMetadata(syncedChunks);
+          await this.options.syncMetadata(syncedChunks, timeoutMs);
           this.noteTold(true, 0, false);
         }
         return;
@@ -482,12 +510,13 @@ export class Writer {
       this.unpublished = this.killing = false;
       this.inPublication = true;
       try {
-        await this.options.publish(() => {
+        const current = (): Publication => {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
           end = this.buffered.endWithoutGaps(this.writtenEnd);
           const { layoutVersion } = attributes();
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges, syncedChunks };
-        }, durable);
+        };
+        await this.options.publish(current, durable, timeoutMs);
         this.noteTold(durable, end, killPrivileges);
         if (this.writtenEnd === end) this.writtenEnd = 0;
         if (this.buffered.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();

@@ -47,7 +47,7 @@ export const POSIX_ERRORS = {
 
 /**
  * Errors between CairnFS processes. None of them reaches an application: the client retries, or turns
- * them into EIO, ETIMEDOUT or EACCES by `toErrno`.
+ * them into EIO, ESTALE or EACCES by `toErrno`.
  */
 export const CLUSTER_ERRORS = {
   /** The replica is older or newer than the version asked for: ask the master again. */

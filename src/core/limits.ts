@@ -184,18 +184,35 @@ export const CHUNK_MAP_FETCH = 4;
 export const MAX_CACHED_BLOCK_MAPS = 256;
 /** Files that a client remembers to have closed without an fsync: some 200 bytes each. */
 export const MAX_UNSYNCED_FILES = 65_536;
+/** Files closed with a failed write-back that no write or fsync told of, remembered for the next fsync. */
+export const MAX_FAILED_FILES = 1024;
+/** Failed write-backs of one file are logged no more often. */
+export const FAILURE_LOG_INTERVAL_MS = 10_000;
 /** Write leases in a client's cache. */
 export const MAX_CACHED_LEASES = 4_096;
 /** Connections of a client, or of a chunkserver, to chunkservers, and the idle time after which one is closed. */
 export const MAX_CHUNKSERVER_PEERS = 256;
 export const CHUNKSERVER_PEER_IDLE_MS = 60_000;
-/** Time that a chunkserver which failed or was slow is asked only when no other has the chunk. */
+/**
+ * Time that a chunkserver which failed or was slow is asked only when no other has the chunk. It doubles, up to the second,
+ * with each failure until the server answers.
+ */
 export const FAILED_SERVER_MEMORY_MS = 3_000;
+export const FAILED_SERVER_MEMORY_MAX_MS = 60_000;
 /** A client tells the master of a bad replica again after so long, and remembers so many that it told of. */
 export const REPLICA_REPORT_INTERVAL_MS = 10_000;
 export const MAX_REMEMBERED_REPLICA_REPORTS = 1024;
-/** Time without an answer after which a read is also sent to the next replica. */
+/** Time without an answer after which a read is also sent to the next replica; and of a server that failed when asked last. */
 export const READ_HEDGE_MS = 1_500;
+export const READ_HEDGE_FAILED_MS = 200;
+/** Time for a client to connect to a chunkserver: one that is gone must cost less than an operation has. */
+export const CHUNKSERVER_CONNECT_MS = 3_000;
+/** Time for one question who leads the writing of a chunk: long enough for a recovery, and repeated. */
+export const LEASE_QUESTION_MS = 20_000;
+/** Time for a server to tell where the holes of a chunk are; without an answer all of it counts as data. */
+export const BLOCK_MAP_TIMEOUT_MS = 3_000;
+/** Time that an attempt gets although that of its operation is nearly over. */
+export const LAST_ATTEMPT_MS = 1_000;
 /** Bytes read ahead of one open file, and of all: eight requests in flight, and memory for eight such streams. */
 export const MAX_READAHEAD_BYTES = 8 * MIB;
 export const MAX_TOTAL_READAHEAD_BYTES = 64 * MIB;
