@@ -96,9 +96,13 @@ export class ChunkFile {
   get dirty(): boolean {
     return this.header.dirty;
   }
-  /** Dirty from another boot: its machine went down while it was under mutation. */
+  /** Its machine went down while it was under mutation, or a sync of it failed. */
   get suspect(): boolean {
     return this.header.suspect;
+  }
+  /** A sync failed: what is on the disk is not known. */
+  get syncFailed(): boolean {
+    return this.header.syncFailed;
   }
   /** Bytes of data. */
   get length(): number {
@@ -109,12 +113,14 @@ export class ChunkFile {
     return this.progress.unsyncedBytes;
   }
 
+  /** Leaves no file when it fails, if the disk allows. */
   static async create(disk: Disk, path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
     const file = await disk.open('chunk.create', path, 'exclusive');
     try {
       return new ChunkFile(file, StoredHeader.create(disk, file, handle, version), new ChecksumTable(file, 0));
     } catch (error) {
-      await file.close();
+      await file.close().catch(() => undefined);
+      await disk.unlink('chunk.discard', path).catch(() => undefined);
       throw error;
     }
   }
@@ -229,6 +235,13 @@ export class ChunkFile {
   /** What is applied survives power loss. Callers at the same time share one fdatasync. */
   async sync(): Promise<void> {
     this.refuseBroken();
+    // Another one may succeed, and would not cover what the failed one did not.
+    if (this.syncFailed) throw new CairnError('EIO', `a sync of chunk ${this.handle} failed: its content is not known`);
+    await this.syncAll();
+  }
+
+  private async syncAll(): Promise<void> {
+    this.refuseBroken();
     if (this.progress.complete) return;
     // Not while a mutation is between its rows and its end: they must stay as it wrote them.
     if (!this.changing) this.table.flush();
@@ -241,8 +254,23 @@ export class ChunkFile {
       this.broken = new CairnError('EIO', `syncing chunk ${this.handle} failed: its content is not known`, {
         cause: error,
       });
+      this.noteSyncFailed();
       throw error;
     }
+  }
+
+  /** So that a later opening knows it too, as reading the file shows the pages that are not on the disk. */
+  private noteSyncFailed(): void {
+    try {
+      this.header.markSyncFailed();
+    } catch {
+      // A disk that takes nothing at all is about to go out of service.
+    }
+  }
+
+  /** Nothing more is read from or written to it: another opening of the file is to be believed. */
+  abandon(reason: CairnError): void {
+    this.broken ??= reason;
   }
 
   /** Marks the file as under mutation, durably, before the first write of a boot. */
@@ -265,12 +293,27 @@ export class ChunkFile {
 
   /** Syncs the content, then takes `version`, durably. A suspect replica is one no longer. */
   async adopt(version: ChunkVersion): Promise<void> {
+    if (this.syncFailed) await this.rewrite();
     this.table.flush();
     this.progress.mutated();
-    await this.sync();
+    await this.syncAll();
     this.header.adopt(version);
     this.progress.mutated();
     await this.sync();
+  }
+
+  /** Writes what can be read once more: the kernel takes it for written, and the disk may not have it. */
+  private async rewrite(): Promise<void> {
+    for (let block = 0; block < this.table.blockCount; block++) {
+      try {
+        const bytes = await this.blocks.readSound(block);
+        await this.file.write('chunk.rewrite', bytes, DATA_OFFSET + block * BLOCK_SIZE_BYTES);
+      } catch (error) {
+        // A damaged one stays as it is.
+        if (!(error instanceof CorruptBlockError)) throw error;
+      }
+    }
+    this.table.announce(0, this.table.all());
   }
 
   /** The checksum of each block. */

@@ -19,6 +19,7 @@ export const DATA_OFFSET = 16384;
 
 const MAGIC = Buffer.from('CAIRNCHK', 'latin1');
 const DIRTY_FLAG = 1;
+const SYNC_FAILED_FLAG = 2;
 const BOOT_OFFSET = 41;
 const CRC_OFFSET = 124;
 
@@ -29,6 +30,8 @@ export interface ChunkHeader {
   readonly generation: number;
   /** Mutations may be unsynced, since the boot `bootId`. */
   readonly dirty: boolean;
+  /** A sync failed: what of the file is on the disk is not known, whatever reading it says. */
+  readonly syncFailed: boolean;
   readonly bootId: string;
 }
 
@@ -38,7 +41,7 @@ export function encodeHeader(header: ChunkHeader): Buffer {
   const bytes = Buffer.alloc(HEADER_BYTES);
   MAGIC.copy(bytes, 0);
   bytes.writeUInt32LE(CHUNK_FORMAT_VERSION, 8);
-  bytes.writeUInt32LE(header.dirty ? DIRTY_FLAG : 0, 12);
+  bytes.writeUInt32LE((header.dirty ? DIRTY_FLAG : 0) | (header.syncFailed ? SYNC_FAILED_FLAG : 0), 12);
   bytes.writeBigUInt64LE(BigInt(header.handle), 16);
   bytes.writeBigUInt64LE(BigInt(header.version), 24);
   bytes.writeBigUInt64LE(BigInt(header.generation), 32);
@@ -62,6 +65,7 @@ function decodeSlot(bytes: Buffer): ChunkHeader | undefined {
     version: chunkVersion(Number(bytes.readBigUInt64LE(24))),
     generation: Number(bytes.readBigUInt64LE(32)),
     dirty: (bytes.readUInt32LE(12) & DIRTY_FLAG) !== 0,
+    syncFailed: (bytes.readUInt32LE(12) & SYNC_FAILED_FLAG) !== 0,
     bootId: bytes.toString('utf8', BOOT_OFFSET, BOOT_OFFSET + bootLength),
   };
 }

@@ -32,7 +32,7 @@ export class StoredHeader {
   /** Writes the first header of a new file. */
   static create(boot: Boot, file: DiskFile, handle: ChunkHandle, version: ChunkVersion): StoredHeader {
     // Dirty from the start: if power fails, the file is gone, unreadable or suspect; no sync is needed to say so.
-    const header = { handle, version, generation: 0, dirty: true, bootId: boot.bootId() };
+    const header = { handle, version, generation: 0, dirty: true, syncFailed: false, bootId: boot.bootId() };
     file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(0));
     return new StoredHeader(boot, file, header, false);
   }
@@ -53,9 +53,12 @@ export class StoredHeader {
   get dirty(): boolean {
     return this.header.dirty;
   }
-  /** Dirty from another boot. */
+  /** Dirty from another boot, or a sync of it failed. */
   get suspect(): boolean {
-    return this.doubted;
+    return this.doubted || this.header.syncFailed;
+  }
+  get syncFailed(): boolean {
+    return this.header.syncFailed;
   }
   /** Dirty from this boot: if its process was killed, the page cache is as it left it. */
   get dirtySinceBoot(): boolean {
@@ -70,13 +73,17 @@ export class StoredHeader {
     this.write({ dirty: false });
   }
 
+  markSyncFailed(): void {
+    this.write({ syncFailed: true });
+  }
+
   /** Takes `version`, clean. A suspect replica is one no longer. */
   adopt(version: ChunkVersion): void {
-    this.write({ version, dirty: false });
+    this.write({ version, dirty: false, syncFailed: false });
     this.doubted = false;
   }
 
-  private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty'>>): void {
+  private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty' | 'syncFailed'>>): void {
     const generation = this.header.generation + 1;
     const header = { ...this.header, ...change, generation, bootId: this.boot.bootId() };
     this.file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(generation));

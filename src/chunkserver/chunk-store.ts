@@ -6,6 +6,7 @@
  *   open-chunks        their open files (chunk-file: one of them)
  *   dirty-replicas     those under mutation, and their cleaning
  *   header-scan        finds those after an unclean stop
+ *   disk-probes        notices disks that fail
  */
 import type { Clock } from '../core/clock.js';
 import type { Disk, DiskSpace } from '../core/disk.js';
@@ -20,6 +21,7 @@ import { peekHeader } from './chunk-header.js';
 import { DataDirectories } from './data-directories.js';
 import { DataDirectory, type FoundReplica, type Identity } from './data-directory.js';
 import { DirtyReplicas } from './dirty-replicas.js';
+import { DiskProbes } from './disk-probes.js';
 import { HeaderScan } from './header-scan.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
@@ -36,6 +38,30 @@ export interface ChunkStoreOptions {
   readonly onBadReplica: (replica: FoundReplica, error: CairnError) => void;
 }
 
+/** Replicas among which one in a certain directory is looked for at a time. */
+const LOOK_AHEAD = 64;
+
+/** A file of a chunk of which there is another one. */
+interface RankedFile {
+  readonly entry: IndexEntry;
+  readonly state: 'whole' | 'unreadable' | 'no header';
+  readonly version: ChunkVersion | 0;
+  readonly isClean: boolean;
+}
+
+const inDirectory = (found: FoundReplica, directory: DataDirectory): IndexEntry => ({
+  ...found,
+  directory: directory.number,
+  suspect: false,
+});
+
+/** Positive when `a` is the one to take. */
+function compareRanks(a: RankedFile, b: RankedFile): number {
+  const worth = ({ state, version, isClean }: RankedFile): number =>
+    state === 'no header' ? 0 : 2 * version + Number(isClean);
+  return worth(a) - worth(b);
+}
+
 /** Where a replica's file is. */
 type ReplicaFile = Pick<OpenChunk, 'handle' | 'directory' | 'path'>;
 
@@ -45,6 +71,9 @@ export class ChunkStore {
   private readonly open: OpenChunks;
   private readonly dirty: DirtyReplicas;
   private readonly scan: HeaderScan;
+  private readonly probes: DiskProbes;
+  /** In each directory, the replica that was looked at last. */
+  private readonly lookedAt = new Map<DataDirectory, number>();
   /** Creation, adoption and removal of one chunk go one after another. */
   private readonly changes = new KeyedMutex<ChunkHandle>();
   private syncingBehind = false;
@@ -54,10 +83,20 @@ export class ChunkStore {
     this.directories = new DataDirectories({
       ...{ disk, random, logger, paths: options.directories },
       onFailure: (directory) => this.loseReplicas(directory),
+      onDoubt: (directory) => this.probes.soon(directory),
+    });
+    this.probes = new DiskProbes({
+      clock,
+      directories: () => this.directories.usable(),
+      onFailed: (directory, error) => this.directories.lose(directory, error),
+      lookAtReplica: (directory) => this.lookAtReplica(directory),
     });
     this.open = new OpenChunks({
       ...{ disk, logger, directories: this.directories },
-      onOtherVersion: (chunk, file) => this.nameAfterHeader(chunk, file),
+      onOtherVersion: async (chunk, file) => {
+        const isDoubted = this.index.get(chunk.handle)?.suspect === true;
+        await this.nameAfterHeader(chunk, file, isDoubted || file.suspect);
+      },
     });
     this.dirty = new DirtyReplicas(clock, logger);
     this.scan = new HeaderScan({
@@ -77,6 +116,7 @@ export class ChunkStore {
     } else {
       await scan;
     }
+    this.probes.start();
   }
 
   get identity(): Identity | undefined {
@@ -201,7 +241,7 @@ export class ChunkStore {
         if (chunk === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is not open`);
         await prepare(file);
         await file.adopt(version);
-        await this.nameAfterHeader(chunk, file);
+        await this.nameAfterHeader(chunk, file, false);
         await chunk.directory.syncEntry(handle);
         chunk.entrySynced = true;
         this.dirty.forget(handle);
@@ -228,6 +268,8 @@ export class ChunkStore {
           await file.close();
         }
         if (this.index.get(handle) !== undefined) await this.discard(handle);
+        // Or power loss may bring back a file of before beside this one.
+        for (const other of this.directories.usable()) if (other !== directory) await other.syncRemoval(handle);
         await this.options.disk.rename('chunk.rename', incoming, directory.chunkPath(handle, version));
         await directory.syncEntry(handle);
         this.index.set({ handle, version, directory: directory.number, suspect: false });
@@ -262,25 +304,63 @@ export class ChunkStore {
   /** Marks all replicas clean, within CLEAN_STOP_MS, and closes everything. No operation may be running. */
   async stop(): Promise<void> {
     await this.scan.stop();
+    await this.probes.stop();
     await this.clean((_, section) => section(), -1, this.options.clock.monotonicMs() + CLEAN_STOP_MS);
-    const clean = this.scan.complete && this.dirty.none;
+    // A start after a clean stop reads no header, and would not know which are suspect.
+    const clean = this.scan.complete && this.dirty.none && this.index.suspectCount() === 0;
     await this.open.stop();
     await this.directories.close(clean);
   }
 
-  /** Takes the replicas in a directory into the index; of two versions of one, the higher. */
+  /** Takes the replicas in a directory into the index. */
   private async list(directory: DataDirectory): Promise<void> {
-    const superseded: FoundReplica[] = [];
+    const twice: FoundReplica[] = [];
     for await (const found of directory.replicas()) {
-      const other = this.index.get(found.handle);
-      if (other !== undefined && other.version >= found.version) {
-        superseded.push(found);
-        continue;
-      }
-      if (other !== undefined) await this.directories.of(other).removeReplica(other);
-      this.index.set({ ...found, directory: directory.number, suspect: false });
+      if (this.index.get(found.handle) === undefined) this.index.set(inDirectory(found, directory));
+      else twice.push(found);
     }
-    for (const found of superseded) await directory.removeReplica(found);
+    for (const found of twice) await this.chooseOne(inDirectory(found, directory));
+  }
+
+  /**
+   * There is a file of that chunk already: the one with a header and the higher version counts. What a creation or a
+   * copy left behind when it was cut short has no header, whatever its name says. The other one is deleted only when this
+   * one was read and is newer.
+   */
+  private async chooseOne(second: IndexEntry): Promise<void> {
+    const first = this.entry(second.handle);
+    const files = [await this.rank(first), await this.rank(second)].sort((a, b) => compareRanks(b, a));
+    const [better, other] = files;
+    if (better === undefined || other === undefined) return;
+    // Two that are as good as each other: which of them missed something is not known.
+    const isDoubtful = better.state === 'unreadable' || compareRanks(better, other) === 0;
+    this.index.set({ ...better.entry, suspect: isDoubtful });
+    const path = this.directories.pathOf(better.entry);
+    const instead = this.directories.pathOf(other.entry);
+    this.options.logger.warn({ path, instead, isDoubtful }, 'two files of one chunk: the first one counts');
+    if (better.state === 'whole' && !isDoubtful && other.state !== 'unreadable') {
+      await this.directories.of(other.entry).removeReplica(other.entry);
+    }
+  }
+
+  private async rank(entry: IndexEntry): Promise<RankedFile> {
+    try {
+      const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
+      if (header === undefined) return { entry, state: 'no header', version: 0, isClean: false };
+      return { entry, state: 'whole', version: header.version, isClean: !header.dirty };
+    } catch (error) {
+      if (!DataDirectory.isFailure(error)) throw error;
+      return { entry, state: 'unreadable', version: entry.version, isClean: false };
+    }
+  }
+
+  /** Looks at the next replica in the directory: that its file is there and has a header. Never rejects. */
+  private async lookAtReplica(directory: DataDirectory): Promise<void> {
+    const page = this.index.page(this.lookedAt.get(directory) ?? -1, LOOK_AHEAD);
+    const entry = page.find((candidate) => candidate.directory === directory.number && !candidate.suspect);
+    this.lookedAt.set(directory, entry?.handle ?? page.at(-1)?.handle ?? -1);
+    // What is wrong with it is told on the way.
+    if (entry !== undefined) await this.check(entry.handle).catch(() => undefined);
   }
 
   private async createFile(path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
@@ -294,13 +374,13 @@ export class ChunkStore {
     }
   }
 
-  private async nameAfterHeader(chunk: OpenChunk, file: ChunkFile): Promise<void> {
+  private async nameAfterHeader(chunk: OpenChunk, file: ChunkFile, suspect: boolean): Promise<void> {
     const { directory, handle } = chunk;
     const path = directory.chunkPath(handle, file.version);
     if (path !== chunk.path) await this.options.disk.rename('chunk.rename', chunk.path, path);
     chunk.path = path;
     if (this.index.get(handle) === undefined) return;
-    this.index.set({ handle, version: file.version, directory: directory.number, suspect: file.suspect });
+    this.index.set({ handle, version: file.version, directory: directory.number, suspect });
   }
 
   private forget(handle: ChunkHandle): void {
@@ -317,8 +397,11 @@ export class ChunkStore {
   }
 
   /** Draws the consequences of a failed operation on a chunk's file. Returns the error for the caller. */
-  private examine({ handle, directory, path }: ReplicaFile, error: unknown): unknown {
-    if (DataDirectory.isFailure(error)) this.directories.lose(directory, error);
+  private examine(where: ReplicaFile, error: unknown): unknown {
+    const { handle, directory, path } = where;
+    if (DataDirectory.isFailureOfAll(error)) this.directories.lose(directory, error);
+    else if (DataDirectory.isFailure(error)) this.doubt(where, error);
+    else if (hasCode(error, 'CORRUPT') && DataDirectory.isFailure(error.cause)) this.noteBad(where, error);
     if (!hasCode(error, 'ENOENT', 'NO_REPLICA')) return error;
     const gone = new CairnError('NO_REPLICA', `chunk ${handle} is not readable here: ${error.message}`, {
       cause: error,
@@ -327,11 +410,36 @@ export class ChunkStore {
     if (entry !== undefined && this.directories.pathOf(entry) === path) {
       this.options.logger.error({ path, reason: error.message }, 'replica is gone or was never finished');
       this.forget(handle);
-      const chunk = this.open.get(handle);
-      if (chunk !== undefined) unawaited(this.open.retire(chunk), this.options.logger, 'closing a chunk');
+      this.abandon(handle, gone);
       this.options.onBadReplica(entry, gone);
     }
     return gone;
+  }
+
+  /** An error of the disk at one file: that replica is not believed any more. Whether it is the disk is looked into. */
+  private doubt(where: ReplicaFile, error: unknown): void {
+    const { handle, path } = where;
+    this.noteBad(where, error);
+    const entry = this.index.get(handle);
+    if (entry === undefined || this.directories.pathOf(entry) !== path) return;
+    const reason = asCairnError(error);
+    this.abandon(handle, reason);
+    if (entry.suspect) return;
+    this.index.set({ ...entry, suspect: true });
+    this.options.onBadReplica(entry, new CairnError('EIO', reason.message, { cause: error }));
+  }
+
+  private noteBad({ handle, directory }: ReplicaFile, error: unknown): void {
+    directory.noteBadReplica(handle, this.options.clock.monotonicMs(), error);
+    if (directory.failure === undefined) this.probes.soon(directory);
+  }
+
+  /** The next use of the replica opens its file anew. */
+  private abandon(handle: ChunkHandle, reason: CairnError): void {
+    const chunk = this.open.get(handle);
+    if (chunk === undefined) return;
+    chunk.opened?.abandon(reason);
+    unawaited(this.open.retire(chunk), this.options.logger, 'closing a chunk');
   }
 
   /** The replicas in `directory` are gone with it. */

@@ -4,7 +4,7 @@
  */
 import type { Disk, DiskSpace } from '../core/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
-import { LOW_SPACE_BYTES } from '../core/limits.js';
+import { LOW_SPACE_BYTES, MAX_DATA_DIRECTORIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { DataDirectory, type Identity } from './data-directory.js';
@@ -17,13 +17,21 @@ export interface DataDirectoriesOptions {
   readonly paths: readonly string[];
   /** A directory went out of service, and its replicas with it. */
   readonly onFailure: (directory: DataDirectory) => void;
+  /** A directory has had an error that may be one of a single file. */
+  readonly onDoubt: (directory: DataDirectory, error: unknown) => void;
 }
 
 export class DataDirectories {
   private readonly all: DataDirectory[];
 
   constructor(private readonly options: DataDirectoriesOptions) {
-    this.all = options.paths.map((path, number) => new DataDirectory(options.disk, path, number, options.logger));
+    const { paths, disk, logger } = options;
+    if (paths.length > MAX_DATA_DIRECTORIES) {
+      throw new CairnError('EINVAL', `a chunkserver has at most ${MAX_DATA_DIRECTORIES} data directories`);
+    }
+    this.all = paths.map((path, number) => {
+      return new DataDirectory(disk, path, number, logger, (directory, error) => this.lose(directory, error));
+    });
   }
 
   /**
@@ -125,7 +133,8 @@ export class DataDirectories {
         return await action(choice);
       } catch (error) {
         candidates = candidates.filter((directory) => directory !== choice);
-        if (DataDirectory.isFailure(error)) this.lose(choice, error);
+        if (DataDirectory.isFailureOfAll(error)) this.lose(choice, error);
+        else if (DataDirectory.isFailure(error)) this.options.onDoubt(choice, error);
         else if (!hasCode(error, 'ENOSPC', 'EDQUOT')) throw error;
         if (candidates.length === 0) throw error;
       }
@@ -139,7 +148,8 @@ export class DataDirectories {
     this.options.onFailure(directory);
   }
 
-  private usable(): DataDirectory[] {
+  /** Those in service. */
+  usable(): DataDirectory[] {
     return this.all.filter((directory) => directory.failure === undefined);
   }
 

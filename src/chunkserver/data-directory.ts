@@ -12,7 +12,7 @@ import { dirname } from 'node:path';
 import type { Disk } from '../core/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../core/ids.js';
-import { CHUNK_DIRECTORY_FANOUT } from '../core/limits.js';
+import { BAD_REPLICAS_WINDOW_MS, CHUNK_DIRECTORY_FANOUT, MAX_BAD_REPLICAS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { SharedRun } from './shared-run.js';
 
@@ -38,6 +38,7 @@ function subdirectoryOf(handle: ChunkHandle): string {
 export class DataDirectory {
   private readonly subdirectorySyncs = new Map<string, SharedRun>();
   private unlock: (() => Promise<void>) | undefined;
+  private probes = 0;
   identity: Identity | undefined;
   /** All its replicas were synced when it was used last. */
   leftClean = false;
@@ -48,11 +49,18 @@ export class DataDirectory {
   freeBytes = 0;
   totalBytes = 0;
 
+  /** Subdirectories from which a file was removed, so that power loss may bring it back. */
+  private readonly unsyncedRemovals = new Set<string>();
+  /** Replicas that met an error of the disk, and when. */
+  private readonly badReplicas = new Map<ChunkHandle, number>();
+
   constructor(
     private readonly disk: Disk,
     readonly path: string,
     readonly number: number,
     private readonly logger: Logger,
+    /** An error that one file cannot explain. */
+    private readonly onFailure: (directory: DataDirectory, error: unknown) => void,
   ) {}
 
   /** Locks and reads what is not chunks; makes what is missing. */
@@ -97,6 +105,7 @@ export class DataDirectory {
   /** Deletes a replica's file. One that is gone is fine; failure is only told to the log: it costs space. */
   async removeReplica({ handle, version }: FoundReplica): Promise<void> {
     const path = this.chunkPath(handle, version);
+    this.unsyncedRemovals.add(subdirectoryOf(handle));
     await this.disk.unlink('chunk.unlink', path).catch((error: unknown) => {
       if (!hasCode(error, 'ENOENT')) {
         this.logger.warn({ path, reason: asCairnError(error).message }, 'deleting failed');
@@ -112,7 +121,47 @@ export class DataDirectory {
       sync = new SharedRun(() => this.disk.syncDirectory('directory.sync', `${this.path}/chunks/${name}`));
       this.subdirectorySyncs.set(name, sync);
     }
-    return sync.run();
+    return sync.run().catch((error: unknown) => {
+      if (DataDirectory.isFailure(error)) this.onFailure(this, error);
+      throw error;
+    });
+  }
+
+  /** What was removed of a chunk before stays removed, whatever comes. */
+  async syncRemoval(handle: ChunkHandle): Promise<void> {
+    const name = subdirectoryOf(handle);
+    if (!this.unsyncedRemovals.delete(name)) return;
+    try {
+      await this.syncEntry(handle);
+    } catch (error) {
+      this.unsyncedRemovals.add(name);
+      throw error;
+    }
+  }
+
+  /** Whether the disk takes a few bytes and gives them back. */
+  async probe(name: 'probe-1' | 'probe-2'): Promise<void> {
+    const path = `${this.path}/${name}`;
+    const written = Buffer.alloc(512, `${this.disk.bootId()} ${++this.probes} `);
+    const file = await this.disk.open('directory.probe', path, 'create');
+    try {
+      await file.write('directory.probe', written, 0);
+      await file.datasync('directory.probe');
+      const read = Buffer.alloc(written.length);
+      await file.read('directory.probe', read, 0);
+      if (!read.equals(written)) throw new CairnError('EIO', `${path} does not hold what was written to it`);
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** A replica met an error of the disk. Too many of them say that the disk fails. */
+  noteBadReplica(handle: ChunkHandle, nowMs: number, error: unknown): void {
+    for (const [other, atMs] of this.badReplicas) {
+      if (atMs + BAD_REPLICAS_WINDOW_MS < nowMs) this.badReplicas.delete(other);
+    }
+    this.badReplicas.set(handle, nowMs);
+    if (this.badReplicas.size >= MAX_BAD_REPLICAS) this.onFailure(this, error);
   }
 
   async measure(): Promise<void> {
@@ -126,9 +175,14 @@ export class DataDirectory {
     this.identity = identity;
   }
 
-  /** True when `error` says that the disk itself fails, and not one of its files or its lack of space. */
+  /** True when `error` is the disk's, and not of what was asked of it or of its lack of space. */
   static isFailure(error: unknown): boolean {
-    return hasCode(error, 'EIO', 'EROFS', 'ENODEV', 'ENXIO');
+    return hasCode(error, 'EIO') || DataDirectory.isFailureOfAll(error);
+  }
+
+  /** True when `error` says that nothing of the disk can be used, and not one of its files alone. */
+  static isFailureOfAll(error: unknown): boolean {
+    return hasCode(error, 'EROFS', 'ENODEV', 'ENXIO');
   }
 
   takeOutOfService(error: unknown): void {

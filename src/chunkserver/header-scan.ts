@@ -67,17 +67,20 @@ export class HeaderScan {
     const path = directory.chunkPath(entry.handle, entry.version);
     const header = await peekHeader(disk, path).catch((error: unknown) => {
       // It may have been renamed or removed meanwhile; opening it for use will tell.
-      if (!hasCode(error, 'ENOENT')) logger.warn({ path, reason: asCairnError(error).message }, 'unreadable replica');
-      return null;
+      if (hasCode(error, 'ENOENT')) return null;
+      logger.warn({ path, reason: asCairnError(error).message }, 'unreadable replica');
+      return 'unreadable' as const;
     });
     const now = index.get(entry.handle);
     if (header === null || now?.version !== entry.version) return;
-    if (header === undefined) {
+    if (header === 'unreadable') index.set({ ...now, suspect: true });
+    else if (header === undefined) {
       index.delete(entry.handle);
       await directory.removeReplica(entry);
     } else if (header.version !== entry.version) {
       if (await this.options.openRenamed(entry.handle)) dirty.found(entry.handle);
-    } else if (header.dirty) {
+    } else if (header.syncFailed) index.set({ ...now, suspect: true });
+    else if (header.dirty) {
       if (header.bootId !== disk.bootId()) index.set({ ...now, suspect: true });
       else dirty.found(entry.handle);
     }

@@ -53,7 +53,12 @@ export class Recovery {
   inspect(request: InspectReplicaRequest): Promise<InspectReplicaReplyInit> {
     const handle = chunkHandle(request.handle);
     const replica = this.fence(handle, request.version, request.belowVersion || Infinity, request.leaseId);
-    return replica.order.run(() => this.state(handle));
+    return replica.order.run(async () => {
+      const state = await this.state(handle);
+      // Comparing would find what the kernel has in memory alike, and not what is on the disk.
+      if (state.syncFailed) throw new CairnError('EIO', `a sync of chunk ${handle} failed here: copy it anew`);
+      return state;
+    });
   }
 
   /** Overwrites blocks. */
@@ -292,10 +297,12 @@ export class Recovery {
     checksums: number[];
     corruptBlocks: number[];
     version: number;
+    syncFailed: boolean;
   }> {
     return this.deps.store.use(handle, async (file) => {
       const corruptBlocks = await file.damagedBlocks();
-      return { length: file.length, checksums: file.checksums(), corruptBlocks, version: file.version };
+      const { length, version, syncFailed } = file;
+      return { length, checksums: file.checksums(), corruptBlocks, version, syncFailed };
     });
   }
 

@@ -43,9 +43,17 @@ const columns = (page: Page): (Float64Array | Uint8Array)[] => [
 export class ReplicaIndex {
   private readonly pages: Page[] = [];
   private total = 0;
+  /** By directory: how many are suspect. */
+  private readonly suspects = new Map<number, number>();
 
   get size(): number {
     return this.total;
+  }
+
+  /** How many are suspect, in all or in one directory. */
+  suspectCount(directory?: number): number {
+    if (directory !== undefined) return this.suspects.get(directory) ?? 0;
+    return [...this.suspects.values()].reduce((sum, count) => sum + count, 0);
   }
 
   get(handle: ChunkHandle): IndexEntry | undefined {
@@ -77,7 +85,8 @@ export class ReplicaIndex {
       for (const column of columns(page)) column.copyWithin(slot + 1, slot, page.count);
       page.count++;
       this.total++;
-    }
+    } else this.countSuspect(entryAt(page, slot), -1);
+    this.countSuspect(entry, 1);
     page.handles[slot] = entry.handle;
     page.versions[slot] = entry.version;
     page.directories[slot] = entry.directory;
@@ -90,6 +99,7 @@ export class ReplicaIndex {
     if (page === undefined) return false;
     const slot = lowerBound(page, handle);
     if (!(slot < page.count && page.handles[slot] === handle)) return false;
+    this.countSuspect(entryAt(page, slot), -1);
     for (const column of columns(page)) column.copyWithin(slot, slot + 1, page.count);
     page.count--;
     this.total--;
@@ -123,6 +133,10 @@ export class ReplicaIndex {
       else high = middle;
     }
     return Math.max(0, low - 1);
+  }
+
+  private countSuspect({ directory, suspect }: IndexEntry, by: number): void {
+    if (suspect) this.suspects.set(directory, (this.suspects.get(directory) ?? 0) + by);
   }
 
   private split(pageIndex: number, cut: number): void {

@@ -13,8 +13,10 @@ export class CorruptBlockError extends CairnError {
     readonly handle: ChunkHandle,
     readonly block: number,
     reason: string,
+    /** The disk's error, when it gave no bytes at all. */
+    cause?: unknown,
   ) {
-    super('CORRUPT', `block ${block} of chunk ${handle} ${reason}`);
+    super('CORRUPT', `block ${block} of chunk ${handle} ${reason}`, { cause });
   }
 }
 
@@ -34,7 +36,7 @@ export class StoredBlocks {
     try {
       count = await this.file.read('chunk.read', into, DATA_OFFSET + start);
     } catch (error) {
-      if (hasCode(error, 'EIO')) throw this.damaged(blockOf(start), 'or a later one cannot be read');
+      if (hasCode(error, 'EIO')) throw this.damaged(blockOf(start), 'or a later one cannot be read', error);
       throw error;
     }
     if (count !== into.length) throw this.damaged(blockOf(start), 'or a later one is missing from the file');
@@ -61,8 +63,8 @@ export class StoredBlocks {
     }
   }
 
-  private damaged(block: number, what: string): CorruptBlockError {
+  private damaged(block: number, what: string, cause?: unknown): CorruptBlockError {
     this.sawDamage = true;
-    return new CorruptBlockError(this.handle, block, what);
+    return new CorruptBlockError(this.handle, block, what, cause);
   }
 }

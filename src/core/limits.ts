@@ -265,6 +265,17 @@ export const FORWARD_TIMEOUT_MS = 4_000;
 export const CLEAN_AFTER_IDLE_MS = 30_000;
 /** Time that a stopping chunkserver spends on that; what stays dirty is only suspected later, without need. */
 export const CLEAN_STOP_MS = 5_000;
+/**
+ * Each data directory is written to, synced and read so often, so that a disk which fails is noticed when nobody uses it.
+ * One that takes longer than the time-out counts as failing: longer than an fsync behind a full page cache takes.
+ */
+export const DISK_PROBE_INTERVAL_MS = 10_000;
+export const DISK_PROBE_TIMEOUT_MS = 60_000;
+/** A data directory goes out of service when so many of its replicas met an error of the disk within this time. */
+export const MAX_BAD_REPLICAS = 8;
+export const BAD_REPLICAS_WINDOW_MS = 600_000;
+/** Data directories of one chunkserver: a number of one is a byte in the index of its replicas. */
+export const MAX_DATA_DIRECTORIES = 255;
 /** Free bytes below which a data directory gets no new chunks while another has more. */
 export const LOW_SPACE_BYTES = 256 * MIB;
 /** Time after its last use when a chunkserver forgets what it knew about a chunk's lease. */

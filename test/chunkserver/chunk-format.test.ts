@@ -62,12 +62,15 @@ t.test('a chunk file of format 1 is read', async (t) => {
 t.test('headers: a torn slot leaves the other, a newer format is refused', (t) => {
   const page = Buffer.alloc(TABLE_OFFSET);
   t.equal(decodeHeader(page), undefined);
-  const header = { handle, version, generation: 4, dirty: true, bootId: 'a-boot' };
+  const header = { handle, version, generation: 4, dirty: true, syncFailed: false, bootId: 'a-boot' };
   encodeHeader(header).copy(page, 0);
   encodeHeader({ ...header, generation: 5, dirty: false }).copy(page, 2048);
   t.match(decodeHeader(page), { generation: 5, dirty: false, bootId: 'a-boot' });
   page.fill(0xff, 2060, 2062);
   t.match(decodeHeader(page), { generation: 4, dirty: true });
+  encodeHeader({ ...header, generation: 6, syncFailed: true }).copy(page, 2048);
+  t.match(decodeHeader(page), { generation: 6, dirty: true, syncFailed: true });
+  page.fill(0, 2048, 2052);
   page.fill(0, 0, 4);
   t.equal(decodeHeader(page), undefined);
   t.end();

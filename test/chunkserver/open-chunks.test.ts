@@ -38,6 +38,7 @@ async function setUp(): Promise<{ disk: CountingDisk; chunks: OpenChunks; make: 
   const directories = new DataDirectories({
     ...{ disk, random, logger: silentLogger, paths: ['d'] },
     onFailure: () => undefined,
+    onDoubt: () => undefined,
   });
   await directories.open(() => Promise.resolve());
   const chunks = new OpenChunks({

@@ -4,6 +4,7 @@ import t from 'tap';
 import { MIB } from '../../src/core/limits.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
+import type { Story } from './story.js';
 
 t.setTimeout(0);
 
@@ -28,3 +29,153 @@ story('P11: blocks that cannot be read or written at one server end no other, wh
   s.world.disk(failing).onCall = undefined;
   await s.check('f', bytes);
 });
+
+const SMALL = 200_000;
+
+/** Files of a chunk each, synced and at rest. */
+async function files(s: Story, count: number): Promise<string[]> {
+  const names = Array.from({ length: count }, (_, i) => `f${i}`);
+  for (const [i, name] of names.entries()) {
+    const file = await s.create(name, pattern(SMALL, i));
+    await file.sync();
+    await file.close();
+  }
+  await s.world.sleep(75_000);
+  return names;
+}
+
+/** All of them are whole, read by a client that knows nothing yet. */
+async function checkFiles(s: Story, names: readonly string[]): Promise<void> {
+  const fs = await s.world.connect(`client-${s.world.clock.nowUs}`);
+  for (const [i, name] of names.entries()) {
+    const file = await s.openAt(name, fs);
+    equalBytes(await file.read(0, SMALL + 1), pattern(SMALL, i), name);
+    await file.close();
+  }
+}
+
+/** Who holds each file's chunk, by the master. */
+async function holders(s: Story, names: readonly string[]): Promise<string[][]> {
+  const found: string[][] = [];
+  for (const name of names) {
+    const file = await s.openAt(name);
+    found.push(await s.holders(file));
+    await file.close();
+  }
+  return found;
+}
+
+story('P11: a disk that fails while nobody uses it is noticed, and its replicas are made anew', async (s) => {
+  const names = await files(s, 8);
+  const [victim] = s.world.chunkservers;
+  assert.ok(victim !== undefined);
+  const before = await holders(s, names);
+  assert.ok(before.some((each) => each.includes(victim)));
+  s.world.disk(victim).onCall = (_, path) => (path.startsWith('/data') ? { failWith: 'EIO' } : undefined);
+  await s.world.sleep(120_000);
+  for (const each of await holders(s, names)) {
+    assert.ok(!each.includes(victim), 'nothing is believed to be there');
+    assert.equal(each.length, 2, 'made up for');
+  }
+  await s.world.powerOff(s.world.chunkservers[1] ?? '');
+  await checkFiles(s, names);
+});
+
+story('P11: a disk that hangs while nobody uses it is given up in the end', async (s) => {
+  const names = await files(s, 8);
+  const [victim] = s.world.chunkservers;
+  assert.ok(victim !== undefined);
+  s.world.disk(victim).onCall = (_, path) => (path.startsWith('/data') ? { delayUs: 3600e6 } : undefined);
+  await s.world.sleep(180_000);
+  for (const each of await holders(s, names)) assert.ok(!each.includes(victim) && each.length === 2);
+});
+
+story('one file that cannot be read costs one replica, not its disk', async (s) => {
+  const names = await files(s, 8);
+  const [victim] = s.world.chunkservers;
+  assert.ok(victim !== undefined);
+  await s.world.kill(victim);
+  await s.world.start(victim);
+  await s.world.sleep(5_000);
+  const disk = s.world.disk(victim);
+  const [bad] = disk.files('/data/chunks');
+  assert.ok(bad !== undefined);
+  disk.onCall = (label, path) =>
+    path === bad && (label === 'chunk.open' || label === 'chunk.peek') ? { failWith: 'EIO' } : undefined;
+  const before = (await holders(s, names)).flat().filter((name) => name === victim).length;
+  assert.ok(before > 2);
+  for (const name of ['client-3', 'client-4', 'client-5']) {
+    const fs = await s.world.connect(name);
+    for (const [i, each] of names.entries()) {
+      const file = await s.openAt(each, fs);
+      equalBytes(await file.read(0, SMALL), pattern(SMALL, i), each);
+      await file.close();
+    }
+  }
+  await s.world.sleep(60_000);
+  assert.ok(!s.world.errorLines.some((line) => line.includes('out of service')), s.world.errorLines.join());
+  const after = await holders(s, names);
+  assert.ok(after.every((each) => each.length === 2));
+  assert.ok(after.flat().filter((name) => name === victim).length >= before - 1, 'all others are still there');
+  await checkFiles(s, names);
+});
+
+story('P1: after a sync that failed, what the kernel shows of the file is not believed', async (s) => {
+  const file = await s.create('f', pattern(SMALL, 1));
+  await file.sync();
+  const [victim] = await s.holders(file);
+  assert.ok(victim !== undefined);
+  const disk = s.world.disk(victim);
+  let failed = 0;
+  disk.onCall = (label) => (label === 'chunk.sync' && failed++ === 0 ? { failWith: 'EIO' } : undefined);
+  const newer = pattern(SMALL, 2);
+  await file.write(0, newer);
+  await file.sync();
+  assert.ok(failed > 0);
+  await file.close();
+  await s.world.sleep(60_000);
+  assert.ok(!s.world.errorLines.some((line) => line.includes('out of service')));
+  await s.check('f', newer);
+  assert.equal((await holders(s, ['f']))[0]?.length, 2);
+  // What was claimed to be on disk is.
+  for (const name of s.world.chunkservers) await s.world.powerOff(name, 'nothing');
+  for (const name of s.world.chunkservers) await s.world.powerOn(name);
+  await s.world.sleep(20_000);
+  await s.check('f', newer);
+});
+
+for (const code of ['ENOSPC', 'EIO'] as const) {
+  story(
+    `P1: what a creation that failed with ${code} left in one directory is not taken for the replica in another`,
+    async (s) => {
+      const [server] = s.world.chunkservers;
+      assert.ok(server !== undefined);
+      const disk = s.world.disk(server);
+      // It cannot be cleaned up either.
+      disk.onCall = (label, path) =>
+        path.startsWith('/data/chunks') && (label === 'chunk.header' || label === 'chunk.discard')
+          ? { failWith: code }
+          : undefined;
+      const names = await files(s, 7);
+      disk.onCall = undefined;
+      const left = disk.files('/data/chunks');
+      assert.ok(left.length > 0, 'something was left behind');
+      await s.world.kill(server);
+      await s.world.start(server);
+      await s.world.sleep(10_000);
+      await checkFiles(s, names);
+      for (const path of left) assert.ok(!disk.files('/data/chunks').includes(path), `${path} is still there`);
+      // A creation that can be cleaned up leaves nothing.
+      disk.onCall = (label, path) =>
+        path.startsWith('/data/chunks') && label === 'chunk.header' ? { failWith: code } : undefined;
+      const file = await s.create('late', pattern(SMALL, 9));
+      await file.close();
+      disk.onCall = undefined;
+      assert.deepEqual(
+        disk.files('/data/chunks').filter((path) => disk.content(path).length === 0),
+        [],
+      );
+    },
+    { chunkservers: 1, wantedReplicas: 1, dataDirectories: 2 },
+  );
+}

@@ -8,6 +8,7 @@ import { equalBytes } from '../conformance/case.js';
 import { checkReplicas } from './final-check.js';
 import { seeds } from './seeds.js';
 import { World } from './world.js';
+import type { WorldOptions } from './world.js';
 
 export const root = ROOT_CREDENTIALS;
 export const READ_WRITE = { read: true, write: true };
@@ -49,10 +50,14 @@ export class Story {
   }
 }
 
-export function story(title: string, tell: (story: Story) => Promise<void>): void {
+export function story(
+  title: string,
+  tell: (story: Story) => Promise<void>,
+  options: Omit<WorldOptions, 'seed'> = {},
+): void {
   t.test(title, async () => {
     for (const seed of seeds(3, 501)) {
-      const world = new World({ seed });
+      const world = new World({ ...options, seed });
       await world.runReported(async () => {
         await world.startAll();
         await tell(new Story(world, await world.connect('client-1'), await world.connect('client-2')));
