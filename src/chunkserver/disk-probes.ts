@@ -5,7 +5,7 @@
 import type { Clock, Timer } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { DISK_PROBE_INTERVAL_MS, DISK_PROBE_TIMEOUT_MS } from '../core/limits.js';
-import { deferred } from '../core/sync.js';
+import { deferred, watched } from '../core/sync.js';
 import { DataDirectory } from './data-directory.js';
 
 export interface DiskProbesOptions {
@@ -38,10 +38,7 @@ export class DiskProbes {
   /** Probes a directory now, unless that goes on already. */
   soon(directory: DataDirectory): void {
     if (this.stopped || this.probing.has(directory)) return;
-    this.probing.set(
-      directory,
-      this.probe(directory).finally(() => this.probing.delete(directory)),
-    );
+    this.probing.set(directory, watched(this.probe(directory).finally(() => this.probing.delete(directory))));
   }
 
   /** What goes on comes to its end, but on a disk that hangs. */
@@ -83,7 +80,7 @@ export class DiskProbes {
     if (this.looking.has(directory)) return;
     this.looking.set(
       directory,
-      this.options.lookAtReplica(directory).finally(() => this.looking.delete(directory)),
+      watched(this.options.lookAtReplica(directory).finally(() => this.looking.delete(directory))),
     );
   }
 }
