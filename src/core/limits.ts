@@ -107,6 +107,8 @@ export const HEARTBEAT_INTERVAL_MS = 2_000;
 /** A chunkserver unheard of for so long is dead to the master; it stops serving by itself before. */
 export const CHUNKSERVER_DEAD_MS = 10_000;
 export const CHUNKSERVER_FENCE_MS = 8_000;
+/** Time between two looks of the master at who is silent, of one second each, beyond which it stood still itself. */
+export const MASTER_STALL_MS = 2_000;
 /** Somebody else may append to a file when the client that did is unheard of for so long. */
 export const APPEND_TAKEOVER_MS = 10_000;
 /** A client appends for so long at least before it lets others, */

@@ -29,6 +29,7 @@ import { IdReserve } from './id-reserve.js';
 import { prefixRange, unpackNumber } from './keys.js';
 import { ChunkLeases } from './leases.js';
 import { LeaseCuts } from './lease-cuts.js';
+import { ListeningTime } from './listening-time.js';
 import { LockPolls } from './lock-service.js';
 import { LockTable } from './locks.js';
 import { LogState } from './log-state.js';
@@ -90,6 +91,7 @@ const BUSY_INTERVAL_MS = 5;
 
 interface Parts {
   readonly state: LogState;
+  readonly listening: ListeningTime;
   readonly servers: ServerRegistry;
   readonly sessions: Sessions;
   readonly newChunks: NewChunks;
@@ -164,8 +166,9 @@ export class Master {
     const onStray = (handle: ChunkHandle, version: number, server: ServerId): void => {
       collector.addStray(handle, version, server);
     };
+    const listening = new ListeningTime(clock, logger);
     const servers = new ServerRegistry({
-      ...{ state, clock, logger, serverIds: new IdReserve(state, 'next-server', 1) },
+      ...{ state, clock, listening, logger, serverIds: new IdReserve(state, 'next-server', 1) },
       events: {
         onDown: (server) => {
           newChunks.dropServer(server.id);
@@ -211,7 +214,7 @@ export class Master {
       onLost: (inode) => sessions.noteTail(inode),
     });
     const sessions: Sessions = new Sessions({
-      ...{ state, clock, logger, locks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },
+      ...{ state, listening, logger, locks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
@@ -229,15 +232,16 @@ export class Master {
       graceMs: config.garbageGraceMs ?? 10_000,
     });
     return {
-      ...{ state, servers, sessions, newChunks, locks, polls, appends },
+      ...{ state, listening, servers, sessions, newChunks, locks, polls, appends },
       ...{ leases, cuts, recovery, repair, reaper, collector },
     };
   }
 
   private startBackground(parts: Parts): void {
-    const { state, servers, sessions, appends, newChunks, leases, repair, reaper, collector } = parts;
+    const { state, listening, servers, sessions, appends, newChunks, leases, repair, reaper, collector } = parts;
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
+      listening.tick();
       servers.tick();
       sessions.tick();
       appends.tick();

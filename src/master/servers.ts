@@ -17,6 +17,7 @@ import { ServerRecord } from '../protocol/generated/messages.js';
 import type { RegisterRequest, Replica, ServerLoad } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
 import type { IdReserve } from './id-reserve.js';
+import type { ListeningTime } from './listening-time.js';
 import { keys, prefixRange, unpackNumber } from './keys.js';
 import type { Mutation, State } from './state.js';
 
@@ -28,7 +29,7 @@ export interface Server {
   peer: Peer | null;
   /** Times that it registered with this master: what its process said under an earlier one may be forgotten there. */
   registrations: number;
-  /** By the master's monotonic clock; undefined: not since this master started. */
+  /** By the time in which the master listened; undefined: not since this master started. */
   lastHeardMs: number | undefined;
   load: ServerLoad;
   /** Chunks placed here since its last heartbeat: its load does not show them yet. */
@@ -61,12 +62,13 @@ export class ServerRegistry {
     private readonly deps: {
       readonly state: State;
       readonly clock: Clock;
+      readonly listening: ListeningTime;
       readonly logger: Logger;
       readonly serverIds: IdReserve;
       readonly events: ServerEvents;
     },
   ) {
-    this.startedMs = deps.clock.monotonicMs();
+    this.startedMs = deps.listening.nowMs();
     for (const [key, value] of deps.state.range(prefixRange('S'))) {
       const record = ServerRecord.decode(value);
       const id = serverId(unpackNumber(key, 1));
@@ -130,7 +132,7 @@ export class ServerRegistry {
     if (server.peer !== null) throw new CairnError('EBUSY', `chunkserver ${server.id} registered twice at once`);
     server.peer = peer;
     server.registrations++;
-    server.lastHeardMs = this.deps.clock.monotonicMs();
+    server.lastHeardMs = this.deps.listening.nowMs();
     server.reported = false;
     server.placedSinceHeartbeat = 0;
     this.byPeer.set(peer, server);
@@ -147,7 +149,7 @@ export class ServerRegistry {
   /** The server behind `peer` said something: it counts the time in which it may serve from then on. */
   heard(peer: Peer): Server {
     const server = this.require(peer);
-    server.lastHeardMs = this.deps.clock.monotonicMs();
+    server.lastHeardMs = this.deps.listening.nowMs();
     return server;
   }
 
@@ -182,7 +184,7 @@ export class ServerRegistry {
     const server = this.get(id);
     if (server === undefined) return 'dead';
     if (server.peer !== null) return 'up';
-    const since = this.deps.clock.monotonicMs() - (server.lastHeardMs ?? this.startedMs);
+    const since = this.deps.listening.nowMs() - (server.lastHeardMs ?? this.startedMs);
     if (since >= CHUNKSERVER_DEAD_MS) return 'dead';
     return server.lastHeardMs === undefined ? 'expected' : 'lost';
   }
@@ -201,7 +203,7 @@ export class ServerRegistry {
   silentMs(id: number): number {
     const server = this.get(id);
     if (server === undefined) return Infinity;
-    return this.deps.clock.monotonicMs() - (server.lastHeardMs ?? this.startedMs);
+    return this.deps.listening.nowMs() - (server.lastHeardMs ?? this.startedMs);
   }
 
   /** Its connection, when it is up. */

@@ -9,7 +9,6 @@
  * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
  * orphan is reaped, no tail is cut and no lock is granted.
  */
-import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { inodeId, sessionId } from '../core/ids.js';
 import type { InodeId, SessionId } from '../core/ids.js';
@@ -25,6 +24,7 @@ import { SessionRecord } from '../protocol/generated/messages.js';
 import type { ReclaimRequest } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
 import type { IdReserve } from './id-reserve.js';
+import type { ListeningTime } from './listening-time.js';
 import type { LockedRange } from '../core/lock-ranges.js';
 import { unawaited } from '../core/sync.js';
 import { keys, packNumber, prefixRange, unpackNumber } from './keys.js';
@@ -81,7 +81,7 @@ export class Sessions {
   constructor(
     private readonly deps: {
       readonly state: State;
-      readonly clock: Clock;
+      readonly listening: ListeningTime;
       readonly logger: Logger;
       readonly sessionIds: IdReserve;
       readonly locks: LockTable;
@@ -89,7 +89,7 @@ export class Sessions {
       readonly events: SessionEvents;
     },
   ) {
-    this.startedMs = deps.clock.monotonicMs();
+    this.startedMs = deps.listening.nowMs();
     for (const [key, value] of deps.state.range(prefixRange('N'))) {
       const id = sessionId(unpackNumber(key, 1));
       this.sessions.set(id, this.make(id, SessionRecord.decode(value).clientName, false));
@@ -108,7 +108,7 @@ export class Sessions {
 
   private make(id: SessionId, clientName: string, isNew: boolean): Session {
     return {
-      ...{ id, clientName, peer: null, lastHeardMs: this.deps.clock.monotonicMs(), reclaimed: isNew },
+      ...{ id, clientName, peer: null, lastHeardMs: this.deps.listening.nowMs(), reclaimed: isNew },
       ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined },
       replies: new ReplyLedger(this.deps.state, id),
     };
@@ -142,7 +142,7 @@ export class Sessions {
     if (other !== undefined && other !== session) other.peer = null;
     const old = session.peer;
     session.peer = peer;
-    session.lastHeardMs = this.deps.clock.monotonicMs();
+    session.lastHeardMs = this.deps.listening.nowMs();
     session.reclaiming = undefined;
     this.byPeer.set(peer, session);
     if (old === peer) return;
@@ -161,7 +161,7 @@ export class Sessions {
   /** Time since the session was last heard of; undefined when it has ended. */
   silentMs(id: SessionId): number | undefined {
     const session = this.sessions.get(id);
-    return session === undefined ? undefined : this.deps.clock.monotonicMs() - session.lastHeardMs;
+    return session === undefined ? undefined : this.deps.listening.nowMs() - session.lastHeardMs;
   }
 
   /** Its client must open it anew, and tell what it holds, before anything else. */
@@ -180,7 +180,7 @@ export class Sessions {
     if (session === undefined || session.peer !== peer) {
       throw new CairnError('SESSION_EXPIRED', 'this connection has no session: open or resume one first');
     }
-    session.lastHeardMs = this.deps.clock.monotonicMs();
+    session.lastHeardMs = this.deps.listening.nowMs();
     return session;
   }
 
@@ -276,7 +276,7 @@ export class Sessions {
 
   /** Ends the sessions that are unheard of for too long. To be called about every second. */
   tick(): void {
-    const nowMs = this.deps.clock.monotonicMs();
+    const nowMs = this.deps.listening.nowMs();
     for (const session of [...this.sessions.values()]) {
       if (nowMs - session.lastHeardMs >= SESSION_TTL_MS) this.end(session, 'expired');
     }

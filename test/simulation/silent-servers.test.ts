@@ -8,6 +8,7 @@ import type { OpenFile, OpenFlags } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { READ_WRITE, root, story } from './story.js';
 import type { Story } from './story.js';
+import { MASTER } from './world.js';
 
 t.setTimeout(0);
 
@@ -99,4 +100,29 @@ story('P11: a silent chunkserver costs one pause, and nothing once the master kn
   }
   assert.deepEqual(slow, []);
   s.world.thaw('chunkserver-1');
+});
+
+story('Sessions outlive a master that stands still for longer than they may be silent', async (s) => {
+  const file = await s.create('f', pattern(LENGTH, 1));
+  const lock = { kind: 'posix', type: 'write', start: 0, end: 100, owner: 'o', pid: 1 } as const;
+  await s.one.setLock(file.inode, lock, { wait: false });
+  await file.flush();
+  const other = await s.openAt('f', s.two);
+  s.world.freeze(MASTER, 'stopped');
+  // Nothing of theirs is left on the way that it would hear first.
+  for (const client of ['client-1', 'client-2']) s.world.network.breakConnection(client, MASTER);
+  await s.world.sleep(150_000);
+  s.world.thaw(MASTER);
+  await s.world.sleep(15_000);
+  await assert.rejects(s.two.setLock(file.inode, { ...lock, owner: 'p' }, { wait: false }), { code: 'EAGAIN' });
+  await file.write(0, pattern(LENGTH, 2));
+  await file.sync();
+  await file.close();
+  // One that is silent while the master listens ends.
+  s.world.freeze('client-1', 'stopped');
+  await s.world.sleep(70_000);
+  const operator = await s.world.connect('operator');
+  assert.equal((await operator.status()).sessions, 2);
+  s.world.thaw('client-1');
+  equalBytes(await other.read(0, LENGTH), pattern(LENGTH, 2), 'f');
 });
