@@ -32,6 +32,8 @@ export interface ActorOptions {
   /** Its directory, empty at first. */
   readonly home: Both<InodeId>;
   readonly onOperation: (line: string) => void;
+  /** Resolves when the client's machine does not stand still: its programs do not either. */
+  readonly awake?: (client: FileSystem) => Promise<void>;
   /** fsync before every close. */
   readonly syncsBeforeClose?: boolean;
 }
@@ -406,6 +408,7 @@ export class Actor {
     operation: (side: 'real' | 'model', fs: FileSystem) => Promise<T>,
   ): Promise<Both<T> | undefined> {
     const line = `${this.options.name}/${this.turn % this.options.clients.length} ${what}`;
+    await this.options.awake?.(this.fs);
     this.options.onOperation(`begin ${line}`);
     const real = await outcome(operation('real', this.fs));
     const model = await outcome(operation('model', this.options.model));

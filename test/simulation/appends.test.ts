@@ -8,7 +8,7 @@ import { SeededRandom } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { FileSystem, OpenFile } from '../../src/client/filesystem.js';
 import { checkRecords, readRecords, record } from '../support/records.js';
-import { Faults } from './faults.js';
+import { Faults, PLAIN_KINDS } from './faults.js';
 import { checkReplicas } from './final-check.js';
 import { seeds } from './seeds.js';
 import { story } from './story.js';
@@ -48,7 +48,7 @@ for (const seed of seeds(20)) {
         random,
         clients: CLIENTS,
         observer,
-        without: ['partition', 'half-partition'],
+        kinds: PLAIN_KINDS.filter((kind) => kind !== 'partition' && kind !== 'half-partition'),
       });
       const work = async (writer: number): Promise<void> => {
         const fs = clients[writer % clients.length];

@@ -1,177 +1,169 @@
-/** Random trouble, of kinds that the promises say a cluster survives, each of which ends by itself. */
-import assert from 'node:assert/strict';
+/**
+ * Random trouble, of kinds that the promises say a cluster survives, each of which ends by itself.
+ *
+ *   fault-network   connections and links           free: any number at a time
+ *   fault-machines  processes and machines          place: a server that is away; at most one less than there are replicas
+ *   fault-disks     volumes and their calls         loss: a server that may lose replicas, or what was not synced
+ *
+ * Losses need the replicas of the other servers: they come when all is whole, and no other before all is whole again. What is
+ * only away may come beside them.
+ */
 import { pick } from '../../src/core/random.js';
-import type { Random } from '../../src/core/random.js';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import { MASTER } from './world.js';
-import type { World } from './world.js';
+import type { FaultCounts } from './fault-counts.js';
+import { DISK_FAULTS } from './fault-disks.js';
+import { MACHINE_FAULTS } from './fault-machines.js';
+import type { Fault, FaultKind, FaultScene } from './fault.js';
+import { NETWORK_FAULTS } from './fault-network.js';
+import { Health } from './health.js';
 
-export interface FaultOptions {
-  readonly world: World;
-  readonly random: Random;
-  /** Names of the clients' hosts. */
-  readonly clients: readonly string[];
+export interface FaultOptions extends Omit<FaultScene, 'isGentle'> {
   /** For looking at the state of the cluster. */
   readonly observer: ClusterFileSystem;
-  /** Kinds to leave out. */
-  readonly without?: readonly FaultKind[];
+  readonly counts?: FaultCounts;
+  /** Default: yes. */
+  readonly isGentle?: boolean;
+  /** Default: PLAIN_KINDS. */
+  readonly kinds?: readonly FaultKind[];
+  /** Comes first, to be sure of it. */
+  readonly first?: FaultKind;
 }
 
-export type FaultKind =
-  | 'break'
-  | 'lost-reply'
-  | 'partition'
-  | 'half-partition'
-  | 'slow'
-  | 'kill-chunkserver'
-  | 'kill-master'
-  | 'power-chunkserver';
+export const FAULTS: readonly Fault[] = [...NETWORK_FAULTS, ...MACHINE_FAULTS, ...DISK_FAULTS];
 
-const KINDS: readonly FaultKind[] = [
+/** Those that any cluster gets over, be it of as many servers as replicas. */
+export const PLAIN_KINDS: readonly FaultKind[] = [
   'break',
-  'lost-reply',
   'lost-reply',
   'partition',
   'half-partition',
-  'slow',
-  'kill-chunkserver',
+  'slow-link',
   'kill-chunkserver',
   'kill-master',
   'power-chunkserver',
-  'power-chunkserver',
-  'power-chunkserver',
 ];
-/** A cluster that is never left in peace makes no progress, and nobody promises that it does. */
-const MAX_FAULT_MS = 12_000;
-/** A server that came back has registered and reported. */
-const SETTLE_MS = 2_000;
-/** Missing replicas are made after 30 s. */
-const HEALTHY_MS = 120_000;
 
-const lengthOf = (random: Random): number => 1 + random.below(random.below(2) === 0 ? 500 : MAX_FAULT_MS);
+/** Faults at a time. */
+const MAX_ACTIVE = 2;
+const MAX_ACTIVE_ROUGH = 4;
+/** While a loss heals, other faults go on for up to so long. */
+const ROUGH_HEALING_MS = 40_000;
 
 export class Faults {
   private isStopped = false;
+  private readonly scene: FaultScene;
+  private readonly health: Health;
+  private readonly deck: Fault[];
   private readonly active = new Set<Promise<void>>();
-  private serversDown = 0;
+  /** Servers that a fault has. */
+  private readonly victims = new Set<string>();
 
-  constructor(private readonly options: FaultOptions) {}
+  constructor(private readonly options: FaultOptions) {
+    const { world, random, clients, isGentle = true, kinds = PLAIN_KINDS } = options;
+    this.scene = { world, random, clients, isGentle };
+    this.health = new Health(world, options.observer);
+    this.deck = FAULTS.filter((fault) => kinds.includes(fault.kind)).flatMap((fault) =>
+      Array.from({ length: fault.weight }, () => fault),
+    );
+  }
 
   /** One fault after another, some at once, until `stop`. */
   async run(): Promise<void> {
-    const { world, random } = this.options;
-    const kinds = KINDS.filter((kind) => this.options.without?.includes(kind) !== true);
+    const { world, random, first } = this.options;
+    let next = this.deck.find((fault) => fault.kind === first);
     while (!this.isStopped) {
       await world.sleep(random.below(random.below(3) === 0 ? 4000 : 400));
-      if (this.isStopped || this.active.size >= 2) continue;
-      const kind = pick(random, kinds);
-      if (kind === 'power-chunkserver') {
-        await Promise.all(this.active);
-        if (this.isStopped) return;
-        const alone = this.losePowerAlone(lengthOf(random));
-        this.active.add(alone);
-        await alone;
-        this.active.delete(alone);
-        continue;
-      }
-      const fault = this.cause(kind);
-      this.active.add(fault);
-      const done = (): void => {
-        this.active.delete(fault);
-      };
-      fault.then(done, done);
-      world.background(() => fault);
+      if (this.isStopped) return;
+      const fault = next ?? pick(random, this.deck);
+      if (fault.budget === 'loss') {
+        next = undefined;
+        await this.lose(fault);
+      } else if (this.begin(fault)) next = undefined;
     }
   }
 
   /** No new fault; resolves when those under way have ended. */
   async stop(): Promise<void> {
     this.isStopped = true;
-    await Promise.all(this.active);
+    await this.calm();
   }
 
-  /**
-   * A chunkserver's machine goes down and comes back. What is not synced has two replicas, so this needs them both: it
-   * comes when nothing else is wrong, and nothing else comes before all chunks have two again.
-   */
-  private async losePowerAlone(awayMs: number): Promise<void> {
-    const { world, random } = this.options;
-    if (!(await this.becomesHealthy()) || this.isStopped) return;
-    const victim = pick(random, world.chunkservers);
-    await world.powerOff(victim);
-    await world.sleep(awayMs);
-    await world.powerOn(victim);
-    await world.sleep(SETTLE_MS);
-    assert.ok(await this.becomesHealthy(), `not healthy ${HEALTHY_MS} ms after ${victim} came back`);
-  }
-
-  private async becomesHealthy(): Promise<boolean> {
-    const { world, observer } = this.options;
-    for (let waitedMs = 0; waitedMs < HEALTHY_MS; waitedMs += SETTLE_MS) {
-      const { servers, underReplicatedChunks, unavailableChunks } = await observer.status();
-      const isUp = world.chunkservers.length === servers.filter((server) => server.alive).length;
-      if (isUp && underReplicatedChunks === 0 && unavailableChunks === 0) return true;
-      await world.sleep(SETTLE_MS);
-    }
-    return false;
-  }
-
-  private async cause(kind: Exclude<FaultKind, 'power-chunkserver'>): Promise<void> {
-    const { world, random, clients } = this.options;
-    const [one, two] = this.twoHosts();
-    const lengthMs = lengthOf(random);
-    switch (kind) {
-      case 'break':
-        world.network.breakConnection(one, two);
-        return;
-      case 'lost-reply': {
-        // What is asked in this time arrives; the answers do not.
-        const client = pick(random, clients);
-        world.network.partition(MASTER, client, true);
-        await world.sleep(1 + random.below(100));
-        world.network.breakConnection(client, MASTER);
-        world.network.heal(MASTER, client);
-        return;
-      }
-      case 'partition':
-      case 'half-partition':
-        world.network.partition(one, two, kind === 'half-partition');
-        await world.sleep(lengthMs);
-        world.network.heal(one, two);
-        return;
-      case 'slow':
-        world.network.slow(one, two, pick(random, [10, 100, 500]));
-        await world.sleep(lengthMs);
-        world.network.heal(one, two);
-        return;
-      case 'kill-master':
-        await this.killAndRestart(MASTER, lengthMs);
-        return;
-      case 'kill-chunkserver':
-        // With two replicas, one server at a time may be away.
-        if (this.serversDown > 0) return;
-        this.serversDown++;
-        await this.killAndRestart(pick(random, world.chunkservers), lengthMs);
-        this.serversDown--;
-        return;
-    }
-  }
-
-  private async killAndRestart(name: string, awayMs: number): Promise<void> {
+  /** A fault beside others. False: there is no room for it now. */
+  private begin(fault: Fault): boolean {
     const { world } = this.options;
-    if (!world.isRunning(name)) return;
-    await world.kill(name);
-    await world.sleep(awayMs);
-    await world.start(name);
+    if (this.active.size >= (this.scene.isGentle ? MAX_ACTIVE : MAX_ACTIVE_ROUGH)) return false;
+    // One replica of each chunk is not touched, so that nobody waits for longer than he may.
+    if (fault.budget === 'place' && this.scene.isGentle && this.victims.size >= world.wantedReplicas - 1) return false;
+    const victim = this.pickVictim();
+    if (victim === undefined) return false;
+    if (fault.budget === 'place') this.victims.add(victim);
+    this.track(this.cause(fault, victim));
+    return true;
   }
 
-  /** Two that talk to each other. */
-  private twoHosts(): [string, string] {
-    const { world, random, clients } = this.options;
-    const hosts = [MASTER, ...world.chunkservers, ...clients];
-    for (;;) {
-      const [one, two] = [pick(random, hosts), pick(random, hosts)];
-      if (one !== two && !(clients.includes(one) && clients.includes(two))) return [one, two];
+  /** One loss, or one on each of as many servers as may lose something at a time. */
+  private async lose(first: Fault): Promise<void> {
+    const { world, random } = this.options;
+    await this.calm();
+    if (this.isStopped) return;
+    await this.health.demandHealthy(`before ${first.kind}`);
+    if (this.isStopped) return;
+    const losses = this.deck.filter((fault) => fault.budget === 'loss');
+    const count = 1 + random.below(world.wantedReplicas - 1);
+    const faults = [first, ...Array.from({ length: count - 1 }, () => pick(random, losses))];
+    const under = faults.map((fault) => {
+      const victim = this.pickVictim() ?? '';
+      this.victims.add(victim);
+      return this.cause(fault, victim);
+    });
+    const lost = Promise.all(under).then(() => undefined);
+    this.track(lost);
+    if (!this.scene.isGentle) await this.besides(ROUGH_HEALING_MS);
+    await lost;
+    await this.calm();
+    await this.health.demandHealthy(`after ${faults.map((fault) => fault.kind).join(' and ')}`);
+  }
+
+  /** Faults that lose nothing, for a while. */
+  private async besides(lengthMs: number): Promise<void> {
+    const { world, random } = this.options;
+    const harmless = this.deck.filter((fault) => fault.budget !== 'loss');
+    const endUs = world.clock.nowUs + random.below(lengthMs) * 1000;
+    while (!this.isStopped && harmless.length > 0 && world.clock.nowUs < endUs) {
+      await world.sleep(random.below(4000));
+      this.begin(pick(random, harmless));
     }
+  }
+
+  private async cause(fault: Fault, victim: string): Promise<void> {
+    const { world, counts } = this.options;
+    world.trace.add(`trouble ${fault.kind} ${victim}`);
+    try {
+      const tookEffect = await fault.run(this.scene, victim);
+      counts?.note(fault.kind, tookEffect);
+    } finally {
+      world.trace.add(`trouble ${fault.kind} ${victim} has ended`);
+      if (fault.budget !== 'free') this.victims.delete(victim);
+    }
+  }
+
+  private track(fault: Promise<void>): void {
+    this.active.add(fault);
+    const done = (): void => {
+      this.active.delete(fault);
+    };
+    fault.then(done, done);
+    this.options.world.background(() => fault);
+  }
+
+  /** Waits for what is under way. */
+  private async calm(): Promise<void> {
+    while (this.active.size > 0) await Promise.all(this.active);
+  }
+
+  private pickVictim(): string | undefined {
+    const { world, random } = this.options;
+    const free = world.chunkservers.filter((name) => !this.victims.has(name));
+    return free.length > 0 ? pick(random, free) : undefined;
   }
 }

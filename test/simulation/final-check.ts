@@ -1,23 +1,14 @@
 /** What must hold of a cluster at rest: the whole tree equals the model's, replicas are identical, none is stale. */
 import assert from 'node:assert/strict';
-import { asCairnError } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { Attributes, ChunkPlacement, DirectoryEntry, FileSystem } from '../../src/client/filesystem.js';
-import { connectPeer } from '../../src/protocol/endpoint.js';
-import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
-import type { Peer } from '../../src/protocol/rpc.js';
 import { equalBytes } from '../conformance/case.js';
 import { DATA_WINDOWS, equalAttributes } from './actor.js';
+import { Inspector } from './inspector.js';
+import type { TreeFile } from './inspector.js';
 import type { World } from './world.js';
-
-interface TreeFile {
-  readonly path: string;
-  readonly inode: InodeId;
-  readonly size: number;
-}
 
 /** Compares everything below the roots, but entries of the root in `ignore`. Returns the files of `real`. */
 export async function compareTrees(
@@ -137,31 +128,21 @@ export async function checkReplicas(
   files: readonly TreeFile[],
   { mayBeLost }: { readonly mayBeLost: boolean } = { mayBeLost: false },
 ): Promise<number> {
-  const peers = new Map<string, Peer>();
-  const dependencies = world.processDependencies('inspector');
-  for (const name of world.chunkservers) {
-    const options = { ...dependencies, secret: world.secret, role: 'client' } as const;
-    peers.set(`${name}:7000`, await connectPeer(options, `${name}:7000`, { role: 'chunkserver' }));
-  }
+  const inspector = await Inspector.connect(world);
   let checked = 0;
   for (const file of files) {
-    for (let index = 0; index * CHUNK_SIZE_BYTES < file.size;) {
-      const page = await fs.placement(file.inode, index);
-      if (page.length === 0) break;
-      for (const chunk of page) {
-        const isLost = mayBeLost && chunk.replicas.length === 0;
-        if (chunk.handle !== 0 && !isLost) await checkChunk(peers, file.path, chunk, mayBeLost);
-        checked++;
-      }
-      index += page.length;
+    for (const chunk of await inspector.chunks(fs, file)) {
+      checked++;
+      if (mayBeLost && chunk.replicas.length === 0) continue;
+      await checkChunk(inspector, file.path, chunk, mayBeLost);
     }
   }
-  for (const peer of peers.values()) peer.close('done');
+  inspector.close();
   return checked;
 }
 
 async function checkChunk(
-  peers: ReadonlyMap<string, Peer>,
+  inspector: Inspector,
   path: string,
   chunk: ChunkPlacement,
   mayBeLost: boolean,
@@ -170,8 +151,8 @@ async function checkChunk(
   assert.ok(chunk.replicas.length > 0, `${what} has no live replica`);
   const members = new Set(chunk.replicas.map((replica) => replica.address));
   let first: { address: string; content: Buffer[] } | undefined;
-  for (const [address, peer] of peers) {
-    const answer = await readReplica(peer, chunk);
+  for (const address of inspector.peers.keys()) {
+    const answer = await inspector.read(address, chunk);
     // Blocks that were lost are lost on every member (P4).
     const content = mayBeLost && answer === 'CORRUPT' ? [Buffer.from(answer)] : answer;
     if (!members.has(address)) {
@@ -187,21 +168,55 @@ async function checkChunk(
   }
 }
 
-/** The windows of a chunk in which test files have bytes, as the server has them; or the error code it says. */
-async function readReplica(peer: Peer, chunk: ChunkPlacement): Promise<Buffer[] | string> {
-  const windows = [
-    [0, MAX_PAYLOAD_BYTES],
-    [CHUNK_SIZE_BYTES - MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES],
-  ] as const;
-  const content: Buffer[] = [];
-  for (const [offset, length] of windows) {
-    try {
-      const request = { handle: chunk.handle, version: chunk.version, offset, length };
-      const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, request);
-      content.push(Buffer.from(payload));
-    } catch (error) {
-      return asCairnError(error).code;
+/** A minute in which nothing happens at all: no recovery, no copy, and hardly a line in any log. */
+const QUIET_CHECK_MS = 60_000;
+const MAX_QUIET_LINES = 60;
+/** Versions of a chunk come from recoveries: so many of one are no accidents any more. */
+const MAX_VERSION = 200;
+/** Lines that one process may log in a run, all its lives together. */
+const MAX_LOG_LINES = 20_000;
+
+/** Nothing repeats for ever: a cluster at rest does nothing, and none of its processes logs without a bound. */
+export async function demandQuiet(world: World, fs: FileSystem): Promise<void> {
+  const versions = async (): Promise<Map<number, number>> => {
+    const inspector = await Inspector.connect(world);
+    const found = new Map<number, number>();
+    for (const file of await allFiles(fs)) {
+      for (const chunk of await inspector.chunks(fs, file)) found.set(chunk.handle, chunk.version);
     }
+    inspector.close();
+    return found;
+  };
+  const before = await versions();
+  for (const [handle, version] of before) {
+    assert.ok(version <= MAX_VERSION, `chunk ${handle} is at version ${version}: it was recovered time and again`);
   }
-  return content;
+  const lines = new Map(world.logLines);
+  await world.sleep(QUIET_CHECK_MS);
+  assert.deepEqual([...(await versions())], [...before], 'versions of chunks at rest');
+  for (const [name, count] of world.logLines) {
+    assert.ok(count < MAX_LOG_LINES, `${name} logged ${count} lines`);
+    const quiet = count - (lines.get(name) ?? 0);
+    assert.ok(quiet <= MAX_QUIET_LINES, `${name} logged ${quiet} lines in ${QUIET_CHECK_MS} ms at rest`);
+  }
+}
+
+/** Every file of the tree, once. */
+export async function allFiles(fs: FileSystem): Promise<TreeFile[]> {
+  const files: TreeFile[] = [];
+  const seen = new Set<InodeId>();
+  const walk = async (directory: InodeId, at: string): Promise<void> => {
+    for (const [name, { inode, kind }] of await list(fs, directory)) {
+      const path = `${at}/${name}`;
+      if (kind === 'directory') await walk(inode, path);
+      else if (kind === 'file' && !seen.has(inode)) {
+        seen.add(inode);
+        // Removed meanwhile, perhaps.
+        const attributes = await fs.getAttributes(inode).catch(() => undefined);
+        if (attributes !== undefined) files.push({ path, inode, size: attributes.size });
+      }
+    }
+  };
+  await walk(ROOT_INODE, '');
+  return files;
 }

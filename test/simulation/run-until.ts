@@ -5,6 +5,8 @@ import type { SimulatedClock } from './simulated-clock.js';
 export interface RunLimits {
   /** Of simulated time, from now: a promise that takes longer counts as stuck. */
   readonly limitMs?: number;
+  /** Whether there is no use in going on. */
+  readonly hasFailed?: () => boolean;
 }
 
 const DEFAULT_LIMIT_MS = 30 * 60_000;
@@ -27,6 +29,7 @@ export async function runUntilSettled<T>(
     if (clock.nowUs > limitUs)
       throw new Error(`stuck: not ended after ${(limitUs / 1e6).toFixed(0)} simulated seconds`);
     await microtasksDrained();
+    if (limits.hasFailed?.() === true) throw new Error('failed');
   }
   return promise;
 }

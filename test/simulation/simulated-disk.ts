@@ -178,6 +178,8 @@ export class SimulatedDisk {
   private readonly unmounted = new Map<string, Node>();
   /** Calls that found a volume full. */
   fullHits = 0;
+  /** Writes so far. */
+  changes = 0;
 
   constructor(
     readonly host: string,
@@ -558,6 +560,7 @@ class ProcessFile implements DiskFile {
   /** What fits is written; the rest finds the disk full. */
   private put(label: DiskLabel, bytes: Uint8Array, offset: number): void {
     const { disk } = this.process;
+    disk.changes++;
     const growth = offset + bytes.length - this.node.current.size;
     // Counting what is there takes time: only where it may matter.
     if (growth <= 0 || disk.otherBytesOf(this.path) === 0) return this.node.write(offset, bytes);

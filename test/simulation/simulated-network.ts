@@ -133,13 +133,14 @@ export class SimulatedNetwork {
     for (const one of hosts) for (const two of hosts) if (one < two) this.heal(one, two);
   }
 
-  /** Breaks one connection between the hosts, if there is any: what is under way is lost, both ends learn of it. */
-  breakConnection(one: string, two: string): void {
+  /** Breaks one connection between the hosts: what is under way is lost, both ends learn of it. False: there is none. */
+  breakConnection(one: string, two: string): boolean {
     const between = [...this.ends].filter((end) => end.owner.host === one && end.remoteHost === two);
     const end = between[this.random.below(Math.max(1, between.length))];
-    if (end === undefined) return;
+    if (end === undefined) return false;
     this.trace.add(`fault break ${end.label}`);
     end.loseEverything();
+    return true;
   }
 
   /** The process is gone; its kernel closes its connections. */

@@ -1,22 +1,34 @@
 /** Random work by two clients under random faults, compared with the model while it runs and when all is quiet. */
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
+import type { Random } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import type { FileSystem } from '../../src/client/filesystem.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
 import { Actor } from './actor.js';
-import { Faults } from './faults.js';
-import type { FaultKind } from './faults.js';
+import { FaultCounts } from './fault-counts.js';
+import { Faults, PLAIN_KINDS } from './faults.js';
+import type { FaultKind } from './fault.js';
 import { DoomedWriters, DOOMED } from './doomed.js';
 import { checkReplicas, compareTrees, filesOf } from './final-check.js';
 import { MASTER, World } from './world.js';
+import type { WorldOptions } from './world.js';
 
 export interface WorkloadOptions {
   readonly seed: number;
   readonly operations?: number;
+  /** Programs rest up to so long, now and then. Default 400. */
+  readonly pauseMs?: number;
   /** false: no faults at all. */
   readonly faults?: boolean;
-  readonly without?: readonly FaultKind[];
+  /** Default: those of a plain cluster. */
+  readonly kinds?: readonly FaultKind[];
+  /** A kind that is to happen. */
+  readonly first?: FaultKind;
+  readonly counts?: FaultCounts;
+  /** Whether the seed says how many chunkservers, disks and replicas there are. Default: three, one, two. */
+  readonly isShapeDrawn?: boolean;
   readonly onLine?: (line: string) => void;
 }
 
@@ -30,11 +42,22 @@ export interface WorkloadResult {
 
 const CLIENTS = ['client-1', 'client-2'];
 /** Longer than leases, session time-outs and the time to notice the dead. */
-const QUIET_MS = 90_000;
+export const QUIET_MS = 90_000;
+
+/** A cluster that can replace what it loses. */
+export function drawShape(random: Random): Pick<WorldOptions, 'chunkservers' | 'dataDirectories' | 'wantedReplicas'> {
+  const wantedReplicas = 2 + random.below(2);
+  const chunkservers = wantedReplicas + 1 + random.below(5 - wantedReplicas);
+  return { wantedReplicas, chunkservers, dataDirectories: 1 + random.below(3) };
+}
 
 export async function runWorkload(options: WorkloadOptions): Promise<WorkloadResult> {
-  const world = new World({ seed: options.seed, ...(options.onLine === undefined ? {} : { onLine: options.onLine }) });
   const random = new SeededRandom(options.seed ^ 0x5eed);
+  const world = new World({
+    seed: options.seed,
+    ...(options.isShapeDrawn === true ? drawShape(random) : {}),
+    ...(options.onLine === undefined ? {} : { onLine: options.onLine }),
+  });
   const model = new ModelFileSystem();
   let operations = 0;
   let chunks = 0;
@@ -45,11 +68,17 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
   try {
     await world.runReported(async () => {
       await world.startAll();
-      const clients = [];
+      const clients: ClusterFileSystem[] = [];
       for (const name of CLIENTS) clients.push(await world.connect(name));
-      const actors = await makeActors({ clients, model, random, onOperation });
+      const awake = (client: FileSystem): Promise<void> =>
+        world.awake(CLIENTS[clients.findIndex((each) => each === client)] ?? '');
+      const actors = await makeActors({ clients, model, random, onOperation, awake });
       const observer = await world.connect('observer');
-      const faults = new Faults({ world, random, clients: CLIENTS, observer, without: options.without ?? [] });
+      const { kinds = PLAIN_KINDS, first, counts = new FaultCounts([]) } = options;
+      const faults = new Faults({
+        ...{ world, random, clients: CLIENTS, observer, kinds, counts },
+        ...(first === undefined ? {} : { first }),
+      });
       const doomed = new DoomedWriters(world, new SeededRandom(options.seed ^ 0xd00d));
       if (options.faults !== false) {
         world.background(() => faults.run());
@@ -59,7 +88,7 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
         actors.map(async (actor) => {
           for (let count = 0; count < (options.operations ?? 50); count++) {
             await actor.step();
-            if (random.below(4) === 0) await world.sleep(random.below(400));
+            if (random.below(4) === 0) await world.sleep(random.below(options.pauseMs ?? 400));
           }
           await actor.handOver();
         }),
@@ -90,6 +119,7 @@ export async function makeActors(parts: {
   readonly model: FileSystem;
   readonly random: SeededRandom;
   readonly onOperation: (line: string) => void;
+  readonly awake?: (client: FileSystem) => Promise<void>;
   readonly syncsBeforeClose?: boolean;
 }): Promise<Actor[]> {
   const [one, two] = parts.clients;
@@ -104,8 +134,8 @@ export async function makeActors(parts: {
     };
     const home = { real: await make(clients[0] ?? one), model: await make(parts.model) };
     const random = new SeededRandom(parts.random.below(2 ** 32));
-    const { model, onOperation, syncsBeforeClose = false } = parts;
-    actors.push(new Actor({ name, random, clients, model, home, onOperation, syncsBeforeClose }));
+    const { model, onOperation, awake = () => Promise.resolve(), syncsBeforeClose = false } = parts;
+    actors.push(new Actor({ name, random, clients, model, home, onOperation, awake, syncsBeforeClose }));
   }
   return actors;
 }

@@ -105,16 +105,22 @@ export class World {
     this.guards.install();
     let result: T;
     try {
-      result = await runUntilSettled(this.clock, body(), limits);
+      result = await runUntilSettled(this.clock, body(), { hasFailed: () => this.failures.length > 0, ...limits });
+    } catch (error) {
+      throw this.backgroundFailure() ?? error;
     } finally {
       this.guards.uninstall();
       process.off('unhandledRejection', onRejection);
     }
-    if (this.failures.length > 0) {
-      throw new AggregateError(this.failures, `in the background: ${this.failures.map(String).join('; ')}`);
-    }
+    const failure = this.backgroundFailure();
+    if (failure !== undefined) throw failure;
     assert.deepEqual(this.guards.violations, []);
     return result;
+  }
+
+  private backgroundFailure(): Error | undefined {
+    if (this.failures.length === 0) return undefined;
+    return new AggregateError(this.failures, `in the background: ${this.failures.map(String).join('; ')}`);
   }
 
   /** As `run`, and a failure says the seed and what happened last. */
@@ -186,6 +192,23 @@ export class World {
     }
   }
 
+  /** As `start`; false when the process ends at its start, which it says in its log. */
+  async tryStart(name: string): Promise<boolean> {
+    try {
+      await this.start(name);
+      return true;
+    } catch (error) {
+      this.trace.add(`${name} does not start: ${String(error)}`);
+      await this.kill(name);
+      return false;
+    }
+  }
+
+  async tryPowerOn(name: string): Promise<boolean> {
+    this.network.hostUp(name);
+    return this.tryStart(name);
+  }
+
   /** A client in a process of its own. */
   connect(name: string): Promise<ClusterFileSystem> {
     return ClusterFileSystem.connect(this.processDependencies(name), {
@@ -255,6 +278,10 @@ export class World {
     return this.machine(name).time.thaw();
   }
 
+  isFrozen(name: string): boolean {
+    return this.machine(name).time.isFrozen;
+  }
+
   /** Resolves when the machine does not stand still: a program on it makes no call meanwhile. */
   awake(name: string): Promise<void> {
     return this.machine(name).time.awake();
@@ -322,6 +349,7 @@ export class World {
             `${(this.clock.nowUs / 1e6).toFixed(6)} ${level} ${name}: ${message} ${JSON.stringify(fields)}\n`,
           );
         }
+        if (level !== 'debug') this.logLines.set(name, (this.logLines.get(name) ?? 0) + 1);
         if (level === 'error') this.errorLines.push(`${name}: ${message} ${JSON.stringify(fields)}`);
       };
     const logger: Logger = {
@@ -334,6 +362,8 @@ export class World {
     return logger;
   }
 
+  /** How many lines each host's processes logged, but for 'debug'. */
+  readonly logLines = new Map<string, number>();
   /** Lines that the processes logged as errors. */
   readonly errorLines: string[] = [];
 }

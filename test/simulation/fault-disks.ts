@@ -1,0 +1,257 @@
+/** Faults of a chunkserver's disks: of one volume, where it has several. */
+import { pick } from '../../src/core/random.js';
+import type { ErrorCode } from '../../src/core/errors.js';
+import { KIB } from '../../src/core/limits.js';
+import { DATA_OFFSET, TABLE_OFFSET } from '../../src/chunkserver/chunk-format.js';
+import { lengthOf } from './fault-length.js';
+import { startIfDown } from './fault-machines.js';
+import type { Fault, FaultScene } from './fault.js';
+import type { PlantedFault } from './simulated-disk.js';
+
+/** Calls by what they are for: each has its own way of failing half-way. */
+const LABELS = [
+  'chunk.header',
+  'chunk.table',
+  'chunk.write',
+  'chunk.read',
+  'chunk.sync',
+  'chunk.open',
+  'chunk.rename',
+  'chunk.unlink',
+  'chunk.truncate',
+  'directory.sync',
+  'directory.space',
+] as const;
+
+const ROUGH_MS = 40_000;
+
+export const DISK_FAULTS: readonly Fault[] = [
+  {
+    kind: 'slow-disk',
+    weight: 3,
+    budget: 'place',
+    run: async (scene, server) => {
+      const { world, random, isGentle } = scene;
+      const disk = world.disk(server);
+      const volume = pick(random, world.dataDirectories);
+      const label = random.below(3) === 0 ? undefined : pick(random, [...LABELS, 'chunk.sync', 'chunk.sync']);
+      const delayUs = pick(random, isGentle ? [10e3, 50e3, 200e3, 1e6] : [10e3, 100e3, 1e6, 3e6, 5e6, 20e6]);
+      // Sometimes one call in a few only, so that they overtake each other.
+      const oneIn = pick(random, [1, 1, 3]);
+      const slow = disk.plant(
+        (each, path) =>
+          isIn(path, volume) && (label === undefined || each === label) && (oneIn === 1 || random.below(oneIn) === 0),
+        { delayUs },
+      );
+      await world.sleep(lengthOf(scene, ROUGH_MS));
+      disk.lift(slow);
+      return slow.hits > 0;
+    },
+  },
+  {
+    kind: 'hung-disk',
+    weight: 2,
+    budget: 'place',
+    run: async (scene, server) => {
+      const { world } = scene;
+      const hung = hang(scene, server);
+      await world.sleep(lengthOf(scene, 60_000));
+      world.disk(server).lift(hung);
+      return hung.hits > 0;
+    },
+  },
+  {
+    kind: 'hung-until-restart',
+    weight: 2,
+    budget: 'place',
+    run: async (scene, server) => {
+      const { world } = scene;
+      const hung = hang(scene, server);
+      await world.sleep(lengthOf(scene, 60_000));
+      await world.kill(server);
+      world.disk(server).lift(hung);
+      await world.sleep(lengthOf(scene));
+      await startIfDown(world, server);
+      return hung.hits > 0;
+    },
+  },
+  {
+    kind: 'full-disk',
+    weight: 2,
+    budget: 'place',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      const before = disk.fullHits;
+      const volume = pick(random, world.dataDirectories);
+      disk.fill(random.below(2) === 0 ? random.below(200 * KIB) : random.below(16 * KIB), volume);
+      await world.sleep(lengthOf(scene, ROUGH_MS));
+      disk.makeRoom(volume);
+      return disk.fullHits > before;
+    },
+  },
+  {
+    // The volume returns errors for a while; its process goes on, and is started again later, or not.
+    kind: 'disk-error',
+    weight: 2,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const volume = pick(random, world.dataDirectories);
+      const failing = world.disk(server).plant((_, path) => isIn(path, volume), { failWith: 'EIO' });
+      await world.sleep(1000 + lengthOf(scene, ROUGH_MS));
+      // A start finds it failing, or whole again.
+      const isWholeAtStart = random.below(3) > 0;
+      if (isWholeAtStart) world.disk(server).lift(failing);
+      await restart(scene, server);
+      await world.sleep(lengthOf(scene, ROUGH_MS));
+      world.disk(server).lift(failing);
+      if (!isWholeAtStart) await restart(scene, server);
+      return failing.hits > 0;
+    },
+  },
+  {
+    // It returns errors for good, and another one is put in its place while the machine is off.
+    kind: 'dead-disk',
+    weight: 2,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const volume = pick(random, world.dataDirectories);
+      const dead = world.disk(server).plant((_, path) => isIn(path, volume), { failWith: 'EIO' });
+      await world.sleep(1000 + lengthOf(scene, 90_000));
+      await world.kill(server);
+      world.disk(server).replaceVolume(volume);
+      world.disk(server).lift(dead);
+      await startIfDown(world, server);
+      return dead.hits > 0;
+    },
+  },
+  {
+    // Sectors that cannot be read or written: of one chunk's file.
+    kind: 'file-error',
+    weight: 2,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      const files = chunkFiles(scene, server);
+      if (files.length === 0) return false;
+      const bad = pick(random, files);
+      const onlyReads = random.below(2) === 0;
+      const failing = disk.plant(
+        (label, path) => path === bad && (!onlyReads || ['chunk.read', 'chunk.open', 'chunk.peek'].includes(label)),
+        { failWith: 'EIO' },
+      );
+      await world.sleep(1000 + lengthOf(scene, 90_000));
+      if (random.below(2) === 0) await restart(scene, server);
+      await world.sleep(lengthOf(scene));
+      disk.lift(failing);
+      return failing.hits > 0;
+    },
+  },
+  {
+    // One kind of call fails now and then, so that what consists of several is done in part.
+    kind: 'call-error',
+    weight: 3,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      const volume = pick(random, world.dataDirectories);
+      const label = pick(random, LABELS);
+      const failWith = pick(random, ['EIO', 'EIO', 'ENOSPC', 'EROFS'] satisfies ErrorCode[]);
+      const oneIn = pick(random, [1, 2, 5]);
+      const failing = disk.plant((each, path) => each === label && isIn(path, volume) && random.below(oneIn) === 0, {
+        failWith,
+      });
+      await world.sleep(1000 + lengthOf(scene, ROUGH_MS));
+      disk.lift(failing);
+      if (random.below(3) > 0) await restart(scene, server);
+      return failing.hits > 0;
+    },
+  },
+  {
+    // A start finds the mount point empty; later the volume is mounted, before another start.
+    kind: 'unmounted-disk',
+    weight: 2,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      const volume = pick(random, world.dataDirectories);
+      if (random.below(2) === 0) await world.kill(server);
+      else await world.powerOff(server);
+      disk.unmount(volume);
+      const isUp = await world.tryPowerOn(server);
+      await world.sleep(lengthOf(scene, 100_000));
+      await world.kill(server);
+      disk.mount(volume);
+      await world.tryStart(server);
+      return isUp;
+    },
+  },
+  {
+    // A volume is as it was some time ago: a snapshot of the machine was restored, or a copy of the disk put in.
+    kind: 'old-disk',
+    weight: 2,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      // The whole machine, or one of its disks.
+      const volumes = random.below(2) === 0 ? world.dataDirectories : [pick(random, world.dataDirectories)];
+      const before = volumes.map((volume) => ({ volume, files: disk.snapshot(volume), changes: disk.changes }));
+      await world.sleep(1000 + lengthOf(scene, 60_000));
+      await world.kill(server);
+      const isOther = before.some(({ changes }) => disk.changes > changes);
+      for (const { volume, files } of before) disk.putBack(volume, files);
+      await world.sleep(lengthOf(scene));
+      await world.tryStart(server);
+      return isOther;
+    },
+  },
+  {
+    // Bits flip where nobody looks.
+    kind: 'rot',
+    weight: 3,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      const files = chunkFiles(scene, server);
+      for (let count = Math.min(files.length, 1 + random.below(6)); count > 0; count--) {
+        const path = pick(random, files);
+        const size = disk.content(path).length;
+        const part = random.below(8);
+        const [from, to] =
+          part === 0 ? [0, TABLE_OFFSET] : part === 1 ? [TABLE_OFFSET, DATA_OFFSET] : [DATA_OFFSET, size];
+        if (to > from && size >= to) disk.rot(path, from + random.below(to - from));
+      }
+      await world.sleep(lengthOf(scene, ROUGH_MS));
+      return files.length > 0;
+    },
+  },
+];
+
+const isIn = (path: string, volume: string): boolean => path === volume || path.startsWith(`${volume}/`);
+
+function hang({ world, random }: FaultScene, server: string): PlantedFault {
+  const volume = pick(random, world.dataDirectories);
+  const label = random.below(2) === 0 ? undefined : pick(random, LABELS);
+  const matches = (each: string, path: string): boolean =>
+    isIn(path, volume) && (label === undefined || each === label);
+  return world.disk(server).plant(matches, { hangs: true });
+}
+
+async function restart(scene: FaultScene, server: string): Promise<void> {
+  const { world } = scene;
+  await world.kill(server);
+  await world.sleep(lengthOf(scene));
+  await startIfDown(world, server);
+}
+
+function chunkFiles({ world }: FaultScene, server: string): string[] {
+  const disk = world.disk(server);
+  return world.dataDirectories.flatMap((volume) => disk.files(volume).filter((path) => path.includes('/chunks/')));
+}

@@ -1,0 +1,92 @@
+/** Faults of processes and of whole machines. */
+import { pick } from '../../src/core/random.js';
+import { lengthOf } from './fault-length.js';
+import type { Fault, FaultScene } from './fault.js';
+import { MASTER } from './world.js';
+import type { World } from './world.js';
+
+/** A server that came back has registered and reported. */
+const SETTLE_MS = 2_000;
+
+export const MACHINE_FAULTS: readonly Fault[] = [
+  {
+    kind: 'kill-chunkserver',
+    weight: 2,
+    budget: 'place',
+    run: (scene, server) => killAndRestart(scene, server, lengthOf(scene, 60_000)),
+  },
+  {
+    kind: 'kill-master',
+    weight: 1,
+    budget: 'free',
+    run: (scene) => killAndRestart(scene, MASTER, lengthOf(scene, 20_000)),
+  },
+  {
+    // Its disk keeps any part of what was not synced.
+    kind: 'power-chunkserver',
+    weight: 3,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world } = scene;
+      const lost = await world.powerOff(server);
+      await world.sleep(lengthOf(scene));
+      await world.powerOn(server);
+      await world.sleep(SETTLE_MS);
+      return lost > 0;
+    },
+  },
+  {
+    kind: 'suspend-chunkserver',
+    weight: 2,
+    budget: 'place',
+    run: (scene, server) => freeze(scene, server, 'suspended', 40_000),
+  },
+  {
+    kind: 'stop-chunkserver',
+    weight: 1,
+    budget: 'place',
+    run: (scene, server) => freeze(scene, server, 'stopped', 40_000),
+  },
+  {
+    kind: 'suspend-master',
+    weight: 1,
+    budget: 'free',
+    run: (scene) => freeze(scene, MASTER, pick(scene.random, ['suspended', 'stopped']), 30_000),
+  },
+  {
+    // For longer than sessions live, sometimes.
+    kind: 'suspend-client',
+    weight: 1,
+    budget: 'free',
+    run: (scene) =>
+      freeze(scene, pick(scene.random, scene.clients), pick(scene.random, ['suspended', 'stopped']), 100_000),
+  },
+];
+
+async function killAndRestart({ world }: FaultScene, name: string, awayMs: number): Promise<boolean> {
+  if (!world.isRunning(name)) return false;
+  await world.kill(name);
+  await world.sleep(awayMs);
+  await startIfDown(world, name);
+  return true;
+}
+
+/** A server that dies at its start, as when no disk of it can be used, stays down until somebody helps. */
+export async function startIfDown(world: World, name: string): Promise<boolean> {
+  if (world.isRunning(name)) return true;
+  return world.tryStart(name);
+}
+
+async function freeze(
+  scene: FaultScene,
+  name: string,
+  kind: 'suspended' | 'stopped',
+  roughMs: number,
+): Promise<boolean> {
+  const { world } = scene;
+  if (!world.isRunning(name) || world.isFrozen(name)) return false;
+  world.freeze(name, kind);
+  // One that others wait for: programs that see no error are told of its death in this time.
+  await world.sleep(scene.isGentle && scene.clients.includes(name) ? lengthOf(scene, 8_000) : lengthOf(scene, roughMs));
+  return world.thaw(name) > 0;
+}

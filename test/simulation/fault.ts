@@ -1,0 +1,24 @@
+/** What a kind of fault is. */
+import type { Random } from '../../src/core/random.js';
+import type { World } from './world.js';
+
+export type FaultKind = string;
+
+/** What a fault has to work with. */
+export interface FaultScene {
+  readonly world: World;
+  readonly random: Random;
+  /** Names of the clients' hosts. */
+  readonly clients: readonly string[];
+  /** Whether programs run that may not see any error: then nothing lasts for so long that they would. */
+  readonly isGentle: boolean;
+}
+
+export interface Fault {
+  readonly kind: FaultKind;
+  /** How often it is drawn, beside others. */
+  readonly weight: number;
+  readonly budget: 'free' | 'place' | 'loss';
+  /** Brings it about and ends it. `victim` is a chunkserver, of the budget. Returns whether it took effect. */
+  run(scene: FaultScene, victim: string): Promise<boolean>;
+}

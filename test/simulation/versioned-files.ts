@@ -1,0 +1,367 @@
+/**
+ * Files with one writer each and readers on other clients, who know where the chunks are from reads before. Each page of a file
+ * says which version of it it is, so that a reader can tell what it got: what was closed before he opened must be there (P2, P9),
+ * what was fsynced is never lost (P1), and nobody sees bytes that nobody wrote there (P3, P5).
+ *
+ * Calls may fail while there is trouble, and say so. They never lie.
+ */
+import assert from 'node:assert/strict';
+import { asCairnError } from '../../src/core/errors.js';
+import type { ErrorCode } from '../../src/core/errors.js';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import type { InodeId } from '../../src/core/ids.js';
+import { CHUNK_SIZE_BYTES, KIB } from '../../src/core/limits.js';
+import { SeededRandom } from '../../src/core/random.js';
+import type { Random } from '../../src/core/random.js';
+import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import type { FileSystem, OpenFile } from '../../src/client/filesystem.js';
+import type { World } from './world.js';
+
+/** Name of the directory in the root. */
+export const VERSIONED = 'versioned';
+
+const PAGE_BYTES = 4 * KIB;
+/** What a disk writes wholly or not at all. */
+const CELL_BYTES = 512;
+const WORD_BYTES = 16;
+/** Some writes are made of small ones. */
+const PIECE_BYTES = 9 * CELL_BYTES;
+const MAX_LOG_PAGES = 80;
+const READ_WRITE = { read: true, write: true } as const;
+const READ = { read: true, write: false } as const;
+
+/** What a call may be told while there is trouble. All else is wrong: the files are there, and nobody is refused. */
+const HONEST: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['EIO', 'ETIMEDOUT', 'ENOSPC', 'ESTALE']);
+
+/** A client: where it runs, and what it offers. */
+export interface VersionedClient {
+  readonly host: string;
+  readonly fs: FileSystem;
+}
+
+interface Page {
+  /** The last version that a close returned for: everybody sees it, or a newer one. */
+  committed: number;
+  /** The last version that an fsync returned for: it survives power loss everywhere. */
+  durable: number;
+  /** The last version that anybody tried to write. */
+  attempted: number;
+}
+
+export interface VersionedOptions {
+  readonly world: World;
+  readonly random: Random;
+  readonly clients: readonly VersionedClient[];
+  readonly files: number;
+  /** Called with what each call took, whether it failed or not. */
+  readonly onCall?: (what: string, beganUs: number, code: ErrorCode | undefined) => void;
+}
+
+export interface VersionedCounts {
+  reads: number;
+  writes: number;
+  readonly errors: Map<string, number>;
+}
+
+/** One file, as its writer knows it. */
+class VersionedFile {
+  readonly pages: Page[] = [];
+  private version = 0;
+
+  constructor(
+    readonly number: number,
+    /** Where its first page is: some files lie across the boundary of two chunks. */
+    readonly start: number,
+    /** It only grows, by appending. */
+    readonly isLog: boolean,
+    /** It is written once in a while only, so that its chunks are at rest. */
+    readonly isCold: boolean,
+  ) {}
+
+  get name(): Buffer {
+    return Buffer.from(`f${this.number}`);
+  }
+
+  /** The bytes of these pages under a new version; they count as tried from now on. */
+  attempt(first: number, count: number): { readonly version: number; readonly bytes: Buffer } {
+    const version = ++this.version;
+    const bytes = Buffer.alloc(count * PAGE_BYTES);
+    for (let index = 0; index < count; index++) {
+      const at = first + index;
+      this.pageAt(at).attempted = version;
+      this.fill(bytes.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES), at, version);
+    }
+    return { version, bytes };
+  }
+
+  commit(first: number, count: number, version: number, kind: 'synced' | 'closed'): void {
+    for (let at = first; at < first + count; at++) {
+      const page = this.pageAt(at);
+      page.committed = version;
+      if (kind === 'synced') page.durable = version;
+    }
+  }
+
+  /** Power failed everywhere: what was only closed may be gone. */
+  losePower(): void {
+    for (const page of this.pages) page.committed = page.durable;
+  }
+
+  /** What must be there at least, page by page, to the end of what was ever committed. */
+  committed(): number[] {
+    const versions = this.pages.map((page) => page.committed);
+    return versions.slice(0, versions.findLastIndex((version) => version > 0) + 1);
+  }
+
+  private pageAt(at: number): Page {
+    let page = this.pages[at];
+    if (page === undefined) {
+      page = { committed: 0, durable: 0, attempted: 0 };
+      this.pages[at] = page;
+    }
+    return page;
+  }
+
+  /** Every 16 bytes say file, page and version, so that bytes of another file or place are seen. */
+  private fill(into: Buffer, page: number, version: number): void {
+    const word = Buffer.alloc(WORD_BYTES, 0xa5);
+    word.writeUInt32LE(version, 0);
+    word.writeUInt32LE(page, 4);
+    word.writeUInt16LE(this.number, 8);
+    into.fill(word);
+  }
+
+  /** What is wrong with `bytes`, read from page `first` on, when each page must be at least as new as `least` says. */
+  judge(bytes: Buffer, first: number, least: readonly number[]): string | undefined {
+    for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
+      const at = first + offset / PAGE_BYTES;
+      const wrong = this.judgePage(bytes.subarray(offset, offset + PAGE_BYTES), at, least[at] ?? 0);
+      if (wrong !== undefined) return `page ${at} of f${this.number}: ${wrong}`;
+    }
+    return undefined;
+  }
+
+  private judgePage(page: Buffer, at: number, least: number): string | undefined {
+    const version = page.length >= 4 ? page.readUInt32LE(0) : 0;
+    const { attempted } = this.pages[at] ?? { attempted: 0 };
+    const expected = Buffer.alloc(PAGE_BYTES);
+    this.fill(expected, at, version);
+    const isWhole = page.equals(expected);
+    if (isWhole && version >= least && version <= attempted) return undefined;
+    // A write that was under way, or in doubt, may be there in part.
+    for (let cell = 0; cell < page.length; cell += CELL_BYTES) {
+      const part = page.subarray(cell, cell + CELL_BYTES);
+      const of = part.readUInt32LE(0);
+      const isZeros = part.every((byte) => byte === 0);
+      if (isZeros && least === 0) continue;
+      this.fill(expected, at, of);
+      if (!part.equals(expected.subarray(0, part.length))) {
+        return `bytes that nobody wrote there, at ${cell}: ${part.subarray(0, WORD_BYTES).toString('hex')}${isZeros ? ' (zeros)' : ''}`;
+      }
+      if (of < least) return `version ${of}, and ${least} was closed before`;
+      if (of > attempted) return `version ${of} comes from the future`;
+    }
+    return undefined;
+  }
+}
+
+export class VersionedFiles {
+  readonly counts: VersionedCounts = { reads: 0, writes: 0, errors: new Map() };
+  private readonly files: VersionedFile[] = [];
+  private isStopped = false;
+  private readonly running: Promise<void>[] = [];
+  private directory: InodeId | undefined;
+
+  constructor(private readonly options: VersionedOptions) {}
+
+  /** Makes the files; then writers and readers work until `stop`. */
+  async start(): Promise<void> {
+    const { clients, random, files } = this.options;
+    const [first] = clients;
+    assert.ok(first !== undefined && clients.length > 1, 'a reader and a writer are needed');
+    const node = { kind: 'directory', mode: 0o755 } as const;
+    this.directory = (await first.fs.makeNode(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from(VERSIONED), node)).inode;
+    for (let number = 0; number < files; number++) {
+      const start = random.below(5) === 0 ? CHUNK_SIZE_BYTES - PAGE_BYTES * (1 + random.below(20)) : 0;
+      const file = new VersionedFile(number, start, random.below(4) === 0, random.below(2) === 0);
+      this.files.push(file);
+      const writer = clients[number % clients.length] ?? first;
+      await this.create(writer, file);
+      this.work(random, writer, (mine) => this.write(writer, file, mine));
+      for (const reader of clients) {
+        if (reader === writer) continue;
+        this.work(random, reader, (mine) =>
+          mine.below(3) === 0 ? this.hold(reader, file, mine) : this.read(reader, file, mine),
+        );
+      }
+    }
+  }
+
+  /** No new work; resolves when all that is under way has ended. */
+  async stop(): Promise<void> {
+    this.isStopped = true;
+    await Promise.all(this.running);
+  }
+
+  losePower(): void {
+    for (const file of this.files) file.losePower();
+  }
+
+  /** All is well: a fresh client must read everything, whole. */
+  async check(fs: FileSystem): Promise<void> {
+    for (const file of this.files) {
+      const least = file.committed();
+      const opened = await fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
+      const bytes = await opened.file.read(file.start, file.pages.length * PAGE_BYTES);
+      await opened.file.close();
+      this.demand(file, bytes, 0, least, `f${file.number}, read at the end`);
+    }
+  }
+
+  private home(): InodeId {
+    return this.directory ?? assert.fail('not started');
+  }
+
+  /** One program: again and again, with pauses of its own random numbers. */
+  private work(seeds: Random, client: VersionedClient, step: (random: Random) => Promise<void>): void {
+    const { world } = this.options;
+    const random = new SeededRandom(seeds.below(2 ** 32));
+    const loop = async (): Promise<void> => {
+      while (!this.isStopped) {
+        await world.awake(client.host);
+        await step(random);
+      }
+    };
+    const running = loop();
+    this.running.push(running);
+    world.background(() => running);
+  }
+
+  private async create(writer: VersionedClient, file: VersionedFile): Promise<void> {
+    const pages = 1 + this.options.random.below(40);
+    const options = { mode: 0o644, flags: READ_WRITE };
+    const made = await writer.fs.create(ROOT_CREDENTIALS, this.home(), file.name, options);
+    const { version, bytes } = file.attempt(0, pages);
+    await made.file.write(file.start, bytes);
+    await made.file.sync();
+    await made.file.close();
+    file.commit(0, pages, version, 'synced');
+  }
+
+  /** Writes some pages, or appends some, and makes them durable, or only closes. */
+  private async write(writer: VersionedClient, file: VersionedFile, random: Random): Promise<void> {
+    const { world } = this.options;
+    await world.sleep(file.isCold ? 20_000 + random.below(80_000) : 200 + random.below(5_000));
+    await world.awake(writer.host);
+    if (this.isStopped) return;
+    const isWhole = !file.isLog && random.below(3) > 0;
+    const length = file.pages.length;
+    const first = file.isLog ? length : isWhole ? 0 : random.below(length);
+    const count = isWhole ? length : file.isLog ? 1 + random.below(3) : 1 + random.below(length - first);
+    if (file.isLog && length > MAX_LOG_PAGES) return;
+    const { version, bytes } = file.attempt(first, count);
+    const at = file.start + first * PAGE_BYTES;
+    const syncs = random.below(4) > 0;
+    const isDone = await this.call(`write of f${file.number}`, async () => {
+      const { file: opened } = await writer.fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ_WRITE);
+      await this.closing(opened, async () => {
+        if (random.below(4) > 0) await opened.write(at, bytes);
+        else {
+          for (let done = 0; done < bytes.length; done += PIECE_BYTES) {
+            await opened.write(at + done, bytes.subarray(done, done + PIECE_BYTES));
+          }
+        }
+        if (syncs) await opened.sync();
+      });
+      return true;
+    });
+    if (isDone !== true) return;
+    this.counts.writes++;
+    file.commit(first, count, version, syncs ? 'synced' : 'closed');
+  }
+
+  /** Opens, reads and closes. */
+  private async read(reader: VersionedClient, file: VersionedFile, random: Random): Promise<void> {
+    const { world } = this.options;
+    await world.sleep(file.isCold ? random.below(20_000) : random.below(5_000));
+    await world.awake(reader.host);
+    const least = file.committed();
+    await this.call(`read of f${file.number}`, async () => {
+      const { file: opened } = await reader.fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
+      await this.closing(opened, () => this.readSome(opened, file, random, least));
+    });
+  }
+
+  /** Keeps the file open and reads it time and again: what he read ahead may be old, but not older than his open. */
+  private async hold(reader: VersionedClient, file: VersionedFile, random: Random): Promise<void> {
+    const { world } = this.options;
+    const least = file.committed();
+    await this.call(`holding f${file.number}`, async () => {
+      const { file: opened } = await reader.fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
+      await this.closing(opened, async () => {
+        for (let count = 2 + random.below(12); count > 0 && !this.isStopped; count--) {
+          await this.readSome(opened, file, random, least);
+          await world.sleep(random.below(4_000));
+          await world.awake(reader.host);
+        }
+      });
+    });
+  }
+
+  private async readSome(
+    opened: OpenFile,
+    file: VersionedFile,
+    random: Random,
+    least: readonly number[],
+  ): Promise<void> {
+    const isWhole = random.below(3) > 0;
+    const first = isWhole ? 0 : random.below(least.length);
+    const count = isWhole ? least.length : 1 + random.below(least.length - first);
+    const bytes = await opened.read(file.start + first * PAGE_BYTES, count * PAGE_BYTES);
+    this.counts.reads++;
+    if (bytes.length < count * PAGE_BYTES) {
+      assert.fail(
+        `f${file.number}: ${bytes.length} bytes of ${count} pages from page ${first} on, which were closed before`,
+      );
+    }
+    this.demand(file, bytes, first, least, 'read');
+  }
+
+  private demand(file: VersionedFile, bytes: Buffer, first: number, least: readonly number[], what: string): void {
+    const wrong = file.judge(bytes, first, least);
+    if (wrong !== undefined) assert.fail(`P1, P2, P9: ${what}: ${wrong}`);
+  }
+
+  private async closing<T>(opened: OpenFile, action: () => Promise<T>): Promise<T> {
+    let result: T;
+    try {
+      result = await action();
+    } catch (error) {
+      await opened.close().catch(() => undefined);
+      throw error;
+    }
+    await opened.close();
+    return result;
+  }
+
+  /** Runs a call that may fail; what it may not say fails the run. */
+  private async call<T>(what: string, action: () => Promise<T>): Promise<T | undefined> {
+    const { world, onCall } = this.options;
+    const beganUs = world.clock.nowUs;
+    world.trace.add(`versioned begin ${what}`);
+    try {
+      const result = await action();
+      world.trace.add(`versioned end ${what}`);
+      onCall?.(what, beganUs, undefined);
+      return result;
+    } catch (error) {
+      if (error instanceof assert.AssertionError) throw error;
+      const { code, message } = asCairnError(error);
+      if (!HONEST.has(code)) throw new Error(`${what}: ${code}: ${message}`, { cause: error });
+      this.counts.errors.set(code, (this.counts.errors.get(code) ?? 0) + 1);
+      world.trace.add(`versioned ${what}: ${code} ${message}`);
+      onCall?.(what, beganUs, code);
+      return undefined;
+    }
+  }
+}
