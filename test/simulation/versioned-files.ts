@@ -57,6 +57,15 @@ export interface VersionedOptions {
   readonly onCall?: (what: string, beganUs: number, code: ErrorCode | undefined) => void;
 }
 
+/** What a reader must see at least, unless something was lost since. */
+interface Least {
+  readonly versions: readonly number[];
+  readonly losses: number;
+}
+
+/** What there was when a backup was made: each file, and how often it had been written. */
+export type Backup = ReadonlyMap<object, number>;
+
 export interface VersionedCounts {
   reads: number;
   writes: number;
@@ -67,6 +76,10 @@ export interface VersionedCounts {
 class VersionedFile {
   readonly pages: Page[] = [];
   private version = 0;
+  /** Nobody works on it any more: the file itself went with what its master forgot. */
+  isForgotten = false;
+  /** Its bytes are anybody's guess, but its own, and calls for it may fail, until it is written anew. */
+  isDoubtful = false;
 
   constructor(
     readonly number: number,
@@ -107,10 +120,31 @@ class VersionedFile {
     for (const page of this.pages) page.committed = page.durable;
   }
 
+  /** How often anybody tried to write it. */
+  get attempts(): number {
+    return this.version;
+  }
+
+  /** A write is under way. */
+  isBusy = false;
+
+  doubt(): void {
+    this.isDoubtful = true;
+    for (const page of this.pages) {
+      page.committed = 0;
+      page.durable = 0;
+    }
+  }
+
   /** What must be there at least, page by page, to the end of what was ever committed. */
   committed(): number[] {
     const versions = this.pages.map((page) => page.committed);
     return versions.slice(0, versions.findLastIndex((version) => version > 0) + 1);
+  }
+
+  /** A page that nobody writes now. */
+  leave(at: number): void {
+    this.pageAt(at);
   }
 
   private pageAt(at: number): Page {
@@ -167,7 +201,10 @@ class VersionedFile {
 
 export class VersionedFiles {
   readonly counts: VersionedCounts = { reads: 0, writes: 0, errors: new Map() };
-  private readonly files: VersionedFile[] = [];
+  private files: VersionedFile[] = [];
+  private made = 0;
+  /** Power losses everywhere, and masters put back: what was seen before may be gone. */
+  private losses = 0;
   private isStopped = false;
   private readonly running: Promise<void>[] = [];
   private directory: InodeId | undefined;
@@ -176,24 +213,29 @@ export class VersionedFiles {
 
   /** Makes the files; then writers and readers work until `stop`. */
   async start(): Promise<void> {
-    const { clients, random, files } = this.options;
+    const { clients, files } = this.options;
     const [first] = clients;
     assert.ok(first !== undefined && clients.length > 1, 'a reader and a writer are needed');
     const node = { kind: 'directory', mode: 0o755 } as const;
     this.directory = (await first.fs.makeNode(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from(VERSIONED), node)).inode;
-    for (let number = 0; number < files; number++) {
-      const start = random.below(5) === 0 ? CHUNK_SIZE_BYTES - PAGE_BYTES * (1 + random.below(20)) : 0;
-      const file = new VersionedFile(number, start, random.below(4) === 0, random.below(2) === 0);
-      this.files.push(file);
-      const writer = clients[number % clients.length] ?? first;
-      await this.create(writer, file);
-      this.work(random, writer, (mine) => this.write(writer, file, mine));
-      for (const reader of clients) {
-        if (reader === writer) continue;
-        this.work(random, reader, (mine) =>
-          mine.below(3) === 0 ? this.hold(reader, file, mine) : this.read(reader, file, mine),
-        );
-      }
+    for (let count = 0; count < files; count++) await this.add(clients);
+  }
+
+  /** Makes one file more, and sets a writer and readers to work. */
+  async add(clients: readonly VersionedClient[]): Promise<void> {
+    const { random } = this.options;
+    const number = this.made++;
+    const writer = clients[number % clients.length] ?? assert.fail('a writer is needed');
+    const start = random.below(5) === 0 ? CHUNK_SIZE_BYTES - PAGE_BYTES * (1 + random.below(20)) : 0;
+    const file = new VersionedFile(number, start, random.below(4) === 0, random.below(2) === 0);
+    await this.create(writer, file);
+    this.files.push(file);
+    this.work(file, writer, (mine) => this.write(writer, file, mine));
+    for (const reader of clients) {
+      if (reader === writer) continue;
+      this.work(file, reader, (mine) =>
+        mine.below(3) === 0 ? this.hold(reader, file, mine) : this.read(reader, file, mine),
+      );
     }
   }
 
@@ -203,13 +245,33 @@ export class VersionedFiles {
     await Promise.all(this.running);
   }
 
+  /** Power failed at every replica, or at the master. */
   losePower(): void {
+    this.losses++;
     for (const file of this.files) file.losePower();
+  }
+
+  /** The master's backup is made now. */
+  backup(): Backup {
+    return new Map(this.files.map((file) => [file, file.isBusy ? -1 : file.attempts]));
+  }
+
+  /** The master was put back to it: files made since are gone, the content of those written since is anybody's guess. */
+  putBack(backup: Backup): void {
+    this.losses++;
+    for (const file of this.files) {
+      const attempts = backup.get(file);
+      if (attempts === undefined) file.isForgotten = true;
+      else if (attempts !== file.attempts) file.doubt();
+      else file.losePower();
+    }
+    this.files = this.files.filter((file) => !file.isForgotten);
   }
 
   /** All is well: a fresh client must read everything, whole. */
   async check(fs: FileSystem): Promise<void> {
     for (const file of this.files) {
+      if (file.isDoubtful) continue;
       const least = file.committed();
       const opened = await fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
       const bytes = await opened.file.read(file.start, file.pages.length * PAGE_BYTES);
@@ -223,11 +285,11 @@ export class VersionedFiles {
   }
 
   /** One program: again and again, with pauses of its own random numbers. */
-  private work(seeds: Random, client: VersionedClient, step: (random: Random) => Promise<void>): void {
+  private work(file: VersionedFile, client: VersionedClient, step: (random: Random) => Promise<void>): void {
     const { world } = this.options;
-    const random = new SeededRandom(seeds.below(2 ** 32));
+    const random = new SeededRandom(this.options.random.below(2 ** 32));
     const loop = async (): Promise<void> => {
-      while (!this.isStopped) {
+      while (!this.isStopped && !file.isForgotten) {
         await world.awake(client.host);
         await step(random);
       }
@@ -238,14 +300,18 @@ export class VersionedFiles {
   }
 
   private async create(writer: VersionedClient, file: VersionedFile): Promise<void> {
-    const pages = 1 + this.options.random.below(40);
+    const { random } = this.options;
+    const pages = 1 + random.below(40);
+    // Before some there is a hole, which reads as zeros (P5).
+    const first = random.below(3) === 0 ? random.below(4) : 0;
     const options = { mode: 0o644, flags: READ_WRITE };
     const made = await writer.fs.create(ROOT_CREDENTIALS, this.home(), file.name, options);
-    const { version, bytes } = file.attempt(0, pages);
-    await made.file.write(file.start, bytes);
+    for (let hole = 0; hole < first; hole++) file.leave(hole);
+    const { version, bytes } = file.attempt(first, pages);
+    await made.file.write(file.start + first * PAGE_BYTES, bytes);
     await made.file.sync();
     await made.file.close();
-    file.commit(0, pages, version, 'synced');
+    file.commit(first, pages, version, 'synced');
   }
 
   /** Writes some pages, or appends some, and makes them durable, or only closes. */
@@ -262,7 +328,9 @@ export class VersionedFiles {
     const { version, bytes } = file.attempt(first, count);
     const at = file.start + first * PAGE_BYTES;
     const syncs = random.below(4) > 0;
-    const isDone = await this.call(`write of f${file.number}`, async () => {
+    const { losses } = this;
+    file.isBusy = true;
+    const isDone = await this.call(file, 'write', async () => {
       const { file: opened } = await writer.fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ_WRITE);
       await this.closing(opened, async () => {
         if (random.below(4) > 0) await opened.write(at, bytes);
@@ -275,8 +343,11 @@ export class VersionedFiles {
       });
       return true;
     });
-    if (isDone !== true) return;
+    file.isBusy = false;
+    // What was not synced when power failed may be gone, and only an fsync tells.
+    if (isDone !== true || (!syncs && losses !== this.losses)) return;
     this.counts.writes++;
+    if (isWhole) file.isDoubtful = false;
     file.commit(first, count, version, syncs ? 'synced' : 'closed');
   }
 
@@ -285,8 +356,8 @@ export class VersionedFiles {
     const { world } = this.options;
     await world.sleep(file.isCold ? random.below(20_000) : random.below(5_000));
     await world.awake(reader.host);
-    const least = file.committed();
-    await this.call(`read of f${file.number}`, async () => {
+    const least = this.least(file);
+    await this.call(file, 'read', async () => {
       const { file: opened } = await reader.fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
       await this.closing(opened, () => this.readSome(opened, file, random, least));
     });
@@ -295,8 +366,8 @@ export class VersionedFiles {
   /** Keeps the file open and reads it time and again: what he read ahead may be old, but not older than his open. */
   private async hold(reader: VersionedClient, file: VersionedFile, random: Random): Promise<void> {
     const { world } = this.options;
-    const least = file.committed();
-    await this.call(`holding f${file.number}`, async () => {
+    const least = this.least(file);
+    await this.call(file, 'hold', async () => {
       const { file: opened } = await reader.fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
       await this.closing(opened, async () => {
         for (let count = 2 + random.below(12); count > 0 && !this.isStopped; count--) {
@@ -312,19 +383,29 @@ export class VersionedFiles {
     opened: OpenFile,
     file: VersionedFile,
     random: Random,
-    least: readonly number[],
+    { versions, losses }: Least,
   ): Promise<void> {
+    if (versions.length === 0) return;
     const isWhole = random.below(3) > 0;
-    const first = isWhole ? 0 : random.below(least.length);
-    const count = isWhole ? least.length : 1 + random.below(least.length - first);
+    const first = isWhole ? 0 : random.below(versions.length);
+    const count = isWhole ? versions.length : 1 + random.below(versions.length - first);
     const bytes = await opened.read(file.start + first * PAGE_BYTES, count * PAGE_BYTES);
     this.counts.reads++;
-    if (bytes.length < count * PAGE_BYTES) {
+    if (file.isForgotten) return;
+    // What was seen to be there may have gone with the power meanwhile.
+    const now = file.committed();
+    const least = losses === this.losses ? versions : versions.map((version, at) => Math.min(version, now[at] ?? 0));
+    const wanted = Math.min(count, Math.max(0, least.findLastIndex((version) => version > 0) + 1 - first));
+    if (bytes.length < wanted * PAGE_BYTES) {
       assert.fail(
-        `f${file.number}: ${bytes.length} bytes of ${count} pages from page ${first} on, which were closed before`,
+        `P2: f${file.number}: ${bytes.length} bytes from page ${first} on, and ${wanted} pages were closed before`,
       );
     }
     this.demand(file, bytes, first, least, 'read');
+  }
+
+  private least(file: VersionedFile): Least {
+    return { versions: file.committed(), losses: this.losses };
   }
 
   private demand(file: VersionedFile, bytes: Buffer, first: number, least: readonly number[], what: string): void {
@@ -345,8 +426,9 @@ export class VersionedFiles {
   }
 
   /** Runs a call that may fail; what it may not say fails the run. */
-  private async call<T>(what: string, action: () => Promise<T>): Promise<T | undefined> {
+  private async call<T>(file: VersionedFile, kind: string, action: () => Promise<T>): Promise<T | undefined> {
     const { world, onCall } = this.options;
+    const what = `${kind} of f${file.number}`;
     const beganUs = world.clock.nowUs;
     world.trace.add(`versioned begin ${what}`);
     try {
@@ -357,7 +439,7 @@ export class VersionedFiles {
     } catch (error) {
       if (error instanceof assert.AssertionError) throw error;
       const { code, message } = asCairnError(error);
-      if (!HONEST.has(code)) throw new Error(`${what}: ${code}: ${message}`, { cause: error });
+      if (!HONEST.has(code) && !file.isForgotten) throw new Error(`${what}: ${code}: ${message}`, { cause: error });
       this.counts.errors.set(code, (this.counts.errors.get(code) ?? 0) + 1);
       world.trace.add(`versioned ${what}: ${code} ${message}`);
       onCall?.(what, beganUs, code);

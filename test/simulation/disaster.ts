@@ -1,0 +1,184 @@
+/**
+ * What no replica helps against, in rounds: power fails everywhere, disks are not mounted anywhere, the master is put back to a
+ * backup. Afterwards all that is promised must be there: what was fsynced, or what a backup held; and nothing that is
+ * somebody else's.
+ */
+import assert from 'node:assert/strict';
+import { pick, SeededRandom } from '../../src/core/random.js';
+import type { Random } from '../../src/core/random.js';
+import type { FaultKind } from './fault.js';
+import type { FaultCounts } from './fault-counts.js';
+import { startIfDown } from './fault-machines.js';
+import { checkReplicas, demandQuiet, filesOf } from './final-check.js';
+import { Health } from './health.js';
+import type { StormResult } from './storm.js';
+import { VersionedFiles, VERSIONED } from './versioned-files.js';
+import type { VersionedClient } from './versioned-files.js';
+import { bringBack, drawShape, QUIET_MS } from './workload.js';
+import { MASTER, World } from './world.js';
+
+interface Scene {
+  readonly world: World;
+  readonly random: Random;
+  readonly versioned: VersionedFiles;
+  readonly clients: readonly VersionedClient[];
+}
+
+interface Disaster {
+  readonly kind: FaultKind;
+  /** Returns whether it took effect. */
+  run(scene: Scene): Promise<boolean>;
+}
+
+const LIMITS = { limitMs: 3 * 3_600_000 };
+
+export const DISASTERS: readonly Disaster[] = [
+  {
+    kind: 'power-everywhere',
+    run: async ({ world, random, versioned }) => {
+      const victims = random.below(2) === 0 ? [...world.chunkservers] : [MASTER, ...world.chunkservers];
+      let lost = 0;
+      const keeps = random.below(3) === 0 ? 'nothing' : 'some';
+      for (const victim of victims) {
+        lost += await world.powerOff(victim, keeps);
+        if (random.below(4) === 0) await world.sleep(random.below(200));
+      }
+      versioned.losePower();
+      await world.sleep(random.below(12_000));
+      while (victims.length > 0) {
+        const victim = pick(random, victims);
+        victims.splice(victims.indexOf(victim), 1);
+        await world.powerOn(victim);
+        if (random.below(4) === 0) await world.sleep(random.below(5_000));
+      }
+      return lost > 0;
+    },
+  },
+  {
+    kind: 'power-master',
+    run: async ({ world, random, versioned }) => {
+      const lost = await world.powerOff(MASTER, random.below(2) === 0 ? 'nothing' : 'some');
+      versioned.losePower();
+      await world.sleep(random.below(12_000));
+      await world.powerOn(MASTER);
+      return lost > 0;
+    },
+  },
+  {
+    // After a site's power cut, disks are mounted too late: on more servers than there are replicas.
+    kind: 'unmounted-everywhere',
+    run: async ({ world, random, versioned }) => {
+      const all = [MASTER, ...world.chunkservers];
+      for (const name of all) await world.powerOff(name);
+      versioned.losePower();
+      // The same on each, often, as they are built alike.
+      const alike = random.below(3) > 0 ? pick(random, world.dataDirectories) : undefined;
+      const volumes = world.chunkservers.flatMap((name) =>
+        world.dataDirectories
+          .filter((volume) => (alike === undefined ? random.below(3) > 0 : volume === alike))
+          .map((volume) => ({ name, volume })),
+      );
+      const late = volumes.filter(() => random.below(8) > 0);
+      for (const { name, volume } of late) world.disk(name).unmount(volume);
+      for (const name of all) await world.tryPowerOn(name);
+      await world.sleep(5_000 + random.below(60_000));
+      for (const name of new Set(late.map((each) => each.name))) {
+        await world.kill(name);
+        for (const each of late) if (each.name === name) world.disk(name).mount(each.volume);
+        await startIfDown(world, name);
+      }
+      return late.length > 0;
+    },
+  },
+  {
+    kind: 'master-put-back',
+    run: async ({ world, random, versioned, clients }) => {
+      const disk = world.disk(MASTER);
+      const backup = versioned.backup();
+      const log = disk.snapshot('/log');
+      const store = world.store.snapshot();
+      await world.sleep(random.below(20_000));
+      // A start takes ids from where the last life of the master did not get to: so does the one from the backup.
+      if (random.below(2) === 0) {
+        await world.kill(MASTER);
+        await world.start(MASTER);
+      }
+      for (let count = random.below(12); count > 0; count--) await versioned.add(clients);
+      await world.sleep(random.below(40_000));
+      if (random.below(2) === 0) await world.kill(MASTER);
+      else await world.powerOff(MASTER);
+      disk.putBack('/log', log);
+      await world.store.putBack(store);
+      versioned.putBack(backup);
+      // Deleting takes a while, as on a hard disk: what is not known any more is still there when names are given anew.
+      const delayUs = pick(random, [3_000, 300_000]);
+      const slow = world.chunkservers.map((name) => {
+        const fault = world.disk(name).plant((label) => label === 'chunk.unlink', { delayUs });
+        return { name, fault };
+      });
+      await world.powerOn(MASTER);
+      await world.sleep(random.below(3_000));
+      const fresh = { host: 'client-new', fs: await world.connect('client-new') };
+      const others = { host: 'client-other', fs: await world.connect('client-other') };
+      for (let count = 2 + random.below(12); count > 0; count--) await versioned.add([fresh, others]);
+      for (const { name, fault } of slow) world.disk(name).lift(fault);
+      return true;
+    },
+  },
+];
+
+export interface DisasterOptions {
+  readonly seed: number;
+  readonly counts: FaultCounts;
+  readonly kinds?: readonly FaultKind[];
+  readonly first?: FaultKind;
+  readonly onLine?: (line: string) => void;
+}
+
+const CLIENTS = ['client-1', 'client-2', 'client-3'];
+const MAX_ROUNDS = 3;
+
+export async function runDisasters(options: DisasterOptions): Promise<StormResult> {
+  const { seed, counts, onLine, first, kinds } = options;
+  const random = new SeededRandom(seed ^ 0xd15a);
+  const world = new World({ seed, ...drawShape(random), ...(onLine === undefined ? {} : { onLine }) });
+  const deck = DISASTERS.filter(({ kind }) => kinds?.includes(kind) ?? true);
+  let versioned: VersionedFiles | undefined;
+  try {
+    await world.runReported(async () => {
+      await world.startAll();
+      const clients: VersionedClient[] = [];
+      for (const host of CLIENTS) clients.push({ host, fs: await world.connect(host) });
+      const files = new VersionedFiles({ world, random, clients, files: 2 + random.below(4) });
+      versioned = files;
+      await files.start();
+      let next = deck.find(({ kind }) => kind === first);
+      for (let rounds = 1 + random.below(MAX_ROUNDS); rounds > 0; rounds--) {
+        // At rest, or in the middle of it.
+        await world.sleep(random.below(random.below(3) === 0 ? 90_000 : 15_000));
+        const disaster = next ?? pick(random, deck);
+        next = undefined;
+        world.trace.add(`disaster ${disaster.kind}`);
+        counts.note(disaster.kind, await disaster.run({ world, random, versioned: files, clients }));
+        await world.sleep(random.below(30_000));
+        const observer = await world.connect(`observer-${rounds}`);
+        await new Health(world, observer).demandHealthy(`after ${disaster.kind}`);
+        await files.check(observer);
+        await observer.close();
+      }
+      await files.stop();
+      await bringBack(world);
+      await world.sleep(QUIET_MS);
+      const fresh = await world.connect('final-checker');
+      await files.check(fresh);
+      await checkReplicas(world, fresh, await filesOf(fresh, new Set([VERSIONED])));
+      await demandQuiet(world, fresh);
+      await fresh.close();
+    }, LIMITS);
+  } finally {
+    world.stop();
+  }
+  assert.ok(versioned !== undefined);
+  const { reads, writes, errors } = versioned.counts;
+  return { digest: world.trace.digest(), reads, writes, errors, simulatedMs: world.clock.nowUs / 1000 };
+}
