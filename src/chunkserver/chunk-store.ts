@@ -119,6 +119,11 @@ export class ChunkStore {
     this.probes.start();
   }
 
+  /** The machine lost power since the directories were used last: what was not synced may be gone. */
+  get afterPowerLoss(): boolean {
+    return !this.directories.trusted;
+  }
+
   get identity(): Identity | undefined {
     return this.directories.identity;
   }

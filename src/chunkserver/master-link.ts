@@ -41,6 +41,8 @@ export class MasterLink {
   private heardMs = -Infinity;
   /** The master has a whole report from this connection: it has named the stale replicas, and they are gone. */
   private reported = false;
+  /** A master has had a whole report from this process. */
+  private everReported = false;
   private stopped = false;
   private running: Promise<void> = Promise.resolve();
   private readonly stopSignal = deferred<void>();
@@ -256,7 +258,8 @@ export class MasterLink {
       const upToHandle = done || last === undefined ? 0 : last.handle;
       const replicas = page.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
       sentMs = clock.monotonicMs();
-      const { reply } = await peer.call(MASTER_METHODS.report, { afterHandle, upToHandle, replicas });
+      const afterPowerLoss = store.afterPowerLoss && !this.everReported;
+      const { reply } = await peer.call(MASTER_METHODS.report, { afterHandle, upToHandle, replicas, afterPowerLoss });
       // The master takes a page with many losses bit by bit.
       if (reply.upToHandle !== 0) done = false;
       afterHandle = reply.upToHandle || upToHandle;
@@ -265,6 +268,7 @@ export class MasterLink {
     }
     if (this.reportAgain || peer !== this.peer) return;
     this.reported = true;
+    this.everReported = true;
     this.heardMs = Math.max(this.heardMs, sentMs);
     logger.info({ replicas: count }, 'replicas reported');
   }

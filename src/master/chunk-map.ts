@@ -69,12 +69,19 @@ export function markSynced(m: Mutation, handles: readonly number[]): void {
   if (handles.length > MAX_CHUNKS_PER_PAGE) {
     throw new CairnError('PROTOCOL', `a sync names at most ${MAX_CHUNKS_PER_PAGE} chunks`);
   }
-  for (const handle of handles.map(chunkHandle)) {
-    const record = getChunk(m, handle);
-    if (record?.unsynced !== true || m.get(keys.garbage(handle)) !== undefined) continue;
-    m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, unsynced: false }).finish());
-    if (record.servers.length === 0) m.put(keys.degraded(handle), EMPTY);
-  }
+  for (const handle of handles) makeLossAnError(m, chunkHandle(handle));
+}
+
+/**
+ * From now on the chunk does not pass for a hole when it is lost: something in it was synced, or a replica went that no
+ * power loss explains. A disk that fails takes bytes with it that had long been on the disk, whether or not anybody
+ * called fsync.
+ */
+export function makeLossAnError(m: Mutation, handle: ChunkHandle): void {
+  const record = getChunk(m, handle);
+  if (record?.unsynced !== true || m.get(keys.garbage(handle)) !== undefined) return;
+  m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, unsynced: false }).finish());
+  if (record.servers.length === 0) m.put(keys.degraded(handle), EMPTY);
 }
 
 /** True when an entry allocated under `layoutVersion` was dropped by a truncate that is not worked off yet. */

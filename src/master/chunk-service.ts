@@ -10,7 +10,7 @@ import type { ChunkRecord, ReportReplicaRequest } from '../protocol/generated/me
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods } from '../protocol/methods.js';
 import type { Handlers } from '../protocol/rpc.js';
-import { getChunk } from './chunk-map.js';
+import { getChunk, makeLossAnError } from './chunk-map.js';
 import type { ChunkLeases } from './leases.js';
 import { checkChunkIndex, getChunks } from './locations.js';
 import type { NewChunks } from './new-chunks.js';
@@ -72,7 +72,10 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
 
   function doubt({ handle, serverId }: ReportReplicaRequest, code: ErrorCode): void {
     logger.warn({ chunk: handle, server: serverId, error: code }, 'replica reported bad');
-    state.mutate((m) => deps.recovery.markDoubtful(m, chunkHandle(handle), [serverId]));
+    state.mutate((m) => {
+      if (code === 'NO_REPLICA' || code === 'EIO') makeLossAnError(m, chunkHandle(handle));
+      deps.recovery.markDoubtful(m, chunkHandle(handle), [serverId]);
+    });
     repair.recoverSoon(chunkHandle(handle));
   }
 

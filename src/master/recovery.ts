@@ -181,6 +181,8 @@ export class Recovery {
       if (record === undefined || m.get(keys.garbage(handle)) !== undefined) {
         throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
       }
+      // What a report after a power loss did not name was doubted then: this one is gone for another reason.
+      if (!record.suspects.includes(server)) record.unsynced = false;
       record.servers = record.servers.filter((id) => id !== server);
       record.suspects = record.suspects.filter((id) => id !== server);
       saveChunk(m, handle, record, this.deps.config.wantedReplicas);

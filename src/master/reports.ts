@@ -16,7 +16,7 @@ import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { MAX_REPORT_ENTRIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ReplicaState, ReplicaVersion, ReportReplyInit, ReportRequest } from '../protocol/generated/messages.js';
-import { getChunk, saveChunk } from './chunk-map.js';
+import { getChunk, makeLossAnError, saveChunk } from './chunk-map.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from './keys.js';
 import type { Recovery } from './recovery.js';
 import type { Server } from './servers.js';
@@ -69,6 +69,11 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     if (verdict === 'suspect' || verdict === 'replace') suspects.push(chunkHandle(replica.handle));
   }
   if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
+  if (lost.length > 0 && !request.afterPowerLoss) {
+    deps.state.mutate((m) => {
+      for (const handle of lost) makeLossAnError(m, handle);
+    });
+  }
   markSuspects(deps, server, [...suspects, ...lost]);
   if (!isWhole) return { delete: toDelete, upToHandle: upTo };
   if (request.upToHandle === 0) {

@@ -179,3 +179,16 @@ for (const code of ['ENOSPC', 'EIO'] as const) {
     { chunkservers: 1, wantedReplicas: 1, dataDirectories: 2 },
   );
 }
+
+story('P3: the loss of a chunk to its disks is an error, also of one that nobody ever synced', async (s) => {
+  const file = await s.create('f', pattern(MIB, 1));
+  await file.close();
+  await s.world.sleep(75_000);
+  for (const name of await s.holders(file)) {
+    s.world.disk(name).onCall = (_label, path) => (path.startsWith('/data') ? { failWith: 'EIO' } : undefined);
+  }
+  await s.world.sleep(120_000);
+  const reader = await s.openAt('f', await s.world.connect('client-3'));
+  await assert.rejects(reader.read(0, MIB), { code: 'EIO' });
+  await reader.close();
+});
