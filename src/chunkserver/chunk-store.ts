@@ -32,6 +32,8 @@ export interface ChunkStoreOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly directories: readonly string[];
+  /** Chunk files that are kept open. Default MAX_OPEN_CHUNK_FILES. */
+  readonly maxOpen?: number | undefined;
   /** Many replicas are gone: the report to the master has to be made again. */
   readonly onLost: () => void;
   /** One replica is gone (NO_REPLICA), or cannot be believed any more. */
@@ -92,7 +94,7 @@ export class ChunkStore {
       lookAtReplica: (directory) => this.lookAtReplica(directory),
     });
     this.open = new OpenChunks({
-      ...{ disk, logger, directories: this.directories },
+      ...{ disk, logger, directories: this.directories, maxOpen: options.maxOpen },
       onOtherVersion: async (chunk, file) => {
         const isDoubted = this.index.get(chunk.handle)?.suspect === true;
         await this.nameAfterHeader(chunk, file, isDoubted || file.suspect);

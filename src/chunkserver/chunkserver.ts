@@ -49,6 +49,8 @@ export interface ChunkserverConfig {
   readonly master: string;
   readonly secret: Buffer;
   readonly dataDirectories: readonly string[];
+  /** Chunk files that are kept open. Default MAX_OPEN_CHUNK_FILES. */
+  readonly maxOpenChunkFiles?: number;
 }
 
 /** Time to connect to another chunkserver: a dead one must be noticed within the time for a forward. */
@@ -86,6 +88,7 @@ export class Chunkserver {
       random,
       logger,
       directories: config.dataDirectories,
+      maxOpen: config.maxOpenChunkFiles,
       onLost: () => this.link.reportSoon(),
       onBadReplica: ({ handle, version }, error) => this.link.reportReplica(handle, version, error),
     });

@@ -31,6 +31,8 @@ export interface OpenChunksOptions {
   readonly disk: Disk;
   readonly logger: Logger;
   readonly directories: DataDirectories;
+  /** Default MAX_OPEN_CHUNK_FILES. */
+  readonly maxOpen?: number | undefined;
   /** A file was opened that is at another version than its name says. Nobody uses it before this is done. */
   readonly onOtherVersion: (chunk: OpenChunk, file: ChunkFile) => Promise<void>;
 }
@@ -50,7 +52,7 @@ export class OpenChunks {
   hold(chunk: Pick<OpenChunk, 'handle' | 'directory' | 'path' | 'file' | 'opened'>): OpenChunk {
     const held: OpenChunk = { ...chunk, pins: 0, entrySynced: false, retired: undefined };
     this.open.set(chunk.handle, held);
-    if (this.open.size > MAX_OPEN_CHUNK_FILES) {
+    if (this.open.size > (this.options.maxOpen ?? MAX_OPEN_CHUNK_FILES)) {
       for (const candidate of this.open.values()) {
         if (candidate.pins > 0 || candidate === held) continue;
         unawaited(this.retire(candidate), this.options.logger, 'closing a chunk');

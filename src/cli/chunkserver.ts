@@ -36,7 +36,7 @@ export const chunkserverCommand: Command = {
     const listen = options.address('listen') ?? '127.0.0.1:0';
     const advertise = options.address('advertise');
     const disks = options.texts('disk').map((path) => resolve(path));
-    const logger = makeLogger('chunkserver', options);
+    const logger = makeLogger('chunkserver', options, directory);
     return runService(directory, logger, async () => {
       const chunkserver = await makeChunkserver(logger, {
         listen,

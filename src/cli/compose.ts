@@ -4,6 +4,8 @@ import type { Chunkserver } from '../chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../client/cluster-filesystem.js';
 import type { ClusterFileSystemConfig } from '../client/cluster-filesystem.js';
 import { SystemClock } from '../core/clock.js';
+import { descriptorLimit, shareDescriptors, SpareDescriptors } from '../core/descriptors.js';
+import { MAX_UNPROVEN_OF_ADDRESS } from '../core/limits.js';
 import { createLogger, silentLogger } from '../core/logger.js';
 import type { Logger, LogLevel } from '../core/logger.js';
 import { NodeDisk } from '../core/node-disk.js';
@@ -13,18 +15,30 @@ import type { Master } from '../master/master.js';
 import { WebSocketNetwork } from '../protocol/websocket.js';
 import { UsageError } from './command.js';
 import type { Options, OptionSpec } from './command.js';
+import { logFile } from './process-control.js';
 import type { ClusterAddress } from './cluster-address.js';
 import { readSecret } from './secret.js';
 
 export const clock = new SystemClock();
 
-function world(logger: Logger): {
-  clock: SystemClock;
-  random: SystemRandom;
-  network: WebSocketNetwork;
-  logger: Logger;
-} {
-  return { clock, random: new SystemRandom(), network: new WebSocketNetwork(), logger };
+interface World {
+  readonly clock: SystemClock;
+  readonly random: SystemRandom;
+  readonly network: WebSocketNetwork;
+  readonly logger: Logger;
+}
+
+function world(logger: Logger): World {
+  const { connections, unproven } = shareDescriptors(descriptorLimit());
+  const unprovenOfAddress = Math.min(MAX_UNPROVEN_OF_ADDRESS, unproven);
+  const network = new WebSocketNetwork({ connections, unproven, unprovenOfAddress });
+  return { clock, random: new SystemRandom(), network, logger };
+}
+
+/** The world of a server: when its files want for descriptors, strangers' connections go. */
+function serverWorld(logger: Logger): World & { readonly disk: NodeDisk } {
+  const all = world(logger);
+  return { ...all, disk: new NodeDisk(new SpareDescriptors(() => all.network.shed())) };
 }
 
 export async function makeMaster(
@@ -42,9 +56,9 @@ export async function makeMaster(
   // The roles are loaded by the commands that are one.
   const { LmdbStore } = await import('../master/lmdb-store.js');
   const { Master } = await import('../master/master.js');
-  const disk = new NodeDisk();
-  const store = LmdbStore.open(storePath, disk);
-  return { master: new Master({ ...world(logger), disk, store }, config), store };
+  const deps = serverWorld(logger);
+  const store = LmdbStore.open(storePath, deps.disk);
+  return { master: new Master({ ...deps, store }, config), store };
 }
 
 export async function makeChunkserver(
@@ -58,7 +72,8 @@ export async function makeChunkserver(
   },
 ): Promise<Chunkserver> {
   const { Chunkserver } = await import('../chunkserver/chunkserver.js');
-  return new Chunkserver({ ...world(logger), disk: new NodeDisk() }, config);
+  const maxOpenChunkFiles = shareDescriptors(descriptorLimit()).chunkFiles;
+  return new Chunkserver(serverWorld(logger), { ...config, maxOpenChunkFiles });
 }
 
 /** A session with the cluster. Without `logger` it is silent, for commands that speak to a person. */
@@ -90,10 +105,11 @@ export const LOG_LEVEL_OPTION: OptionSpec = {
   description: 'debug, info, warn or error (default: info)',
 };
 
-export function makeLogger(role: string, options: Options): Logger {
+/** `directory`: of the process, where its log is when it runs in the background. */
+export function makeLogger(role: string, options: Options, directory: string): Logger {
   const level = options.text('logLevel') ?? 'info';
   if (!isLevel(level)) throw new UsageError(`--log-level must be debug, info, warn or error, not '${level}'`);
-  return createLogger({ role, level });
+  return createLogger({ role, level, file: logFile(directory) });
 }
 
 const isLevel = (text: string): text is LogLevel => ['debug', 'info', 'warn', 'error'].includes(text);

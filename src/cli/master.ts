@@ -31,7 +31,7 @@ export const masterCommand: Command = {
     const minReplicas = options.whole('minReplicas', { min: 1, max: MAX_REPLICAS }) ?? 1;
     if (minReplicas > wantedReplicas) throw new UsageError('--min-replicas cannot be more than --replicas');
     const listen = options.address('listen') ?? `127.0.0.1:${DEFAULT_MASTER_PORT}`;
-    const logger = makeLogger('master', options);
+    const logger = makeLogger('master', options, directory);
     // Names, xattrs and links of everybody are in the store: it is for this user alone, as all that is made from here on.
     process.umask(0o077);
     await makeDirectories(directory);

@@ -74,7 +74,7 @@ export const mountCommand: Command = {
     const wanted = parseMountOptions(given.texts('options').join(','));
     if (wanted.remount) return remountWith(path, wanted);
     const options = given.withDefaults(wanted.options);
-    const logger = makeLogger('mount', options);
+    const logger = makeLogger('mount', options, resolve(options.text('data') ?? '.'));
     const cluster = await clusterAddress(options);
     const timeouts = {
       attributeTimeoutMs: options.seconds('attributeTimeout'),

@@ -24,8 +24,11 @@ export interface ReadyMessage {
   readonly address: string;
 }
 
+/** What a process leaves in its directory is for its user only. */
+const PRIVATE_MODE = 0o600;
+
 const pidFile = (directory: string): string => join(directory, 'pid');
-const logFile = (directory: string): string => join(directory, 'log');
+export const logFile = (directory: string): string => join(directory, 'log');
 
 /** The pid of the process that runs in `directory`, or undefined. */
 export async function runningIn(directory: string): Promise<number | undefined> {
@@ -70,8 +73,9 @@ export async function claimDirectory(directory: string): Promise<void> {
 async function writePid(directory: string): Promise<void> {
   const path = pidFile(directory);
   try {
-    const file = await open(path, constants.O_WRONLY | constants.O_CREAT, 0o644);
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT, PRIVATE_MODE);
     try {
+      await file.chmod(PRIVATE_MODE); // of an earlier version
       const { bytesWritten } = await file.write(`${process.pid}\n`, 0);
       await file.truncate(bytesWritten);
     } finally {
@@ -106,7 +110,8 @@ export async function startInBackground(
   timeoutMs: number,
 ): Promise<string> {
   await makeDirectories(directory);
-  const log = await open(logFile(directory), 'a');
+  const log = await open(logFile(directory), 'a', PRIVATE_MODE);
+  await log.chmod(PRIVATE_MODE); // of an earlier version
   const logStart = (await log.stat()).size;
   const child = spawn(process.execPath, [MAIN, ...args], {
     detached: true,

@@ -27,10 +27,34 @@ export const MAX_QUEUED_REQUESTS = 8192;
 export const SEND_HIGH_WATER_BYTES = 4 * MIB;
 /** Unsent bytes in a connection at which a peer that only sends is cut off: a window of full replies fits. */
 export const MAX_SEND_QUEUE_BYTES = 512 * MIB;
-/** Connections that a server accepts. */
+/** Connections of peers that proved the secret; fewer where the process may not open so many files (core/descriptors.ts). */
 export const MAX_CONNECTIONS = 4096;
-/** Time for a new connection to prove the secret. */
-export const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Time for a new connection to prove the secret: two round trips, on machines that are busy. */
+export const HANDSHAKE_TIMEOUT_MS = 5_000;
+/**
+ * Connections that have not, in all and of one address. Each takes some 40 KiB. A new one takes the place of the oldest,
+ * so who needs 10 ms for the proof gets through a flood of 20,000 a second.
+ */
+export const MAX_UNPROVEN_CONNECTIONS = 256;
+export const MAX_UNPROVEN_OF_ADDRESS = 192;
+/** Bytes of a message, and fragments, before the proof: a hello, a challenge, a proof or an error. */
+export const MAX_UNPROVEN_MESSAGE_BYTES = 2 * KIB;
+export const MAX_UNPROVEN_FRAGMENTS = 4;
+/** Bytes of the HTTP request that asks for a WebSocket. */
+export const MAX_UPGRADE_BYTES = 4 * KIB;
+/** Bytes of messages that have come in part, of all connections together: some 400 of the largest. */
+export const MAX_PARTIAL_BYTES = 512 * MIB;
+/** Lines of a log with one message: so many at once, then one in so long; and how many messages are told apart. */
+export const LOG_LINE_BURST = 50;
+export const LOG_LINE_INTERVAL_MS = 2_000;
+export const MAX_LOG_MESSAGES = 1_000;
+/** What was left out is told after so long at the latest. */
+export const LOG_SUMMARY_MS = 60_000;
+/** Bytes at which a log file begins anew, and how many before it are kept: 40 MiB for a process in all. */
+export const MAX_LOG_FILE_BYTES = 8 * MIB;
+export const LOG_GENERATIONS = 4;
+/** File descriptors that a process keeps for the moment when there are no others. */
+export const SPARE_DESCRIPTORS = 8;
 /** Silence after which a connection is probed, and then given up. */
 export const KEEPALIVE_INTERVAL_MS = 2_000;
 export const KEEPALIVE_TIMEOUT_MS = 10_000;

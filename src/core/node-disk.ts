@@ -20,6 +20,7 @@ import {
 import { mkdir, opendir, rename, stat, statfs, unlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { promisify } from 'node:util';
+import type { SpareDescriptors } from './descriptors.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
 import { CairnError, asCairnError } from './errors.js';
 import { DIRECT_ALIGNMENT_BYTES, payloadBuffers } from './payload-buffers.js';
@@ -41,7 +42,8 @@ const OPEN_FLAGS = {
 function failure(error: unknown, label: DiskLabel, path: string): CairnError {
   const known = asCairnError(error);
   // An errno outside the closed set (EUCLEAN, ENOMEDIUM, ...) is the disk's trouble, not a fault in CairnFS.
-  const code = known.code === 'INTERNAL' ? 'EIO' : known.code;
+  const cause = error instanceof Error && 'code' in error ? error.code : undefined;
+  const code = cause === 'ENFILE' ? 'EMFILE' : known.code === 'INTERNAL' ? 'EIO' : known.code;
   return new CairnError(code, `${label} ${path}: ${known.message}`, { cause: error });
 }
 
@@ -197,11 +199,18 @@ class NodeFile implements DiskFile {
 }
 
 export class NodeDisk implements Disk {
+  constructor(private readonly descriptors?: SpareDescriptors) {}
+
+  /** `open`, also when the process has no descriptor left. */
+  private opened<T>(open: () => Promise<T>): Promise<T> {
+    return this.descriptors === undefined ? open() : this.descriptors.use(open);
+  }
+
   private readonly boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 
   async open(label: DiskLabel, path: string, mode: 'existing' | 'create' | 'exclusive'): Promise<DiskFile> {
     try {
-      return new NodeFile(await openAsync(path, OPEN_FLAGS[mode], 0o600), path);
+      return new NodeFile(await this.opened(() => openAsync(path, OPEN_FLAGS[mode], 0o600)), path);
     } catch (error) {
       throw failure(error, label, path);
     }
@@ -215,7 +224,7 @@ export class NodeDisk implements Disk {
 
   async *list(label: DiskLabel, path: string): AsyncIterable<string> {
     try {
-      for await (const entry of await opendir(path)) yield entry.name;
+      for await (const entry of await this.opened(() => opendir(path))) yield entry.name;
     } catch (error) {
       throw failure(error, label, path);
     }
@@ -235,7 +244,7 @@ export class NodeDisk implements Disk {
 
   async syncDirectory(label: DiskLabel, path: string): Promise<void> {
     try {
-      const fd = await openAsync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+      const fd = await this.opened(() => openAsync(path, constants.O_RDONLY | constants.O_DIRECTORY));
       try {
         await fsyncAsync(fd);
       } finally {

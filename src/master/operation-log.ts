@@ -9,7 +9,7 @@
  * success for pages that the kernel has dropped. The log then refuses everything and tells its owner, once.
  */
 import type { DiskFile } from '../core/disk.js';
-import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
+import { asCairnError, CairnError, hasCode, isNoSpace } from '../core/errors.js';
 import { KIB, LOG_SEGMENT_BYTES, SCARCE_SEGMENT_BYTES } from '../core/limits.js';
 import { Mutex, watched } from '../core/sync.js';
 import { RecordEncoder } from './log-record.js';
@@ -222,7 +222,9 @@ export class OperationLog {
     try {
       this.spare = await newSegment(this.options, this.current.number + 1);
     } catch (error) {
-      if (isNoSpace(error)) this.spareAfter = this.current.end + SPARE_RETRY_BYTES;
+      // So does a process or a system that has no file descriptor left.
+      if (isNoSpace(error) || hasCode(error, 'EMFILE', 'ENOMEM'))
+        this.spareAfter = this.current.end + SPARE_RETRY_BYTES;
       else this.fail('start a segment of', error);
     } finally {
       this.makingSpare = undefined;

@@ -34,6 +34,11 @@ export class Channel {
     return this.transport.peer;
   }
 
+  /** As of the transport. */
+  trust(): boolean {
+    return this.transport.trust();
+  }
+
   get isClosed(): boolean {
     return this.closeReason !== undefined;
   }

@@ -1,7 +1,7 @@
 /** Authenticated peers: connect to one, or serve many. The way in to this folder for the three roles. */
 import { asCairnError } from '../core/errors.js';
 import type { Clock } from '../core/clock.js';
-import { MAX_CONNECTIONS, REQUEST_TIMEOUT_MS } from '../core/limits.js';
+import { REQUEST_TIMEOUT_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { callerHandshake, serverHandshake } from './handshake.js';
@@ -110,12 +110,6 @@ export async function servePeers<T extends MethodTable>(
   }
 
   const listener = await options.network.listen(listenAddress, (transport) => {
-    if (connections.size >= MAX_CONNECTIONS) {
-      logger.warn({ peer: transport.peer, limit: MAX_CONNECTIONS }, 'connection refused: too many');
-      transport.start({ onMessage: () => undefined, onClose: () => undefined });
-      transport.close('too many connections');
-      return;
-    }
     connections.add(transport);
     accept(transport)
       .catch((error: unknown) => {

@@ -17,9 +17,6 @@ export const MAX_FRAME_HEADER_BYTES = 14;
 export const MAX_CONTROL_BYTES = 125;
 /** Frames up to this are received together; larger ones are worth a system call of their own. */
 const STAGING_BYTES = 16 * KIB;
-/** Ours have two; a stranger's may have more, but not without end. */
-const MAX_FRAGMENTS = 1024;
-
 const FIN = 0x80;
 const RESERVED = 0x70;
 const MASKED = 0x80;
@@ -77,15 +74,23 @@ export class FrameError extends Error {
   }
 }
 
+/** Of one message. Ours have two fragments; another's may have more, but not without end. */
+export interface FrameLimits {
+  readonly messageBytes: number;
+  readonly fragments: number;
+}
+
 export interface FrameReceiverOptions {
   /** Whether the sender must mask its frames: the side that connected must, the other must not. */
   readonly masked: boolean;
-  readonly maxMessageBytes: number;
+  readonly limits: FrameLimits;
   /**
    * Memory for a large frame, of exactly `length` bytes; it is the message's receiver's then. `isFirst`: for the first
    * fragment of a message.
    */
   readonly allocate: (length: number, isFirst: boolean) => Buffer;
+  /** So much more memory is held for a message that is not whole. */
+  readonly onHeld?: (bytes: number) => void;
   readonly onMessage: (fragments: readonly Buffer[]) => void;
   readonly onPing: (payload: Buffer) => void;
   readonly onClose: (status: number, reason: string) => void;
@@ -109,7 +114,12 @@ export class FrameReceiver {
   private fragments: Buffer[] | undefined;
   private messageBytes = 0;
 
-  constructor(private readonly options: FrameReceiverOptions) {}
+  /** May be raised. */
+  limits: FrameLimits;
+
+  constructor(private readonly options: FrameReceiverOptions) {
+    this.limits = options.limits;
+  }
 
   /** Where the next bytes go. Never empty. */
   space(): Buffer {
@@ -128,7 +138,7 @@ export class FrameReceiver {
     bulk.filled += count;
     if (bulk.filled < bulk.into.length) return;
     this.bulk = undefined;
-    this.complete(bulk.frame, bulk.into);
+    this.complete(bulk.frame, bulk.into, true);
   }
 
   /** Takes one frame out of the staging buffer, if there is one whole, or the beginning of a large one. */
@@ -165,11 +175,12 @@ export class FrameReceiver {
     staging.copy(into, 0, body, body + here);
     this.start = body + here;
     if (here < length) {
+      this.options.onHeld?.(length);
       this.start = this.end = 0;
       this.bulk = { frame, into, filled: here };
       return false;
     }
-    this.complete(frame, into);
+    this.complete(frame, into, false);
     return true;
   }
 
@@ -203,16 +214,16 @@ export class FrameReceiver {
 
   private checkSize(length: number): void {
     const total = this.messageBytes + length;
-    const { maxMessageBytes } = this.options;
-    if (total > maxMessageBytes || (this.fragments?.length ?? 0) >= MAX_FRAGMENTS) {
+    const { messageBytes, fragments } = this.limits;
+    if (total > messageBytes || (this.fragments?.length ?? 0) >= fragments) {
       throw new FrameError(
         CLOSE_STATUS.tooLarge,
-        `message of ${total} bytes or more, at most ${maxMessageBytes} are taken`,
+        `message of ${total} bytes or more, at most ${messageBytes} are taken`,
       );
     }
   }
 
-  private complete({ opcode, fin, mask }: Frame, payload: Buffer): void {
+  private complete({ opcode, fin, mask }: Frame, payload: Buffer, isBulk: boolean): void {
     if (mask !== undefined) unmask(payload, mask);
     switch (opcode) {
       case OPCODES.ping:
@@ -229,7 +240,10 @@ export class FrameReceiver {
     const fragments = (this.fragments ??= []);
     fragments.push(payload);
     this.messageBytes += payload.length;
-    if (!fin) return;
+    if (!fin) {
+      if (!isBulk) this.options.onHeld?.(payload.length);
+      return;
+    }
     this.fragments = undefined;
     this.messageBytes = 0;
     this.options.onMessage(fragments);

@@ -196,6 +196,7 @@ export async function callerHandshake(
         `${channel.peer} belongs to cluster ${challenge.clusterId}, not to ${options.clusterId}: check the address and the data directory`,
       );
     }
+    channel.trust();
     channel.send({
       kind: EnvelopeKind.PROOF,
       body: Proof.encode({ proof: prove(options.secret, 'caller', transcript) }).finish(),
@@ -241,6 +242,9 @@ export async function serverHandshake(
       }
       if (hello.clusterId !== '' && hello.clusterId !== options.clusterId) {
         throw new CairnError('UNAUTHENTICATED', `this is cluster ${options.clusterId}, not ${hello.clusterId}`);
+      }
+      if (!channel.trust()) {
+        throw new CairnError('BUSY', `this ${options.role} has as many connections as it can have: try again later`);
       }
       channel.send({ kind: EnvelopeKind.WELCOME }, NO_PAYLOAD);
       return { channel, peerRole, clusterId: options.clusterId };

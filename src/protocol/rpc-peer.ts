@@ -250,7 +250,10 @@ export class RpcPeer implements Peer {
         this.served.get(envelope.id)?.abort();
         return;
       case EnvelopeKind.PING:
-        this.channel.send({ kind: EnvelopeKind.PONG, id: envelope.id });
+        // A peer that pings and does not read is not answered more and more.
+        if (this.channel.queuedBytes < SEND_HIGH_WATER_BYTES) {
+          this.channel.send({ kind: EnvelopeKind.PONG, id: envelope.id });
+        }
         return;
       case EnvelopeKind.PONG:
         return;

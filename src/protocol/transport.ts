@@ -25,6 +25,11 @@ export interface Transport {
   /** Must be called once, in the tick that yields the transport. */
   start(handlers: TransportHandlers): void;
   /**
+   * The peer has proved the secret: from now on messages may be large. Before, they are cut to what a handshake needs.
+   * False when the process has no place for one more connection: it should be closed.
+   */
+  trust(): boolean;
+  /**
    * Queues a message. The bytes must not change until `drained`. After the connection has ended it does nothing.
    */
   send(message: Message): void;

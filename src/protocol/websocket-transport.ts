@@ -7,7 +7,15 @@
  * section 10.3) and costs three quarters of the throughput between our own processes.
  */
 import type { Socket } from 'node:net';
-import { KIB, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, SEND_HIGH_WATER_BYTES } from '../core/limits.js';
+import {
+  KIB,
+  MAX_HEADER_BYTES,
+  MAX_PARTIAL_BYTES,
+  MAX_PAYLOAD_BYTES,
+  MAX_UNPROVEN_FRAGMENTS,
+  MAX_UNPROVEN_MESSAGE_BYTES,
+  SEND_HIGH_WATER_BYTES,
+} from '../core/limits.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
 import { copyInto, receiveInto, type BytesReceiver } from './bulk-socket.js';
 import { NO_PAYLOAD } from './channel.js';
@@ -21,6 +29,7 @@ import {
   OPCODES,
   putFrameHeader,
 } from './frames.js';
+import { PartialMessages, type PartialMessage } from './partial-messages.js';
 import type { Message, Transport, TransportHandlers } from './transport.js';
 
 const LENGTH_BYTES = 4;
@@ -29,6 +38,15 @@ export const MAX_MESSAGE_BYTES = LENGTH_BYTES + MAX_HEADER_BYTES + MAX_PAYLOAD_B
 const INLINE_PAYLOAD_BYTES = 16 * KIB;
 /** Time for a peer to answer the closing handshake before the socket is cut. */
 const CLOSE_GRACE_MS = 1_000;
+
+const UNPROVEN_LIMITS = { messageBytes: MAX_UNPROVEN_MESSAGE_BYTES, fragments: MAX_UNPROVEN_FRAGMENTS };
+const LIMITS = { messageBytes: MAX_MESSAGE_BYTES, fragments: 1024 };
+
+/** Takes what comes after the end of any connection. */
+const waste = Buffer.allocUnsafeSlow(64 * KIB);
+
+/** Of this process. */
+const partialMessages = new PartialMessages(MAX_PARTIAL_BYTES);
 
 /** A connection whose handshake is done. */
 export interface Upgraded {
@@ -40,6 +58,8 @@ export interface Upgraded {
   readonly peer: string;
   /** The socket is closed. */
   readonly onEnd?: () => void;
+  /** The peer has proved the secret; false when there is no place for one more. */
+  readonly onTrust?: () => boolean;
 }
 
 export class WebSocketTransport implements Transport {
@@ -52,17 +72,22 @@ export class WebSocketTransport implements Transport {
   private corked = false;
   private socket: Socket;
   private readonly receiver: FrameReceiver;
-  /** Takes what comes after the end. */
-  private waste: Buffer | undefined;
+  private trusted = false;
+  /** The message that is on its way to this side. */
+  private readonly partial: PartialMessage = {
+    cut: () => this.close('protocol: a message that does not end'),
+    bytes: 0,
+  };
 
   constructor(private readonly upgraded: Upgraded) {
     this.peer = upgraded.peer;
     this.socket = upgraded.socket;
     this.receiver = new FrameReceiver({
       masked: !upgraded.connecting,
-      maxMessageBytes: MAX_MESSAGE_BYTES,
+      limits: UNPROVEN_LIMITS,
       // What is decoded from a header may be kept for long, payload is given back.
       allocate: (length, isFirst) => (isFirst ? Buffer.allocUnsafeSlow(length) : payloadBuffers.take(length)),
+      onHeld: (bytes) => partialMessages.grow(this.partial, bytes),
       onMessage: (fragments) => this.receive(fragments),
       onPing: (payload) => this.pong(payload),
       onClose: (status, reason) => this.closedByPeer(status, reason),
@@ -72,7 +97,7 @@ export class WebSocketTransport implements Transport {
   start(handlers: TransportHandlers): void {
     this.handlers = handlers;
     const receiver: BytesReceiver = {
-      space: () => (this.ended ? (this.waste ??= Buffer.allocUnsafe(KIB)) : this.receiver.space()),
+      space: () => (this.ended ? waste : this.receiver.space()),
       took: (count) => this.took(count),
     };
     const socket = receiveInto(this.socket, receiver);
@@ -87,6 +112,13 @@ export class WebSocketTransport implements Transport {
       this.end(this.closeReason ?? 'the peer hung up');
     });
     copyInto(receiver, this.upgraded.head);
+  }
+
+  trust(): boolean {
+    if (this.trusted) return true;
+    this.trusted = this.upgraded.onTrust?.() ?? true;
+    if (this.trusted) this.receiver.limits = LIMITS;
+    return this.trusted;
   }
 
   send({ header, payload, reusable }: Message): void {
@@ -137,6 +169,12 @@ export class WebSocketTransport implements Transport {
     this.socket.destroy();
   }
 
+  /** The same, for a reason that is no fault of this side. */
+  cut(reason: string): void {
+    this.closeReason ??= reason;
+    this.destroy();
+  }
+
   /** All that is sent in one tick goes out in one system call, which costs more than making the message. */
   private cork(): void {
     if (this.corked) return;
@@ -161,17 +199,28 @@ export class WebSocketTransport implements Transport {
     this.end(reason);
   }
 
+  /** A stranger's connection is cut at once: to read on, for the peer to hear why, is work that he could ask for without end. */
+  private refuse(status: number, reason: string): void {
+    if (this.trusted) {
+      this.closeWith(status, reason);
+      return;
+    }
+    this.end(reason);
+    this.destroy();
+  }
+
   private took(count: number): void {
     if (this.ended) return;
     try {
       this.receiver.took(count);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
-      this.closeWith(error.status, `protocol: ${error.message}`);
+      this.refuse(error.status, `protocol: ${error.message}`);
     }
   }
 
   private receive(fragments: readonly Buffer[]): void {
+    partialMessages.end(this.partial);
     if (this.ended) return;
     const message = parseMessage(fragments);
     if (message === undefined) this.close('protocol: message shorter than it says');
@@ -179,6 +228,10 @@ export class WebSocketTransport implements Transport {
   }
 
   private pong(payload: Buffer): void {
+    if (!this.trusted) {
+      this.refuse(CLOSE_STATUS.protocolError, 'protocol: a ping in place of the proof of the secret');
+      return;
+    }
     // A peer that pings and does not read is not answered more and more.
     if (this.ended || this.queuedBytes >= SEND_HIGH_WATER_BYTES) return;
     const frame = controlFrame(OPCODES.pong, payload, this.upgraded.connecting);
@@ -201,6 +254,7 @@ export class WebSocketTransport implements Transport {
   private end(reason: string): void {
     if (this.ended) return;
     this.ended = true;
+    partialMessages.end(this.partial);
     this.closeReason ??= reason;
     this.wake();
     this.handlers?.onClose(this.closeReason);

@@ -3,9 +3,19 @@
  * connection is websocket-transport.ts's.
  */
 import { WebSocket, WebSocketServer } from 'ws';
-import type { IncomingMessage } from 'node:http';
+import { createServer } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { asCairnError, CairnError } from '../core/errors.js';
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  MAX_CONNECTIONS,
+  MAX_UNPROVEN_CONNECTIONS,
+  MAX_UNPROVEN_OF_ADDRESS,
+  MAX_UPGRADE_BYTES,
+} from '../core/limits.js';
+import { Strangers, type Stranger } from './strangers.js';
 import { MAX_MESSAGE_BYTES, WebSocketTransport } from './websocket-transport.js';
 import type { Listener, Network, Transport } from './transport.js';
 
@@ -36,56 +46,154 @@ class HandshakeSocket extends WebSocket {
   }
 }
 
+interface UpgradedConnection {
+  readonly upgraded: { readonly socket: Socket; readonly head: Buffer };
+  readonly stranger: Stranger;
+  readonly peer: string;
+}
+
+function listenFailure(error: NodeJS.ErrnoException, address: string): CairnError {
+  const { host, port } = parseAddress(address);
+  if (error.code === 'EADDRINUSE') {
+    const message = `port ${port} of ${host} is taken: stop what listens there, or choose another port`;
+    return new CairnError('EBUSY', message, { cause: error });
+  }
+  const { code, message } = asCairnError(error);
+  return new CairnError(code === 'INTERNAL' ? 'EINVAL' : code, `cannot listen on ${address}: ${message}`, {
+    cause: error,
+  });
+}
+
+/** Connections that a network accepts: of peers that proved the secret, and of others. */
+export interface ConnectionBounds {
+  readonly connections: number;
+  readonly unproven: number;
+  readonly unprovenOfAddress: number;
+}
+
+const DEFAULT_BOUNDS: ConnectionBounds = {
+  connections: MAX_CONNECTIONS,
+  unproven: MAX_UNPROVEN_CONNECTIONS,
+  unprovenOfAddress: MAX_UNPROVEN_OF_ADDRESS,
+};
+/** How often those are looked for whose time for the proof is over. */
+const SWEEP_MS = 500;
+
 export class WebSocketNetwork implements Network {
+  private proven = 0;
+  private readonly strangers: Strangers;
+
+  constructor(private readonly bounds: ConnectionBounds = DEFAULT_BOUNDS) {
+    this.strangers = new Strangers(bounds.unproven, bounds.unprovenOfAddress);
+  }
+
+  /** Connections of peers that proved the secret, and of others. */
+  get accepted(): { readonly proven: number; readonly unproven: number } {
+    return { proven: this.proven, unproven: this.strangers.size };
+  }
+
+  /** Lets go of all connections whose peers have not proved the secret. */
+  shed(): void {
+    this.strangers.endAll('this server is short of file descriptors');
+  }
+
   listen(address: string, onConnection: (transport: Transport) => void): Promise<Listener> {
     const { host, port } = parseAddress(address);
     const open = new Set<WebSocketTransport>();
+    const { server, onUpgrade } = this.httpServer();
+    onUpgrade(({ upgraded, stranger, peer }) => {
+      let isProven = false;
+      const transport = new WebSocketTransport({
+        ...upgraded,
+        ...{ connecting: false, peer },
+        onTrust: () => {
+          if (this.proven >= this.bounds.connections) return false;
+          this.strangers.delete(stranger);
+          isProven = true;
+          this.proven++;
+          return true;
+        },
+        onEnd: () => {
+          open.delete(transport);
+          this.strangers.delete(stranger);
+          if (isProven) this.proven--;
+        },
+      });
+      stranger.end = (reason) => transport.cut(reason);
+      open.add(transport);
+      onConnection(transport);
+    });
+    const sweep = setInterval(() => this.strangers.sweep(performance.now()), SWEEP_MS);
+    sweep.unref();
     return new Promise((resolve, reject) => {
-      const server = new WebSocketServer({
-        ...COMMON_OPTIONS,
-        host,
-        port,
-        clientTracking: false,
-        WebSocket: HandshakeSocket,
-      });
-      server.on('connection', ({ upgraded }: HandshakeSocket, request: IncomingMessage) => {
-        if (upgraded === undefined) return;
-        const { remoteAddress = 'unknown', remotePort = 0 } = request.socket;
-        const transport = new WebSocketTransport({
-          ...upgraded,
-          connecting: false,
-          peer: formatAddress(remoteAddress, remotePort),
-          onEnd: () => open.delete(transport),
-        });
-        open.add(transport);
-        onConnection(transport);
-      });
       server.once('error', (error: NodeJS.ErrnoException) => {
-        if (error.code === 'EADDRINUSE') {
-          const message = `port ${port} of ${host} is taken: stop what listens there, or choose another port`;
-          reject(new CairnError('EBUSY', message, { cause: error }));
-          return;
-        }
-        const { code, message } = asCairnError(error);
-        reject(
-          new CairnError(code === 'INTERNAL' ? 'EINVAL' : code, `cannot listen on ${address}: ${message}`, {
-            cause: error,
-          }),
-        );
+        clearInterval(sweep);
+        reject(listenFailure(error, address));
       });
-      server.once('listening', () => {
+      server.listen(port, host, () => {
         server.on('error', () => undefined); // errors of single connections come to their sockets
         const real = (server.address() as AddressInfo).port;
         resolve({
           address: formatAddress(host, real),
           close: () =>
             new Promise((done) => {
+              clearInterval(sweep);
               for (const transport of open) transport.destroy();
               server.close(() => done());
+              server.closeAllConnections();
             }),
         });
       });
     });
+  }
+
+  /** Takes requests for a WebSocket, small and soon, and nothing else. */
+  private httpServer(): { server: Server; onUpgrade: (listener: (connection: UpgradedConnection) => void) => void } {
+    const server = createServer({
+      maxHeaderSize: MAX_UPGRADE_BYTES,
+      headersTimeout: HANDSHAKE_TIMEOUT_MS,
+      requestTimeout: HANDSHAKE_TIMEOUT_MS,
+      connectionsCheckingInterval: SWEEP_MS,
+    });
+    const sockets = new WeakMap<Duplex, Stranger>();
+    server.on('connection', (socket: Socket) => {
+      const { remoteAddress } = socket;
+      const stranger: Stranger = {
+        address: remoteAddress ?? 'unknown',
+        sinceMs: performance.now(),
+        end: () => socket.destroy(),
+      };
+      sockets.set(socket, stranger);
+      socket.on('error', () => undefined); // it closes
+      // After the upgrade the connection goes on in another socket.
+      socket.on('close', () => {
+        if (sockets.has(socket)) this.strangers.delete(stranger);
+      });
+      this.strangers.add(stranger);
+    });
+    server.on('request', (_request, response) => {
+      response.writeHead(426, { Connection: 'close', Upgrade: 'websocket' }).end();
+    });
+    server.on('clientError', (_error, socket) => socket.destroy());
+    const handshakes = new WebSocketServer({
+      ...COMMON_OPTIONS,
+      noServer: true,
+      clientTracking: false,
+      WebSocket: HandshakeSocket,
+    });
+    const onUpgrade = (listener: (connection: UpgradedConnection) => void): void => {
+      server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+        const stranger = sockets.get(socket);
+        if (stranger === undefined) return;
+        const { remoteAddress = 'unknown', remotePort = 0 } = request.socket;
+        handshakes.handleUpgrade(request, socket, head, ({ upgraded }: HandshakeSocket) => {
+          if (upgraded === undefined) return;
+          sockets.delete(socket);
+          listener({ upgraded, stranger, peer: formatAddress(remoteAddress, remotePort) });
+        });
+      });
+    };
+    return { server, onUpgrade };
   }
 
   connect(address: string, timeoutMs: number): Promise<Transport> {

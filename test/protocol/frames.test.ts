@@ -28,7 +28,7 @@ function receiver(masked = false): { heard: Heard; receiver: FrameReceiver } {
     heard,
     receiver: new FrameReceiver({
       masked,
-      maxMessageBytes: MAX_MESSAGE,
+      limits: { messageBytes: MAX_MESSAGE, fragments: 1024 },
       allocate: (length) => {
         heard.allocated.push(length);
         return Buffer.alloc(length);

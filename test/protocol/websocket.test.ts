@@ -18,6 +18,7 @@ function listenTo(transport: Transport): Heard {
   const messages: Message[] = [];
   let wake: () => void = () => undefined;
   const closed = new Promise<string>((resolve) => {
+    transport.trust();
     transport.start({
       onMessage: (message) => {
         messages.push(message);

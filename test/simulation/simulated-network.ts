@@ -305,6 +305,10 @@ class SimulatedTransport implements Transport {
     });
   }
 
+  trust(): boolean {
+    return true;
+  }
+
   drained(): Promise<void> {
     if (this.isClosed || this.queuedBytes < SEND_HIGH_WATER_BYTES) return Promise.resolve();
     return new Promise((resolve) => this.drainWaiters.push(resolve));

@@ -29,6 +29,10 @@ class MemoryTransport implements Transport {
     else queueMicrotask(deliver);
   }
 
+  trust(): boolean {
+    return true;
+  }
+
   drained(): Promise<void> {
     return Promise.resolve();
   }
