@@ -116,9 +116,15 @@ export function note(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
+/** "EACCES: permission denied, mkdir '/x'", as Node.js puts it, becomes '/x: permission denied'; other text stays. */
+function plain(message: string): string {
+  const [, reason, path] = /^E[A-Z0-9]+: ([^,]+), \w+ '(.*)'$/.exec(message) ?? [];
+  return reason === undefined || path === undefined ? message : `${path}: ${reason}`;
+}
+
 /** One line for the operator: the code when it says more than the message. */
 export function describe(error: unknown): string {
   const { code, message } = asCairnError(error);
-  const line = message.split('\n').join(' ').trim() || code;
+  const line = plain(message.split('\n').join(' ').trim()) || code;
   return line.includes(code) || code === 'INTERNAL' ? line : `${line} (${code})`;
 }

@@ -16,9 +16,16 @@ export interface Source {
   readonly path: Buffer;
 }
 
-/** As cp(1): into `target` when it is a directory, else to that very name, which only one source can have. */
+/**
+ * As cp(1): into `target` when it is a directory, else to that very name, which only one source can have. A name that ends in '/' can
+ * only be a directory: it is made if need be.
+ */
 export async function copyAll(sources: readonly Source[], target: Source, options: CopyOptions): Promise<void> {
-  const existing = await target.tree.stat(target.path);
+  let existing = await target.tree.stat(target.path);
+  if (existing === undefined && target.path.at(-1) === '/'.charCodeAt(0)) {
+    await target.tree.makeDirectory(target.path, 0o755);
+    existing = await target.tree.stat(target.path);
+  }
   if (sources.length > 1 && existing?.kind !== 'directory') {
     throw new CairnError(
       'ENOTDIR',

@@ -26,7 +26,8 @@ export function remoteSource(argument: string, fileSystem: FileSystem): Source {
 }
 
 export function localSource(argument: string): Source {
-  return { tree: new LocalTree(), path: Buffer.from(resolve(argument)) };
+  const asDirectory = argument.endsWith('/') && resolve(argument) !== '/' ? '/' : '';
+  return { tree: new LocalTree(), path: Buffer.from(resolve(argument) + asDirectory) };
 }
 
 export function callerCredentials(): Credentials {

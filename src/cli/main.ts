@@ -39,7 +39,6 @@ function buildProgram(commands: readonly Command[], onExit: (code: number) => vo
   const program = new Program('cairn')
     .description('CairnFS: a distributed file system that mounts as an ordinary Linux directory')
     .version(version())
-    .showSuggestionAfterError(false)
     .addHelpText(
       'after',
       `\nExamples:\n  $ ${cairnCommand('up', '/mnt/cairn')}        a whole cluster on this machine\n  $ ${cairnCommand('status')}\n  $ ${cairnCommand('down', '/mnt/cairn')}\n\n` +

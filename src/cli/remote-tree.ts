@@ -10,6 +10,8 @@ import { kindOfMode } from '../fuse/linux.js';
 import { components } from './tree.js';
 import type { Tree, TreeStat } from './tree.js';
 
+const SLASH = Buffer.from('/');
+
 interface Found {
   readonly attributes: Attributes;
   readonly parent: InodeId;
@@ -121,6 +123,7 @@ export class RemoteTree implements Tree {
     followLast: boolean,
   ): Promise<{ parent: InodeId; name?: Buffer; attributes?: Attributes }> {
     const rest = components(path);
+    const walked: Buffer[] = [];
     const above: InodeId[] = [];
     let here = ROOT_INODE;
     let followed = 0;
@@ -130,8 +133,13 @@ export class RemoteTree implements Tree {
         continue;
       }
       const last = rest.length === 0;
-      const attributes = await this.lookup(here, name, last);
-      if (attributes === undefined) return { parent: here, name };
+      walked.push(name);
+      const attributes = await this.lookup(here, name);
+      if (attributes === undefined) {
+        if (last) return { parent: here, name };
+        const missing = `/${Buffer.concat(walked.flatMap((part) => [part, SLASH])).toString()}`;
+        throw new CairnError('ENOENT', `the directory ${this.show(Buffer.from(missing))} does not exist`);
+      }
       if (isSymlink(attributes.mode) && (followLast || !last)) {
         if (++followed > MAX_SYMLINKS_FOLLOWED) throw new CairnError('ELOOP', `${this.show(path)}: too many symlinks`);
         const target = await this.fileSystem.readLink(this.credentials, attributes.inode);
@@ -149,11 +157,11 @@ export class RemoteTree implements Tree {
     return { parent: here };
   }
 
-  private async lookup(parent: InodeId, name: Buffer, mayMiss: boolean): Promise<Attributes | undefined> {
+  private async lookup(parent: InodeId, name: Buffer): Promise<Attributes | undefined> {
     try {
       return await this.fileSystem.lookup(this.credentials, parent, name);
     } catch (error) {
-      if (mayMiss && hasCode(error, 'ENOENT')) return undefined;
+      if (hasCode(error, 'ENOENT')) return undefined;
       throw error;
     }
   }

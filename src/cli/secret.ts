@@ -12,15 +12,29 @@ export async function readSecret(path: string): Promise<Buffer> {
   try {
     const { mode } = await stat(path);
     if ((mode & 0o077) !== 0) {
-      throw new CairnError('EACCES', `others may read the secret ${path}: chmod 600 ${path}, and think of a new one`);
+      throw new CairnError(
+        'EACCES',
+        `others may read the secret ${path}: chmod 600 ${path}, and make a new one if somebody may have read it`,
+      );
     }
     text = (await readFile(path, 'utf8')).trim();
   } catch (error) {
     const fault = asCairnError(error);
+    if (fault.code === 'EACCES' && fault.cause !== undefined) {
+      const remedy = 'run this as its owner, or give --secret with a copy of your own, mode 600';
+      throw new CairnError('EACCES', `you may not read the secret ${path}: ${remedy}`, { cause: error });
+    }
     if (fault.code !== 'ENOENT') throw fault;
-    throw new CairnError('ENOENT', `there is no secret ${path}: copy the one of the master's machine there, mode 600`);
+    throw new CairnError(
+      'ENOENT',
+      `there is no secret ${path}: copy the secret of the master's machine there, mode 600`,
+    );
   }
-  if (!/^[0-9a-fA-F]{64}$/.test(text)) throw new CairnError('EINVAL', `${path} is no secret: it has not 64 hex digits`);
+  if (!/^[0-9a-fA-F]{64}$/.test(text))
+    throw new CairnError(
+      'EINVAL',
+      `${path} is no secret, as it does not have 64 hex digits: copy the secret of the master's machine there`,
+    );
   return Buffer.from(text, 'hex');
 }
 

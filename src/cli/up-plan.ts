@@ -57,12 +57,15 @@ export function planUp(wanted: Wanted, observed: Observed): Plan {
   const count =
     wanted.chunkservers ?? before?.chunkservers.length ?? Math.max(DEFAULT_CHUNKSERVERS, wanted.replicas ?? 0);
   const replicas = wanted.replicas ?? before?.replicas ?? Math.min(DEFAULT_REPLICAS, count);
-  if (replicas > count) {
-    refuse('EINVAL', `${replicas} replicas need as many chunkservers, not ${count}: give --chunkservers ${replicas}`);
-  }
   if (before !== undefined && count < before.chunkservers.length) {
     const had = before.chunkservers.length;
-    refuse('EINVAL', `the data in ${directory} lies on ${had} chunkservers: give --chunkservers ${had} or more`);
+    refuse(
+      'EINVAL',
+      `the data in ${directory} lies on ${had} chunkservers: give --chunkservers ${had} or more, or another --data`,
+    );
+  }
+  if (replicas > count) {
+    refuse('EINVAL', `${replicas} replicas need as many chunkservers, not ${count}: give --chunkservers ${replicas}`);
   }
   const remedy = cairnCommand('down', before?.mountpoint ?? mountpoint);
   if (before !== undefined && before.mountpoint !== mountpoint && observed.mountRuns) {

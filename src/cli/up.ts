@@ -2,7 +2,9 @@
 import { access, constants } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { sleep } from '../core/clock.js';
+import { ROOT_CREDENTIALS } from '../client/filesystem.js';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
+import { ROOT_INODE } from '../core/ids.js';
 import { MAX_REPLICAS } from '../core/limits.js';
 import {
   checkFuseDevice,
@@ -17,11 +19,12 @@ import { watched } from '../core/sync.js';
 import { ClusterDirectory } from './cluster-directory.js';
 import type { ClusterDescription } from './cluster-directory.js';
 import type { ClusterAddress } from './cluster-address.js';
-import { print } from './command.js';
+import { describe, note, print } from './command.js';
 import type { Command } from './command.js';
 import { makeCommandLink } from './command-link.js';
 import { clock, withCluster } from './compose.js';
 import { LOCAL_CLUSTERS_FILE, localClusters, recordCluster } from './local-clusters.js';
+import { callerCredentials } from './locations.js';
 import { parseDriver, startMount } from './mount.js';
 import { defaultDataDirectory } from './paths.js';
 import { runningIn, startInBackground, stopIn } from './process-control.js';
@@ -83,7 +86,12 @@ async function madeMountpoint(path: string): Promise<string> {
     return await mountpointPath(path);
   } catch (error) {
     if (!hasCode(error, 'ENOENT')) throw error;
-    await makeDirectories(path);
+    await makeDirectories(path).catch((error: unknown) => {
+      const { code } = asCairnError(error);
+      const remedy =
+        code === 'EACCES' ? 'choose a directory of yours, such as ~/cairn, or run this as root' : describe(error);
+      throw new CairnError(code, `cannot make the directory ${path}: ${remedy}`, { cause: error });
+    });
     return mountpointPath(path);
   }
 }
@@ -130,12 +138,13 @@ async function observe(directory: ClusterDirectory, mountpoint: string): Promise
   return { ...state, mounted: ours ? 'this cluster' : 'another file system', mountHealth };
 }
 
-/** Starts what the plan says. When a step fails, what this call started is stopped again. */
+/** Starts what the plan says. When a step fails, or somebody interrupts it, what this call started is stopped again. */
 async function carryOut(
   plan: Plan,
   directory: ClusterDirectory,
   mountOptions: readonly string[],
 ): Promise<ClusterDescription> {
+  const interrupted = noteInterrupts();
   const started: string[] = [];
   const start = async (where: string, args: readonly string[]): Promise<string> => {
     const address = await startInBackground(where, args, START_TIMEOUT_MS);
@@ -146,11 +155,15 @@ async function carryOut(
     await makeWritable(directory.path);
     await readOrCreateSecret(directory.secretFile);
     if (plan.mount) await prepareMountpoint(plan.description.mountpoint, silentLogger);
-    let { master } = plan.description;
+    const master = plan.startMaster
+      ? await addressForMaster(plan.description.master, plan.anyPort)
+      : plan.description.master;
+    // From here on `down` and the next `up` know what there is, whatever becomes of this one.
+    await directory.write({ ...plan.description, master });
     const startMaster = async (): Promise<void> => {
       const replicas = ['--replicas', String(plan.description.replicas)];
       const args = ['master', ...common(directory.master, directory), '--listen', master, ...replicas];
-      master = await start(directory.master, args);
+      await start(directory.master, args);
     };
     const chunkservers = [...plan.description.chunkservers];
     const startChunkserver = async (number: number): Promise<void> => {
@@ -159,20 +172,19 @@ async function carryOut(
       const args = ['chunkserver', ...common(where, directory), '--master', master, '--listen', listen];
       chunkservers[number - 1] = await start(where, args);
     };
-    if (plan.startMaster) master = await addressForMaster(master, plan.anyPort);
-    // Servers try until they reach the master, so nobody waits for another to start, once it is known where it will be.
-    const masterStarts = plan.startMaster ? [watched(startMaster())] : [];
-    if (master.endsWith(':0')) await all(masterStarts);
-    await all([...masterStarts, ...plan.startChunkservers.map(startChunkserver)]);
+    // Servers try until they reach the master: nobody waits for another to start.
+    await all([...(plan.startMaster ? [watched(startMaster())] : []), ...plan.startChunkservers.map(startChunkserver)]);
     const description = { ...plan.description, master, chunkservers };
-    // From here on `down` and the next `up` know what there is.
     await directory.write(description);
+    interrupted.check();
     const cluster = { master, secretFile: directory.secretFile };
     const mount = async (): Promise<void> => {
       await startMount(description.mountpoint, directory.mount, cluster, mountOptions);
       started.push(directory.mount);
     };
     await all([waitForChunkservers(cluster, chunkservers.length), ...(plan.mount ? [watched(mount())] : [])]);
+    if (plan.startMaster) await giveRootToUser(cluster);
+    interrupted.check();
     const health = await probe(description.mountpoint, START_TIMEOUT_MS);
     if (health !== 'serving') {
       throw new CairnError('ETIMEDOUT', `the mount does not answer (${health}): see ${directory.mount}/log`);
@@ -181,7 +193,29 @@ async function carryOut(
   } catch (error) {
     for (const where of started.reverse()) await stopIn(where, STOP_GRACE_MS);
     throw error;
+  } finally {
+    interrupted.ignore();
   }
+}
+
+/** Of the signals that end a program: what is being started would go on without it. A second one ends it all the same. */
+function noteInterrupts(): { check(): void; ignore(): void } {
+  let came: string | undefined;
+  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const listener = (signal: string): void => {
+    if (came !== undefined) process.exit(1);
+    came = signal;
+    note('cairn up: interrupted: stopping what it started');
+  };
+  for (const name of names) process.on(name, listener);
+  return {
+    check: () => {
+      if (came !== undefined) throw new CairnError('CANCELLED', `ended by ${came}; what it started is stopped`);
+    },
+    ignore: () => {
+      for (const name of names) process.off(name, listener);
+    },
+  };
 }
 
 /** Waits for all to end, so that nothing is under way any more when the first failure is told. */
@@ -200,15 +234,16 @@ async function makeWritable(path: string): Promise<void> {
     await makeDirectories(path);
     await access(path, constants.W_OK | constants.X_OK);
   } catch (error) {
-    const { code, message } = asCairnError(error);
-    throw new CairnError(code, `cannot write in ${path}: give another --data, or run as its owner (${message})`);
+    const { code } = asCairnError(error);
+    const why = describe(error).replace(/ \(\w+\)$/, '');
+    throw new CairnError(code, `cannot write in ${path}: give another --data, or run as its owner (${why})`);
   }
 }
 
 /** Where the master can listen: there, or, when nobody chose that port, at any free one. */
 async function addressForMaster(address: string, anyPort: boolean): Promise<string> {
   if (await canListen(address)) return address;
-  if (anyPort) return address.replace(/:\d+$/, ':0');
+  if (anyPort) return address.replace(/:\d+$/, `:${await freePort()}`);
   const port = address.slice(address.lastIndexOf(':') + 1);
   throw new CairnError(
     'EBUSY',
@@ -221,6 +256,17 @@ async function freeAddress(address: string): Promise<string> {
   return (await canListen(address)) ? address : address.replace(/:\d+$/, ':0');
 }
 
+function freePort(): Promise<number> {
+  const server = createServer();
+  return new Promise((resolve, reject) => {
+    server.on('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
+
 function canListen(address: string): Promise<boolean> {
   const colon = address.lastIndexOf(':');
   const server = createServer();
@@ -229,6 +275,17 @@ function canListen(address: string): Promise<boolean> {
     server.listen(Number(address.slice(colon + 1)), address.slice(0, colon), () => {
       server.close(() => resolve(true));
     });
+  });
+}
+
+/** The root of a new cluster is root's. What an ordinary user starts is that user's, who could not create anything otherwise. */
+async function giveRootToUser(cluster: ClusterAddress): Promise<void> {
+  const { uid, gid } = callerCredentials();
+  if (uid === 0) return;
+  await withCluster(cluster, async (fileSystem) => {
+    const root = await fileSystem.getAttributes(ROOT_INODE);
+    if (root.uid !== 0) return;
+    await fileSystem.setAttributes(ROOT_CREDENTIALS, ROOT_INODE, { uid, gid });
   });
 }
 

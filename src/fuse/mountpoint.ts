@@ -58,14 +58,19 @@ export async function requireVisible(mountpoint: string, device: string | undefi
 
 /** The mount of CairnFS that a file is in, and the file's path without symlinks. */
 export async function enclosingMount(file: string): Promise<{ mountpoint: string; path: string }> {
-  const path = await realpath(file);
+  const path = await realpath(file).catch((error: unknown) => {
+    const fault = asCairnError(error);
+    throw fault.code === 'ENOENT' ? new CairnError('ENOENT', `${file} does not exist`, { cause: error }) : fault;
+  });
   const inside = (mountpoint: string): boolean => mountpoint === '/' || `${path}/`.startsWith(`${mountpoint}/`);
   let found: MountEntry | undefined;
   for (const entry of parseMountInfo(await readFile('/proc/self/mountinfo', 'utf8'))) {
     if (inside(entry.mountpoint) && entry.mountpoint.length >= (found?.mountpoint.length ?? 0)) found = entry;
   }
-  if (found === undefined || !isCairnMount(found))
-    throw new CairnError('EINVAL', `${file} is not in a mount of CairnFS`);
+  if (found === undefined || !isCairnMount(found)) {
+    const other = `for a path of the cluster write cairn:/PATH`;
+    throw new CairnError('EINVAL', `${file} is not in a mount of CairnFS: ${other}`);
+  }
   return { mountpoint: found.mountpoint, path };
 }
 
@@ -88,9 +93,15 @@ export async function unmountPath(mountpoint: string, mode: UnmountMode): Promis
     if (outcome === '') return;
     if (/busy/i.test(outcome)) throw new CairnError('EBUSY', `${mountpoint} is in use`);
     if (/not mounted|not found|no mount point/i.test(outcome)) {
+      // fusermount finds none but its caller's.
+      if (process.getuid?.() !== 0 && (await mountedOn(mountpoint)) !== undefined) {
+        throw new CairnError('EPERM', `${mountpoint} is another user's mount: run this as that user, or as root`);
+      }
       throw new CairnError('EINVAL', `${mountpoint} is not mounted`);
     }
-    throw new CairnError('EPERM', `cannot unmount ${mountpoint}: ${outcome}`);
+    // Some containers have none.
+    const remedy = outcome.includes('/etc/mtab') ? ": as root, 'ln -s /proc/self/mounts /etc/mtab'" : '';
+    throw new CairnError('EPERM', `cannot unmount ${mountpoint}: ${outcome}${remedy}`);
   }
   throw new CairnError('ENOENT', `cannot unmount ${mountpoint}: install fuse3, which has fusermount3`);
 }

@@ -87,3 +87,17 @@ t.test('symlinks: relative, absolute, through directories, in a circle', async (
   await t.rejects(remote.attributes(b('/circle')), { code: 'ELOOP' });
   t.equal(await remote.stat(b('/a/none/x')), undefined);
 });
+
+t.test("a target that ends in '/' is made a directory; what is missing on the way to it is named", async (t) => {
+  const { directory, remote, failures } = await setUp();
+  const options = { recursive: false, onFailure: (line: string) => failures.push(line) };
+  const source = { tree: local, path: b(join(directory, 'file')) };
+  await writeFile(join(directory, 'file'), 'content');
+  await copyAll([source], { tree: remote, path: b('/new/') }, options);
+  t.equal(await text(remote, '/new/file'), 'content');
+  await copyAll([{ tree: remote, path: b('/new/file') }], { tree: local, path: b(`${directory}/back/`) }, options);
+  t.equal(await readFile(join(directory, 'back/file'), 'utf8'), 'content');
+  t.same(failures, []);
+  await copyAll([source], { tree: remote, path: b('/new/no/where') }, options);
+  t.match(failures, [/the directory cairn:\/new\/no\/ does not exist \(ENOENT\)$/]);
+});

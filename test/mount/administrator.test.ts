@@ -227,7 +227,7 @@ const AS_NOBODY = `
   cd "$work/home"
   as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups env HOME="$work/home" CAIRN_DATA="$work/home/data" "$@"; }`;
 
-t.test('an ordinary user mounts by fusermount3, and unmounts', { skip }, async (t) => {
+t.test('an ordinary user mounts by fusermount3, unmounts, and owns what `up` starts', { skip }, async (t) => {
   const { cluster, run } = await setUp(t, 'fuse-native');
   await chmod(cluster.directory.path, 0o711);
   const whole = await cluster.mount(0);
@@ -242,12 +242,18 @@ t.test('an ordinary user mounts by fusermount3, and unmounts', { skip }, async (
     ls "$dir" 2>&1 || true
     as_nobody sh -c 'cd "$1" && exec node "$2" umount "$1"' sh "$dir" "$main" 2>&1 || true
     as_nobody node "$main" umount "$dir"
-    findmnt "$dir" || echo none`);
+    findmnt "$dir" || echo none
+    as_nobody node "$main" up "$work/home/own" --chunkservers 1 --data "$work/home/cluster" >&2
+    as_nobody sh -c 'echo mine > "$1/file"; cat "$1/file"' sh "$work/home/own" || true
+    as_nobody node "$main" down "$work/home/own"`);
   if (said === 'unreadable\n') {
     t.pass('this clone is in a place that others may not read');
     return;
   }
   t.match(said, new RegExp(`${cluster.master} +fuse\\.cairn +rw,nosuid,nodev,noatime[^\n]*user_id=65534`));
-  t.match(said, /text\n65534:644\nls: [^\n]*Permission denied\n[^\n]*in use by node[^\n]*\nunmounted [^\n]*\nnone\n$/);
+  t.match(
+    said,
+    /text\n65534:644\nls: [^\n]*Permission denied\n[^\n]*in use by node[^\n]*\nunmounted [^\n]*\nnone\nmine\ndown: /,
+  );
   t.equal(await shell('cat all/file; readlink all/link', { directory: whole }), 'text\nfile\n');
 });

@@ -1,12 +1,16 @@
 /** What a person does: up, shell work, down, up again; and what is refused, with the remedy. */
 import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
+import { runningIn } from '../../src/cli/process-control.js';
 import { mountedOn, unmountPath } from '../../src/fuse/mountpoint.js';
 import { runCairn } from '../support/cluster.js';
 
@@ -89,6 +93,25 @@ t.test('half up is completed: after kill -9 of the mount and of a chunkserver', 
   t.equal(up.code, 0, up.stderr);
   t.match(up.stdout, /^up: .*2 chunkservers/);
   t.equal(await readFile(join(place.mountpoint, 'kept'), 'utf8'), 'kept');
+});
+
+t.test('interrupted, up stops what it started, and the next one finds its way', async (t) => {
+  const place = await setUp(t);
+  const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+  const args = [main, 'up', place.mountpoint, '--data', place.data, '--port', String(place.port)];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (data: Buffer) => (said += data.toString()));
+  while ((await place.pid('master').catch(() => undefined)) === undefined) await setTimeout(10);
+  child.kill('SIGINT');
+  const [code] = (await once(child, 'exit')) as [number];
+  t.equal(code, 1);
+  t.match(said, /interrupted/);
+  for (const name of ['master', 'chunkserver-1', 'chunkserver-2', 'chunkserver-3', 'mount']) {
+    t.equal(await runningIn(join(place.data, name)), undefined, name);
+  }
+  const again = await place.up();
+  t.equal(again.code, 0, again.stderr);
 });
 
 t.test('down refuses while a program uses the mount, and names it; --force does not', async (t) => {
