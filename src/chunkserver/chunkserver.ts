@@ -15,6 +15,7 @@ import type { Disk } from '../core/disk.js';
 import { chunkHandle } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, HEARTBEAT_INTERVAL_MS, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../protocol/endpoint.js';
 import type { ReadChunkReplyInit, ReadChunkRequest } from '../protocol/generated/messages.js';
@@ -122,7 +123,7 @@ export class Chunkserver {
     this.rangeCopies = new RangeCopies({
       ...{ clock, store: this.store, replicas: this.replicas, mutations: this.mutations, pool: this.pool, serverId },
       read: (request) => {
-        this.link.refuseFenced();
+        this.link.refuseFenced(request.knownTime);
         return this.readBlocks(request, true);
       },
     });
@@ -203,9 +204,9 @@ export class Chunkserver {
    * A client's request: refused while the master may have given this server up. What other chunkservers ask for needs
    * no such check: leases, versions and the master's order behind it protect it.
    */
-  private served<T>(work: () => Promise<T>): Promise<T> {
+  private served<T>(work: () => Promise<T>, known?: MasterTime | null): Promise<T> {
     return this.counted(() => {
-      this.link.refuseFenced();
+      this.link.refuseFenced(known);
       return work();
     });
   }
@@ -275,7 +276,7 @@ export class Chunkserver {
 
     readChunk: (request, { peer }) =>
       peer.role === 'client' || request.served
-        ? this.served(() => this.read(request, true))
+        ? this.served(() => this.read(request, true), request.knownTime)
         : this.counted(() => this.read(request, false)),
     writeChunk: (request, context) =>
       this.served(async () => {
@@ -289,9 +290,9 @@ export class Chunkserver {
         const handle = chunkHandle(request.handle);
         this.replicas.checkServed(handle, request.version);
         return { reply: await this.store.use(handle, mapBlocks) };
-      }),
+      }, request.knownTime),
     copyRange: (request, { signal }) =>
-      this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) })),
+      this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) }), request.knownTime),
 
     forward: (request, context) =>
       this.counted(async () => {

@@ -13,6 +13,8 @@ import {
   MAX_REPORT_ENTRIES,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { lagsBehind, later, NEVER } from '../core/master-time.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { deferred } from '../core/sync.js';
 import type { ServerLoadInit } from '../protocol/generated/messages.js';
@@ -39,6 +41,8 @@ export class MasterLink {
   private peer: ConnectedPeer | undefined;
   /** When the last heartbeat was sent that the master answered, knowing this server's replicas. */
   private heardMs = -Infinity;
+  /** The latest time of the master that an answer to this server came from. */
+  private masterTime: MasterTime = NEVER;
   /** The master has a whole report from this connection: it has named the stale replicas, and they are gone. */
   private reported = false;
   /** A master has had a whole report from this process. */
@@ -84,10 +88,14 @@ export class MasterLink {
     return this.options.store.identity?.serverId ?? 0;
   }
 
-  /** Fails with UNAVAILABLE while the master may have given this server up. */
-  refuseFenced(): void {
+  /**
+   * Fails with UNAVAILABLE while the master may have given this server up: by this machine's clock, or, as that stands
+   * still while the machine is suspended, by what a reader knows of the master's.
+   */
+  refuseFenced(known?: MasterTime | null): void {
     const silentMs = this.options.clock.monotonicMs() - this.heardMs;
-    if (silentMs > CHUNKSERVER_FENCE_MS) {
+    const lags = known != null && lagsBehind(this.masterTime, known);
+    if (silentMs > CHUNKSERVER_FENCE_MS || lags) {
       throw new CairnError('UNAVAILABLE', `chunkserver ${this.serverId} has not heard from the master: try another`);
     }
   }
@@ -182,6 +190,7 @@ export class MasterLink {
       await store.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });
       if (this.stopped) throw new CairnError('CANCELLED', 'the chunkserver stops');
       this.peer = peer;
+      this.masterTime = reply.masterTime ?? NEVER;
       this.reported = false;
       logger.info({ serverId: reply.serverId, clusterId: reply.clusterId, epoch: reply.epoch }, 'joined the cluster');
       this.reportAgain = true;
@@ -214,7 +223,9 @@ export class MasterLink {
       if (!open) return ended;
       const sentMs = clock.monotonicMs();
       try {
-        await peer.call(MASTER_METHODS.heartbeat, { load: this.load() }, { timeoutMs: CHUNKSERVER_FENCE_MS });
+        const request = { load: this.load() };
+        const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
+        if (reply.masterTime !== null) this.masterTime = later(this.masterTime, reply.masterTime);
         if (this.reported) this.heardMs = Math.max(this.heardMs, sentMs);
       } catch (error) {
         if (!open) return ended;

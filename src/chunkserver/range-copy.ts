@@ -22,6 +22,7 @@ import {
   MAX_RANGE_COPIES,
   MAX_WAITING_RANGE_COPIES,
 } from '../core/limits.js';
+import type { MasterTime } from '../core/master-time.js';
 import { Semaphore, watched } from '../core/sync.js';
 import type {
   CopyRangeReplyInit,
@@ -50,7 +51,7 @@ export interface RangeCopyDependencies {
   readonly read: (request: SourceRange) => Promise<BlocksRead>;
 }
 
-type SourceRange = Pick<ReadChunkRequest, 'handle' | 'version' | 'offset' | 'length'>;
+type SourceRange = Pick<ReadChunkRequest, 'handle' | 'version' | 'offset' | 'length' | 'knownTime'>;
 
 interface Range {
   readonly offset: number;
@@ -95,7 +96,7 @@ export class RangeCopies {
   }
 
   private async run(request: CopyRangeRequest, targetEnd: number, isOver: () => boolean): Promise<CopyRangeReplyInit> {
-    const source = request.source === null ? undefined : new SourceReader(this.deps, request.source);
+    const source = request.source === null ? undefined : new SourceReader(this.deps, request.source, request.knownTime);
     const pieces = piecesOf(request);
     const reads: Promise<BlocksRead | CairnError>[] = [];
     const writes: Promise<void>[] = [];
@@ -148,6 +149,8 @@ class SourceReader {
   constructor(
     private readonly deps: RangeCopyDependencies,
     private readonly source: CopySource,
+    /** The client's: a server that it would not believe is not read for it. */
+    private readonly knownTime: MasterTime | null,
   ) {
     const self = deps.serverId();
     const { handle, replicas } = source;
@@ -160,6 +163,7 @@ class SourceReader {
   /** Verified bytes at `at` of the range; fewer than `length`, or none, where zeros follow. */
   async read(at: number, length: number): Promise<BlocksRead> {
     const { handle, version, offset } = this.source;
+    const { knownTime } = this;
     const wanted = Math.min(length, this.source.length - at);
     if (wanted <= 0) return NOTHING;
     let failure: CairnError | undefined;
@@ -169,7 +173,7 @@ class SourceReader {
         throw failure ?? new CairnError('NO_REPLICA', `no server with chunk ${handle} was named`);
       }
       try {
-        return await this.readFrom(server, { handle, version, offset: offset + at, length: wanted });
+        return await this.readFrom(server, { handle, version, offset: offset + at, length: wanted, knownTime });
       } catch (error) {
         failure = asCairnError(error);
         const index = this.servers.indexOf(server);

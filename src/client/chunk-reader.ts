@@ -9,6 +9,7 @@ import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CLIENT_OPERATION_TIMEOUT_MS, LAST_ATTEMPT_MS, READ_HEDGE_FAILED_MS, READ_HEDGE_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { deferred } from '../core/sync.js';
 import type { Replica } from '../protocol/generated/messages.js';
@@ -29,6 +30,8 @@ export interface ChunkReaderOptions {
     replica: { readonly handle: number; readonly version: number; readonly serverId: number },
     error: CairnError,
   ) => void;
+  /** When the master was heard last: a server that it may have given up before that refuses (P9). */
+  readonly knownTime: () => MasterTime;
   readonly timeoutMs?: number;
   readonly hedgeMs?: number;
 }
@@ -169,9 +172,9 @@ export class ChunkReader implements ChunkReads {
     length: number,
     signal: AbortSignal,
   ): Promise<Buffer> {
-    const { servers, report, logger } = this.options;
+    const { servers, report, logger, knownTime } = this.options;
     try {
-      const request = { handle, version, offset, length };
+      const request = { handle, version, offset, length, knownTime: knownTime() };
       const { reply, payload } = await servers.call(replica.address, CHUNKSERVER_METHODS.readChunk, request, {
         signal,
       });

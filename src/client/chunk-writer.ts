@@ -13,6 +13,7 @@ import {
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { CopySource } from '../protocol/generated/messages.js';
@@ -27,6 +28,8 @@ export interface ChunkWriterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** As for the reader: copies read, too. */
+  readonly knownTime: () => MasterTime;
   readonly timeoutMs?: number;
 }
 
@@ -88,7 +91,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     index: number,
     range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
   ): Promise<{ readonly copied: number; readonly mark: WriteMark }> {
-    const { servers, logger } = this.options;
+    const { servers, logger, knownTime } = this.options;
     let copied = 0;
     const deadline = this.deadline();
     const mark = await this.underLease(inode, index, 'copies', deadline, async (lease, timeoutMs) => {
@@ -96,7 +99,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
       const { reply } = await servers.call(
         primary.address,
         CHUNKSERVER_METHODS.copyRange,
-        { handle, version, leaseId, ...range },
+        { handle, version, leaseId, ...range, knownTime: knownTime() },
         { timeoutMs },
       );
       copied = Math.min(reply.copied, range.length);

@@ -135,10 +135,10 @@ export class FileExtents {
   private async blockMap({ handle, version, replicas, validBytes }: ChunkLocation): Promise<BlockMap> {
     if (handle === 0) return NO_DATA;
     const valid = Math.ceil(validBytes / BLOCK_SIZE_BYTES);
-    const { servers } = this.options;
+    const { servers, master } = this.options;
     for (const { address } of servers.inOrder(replicas, handle)) {
       try {
-        const request = { handle, version };
+        const request = { handle, version, knownTime: master.masterTime };
         const times = { timeoutMs: BLOCK_MAP_TIMEOUT_MS };
         const { reply } = await servers.call(address, CHUNKSERVER_METHODS.mapChunk, request, times);
         const bits = Buffer.from(reply.dataBlocks);

@@ -14,6 +14,7 @@ import {
 } from '../core/limits.js';
 import { isReadToNote } from '../core/relatime.js';
 import type { Logger } from '../core/logger.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import type { ChunkLocation, OpenStateInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
@@ -98,11 +99,12 @@ export class FileTable implements OpenFileHost {
     );
     const timeout = tunables.operationTimeoutMs !== undefined && { timeoutMs: tunables.operationTimeoutMs };
     const reports = new ReplicaReports({ clock, logger, master });
+    const knownTime = (): MasterTime => master.masterTime;
     this.reader = new ChunkReader({
-      ...{ map: this.chunkMap, servers, clock, random, logger, ...timeout },
+      ...{ map: this.chunkMap, servers, clock, random, logger, knownTime, ...timeout },
       report: (replica, error) => reports.tell(replica, error),
     });
-    this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, ...timeout });
+    this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, knownTime, ...timeout });
     this.extents = new FileExtents({ clock, master, servers, logger });
     this.copies = new DirectCopies({
       ...{ chunkMap: this.chunkMap, io: this.chunkWriter, extents: this.extents },

@@ -18,6 +18,8 @@ import {
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { later, NEVER } from '../core/master-time.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { deferred, type Deferred, watched } from '../core/sync.js';
 import type {
@@ -72,6 +74,8 @@ export class MasterConnection {
   private session = 0;
   /** Of the master that it was connected to last. */
   private epoch = 0;
+  /** The latest time of the master that an answer came from: chunkservers that were given up before are not believed. */
+  masterTime: MasterTime = NEVER;
   /** Times that the master may have lost changes of this client which no sync covered. */
   losses = 0;
   /** Changes that were answered, and how many of them a sync covers. Publications do not count: a writer repeats them. */
@@ -265,7 +269,9 @@ export class MasterConnection {
       if (this.givenBack.length > 0) this.sendGivenBack();
       const request = build(link);
       try {
-        return (await link.peer.call(method, request, { timeoutMs })).reply;
+        const { reply } = await link.peer.call(method, request, { timeoutMs });
+        this.noteTime(reply);
+        return reply;
       } catch (error) {
         last = error;
         if (place !== undefined && hasCode(error, 'DISCONNECTED', 'TIMEOUT')) place.inDoubt = true;
@@ -354,6 +360,8 @@ export class MasterConnection {
           this.options.onSessionLost();
         }
       }
+      // Also when it goes back: the master began from a backup.
+      this.masterTime = reply.masterTime ?? NEVER;
       this.sessionId = reply.sessionId;
       this.clusterId = reply.clusterId;
       this.noteEpoch(known, reply.epoch, reply.lossEpoch);
@@ -370,6 +378,13 @@ export class MasterConnection {
     this.sendGivenBack();
     this.linkReady.resolve(link);
     return link;
+  }
+
+  /** Many answers say when they were given. */
+  private noteTime(reply: unknown): void {
+    if (typeof reply !== 'object' || reply === null || !('masterTime' in reply)) return;
+    const time = reply.masterTime as MasterTime | null;
+    if (time !== null) this.masterTime = later(this.masterTime, time);
   }
 
   /** An epoch that goes back is that of a backup. */
@@ -411,7 +426,7 @@ export class MasterConnection {
       link.peer
         .call(MASTER_METHODS.keepSession, { ackedBelow: this.ackedBelow() })
         .then(
-          () => undefined,
+          ({ reply }) => this.noteTime(reply),
           (error: unknown) => {
             if (hasCode(error, 'SESSION_EXPIRED')) this.drop(link, 'session expired');
             else if (!isTransient(error)) {

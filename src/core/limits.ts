@@ -133,6 +133,11 @@ export const CHUNKSERVER_DEAD_MS = 10_000;
 export const CHUNKSERVER_FENCE_MS = 8_000;
 /** Time between two looks of the master at who is silent, of one second each, beyond which it stood still itself. */
 export const MASTER_STALL_MS = 2_000;
+/**
+ * A reader does not believe a chunkserver that heard from the master last so long before the reader did: it may be given up.
+ * Who reads hears from the master at least once a heartbeat, so that much sooner than it is.
+ */
+export const MAX_MASTER_LAG_MS = 7_000;
 /** Somebody else may append to a file when the client that did is unheard of for so long. */
 export const APPEND_TAKEOVER_MS = 10_000;
 /** A client appends for so long at least before it lets others, */
@@ -317,6 +322,8 @@ assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.ok(COPY_RANGE_MS + 2 * FORWARD_TIMEOUT_MS < COPY_RANGE_TIMEOUT_MS, 'a copy that fails late must be answered');
 assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itself before it is replaced');
 assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats must not fence a server');
+assert.ok(HEARTBEAT_INTERVAL_MS * 3 < MAX_MASTER_LAG_MS, 'two lost heartbeats must not keep readers away');
+assert.ok(MAX_MASTER_LAG_MS + HEARTBEAT_INTERVAL_MS < CHUNKSERVER_DEAD_MS, 'readers must know before it is replaced');
 assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out with a fresh lease');
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);

@@ -3,6 +3,7 @@ import { asCairnError, CairnError, errorCodeOf } from '../core/errors.js';
 import type { ErrorCode } from '../core/errors.js';
 import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
+import type { MasterTime } from '../core/master-time.js';
 import type { ChunkHandle } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
 import { unawaited } from '../core/sync.js';
@@ -36,6 +37,7 @@ export interface ChunkServiceDeps {
   readonly repair: Repair;
   readonly wantedReplicas: number;
   readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
+  readonly masterTime: () => MasterTime;
 }
 
 /** A chunk that a client complains of is looked at again no sooner: a look may cost a recovery. */
@@ -111,7 +113,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
   return {
     getChunks: (request, { peer }) => {
       sessions.require(peer);
-      return { reply: getChunks(deps, request) };
+      return { reply: { ...getChunks(deps, request), masterTime: deps.masterTime() } };
     },
 
     leaseChunk: (request, { peer }) => {
@@ -137,12 +139,12 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
 
     register: async (request, { peer }) => {
       const id = await servers.register(peer, request);
-      return { reply: { serverId: id, ...deps.identity } };
+      return { reply: { serverId: id, ...deps.identity, masterTime: deps.masterTime() } };
     },
 
     heartbeat: (request, { peer }) => {
       servers.heartbeat(peer, request.load);
-      return { reply: {} };
+      return { reply: { masterTime: deps.masterTime() } };
     },
 
     report: (request, { peer }) => {

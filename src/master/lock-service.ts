@@ -3,6 +3,7 @@
  * Until every client of before a restart has told its locks, or ended, none is granted: it might be another's.
  */
 import type { Clock } from '../core/clock.js';
+import type { MasterTime } from '../core/master-time.js';
 import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { InodeId, SessionId } from '../core/ids.js';
@@ -53,6 +54,7 @@ export function lockHandlers(deps: {
   };
   readonly locks: LockTable;
   readonly polls: LockPolls;
+  readonly masterTime: () => MasterTime;
 }): Pick<Handlers<MasterMethods>, LockMethodName> {
   const { state, sessions, locks, polls, clock } = deps;
 
@@ -72,7 +74,8 @@ export function lockHandlers(deps: {
       requireSettled();
       if (!session.opens.has(place.inode)) throw new CairnError('EBADF', `inode ${place.inode} is not open`);
       if (!locks.set(place, { type, start, end, pid }, waitId)) return { reply: { granted: false } };
-      return { reply: { granted: true, attributes: attributesOf(place.inode, requireInode(state, place.inode)) } };
+      const attributes = attributesOf(place.inode, requireInode(state, place.inode));
+      return { reply: { granted: true, attributes, masterTime: deps.masterTime() } };
     },
 
     getLock: ({ lock: asked }, { peer }) => {

@@ -135,6 +135,7 @@ export class Master {
       ...(config.reserveBytes === undefined ? {} : { reserveBytes: config.reserveBytes }),
     });
     const clusterId = await openIdentity(state, { clock, random });
+    const startedMs = clock.monotonicMs();
     const parts = this.compose(state);
     this.parts = parts;
     const identity = { clusterId, epoch: state.epoch, lossEpoch: state.lossEpoch };
@@ -142,6 +143,7 @@ export class Master {
     const handlers = masterHandlers({
       ...others,
       ...{ recovery, clock, logger, identity },
+      masterTime: () => ({ epoch: state.epoch, ms: Math.floor(clock.monotonicMs() - startedMs) }),
       wantedReplicas: config.wantedReplicas,
       lastSequence: () => state.lastSequence,
       isShortOfSpace: () => state.isShortOfSpace,

@@ -57,7 +57,7 @@ interface Done<R> extends Outcome<R> {
 }
 
 export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
-  const { state, sessions, cuts, reaper, clock } = deps;
+  const { state, sessions, cuts, reaper, clock, masterTime } = deps;
 
   /** A method that only reads the namespace. */
   function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
@@ -161,10 +161,15 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
   ): OpenReplyInit => ({
     attributes: refuseUnused(namespace.openTruncating(mutation, context, request)),
   });
-  const openTruncating = once(m.open, decideOpen, (done, request) => {
-    const inode = countOpen(done.session, request.operation, done.reply.attributes, request.flags);
-    return cuts.afterTruncate(inodeId(inode));
-  });
+  const openTruncating = once(
+    m.open,
+    decideOpen,
+    (done, request) => {
+      const inode = countOpen(done.session, request.operation, done.reply.attributes, request.flags);
+      return cuts.afterTruncate(inodeId(inode));
+    },
+    () => ({ masterTime: masterTime() }),
+  );
   const inTurn = behindAppends(deps);
   const openTruncatingInTurn = inTurn<MasterMethods['open']>((request) => {
     return request.inode !== 0 ? request.inode : namespace.inodeNamed(state, request.parent, request.name);
@@ -178,7 +183,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     const chunk = request.withChunk ? firstChunk(attributes) : undefined;
     const wantsToAppend = (request.flags & OpenFlagsBit.APPEND) !== 0;
     const appendGranted = wantsToAppend && deps.appends.take(session.id, inode);
-    return { reply: { attributes, appendGranted, ...(chunk !== undefined && { chunk }) } };
+    return { reply: { attributes, appendGranted, ...(chunk !== undefined && { chunk }), masterTime: masterTime() } };
   };
 
   return {
@@ -186,14 +191,20 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       const { session, resumed } = await sessions.open(peer, request.sessionId, request.clientName);
       return {
         reply: {
-          ...{ sessionId: session.id, resumed, sessionTtlMs: SESSION_TTL_MS, ...deps.identity },
+          ...{
+            sessionId: session.id,
+            resumed,
+            sessionTtlMs: SESSION_TTL_MS,
+            ...deps.identity,
+            masterTime: masterTime(),
+          },
           ...{ chunkSizeBytes: CHUNK_SIZE_BYTES, blockSizeBytes: BLOCK_SIZE_BYTES },
         },
       };
     },
     keepSession: (request, { peer }) => {
       sessions.require(peer).replies.acknowledge(request.ackedBelow);
-      return { reply: {} };
+      return { reply: { masterTime: masterTime() } };
     },
     closeSession: (_request, { peer }) => {
       sessions.end(sessions.require(peer), 'closed');
@@ -225,7 +236,10 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
           if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
           return cuts.afterTruncate(inodeId(inode));
         },
-        ({ created }, { parent }) => (created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+        ({ created }, { parent }) => ({
+          ...(created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+          masterTime: masterTime(),
+        }),
       ),
     ),
     link: once(m.link, namespace.link),

@@ -35,7 +35,7 @@ const data = ['client', 'chunkserver'] as const;
 /** Served by the master. */
 export const MASTER_METHODS = {
   openSession: method(1, client, m.OpenSessionRequest, m.OpenSessionReply),
-  keepSession: method(2, client, m.KeepSessionRequest, m.Empty),
+  keepSession: method(2, client, m.KeepSessionRequest, m.KeepSessionReply),
   closeSession: method(3, client, m.CloseSessionRequest, m.Empty),
   reclaim: method(4, client, m.ReclaimRequest, m.ReclaimReply),
 
@@ -74,7 +74,7 @@ export const MASTER_METHODS = {
   status: method(40, client, m.Empty, m.StatusReply),
 
   register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),
-  heartbeat: method(51, chunkserver, m.HeartbeatRequest, m.Empty),
+  heartbeat: method(51, chunkserver, m.HeartbeatRequest, m.HeartbeatReply),
   report: method(52, chunkserver, m.ReportRequest, m.ReportReply),
   reportForwardFailure: method(53, chunkserver, m.ReportForwardFailureRequest, m.Empty),
 } as const;

@@ -11,6 +11,7 @@ import { chunkHandle, chunkIndex, inodeId, serverId, sessionId } from '../../src
 import type { InodeId, SessionId } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
+import { NEVER } from '../../src/core/master-time.js';
 import type { Random } from '../../src/core/random.js';
 import * as chunkMap from '../../src/master/chunk-map.js';
 import { LockPolls, lockHandlers } from '../../src/master/lock-service.js';
@@ -293,6 +294,7 @@ export class FakeCluster {
       ...lockHandlers({
         ...{ state, clock: this.deps.clock, locks: this.locks, polls: this.polls },
         sessions: { require: (peer) => this.lockSession(peer), settled: true },
+        masterTime: () => NEVER,
       }),
       ...appendHandlers({
         ...{ state, clock: this.deps.clock, appends: this.appends },

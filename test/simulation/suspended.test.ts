@@ -1,0 +1,91 @@
+/**
+ * P9, P2: the machine of a chunkserver is suspended, and does not know it when it goes on: its monotonic clock stood still.
+ * Readers know more of the master's time than it can, so it serves none of them what was overwritten meanwhile.
+ */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { LEASE_TTL_MS } from '../../src/core/limits.js';
+import type { OpenFile } from '../../src/client/filesystem.js';
+import { equalBytes, pattern } from '../conformance/case.js';
+import { story } from './story.js';
+import type { Story } from './story.js';
+import { MASTER } from './world.js';
+
+t.setTimeout(0);
+
+const SIZE = 200_000;
+const before = pattern(SIZE, 1);
+const after = pattern(SIZE, 2);
+const SLEEP_MS = 25_000;
+
+/** A file at rest, and the server that the second client asks first: it knows where the file is. */
+async function fileAtRest(s: Story): Promise<{ file: OpenFile; first: string }> {
+  const file = await s.create('f', before);
+  await file.sync();
+  await s.world.sleep(LEASE_TTL_MS + 15_000);
+  const { handle, replicas } = await s.chunk(file);
+  await readsOf(s, before);
+  return { file, first: replicas[handle % 2]?.address.split(':')[0] ?? assert.fail('two replicas were wanted') };
+}
+
+async function readsOf(s: Story, expected: Uint8Array): Promise<void> {
+  const reader = await s.openAt('f', s.two);
+  equalBytes(await reader.read(0, SIZE), expected, 'what the second client reads');
+  await reader.close();
+}
+
+/** The file is written anew while `first` sleeps, which then goes on. */
+async function sleepsThrough(s: Story, file: OpenFile, first: string, meanwhile = async () => {}): Promise<void> {
+  s.world.freeze(first, 'suspended');
+  const awake = s.world.sleep(SLEEP_MS);
+  await meanwhile();
+  await file.write(0, after);
+  await file.sync();
+  await awake;
+  s.world.thaw(first);
+}
+
+async function isWellAgain(s: Story, file: OpenFile): Promise<void> {
+  await s.world.sleep(60_000);
+  await file.close();
+  await s.check('f', after);
+}
+
+story('a reader with a chunk map of before opens the file at once', async (s) => {
+  const { file, first } = await fileAtRest(s);
+  await sleepsThrough(s, file, first);
+  for (let round = 0; round < 40; round++) {
+    await readsOf(s, after);
+    await s.world.sleep(30);
+  }
+  await isWellAgain(s, file);
+});
+
+story('the master was restarted meanwhile', async (s) => {
+  const { file, first } = await fileAtRest(s);
+  await sleepsThrough(s, file, first, async () => {
+    await s.world.kill(MASTER);
+    await s.world.sleep(300);
+    await s.world.start(MASTER);
+    await s.world.sleep(5_000);
+  });
+  for (let round = 0; round < 40; round++) {
+    await readsOf(s, after);
+    await s.world.sleep(30);
+  }
+  await isWellAgain(s, file);
+});
+
+story('a copy on the chunkservers reads the file', async (s) => {
+  const { file, first } = await fileAtRest(s);
+  const target = await s.create('g', undefined, s.two);
+  await target.write(0, pattern(1_000, 3));
+  await target.sync();
+  await sleepsThrough(s, file, first);
+  const source = await s.openAt('f', s.two);
+  assert.equal(await target.copyFrom(source, 0, 0, SIZE), SIZE);
+  equalBytes(await target.read(0, SIZE), after, 'what was copied');
+  await source.close();
+  await target.close();
+  await isWellAgain(s, file);
+});
