@@ -23,6 +23,7 @@ import { DataDirectory, type FoundReplica, type Identity } from './data-director
 import { DirtyReplicas } from './dirty-replicas.js';
 import { DiskProbes } from './disk-probes.js';
 import { HeaderScan } from './header-scan.js';
+import { Making, type BegunSince } from './making.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
 
@@ -69,6 +70,7 @@ type ReplicaFile = Pick<OpenChunk, 'handle' | 'directory' | 'path'>;
 
 export class ChunkStore {
   readonly index = new ReplicaIndex();
+  readonly making = new Making();
   private readonly directories: DataDirectories;
   private readonly open: OpenChunks;
   private readonly dirty: DirtyReplicas;
@@ -169,6 +171,7 @@ export class ChunkStore {
 
   /** Makes an empty replica; does nothing when there is one at `version` already. */
   async create(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+    this.making.begins(handle);
     await this.changes.run(handle, async () => {
       const existing = this.index.get(handle);
       if (existing !== undefined) {
@@ -257,10 +260,15 @@ export class ChunkStore {
   }
 
   /**
-   * Makes a replica at `version` from what `fill` writes, in place of an older one. It appears whole and synced, or
-   * not at all.
+   * Makes a replica at `version` from what `fill` writes, in place of what is there. It appears whole and synced, or
+   * not at all: not when `confirm`, asked when it is whole, throws.
    */
-  async replace(handle: ChunkHandle, version: ChunkVersion, fill: (file: ChunkFile) => Promise<void>): Promise<void> {
+  async replace(
+    handle: ChunkHandle,
+    version: ChunkVersion,
+    fill: (file: ChunkFile) => Promise<void>,
+    confirm: () => void,
+  ): Promise<void> {
     await this.changes.run(handle, async () => {
       await this.directories.inOne(async (directory) => {
         const incoming = directory.incomingPath(handle, version);
@@ -268,6 +276,7 @@ export class ChunkStore {
         try {
           await fill(file);
           await file.adopt(version);
+          confirm();
         } catch (error) {
           await this.options.disk.unlink('chunk.discard', incoming);
           throw error;
@@ -284,11 +293,11 @@ export class ChunkStore {
     });
   }
 
-  /** Deletes a replica at `version` or lower; one that is not there is fine. */
-  async remove(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+  /** Deletes a replica at `version` or lower, unless it was begun since; one that is not there is fine. */
+  async remove(handle: ChunkHandle, version: ChunkVersion, begun?: BegunSince): Promise<void> {
     await this.changes.run(handle, async () => {
       const entry = this.index.get(handle);
-      if (entry !== undefined && entry.version <= version) await this.discard(handle);
+      if (entry !== undefined && entry.version <= version && begun?.has(handle) !== true) await this.discard(handle);
     });
   }
 

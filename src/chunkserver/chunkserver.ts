@@ -56,8 +56,6 @@ export interface ChunkserverConfig {
 
 /** Time to connect to another chunkserver: a dead one must be noticed within the time for a forward. */
 const CONNECT_TIMEOUT_MS = 2_000;
-/** Deletions of one request that run at the same time. */
-const DELETE_WIDTH = 8;
 const DONE = { reply: {} } as const;
 
 export class Chunkserver {
@@ -109,6 +107,7 @@ export class Chunkserver {
           service: { table: CHUNKSERVER_METHODS, handlers: this.handlers },
         }),
       activeRequests: () => this.active,
+      onEnded: () => this.copies.cancelAll(),
     });
     this.mutations = new Mutations({
       replicas: this.replicas,
@@ -250,21 +249,16 @@ export class Chunkserver {
       }),
     recoverChunk: (request) => this.counted(async () => ({ reply: await this.recovery.recover(request) })),
     truncateChunk: (request) => this.counted(() => this.mutations.truncate(request).then(() => DONE)),
-    copyChunk: (request) => this.counted(() => this.copies.pull(request).then(() => DONE)),
+    copyChunk: (request, { signal }) => this.counted(() => this.copies.pull(request, signal).then(() => DONE)),
     leaveOut: ({ handle, leaseId }) => {
       this.replicas.leaveOut(chunkHandle(handle), leaseId);
       return DONE;
     },
     deleteChunks: (request) =>
       this.counted(async () => {
-        const chunks = [...request.chunks];
-        const worker = async (): Promise<void> => {
-          for (let next = chunks.pop(); next !== undefined; next = chunks.pop()) {
-            this.copies.cancel(chunkHandle(next.handle));
-            await this.link.remove(next.handle, next.version);
-          }
-        };
-        await Promise.all(Array.from({ length: DELETE_WIDTH }, worker));
+        for (const { handle } of request.chunks) this.copies.cancel(chunkHandle(handle));
+        const begun = this.store.making.watch();
+        await this.link.remove(request.chunks, begun).finally(() => begun.end());
         return DONE;
       }),
     checkReplica: ({ handle, version }) =>

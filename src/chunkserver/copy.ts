@@ -38,35 +38,37 @@ export class Copies {
     this.current.delete(handle);
   }
 
+  /** Who asked for copies is gone, and does not know what comes of them. */
+  cancelAll(): void {
+    this.current.clear();
+  }
+
   /**
-   * Does nothing when a replica at the version is here already. A later request for the chunk ends this one: the
-   * master gave it up, and the chunk may have been written since.
+   * Always makes a new replica, in place of what is here: that may be at the version and miss mutations. A later request for
+   * the chunk, the end of this one at the master, or a deletion ends it: it was given up, and the chunk may have been written
+   * since. So what the master is told of was made for this request.
    */
-  async pull(request: CopyChunkRequest): Promise<void> {
+  async pull(request: CopyChunkRequest, signal: AbortSignal): Promise<void> {
     const { source, version } = request;
     const handle = chunkHandle(request.handle);
     if (source === null) throw new CairnError('EINVAL', `copy of chunk ${handle} from nowhere`);
     const copy = Symbol('copy');
     this.current.set(handle, copy);
-    const refuseSuperseded = (): void => {
-      if (this.current.get(handle) === copy) return;
+    this.store.making.begins(handle);
+    const refuseUnwanted = (): void => {
+      if (this.current.get(handle) === copy && !signal.aborted) return;
       throw new CairnError('CANCELLED', `the copy of chunk ${handle} is not wanted any more`);
     };
     let release: (() => void) | undefined;
     try {
       release = await this.permits.acquire();
-      refuseSuperseded();
-      const existing = this.store.index.get(handle);
-      if (existing !== undefined && existing.version >= version && !existing.suspect) return;
+      refuseUnwanted();
       const peer = await this.pool.get(source.address);
       const read = (offset: number): Promise<CallResult<ReadChunkReply>> => {
-        refuseSuperseded();
+        refuseUnwanted();
         return peer.call(CHUNKSERVER_METHODS.readChunk, { handle, version, offset, length: MAX_PAYLOAD_BYTES });
       };
-      await this.store.replace(handle, chunkVersion(version), async (file) => {
-        await fill(file, read);
-        refuseSuperseded();
-      });
+      await this.store.replace(handle, chunkVersion(version), (file) => fill(file, read), refuseUnwanted);
       this.replicas.replaced(handle);
     } finally {
       if (this.current.get(handle) === copy) this.current.delete(handle);

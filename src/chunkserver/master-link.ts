@@ -17,10 +17,11 @@ import { lagsBehind, later, NEVER } from '../core/master-time.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { deferred } from '../core/sync.js';
-import type { ServerLoadInit } from '../protocol/generated/messages.js';
+import type { ReplicaVersion, ServerLoadInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { ConnectedPeer } from '../protocol/endpoint.js';
 import type { ChunkStore } from './chunk-store.js';
+import type { BegunSince } from './making.js';
 import type { ForwardFailureReport } from './primary.js';
 import type { Replicas } from './replicas.js';
 
@@ -32,10 +33,14 @@ export interface MasterLinkOptions {
   readonly replicas: Replicas;
   readonly connect: () => Promise<ConnectedPeer>;
   readonly activeRequests: () => number;
+  /** A connection to the master ended. */
+  readonly onEnded: () => void;
 }
 
 /** Time for a report of a failure to reach the master before the writer is told anyway. */
 const FAILURE_REPORT_TIMEOUT_MS = 2_000;
+/** Deletions of one request that run at the same time. */
+const DELETE_WIDTH = 8;
 
 export class MasterLink {
   private peer: ConnectedPeer | undefined;
@@ -68,9 +73,10 @@ export class MasterLink {
       if (hasCode(error, 'EINVAL', 'UNAUTHENTICATED', 'PROTOCOL')) throw error;
       first = error;
     }
-    await this.reporting;
+    // Heartbeats go on during the first report: what it has to delete may take longer than the master waits for them.
     this.running = this.run(address, first);
     this.running.catch((error: unknown) => this.options.logger.error({ reason: String(error) }, 'master link ended'));
+    await this.reporting;
   }
 
   async stop(): Promise<void> {
@@ -151,6 +157,7 @@ export class MasterLink {
         said = undefined;
         const reason = await this.beat(peer);
         this.peer = undefined;
+        this.options.onEnded();
         if (this.stopped) return;
         logger.warn({ reason }, 'connection to the master ended');
       } else {
@@ -221,18 +228,22 @@ export class MasterLink {
     for (;;) {
       await pause(clock, HEARTBEAT_INTERVAL_MS, ended);
       if (!open) return ended;
-      const sentMs = clock.monotonicMs();
       try {
-        const request = { load: this.load() };
-        const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
-        if (reply.masterTime !== null) this.masterTime = later(this.masterTime, reply.masterTime);
-        if (this.reported) this.heardMs = Math.max(this.heardMs, sentMs);
+        await this.sayHeartbeat(peer);
       } catch (error) {
         if (!open) return ended;
         logger.warn({ reason: asCairnError(error).message }, 'heartbeat failed');
         peer.close('heartbeat failed');
       }
     }
+  }
+
+  private async sayHeartbeat(peer: ConnectedPeer): Promise<void> {
+    const sentMs = this.options.clock.monotonicMs();
+    const request = { load: this.load(), reported: this.reported };
+    const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
+    if (reply.masterTime !== null) this.masterTime = later(this.masterTime, reply.masterTime);
+    if (this.reported) this.heardMs = Math.max(this.heardMs, sentMs);
   }
 
   private load(): ServerLoadInit {
@@ -270,26 +281,41 @@ export class MasterLink {
       const replicas = page.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
       sentMs = clock.monotonicMs();
       const afterPowerLoss = store.afterPowerLoss && !this.everReported;
-      const { reply } = await peer.call(MASTER_METHODS.report, { afterHandle, upToHandle, replicas, afterPowerLoss });
-      // The master takes a page with many losses bit by bit.
-      if (reply.upToHandle !== 0) done = false;
-      afterHandle = reply.upToHandle || upToHandle;
-      count += page.filter(({ handle }) => afterHandle === 0 || handle <= afterHandle).length;
-      for (const { handle, version } of reply.delete) await this.remove(handle, version);
+      const begun = store.making.watch();
+      try {
+        const request = { afterHandle, upToHandle, replicas, afterPowerLoss };
+        const { reply } = await peer.call(MASTER_METHODS.report, request);
+        // The master takes a page with many losses bit by bit.
+        if (reply.upToHandle !== 0) done = false;
+        afterHandle = reply.upToHandle || upToHandle;
+        count += page.filter(({ handle }) => afterHandle === 0 || handle <= afterHandle).length;
+        await this.remove(reply.delete, begun);
+      } finally {
+        begun.end();
+      }
     }
     if (this.reportAgain || peer !== this.peer) return;
     this.reported = true;
     this.everReported = true;
     this.heardMs = Math.max(this.heardMs, sentMs);
     logger.info({ replicas: count }, 'replicas reported');
+    await this.sayHeartbeat(peer);
   }
 
-  /** Deletes a replica at `version` or lower. */
-  async remove(handle: number, version: number): Promise<void> {
+  /** Deletes replicas, each at its version or lower and not begun since the moment of `begun`. */
+  async remove(versions: readonly ReplicaVersion[], begun: BegunSince): Promise<void> {
     const { replicas, store } = this.options;
-    const known = chunkHandle(handle);
-    if (store.index.get(known) === undefined) return;
-    await replicas.exclusive(known, () => store.remove(known, chunkVersion(version)));
+    const left = [...versions];
+    const worker = async (): Promise<void> => {
+      for (let next = left.pop(); next !== undefined; next = left.pop()) {
+        const handle = chunkHandle(next.handle);
+        const version = chunkVersion(next.version);
+        // One that is not there may be about to be: the store lets it come to its end first.
+        const remove = (): Promise<void> => store.remove(handle, version, begun);
+        await (store.index.get(handle) === undefined ? remove() : replicas.exclusive(handle, remove));
+      }
+    };
+    await Promise.all(Array.from({ length: DELETE_WIDTH }, worker));
   }
 }
 

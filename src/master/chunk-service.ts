@@ -143,7 +143,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     },
 
     heartbeat: (request, { peer }) => {
-      servers.heartbeat(peer, request.load);
+      servers.heartbeat(peer, request);
       return { reply: { masterTime: deps.masterTime() } };
     },
 

@@ -264,9 +264,6 @@ export class ChunkCopies {
 
   private async transfer(route: Route, record: ChunkRecord, peer: Peer, timeoutMs: number): Promise<void> {
     const { handle, source } = route;
-    // A replica left there, even at this version, may have missed mutations: the copy must not build on it.
-    const leftover = { handle, version: record.lastVersion };
-    await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [leftover] });
     const request = { handle, version: record.version, source: this.deps.servers.replica(source) };
     await peer.call(CHUNKSERVER_METHODS.copyChunk, request, { timeoutMs });
   }

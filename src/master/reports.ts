@@ -77,7 +77,6 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
   markSuspects(deps, server, [...suspects, ...lost]);
   if (!isWhole) return { delete: toDelete, upToHandle: upTo };
   if (request.upToHandle === 0) {
-    server.reported = true;
     deps.logger.info({ server: server.id }, 'chunkserver has reported all its replicas');
   }
   return { delete: toDelete };

@@ -34,7 +34,10 @@ export interface Server {
   load: ServerLoad;
   /** Chunks placed here since its last heartbeat: its load does not show them yet. */
   placedSinceHeartbeat: number;
-  /** Its report after the last registration is complete, so what it holds is known. */
+  /**
+   * It says that its report after the last registration is complete and that it did what it was told to: nothing is
+   * deleted there any more that is made from now on.
+   */
   reported: boolean;
 }
 
@@ -153,8 +156,9 @@ export class ServerRegistry {
     return server;
   }
 
-  heartbeat(peer: Peer, load: ServerLoad | null): void {
+  heartbeat(peer: Peer, { load, reported }: { readonly load: ServerLoad | null; readonly reported: boolean }): void {
     const server = this.heard(peer);
+    if (reported) server.reported = true;
     server.placedSinceHeartbeat = 0;
     if (load !== null) server.load = load;
     const saved = this.saved.get(server.id);

@@ -84,10 +84,11 @@ export class FakeChunkserver {
       afterHandle = result?.reply.upToHandle ?? 0;
       done = afterHandle === 0;
     }
+    await this.heartbeat(true);
   }
 
-  async heartbeat(): Promise<void> {
-    await this.peer?.call(MASTER_METHODS.heartbeat, { load: this.load() });
+  async heartbeat(reported = false): Promise<void> {
+    await this.peer?.call(MASTER_METHODS.heartbeat, { load: this.load(), reported });
   }
 
   private load(): { totalBytes: number; freeBytes: number; chunks: number; activeRequests: number } {
