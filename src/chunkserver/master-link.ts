@@ -100,7 +100,7 @@ export class MasterLink {
    */
   refuseFenced(known?: MasterTime | null): void {
     const silentMs = this.options.clock.monotonicMs() - this.heardMs;
-    const lags = known != null && lagsBehind(this.masterTime, known);
+    const lags = lagsBehind(this.masterTime, known ?? NEVER);
     if (silentMs > CHUNKSERVER_FENCE_MS || lags) {
       throw new CairnError('UNAVAILABLE', `chunkserver ${this.serverId} has not heard from the master: try another`);
     }
