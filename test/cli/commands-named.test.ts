@@ -73,8 +73,9 @@ t.test('commands that documents, help and messages name', async (t) => {
   for (const [name, { help }] of commands) {
     t.ok((await check(`cairn ${name} --help`, help)) >= 1, `cairn ${name} --help has an example`);
   }
-  for (const name of await readdir(join(root, 'scripts'))) {
-    if (!name.includes('.mjs') && name !== 'systemd') {
+  for (const entry of await readdir(join(root, 'scripts'), { withFileTypes: true })) {
+    const { name } = entry;
+    if (entry.isFile() && !name.endsWith('.mjs')) {
       await check(`scripts/${name}`, (await readFile(join(root, 'scripts', name), 'utf8')).replace(/^# ?/gm, ''));
     }
   }
