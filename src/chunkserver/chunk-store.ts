@@ -7,6 +7,7 @@
  *   dirty-replicas     those under mutation, and their cleaning
  *   header-scan        finds those after an unclean stop
  *   disk-probes        notices disks that fail
+ *   disk-watch         notices disks that do not answer
  */
 import type { Clock } from '../core/clock.js';
 import type { Disk, DiskSpace } from '../core/disk.js';
@@ -22,13 +23,16 @@ import { DataDirectories } from './data-directories.js';
 import { DataDirectory, type FoundReplica, type Identity } from './data-directory.js';
 import { DirtyReplicas } from './dirty-replicas.js';
 import { DiskProbes } from './disk-probes.js';
+import type { DiskWatch } from './disk-watch.js';
 import { HeaderScan } from './header-scan.js';
 import { Making, type BegunSince } from './making.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
 
 export interface ChunkStoreOptions {
+  /** The disk as `watch` gives it. */
   readonly disk: Disk;
+  readonly watch: DiskWatch;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -85,13 +89,14 @@ export class ChunkStore {
   constructor(private readonly options: ChunkStoreOptions) {
     const { disk, clock, random, logger } = options;
     this.directories = new DataDirectories({
-      ...{ disk, random, logger, paths: options.directories },
+      ...{ disk, random, logger, watch: options.watch, paths: options.directories },
       onFailure: (directory) => this.loseReplicas(directory),
       onDoubt: (directory) => this.probes.soon(directory),
     });
     this.probes = new DiskProbes({
       clock,
       directories: () => this.directories.usable(),
+      answers: (directory) => options.watch.answers(directory.number),
       onFailed: (directory, error) => this.directories.lose(directory, error),
       lookAtReplica: (directory) => this.lookAtReplica(directory),
     });
@@ -121,6 +126,17 @@ export class ChunkStore {
       await scan;
     }
     this.probes.start();
+    this.options.watch.start(() => this.options.onLost());
+  }
+
+  /** Runs a request about a replica; not while its disk does not answer (DiskWatch.run). */
+  answering<T>(handle: ChunkHandle, work: () => Promise<T>): Promise<T> {
+    return this.options.watch.run(this.index.get(handle)?.directory, work);
+  }
+
+  /** Its disk has not answered for long: it counts as lost until it does. */
+  isAbsent(entry: IndexEntry): boolean {
+    return this.options.watch.isAbsent(entry.directory);
   }
 
   /** The machine lost power since the directories were used last: what was not synced may be gone. */
@@ -217,7 +233,7 @@ export class ChunkStore {
    */
   private async syncBehind(handle: ChunkHandle): Promise<void> {
     try {
-      await this.use(handle, (file) => file.sync());
+      await this.answering(handle, () => this.use(handle, (file) => file.sync()));
     } catch (error) {
       // The file refuses all use from now on, or is gone.
       this.options.logger.warn({ chunk: handle, reason: asCairnError(error).message }, 'syncing ahead failed');
@@ -301,6 +317,14 @@ export class ChunkStore {
     });
   }
 
+  /** As `remove`, without a word to the disk: the file stays until the next start reports it. */
+  disown(handle: ChunkHandle, version: ChunkVersion): void {
+    const entry = this.index.get(handle);
+    if (entry === undefined || entry.version > version) return;
+    this.forget(handle);
+    this.abandon(handle, new CairnError('NO_REPLICA', `chunk ${handle} is deleted here`));
+  }
+
   /** Syncs and marks clean replicas that were not changed for a while. `exclusive` keeps mutations away meanwhile. */
   async clean(
     exclusive: (handle: ChunkHandle, section: () => Promise<void>) => Promise<void>,
@@ -309,10 +333,11 @@ export class ChunkStore {
   ): Promise<void> {
     const markClean = async (handle: ChunkHandle): Promise<void> => {
       if (this.index.get(handle) === undefined) return;
-      await exclusive(handle, async () => {
+      const section = async (): Promise<void> => {
         await this.sync(handle);
         await this.use(handle, (file) => file.markClean());
-      });
+      };
+      await this.answering(handle, () => exclusive(handle, section));
     };
     await this.dirty.clean(markClean, { idleMs, untilMs });
   }
@@ -320,6 +345,7 @@ export class ChunkStore {
   /** Marks all replicas clean, within CLEAN_STOP_MS, and closes everything. No operation may be running. */
   async stop(): Promise<void> {
     await this.scan.stop();
+    this.options.watch.stop();
     await this.probes.stop();
     await this.clean((_, section) => section(), -1, this.options.clock.monotonicMs() + CLEAN_STOP_MS);
     // A start after a clean stop reads no header, and would not know which are suspect.

@@ -27,6 +27,7 @@ import { mapBlocks } from './block-map.js';
 import type { BlocksRead } from './chunk-file.js';
 import { ChunkStore } from './chunk-store.js';
 import { Copies } from './copy.js';
+import { DiskWatch } from './disk-watch.js';
 import { MasterLink } from './master-link.js';
 import { PeerPool } from './peer-pool.js';
 import { Mutations } from './primary.js';
@@ -81,8 +82,9 @@ export class Chunkserver {
     const { clock, random, network, disk, logger } = deps;
     this.endpoint = { network, clock, random, logger, secret: config.secret, role: 'chunkserver' };
     const serverId = (): number => this.link.serverId;
+    const watch = new DiskWatch({ disk, clock, logger, paths: config.dataDirectories });
     this.store = new ChunkStore({
-      disk,
+      ...{ disk: watch.disk, watch },
       clock,
       random,
       logger,
@@ -123,7 +125,7 @@ export class Chunkserver {
       ...{ clock, store: this.store, replicas: this.replicas, mutations: this.mutations, pool: this.pool, serverId },
       read: (request) => {
         this.link.refuseFenced(request.knownTime);
-        return this.readBlocks(request, true);
+        return this.store.answering(chunkHandle(request.handle), () => this.readBlocks(request, true));
       },
     });
   }
@@ -210,6 +212,16 @@ export class Chunkserver {
     });
   }
 
+  /** A request about a replica: not while its disk does not answer. */
+  private onReplica<T>(handle: number, work: () => Promise<T>): Promise<T> {
+    return this.counted(() => this.store.answering(chunkHandle(handle), work));
+  }
+
+  /** As `served`, about a replica. */
+  private servedReplica<T>(handle: number, work: () => Promise<T>, known?: MasterTime | null): Promise<T> {
+    return this.served(() => this.store.answering(chunkHandle(handle), work), known);
+  }
+
   private async read(request: ReadChunkRequest, isServed: boolean): Promise<HandlerResult<ReadChunkReplyInit>> {
     const { bytes, checksums, end } = await this.readBlocks(request, isServed);
     return { reply: { checksums, length: end }, payload: bytes, payloadIsReusable: true };
@@ -241,15 +253,17 @@ export class Chunkserver {
   }
 
   private readonly handlers: Handlers<ChunkserverMethods> = {
-    grantLease: (request) => this.counted(async () => this.replicas.grant(request).then(() => DONE)),
+    grantLease: (request) => this.onReplica(request.handle, async () => this.replicas.grant(request).then(() => DONE)),
     revokeLease: (request) =>
-      this.counted(async () => {
+      this.onReplica(request.handle, async () => {
         await this.replicas.revoke(chunkHandle(request.handle), request.leaseId);
         return DONE;
       }),
-    recoverChunk: (request) => this.counted(async () => ({ reply: await this.recovery.recover(request) })),
-    truncateChunk: (request) => this.counted(() => this.mutations.truncate(request).then(() => DONE)),
-    copyChunk: (request, { signal }) => this.counted(() => this.copies.pull(request, signal).then(() => DONE)),
+    recoverChunk: (request) =>
+      this.onReplica(request.handle, async () => ({ reply: await this.recovery.recover(request) })),
+    truncateChunk: (request) => this.onReplica(request.handle, () => this.mutations.truncate(request).then(() => DONE)),
+    copyChunk: (request, { signal }) =>
+      this.onReplica(request.handle, () => this.copies.pull(request, signal).then(() => DONE)),
     leaveOut: ({ handle, leaseId }) => {
       this.replicas.leaveOut(chunkHandle(handle), leaseId);
       return DONE;
@@ -262,7 +276,7 @@ export class Chunkserver {
         return DONE;
       }),
     checkReplica: ({ handle, version }) =>
-      this.counted(async () => {
+      this.onReplica(handle, async () => {
         this.replicas.checkVersion(chunkHandle(handle), version);
         await this.store.check(chunkHandle(handle));
         return DONE;
@@ -270,39 +284,48 @@ export class Chunkserver {
 
     readChunk: (request, { peer }) =>
       peer.role === 'client' || request.served
-        ? this.served(() => this.read(request, true), request.knownTime)
-        : this.counted(() => this.read(request, false)),
+        ? this.servedReplica(request.handle, () => this.read(request, true), request.knownTime)
+        : this.onReplica(request.handle, () => this.read(request, false)),
     writeChunk: (request, context) =>
-      this.served(async () => {
+      this.servedReplica(request.handle, async () => {
         await this.mutations.write(request, context.payload);
         context.releasePayload();
         return DONE;
       }),
-    syncChunk: (request) => this.served(() => this.mutations.sync(request).then(() => DONE)),
+    syncChunk: (request) => this.servedReplica(request.handle, () => this.mutations.sync(request).then(() => DONE)),
     mapChunk: (request) =>
-      this.served(async () => {
-        const handle = chunkHandle(request.handle);
-        this.replicas.checkServed(handle, request.version);
-        return { reply: await this.store.use(handle, mapBlocks) };
-      }, request.knownTime),
+      this.servedReplica(
+        request.handle,
+        async () => {
+          const handle = chunkHandle(request.handle);
+          this.replicas.checkServed(handle, request.version);
+          return { reply: await this.store.use(handle, mapBlocks) };
+        },
+        request.knownTime,
+      ),
     copyRange: (request, { signal }) =>
-      this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) }), request.knownTime),
+      this.servedReplica(
+        request.handle,
+        async () => ({ reply: await this.rangeCopies.copy(request, signal) }),
+        request.knownTime,
+      ),
 
     forward: (request, context) =>
-      this.counted(async () => {
+      this.onReplica(request.handle, async () => {
         const failures = await this.mutations.forwarded(request, context.payload);
         // After a failure the bytes may still be on their way to the next member.
         if (failures.length === 0) context.releasePayload();
         return { reply: failuresToReply(failures) };
       }),
-    inspectReplica: (request) => this.counted(async () => ({ reply: await this.recovery.inspect(request) })),
+    inspectReplica: (request) =>
+      this.onReplica(request.handle, async () => ({ reply: await this.recovery.inspect(request) })),
     repairBlocks: (request, context) =>
-      this.counted(async () => {
+      this.onReplica(request.handle, async () => {
         await this.recovery.repair(request, context.payload);
         return DONE;
       }),
     adoptVersion: (request) =>
-      this.counted(async () => {
+      this.onReplica(request.handle, async () => {
         await this.recovery.adopt(request);
         return DONE;
       }),

@@ -8,6 +8,7 @@ import { LOW_SPACE_BYTES, MAX_DATA_DIRECTORIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { DataDirectory, type Identity } from './data-directory.js';
+import type { DiskWatch } from './disk-watch.js';
 import type { IndexEntry } from './replica-index.js';
 
 export interface DataDirectoriesOptions {
@@ -15,6 +16,7 @@ export interface DataDirectoriesOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly paths: readonly string[];
+  readonly watch: DiskWatch;
   /** A directory went out of service, and its replicas with it. */
   readonly onFailure: (directory: DataDirectory) => void;
   /** A directory has had an error that may be one of a single file. */
@@ -65,6 +67,7 @@ export class DataDirectories {
   /** Closes them, left clean when `clean`. Never rejects. */
   async close(clean: boolean): Promise<void> {
     for (const directory of this.all) {
+      if (!this.options.watch.answers(directory.number)) continue;
       await directory.close(clean).catch((error: unknown) => {
         this.options.logger.warn(
           { directory: directory.path, reason: asCairnError(error).message },
@@ -106,26 +109,28 @@ export class DataDirectories {
     let freeBytes = 0;
     for (const directory of this.usable()) {
       totalBytes += directory.totalBytes;
-      freeBytes += directory.freeBytes;
+      if (this.options.watch.answers(directory.number)) freeBytes += directory.freeBytes;
     }
     return { totalBytes, freeBytes };
   }
 
-  /** Asks the disks for their free space; one that does not answer goes out of service. */
+  /** Asks the disks for their free space; one that fails goes out of service. */
   async measure(): Promise<void> {
     for (const directory of this.usable()) {
       try {
-        await directory.measure();
+        await this.options.watch.run(directory.number, () => directory.measure());
       } catch (error) {
-        this.lose(directory, error);
+        if (!hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) this.lose(directory, error);
       }
     }
   }
 
   /** Runs `action` on a directory, one with more free space rather first, and on others until one is not full. */
   async inOne(action: (directory: DataDirectory) => Promise<void>): Promise<void> {
-    let candidates = this.usable();
-    if (candidates.length === 0) throw new CairnError('EIO', 'no data directory is in service');
+    const usable = this.usable();
+    if (usable.length === 0) throw new CairnError('EIO', 'no data directory is in service');
+    let candidates = usable.filter((directory) => this.options.watch.answers(directory.number));
+    if (candidates.length === 0) throw new CairnError('UNAVAILABLE', 'no data directory answers: its disk hangs');
     for (;;) {
       const roomy = candidates.filter((directory) => directory.freeBytes >= LOW_SPACE_BYTES);
       const choice = this.weighted(roomy.length > 0 ? roomy : candidates);

@@ -3,7 +3,7 @@
  * clean, so that a power loss casts no doubt on them.
  */
 import type { Clock } from '../core/clock.js';
-import { asCairnError } from '../core/errors.js';
+import { asCairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
 
@@ -56,7 +56,9 @@ export class DirtyReplicas {
         try {
           await clean(handle);
         } catch (error) {
-          this.failed = true;
+          // What has to wait for its disk comes again.
+          if (hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) this.found(handle);
+          else this.failed = true;
           this.logger.warn({ handle, reason: asCairnError(error).message }, 'cleaning a replica failed');
         }
       }

@@ -3,15 +3,15 @@
  * small file is written, synced and read, and now and then the header of one replica.
  */
 import type { Clock, Timer } from '../core/clock.js';
-import { CairnError } from '../core/errors.js';
-import { DISK_PROBE_INTERVAL_MS, DISK_PROBE_TIMEOUT_MS } from '../core/limits.js';
-import { deferred, watched } from '../core/sync.js';
+import { DISK_PROBE_INTERVAL_MS } from '../core/limits.js';
+import { watched } from '../core/sync.js';
 import { DataDirectory } from './data-directory.js';
 
 export interface DiskProbesOptions {
   readonly clock: Clock;
   /** Those in service. */
   readonly directories: () => readonly DataDirectory[];
+  readonly answers: (directory: DataDirectory) => boolean;
   readonly onFailed: (directory: DataDirectory, error: unknown) => void;
   /** Looks at one replica in the directory, whichever is next. Must not reject. */
   readonly lookAtReplica: (directory: DataDirectory) => Promise<void>;
@@ -46,27 +46,13 @@ export class DiskProbes {
     this.stopped = true;
     this.timer?.cancel();
     const ends = [...this.probing, ...this.looking].map(([directory, end]) =>
-      directory.failure === undefined ? end : Promise.resolve(),
+      directory.failure === undefined && this.options.answers(directory) ? end : Promise.resolve(),
     );
     await Promise.all(ends);
   }
 
-  /** Never rejects. */
+  /** Never rejects. Does not end while the disk does not answer: disk-watch notices that. */
   private async probe(directory: DataDirectory): Promise<void> {
-    const late = deferred<void>();
-    const timer = this.options.clock.setTimer(DISK_PROBE_TIMEOUT_MS, () => {
-      const message = `${directory.path} did not take a few bytes in ${DISK_PROBE_TIMEOUT_MS / 1000} s`;
-      this.options.onFailed(directory, new CairnError('ETIMEDOUT', message));
-      late.resolve();
-    });
-    try {
-      await Promise.race([this.attempt(directory), late.promise]);
-    } finally {
-      timer.cancel();
-    }
-  }
-
-  private async attempt(directory: DataDirectory): Promise<void> {
     try {
       // A bad sector below one of the files says nothing of the rest of the disk.
       await directory.probe('probe-1').catch(() => directory.probe('probe-2'));

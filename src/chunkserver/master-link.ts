@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError, errorNumber, hasCode, type ErrorCode } from '../core/errors.js';
-import { chunkHandle, chunkVersion } from '../core/ids.js';
+import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../core/ids.js';
 import {
   CHUNKSERVER_FENCE_MS,
   HEARTBEAT_INTERVAL_MS,
@@ -275,10 +275,11 @@ export class MasterLink {
     for (let done = false; !done && !this.reportAgain;) {
       // Read and sent in the same tick: what the master asks for afterwards comes after this page.
       const page = store.index.page(afterHandle, MAX_REPORT_ENTRIES);
+      const present = page.filter((entry) => !store.isAbsent(entry));
       const last = page.at(-1);
       done = last === undefined || page.length < MAX_REPORT_ENTRIES;
       const upToHandle = done || last === undefined ? 0 : last.handle;
-      const replicas = page.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
+      const replicas = present.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
       sentMs = clock.monotonicMs();
       const afterPowerLoss = store.afterPowerLoss && !this.everReported;
       const begun = store.making.watch();
@@ -302,20 +303,37 @@ export class MasterLink {
     await this.sayHeartbeat(peer);
   }
 
-  /** Deletes replicas, each at its version or lower and not begun since the moment of `begun`. */
+  /**
+   * Deletes replicas, each at its version or lower and not begun since the moment of `begun`. While its disk does not
+   * answer, one is only known here no more.
+   */
   async remove(versions: readonly ReplicaVersion[], begun: BegunSince): Promise<void> {
-    const { replicas, store } = this.options;
     const left = [...versions];
     const worker = async (): Promise<void> => {
       for (let next = left.pop(); next !== undefined; next = left.pop()) {
-        const handle = chunkHandle(next.handle);
-        const version = chunkVersion(next.version);
-        // One that is not there may be about to be: the store lets it come to its end first.
-        const remove = (): Promise<void> => store.remove(handle, version, begun);
-        await (store.index.get(handle) === undefined ? remove() : replicas.exclusive(handle, remove));
+        await this.removeOne(chunkHandle(next.handle), chunkVersion(next.version), begun);
       }
     };
     await Promise.all(Array.from({ length: DELETE_WIDTH }, worker));
+  }
+
+  private async removeOne(handle: ChunkHandle, version: ChunkVersion, begun: BegunSince): Promise<void> {
+    const { replicas, store, logger } = this.options;
+    let isGivenUp = false;
+    const remove = async (): Promise<void> => {
+      if (!isGivenUp) await store.remove(handle, version, begun);
+    };
+    try {
+      // One that is not there may be about to be: the store lets it come to its end first.
+      await store.answering(handle, () =>
+        store.index.get(handle) === undefined ? remove() : replicas.exclusive(handle, remove),
+      );
+    } catch (error) {
+      if (!hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) throw error;
+      isGivenUp = true;
+      if (!begun.has(handle)) store.disown(handle, version);
+      logger.info({ handle, version }, 'replica left on a disk that does not answer: the next start deletes it');
+    }
   }
 }
 

@@ -296,12 +296,15 @@ export const FORWARD_TIMEOUT_MS = 4_000;
 export const CLEAN_AFTER_IDLE_MS = 30_000;
 /** Time that a stopping chunkserver spends on that; what stays dirty is only suspected later, without need. */
 export const CLEAN_STOP_MS = 5_000;
-/**
- * Each data directory is written to, synced and read so often, so that a disk which fails is noticed when nobody uses it.
- * One that takes longer than the time-out counts as failing: longer than an fsync behind a full page cache takes.
- */
+/** Each data directory is written to, synced and read so often, so that a disk which fails is noticed when nobody uses it. */
 export const DISK_PROBE_INTERVAL_MS = 10_000;
-export const DISK_PROBE_TIMEOUT_MS = 60_000;
+/**
+ * A data directory of which a call has been out for so long does not answer: longer than an fsync takes that waits behind others, as
+ * long as a chunkserver may be silent. After so long more its replicas are made anew elsewhere. Ages are looked at so often.
+ */
+export const DISK_STALLED_MS = 8_000;
+export const DISK_ABSENT_MS = 30_000;
+export const DISK_WATCH_INTERVAL_MS = 1_000;
 /** A data directory goes out of service when so many of its replicas met an error of the disk within this time. */
 export const MAX_BAD_REPLICAS = 8;
 export const BAD_REPLICAS_WINDOW_MS = 600_000;

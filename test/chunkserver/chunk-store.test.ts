@@ -5,6 +5,7 @@ import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
+import { DiskWatch } from '../../src/chunkserver/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';
@@ -15,8 +16,10 @@ const handle = chunkHandle(7);
 const version = chunkVersion(1);
 
 async function start(disk: CrashDisk): Promise<ChunkStore> {
+  const clock = new ManualClock();
+  const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: ['d'] });
   const store = new ChunkStore({
-    ...{ disk, clock: new ManualClock(), random: new SeededRandom(seed), logger: silentLogger, directories: ['d'] },
+    ...{ disk: watch.disk, watch, clock, random: new SeededRandom(seed), logger: silentLogger, directories: ['d'] },
     onLost: () => undefined,
     onBadReplica: () => undefined,
   });

@@ -8,9 +8,11 @@ import type { DiskFile } from '../../src/core/disk.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { MAX_OPEN_CHUNK_FILES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
+import { DiskWatch } from '../../src/chunkserver/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';
+import { ManualClock } from '../support/manual-clock.js';
 
 const version = chunkVersion(1);
 const entryOf = (handle: number): IndexEntry => ({
@@ -35,8 +37,9 @@ class CountingDisk extends CrashDisk {
 async function setUp(): Promise<{ disk: CountingDisk; chunks: OpenChunks; make: (handle: number) => Promise<void> }> {
   const random = new SeededRandom(1);
   const disk = new CountingDisk(random);
+  const watch = new DiskWatch({ disk, clock: new ManualClock(), logger: silentLogger, paths: ['d'] });
   const directories = new DataDirectories({
-    ...{ disk, random, logger: silentLogger, paths: ['d'] },
+    ...{ watch, disk, random, logger: silentLogger, paths: ['d'] },
     onFailure: () => undefined,
     onDoubt: () => undefined,
   });
