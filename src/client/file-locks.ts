@@ -12,8 +12,8 @@ import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from '../core/limits.js';
-import { overlapping, withLock, withoutLock } from '../core/lock-ranges.js';
-import type { LockedRange, LockedRanges } from '../core/lock-ranges.js';
+import { LockRanges } from '../core/lock-ranges.js';
+import type { LockedRange } from '../core/lock-ranges.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, type Deferred, unawaited } from '../core/sync.js';
@@ -44,7 +44,7 @@ interface Owner {
   readonly inode: InodeId;
   readonly kind: LockKind;
   readonly name: string;
-  ranges: LockedRanges;
+  readonly ranges: LockRanges;
   /** Requests under way. */
   pending: number;
 }
@@ -101,7 +101,7 @@ export class FileLocks {
     if (owner === undefined) return;
     for (const wait of this.waits.values()) if (wait.owner === owner) wait.ended.resolve('released');
     await this.publish(owner);
-    owner.ranges = [];
+    owner.ranges.clear();
     await this.options.master.call(MASTER_METHODS.releaseLocks, { inode, kind: wireKind(kind), owner: name });
     this.forgetUnused(owner);
   }
@@ -117,8 +117,8 @@ export class FileLocks {
   sessionLost(): Set<InodeId> {
     const lost = new Set<InodeId>();
     for (const owner of this.owners.values()) {
-      if (owner.ranges.length > 0) lost.add(owner.inode);
-      owner.ranges = [];
+      if (owner.ranges.size > 0) lost.add(owner.inode);
+      owner.ranges.clear();
     }
     this.seen = [];
     return lost;
@@ -126,7 +126,7 @@ export class FileLocks {
 
   private async unlock(owner: Owner, request: LockRequest): Promise<void> {
     await this.publish(owner);
-    owner.ranges = withoutLock(owner.ranges, request);
+    owner.ranges.clear(request);
     await this.options.master.call(MASTER_METHODS.setLock, { lock: wireLock(owner.inode, request) });
   }
 
@@ -148,19 +148,19 @@ export class FileLocks {
       } catch (error) {
         // It stands as it was. A lock of flock(2) that could not be changed is lost.
         if (hasCode(error, 'EAGAIN', 'EDEADLK', 'ENOLCK') && owner.kind === 'posix') {
-          for (const part of lowered) owner.ranges = withLock(owner.ranges, part);
+          for (const part of lowered) owner.ranges.set(part);
         }
         throw error;
       }
       if (reply.granted) {
-        owner.ranges = withLock(owner.ranges, range);
+        owner.ranges.set(range);
         const attributes = reply.attributes === null ? undefined : fromWireAttributes(reply.attributes);
         return this.options.refresh(owner.inode, attributes);
       }
       const outcome = await this.waitFor(owner, waitId, signal);
       if (outcome === 'again') continue;
       if (outcome === 'released') throw interrupted();
-      owner.ranges = withLock(owner.ranges, range);
+      owner.ranges.set(range);
       return this.options.refresh(owner.inode, undefined);
     }
   }
@@ -185,23 +185,24 @@ export class FileLocks {
    */
   private async lower(owner: Owner, range: LockedRange): Promise<LockedRange[]> {
     if (owner.kind === 'flock') {
-      const lowered = owner.ranges.filter(({ type }) => type !== range.type);
+      const lowered = [...owner.ranges].filter(({ type }) => type !== range.type);
       if (lowered.length === 0) return [];
       await this.publish(owner);
-      owner.ranges = [];
+      owner.ranges.clear();
       return lowered;
     }
     if (range.type === 'write') return [];
-    const lowered = overlapping(owner.ranges, range)
+    const lowered = owner.ranges
+      .overlapping(range)
       .filter(({ type }) => type === 'write')
       .map((own) => ({ ...own, start: Math.max(own.start, range.start), end: Math.min(own.end, range.end) }));
     if (lowered.length > 0) await this.publish(owner);
-    for (const part of lowered) owner.ranges = withLock(owner.ranges, { ...part, type: 'read' });
+    for (const part of lowered) owner.ranges.set({ ...part, type: 'read' });
     return lowered;
   }
 
   private async publish({ inode, ranges }: Owner): Promise<void> {
-    if (!ranges.some(({ type }) => type === 'write')) return;
+    if (!ranges.hasWrites) return;
     try {
       await this.options.publish(inode);
     } catch (error) {
@@ -241,7 +242,8 @@ export class FileLocks {
       const told = this.seen;
       try {
         const reply = await master.call(MASTER_METHODS.pollLocks, { waitIds: [...this.waits.keys()], seen: told });
-        this.seen = this.seen.filter((id) => !told.includes(id));
+        const known = new Set(told);
+        this.seen = this.seen.filter((id) => !known.has(id));
         for (const id of reply.granted) {
           const wait = this.waits.get(id);
           if (wait === undefined) continue;
@@ -290,12 +292,13 @@ export class FileLocks {
   private ownerOf(inode: InodeId, kind: LockKind, name: string): Owner {
     const key = ownerKey(inode, kind, name);
     let owner = this.owners.get(key);
-    if (owner === undefined) this.owners.set(key, (owner = { inode, kind, name, ranges: [], pending: 0 }));
+    if (owner === undefined)
+      this.owners.set(key, (owner = { inode, kind, name, ranges: new LockRanges(), pending: 0 }));
     return owner;
   }
 
   private forgetUnused({ inode, kind, name, ranges, pending }: Owner): void {
-    if (ranges.length === 0 && pending === 0) this.owners.delete(ownerKey(inode, kind, name));
+    if (ranges.size === 0 && pending === 0) this.owners.delete(ownerKey(inode, kind, name));
   }
 }
 

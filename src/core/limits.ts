@@ -191,6 +191,10 @@ export const MAX_RECLAIM_ENTRIES = 4096;
 
 /** Ranges that one session may have locked, and requests that may wait: a lock is some 200 bytes in the master. */
 export const MAX_LOCKS_PER_SESSION = 65_536;
+/** Ranges that are locked in one file, by all together: one file must not take all that a session may have. */
+export const MAX_LOCKS_PER_FILE = 32_768;
+/** Locks that are looked at to find a deadlock: some milliseconds. */
+export const MAX_DEADLOCK_STEPS = 10_000;
 export const MAX_LOCK_WAITS_PER_SESSION = 4_096;
 /** Bytes of a lock owner's name in its session. */
 export const MAX_LOCK_OWNER_BYTES = 64;
@@ -335,3 +339,4 @@ assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutat
 assert.ok(MAX_DIRTY_BYTES >= 2 * MAX_PAYLOAD_BYTES && MAX_DIRTY_BYTES <= MAX_TOTAL_DIRTY_BYTES);
 assert.ok(2 * LOCK_POLL_MS < REQUEST_TIMEOUT_MS);
 assert.ok(MAX_WRITE_BYTES_IN_FLIGHT < MAX_IN_FLIGHT_BYTES, 'one file must not fill a connection');
+assert.ok(MAX_LOCKS_PER_FILE < MAX_LOCKS_PER_SESSION);

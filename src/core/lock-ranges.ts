@@ -1,4 +1,8 @@
-/** The byte ranges that one owner has locked in one file: splitting, merging and finding them, as fcntl(2) says. */
+/**
+ * The byte ranges that one owner has locked in one file: splitting, merging and finding them, as fcntl(2) says. Each
+ * change costs as much as it touches, however many there are: a program may hold tens of thousands.
+ */
+import sortedBtree from 'sorted-btree';
 
 export interface LockedRange {
   readonly type: 'read' | 'write';
@@ -8,70 +12,114 @@ export interface LockedRange {
   readonly pid: number;
 }
 
-/** Ranges of one owner: in order, apart, and neighbours of one type merged. */
-export type LockedRanges = readonly LockedRange[];
+export type ByteSpan = Pick<LockedRange, 'start' | 'end'>;
 
 /** Last byte of a lock that reaches to the end of the file, wherever that goes. */
 export const MAX_LOCK_END = Number.MAX_SAFE_INTEGER;
 
-/** `held` with a range set to `type`, whatever it was. */
-export function withLock(held: LockedRanges, lock: LockedRange): LockedRange[] {
-  const before: LockedRange[] = [];
-  const after: LockedRange[] = [];
-  let { start, end } = lock;
-  for (const range of held) {
+/** What is to go and what is to come. */
+export interface LockChange {
+  readonly removed: readonly LockedRange[];
+  readonly added: readonly LockedRange[];
+}
+
+/** INVARIANT: apart, and neighbours of one type merged. */
+export class LockRanges implements Iterable<LockedRange> {
+  private readonly byStart = new sortedBtree.default<number, LockedRange>();
+  private writes = 0;
+
+  get size(): number {
+    return this.byStart.size;
+  }
+
+  get hasWrites(): boolean {
+    return this.writes > 0;
+  }
+
+  /** In order. */
+  [Symbol.iterator](): Iterator<LockedRange> {
+    return this.byStart.values();
+  }
+
+  /** Those that share a byte with the span, in order. */
+  overlapping({ start, end }: ByteSpan): LockedRange[] {
+    const found: LockedRange[] = [];
+    const before = this.byStart.getPairOrNextLower(start)?.[1];
+    if (before !== undefined && before.end >= start) found.push(before);
+    for (let next = this.byStart.nextHigherPair(start); next !== undefined && next[0] <= end;) {
+      found.push(next[1]);
+      next = this.byStart.nextHigherPair(next[0]);
+    }
+    return found;
+  }
+
+  /** Whether all of `lock` is held with its type already. */
+  covers(lock: LockedRange): boolean {
+    const held = this.byStart.getPairOrNextLower(lock.start)?.[1];
+    return held !== undefined && held.type === lock.type && held.end >= lock.end;
+  }
+
+  /** What setting `lock` changes, whatever was there. */
+  toSet(lock: LockedRange): LockChange {
+    let { start, end } = lock;
+    const [removed, added]: [LockedRange[], LockedRange[]] = [[], []];
     // A neighbour of the same type is merged: it counts as overlapping.
-    const reach = range.type === lock.type ? 1 : 0;
-    if (range.end < lock.start - reach) before.push(range);
-    else if (range.start > lock.end + reach) after.push(range);
-    else if (range.type === lock.type) {
-      start = Math.min(start, range.start);
-      end = Math.max(end, range.end);
-    } else {
-      if (range.start < lock.start) before.push({ ...range, end: lock.start - 1 });
-      if (range.end > lock.end) after.push({ ...range, start: lock.end + 1 });
+    for (const range of this.overlapping({ start: start - 1, end: end + 1 })) {
+      if (range.type === lock.type) {
+        start = Math.min(start, range.start);
+        end = Math.max(end, range.end);
+        removed.push(range);
+      } else if (range.start <= lock.end && range.end >= lock.start) {
+        removed.push(range);
+        added.push(...without(range, lock));
+      }
+    }
+    added.push({ ...lock, start, end });
+    return { removed, added };
+  }
+
+  /** What unlocking the span changes. */
+  toClear(span: ByteSpan): LockChange {
+    const isAll = span.start === 0 && span.end === MAX_LOCK_END;
+    if (isAll) return { removed: [...this], added: [] };
+    const removed = this.overlapping(span);
+    return { removed, added: removed.flatMap((range) => without(range, span)) };
+  }
+
+  apply({ removed, added }: LockChange): void {
+    if (removed.length === this.size) {
+      this.byStart.clear();
+      this.writes = 0;
+      this.add(added);
+      return;
+    }
+    for (const { start, type } of removed) {
+      this.byStart.delete(start);
+      if (type === 'write') this.writes--;
+    }
+    this.add(added);
+  }
+
+  private add(added: readonly LockedRange[]): void {
+    for (const range of added) {
+      this.byStart.set(range.start, range);
+      if (range.type === 'write') this.writes++;
     }
   }
-  return [...before, { ...lock, start, end }, ...after];
+
+  set(lock: LockedRange): void {
+    this.apply(this.toSet(lock));
+  }
+
+  clear(span: ByteSpan = { start: 0, end: MAX_LOCK_END }): void {
+    this.apply(this.toClear(span));
+  }
 }
 
-/** `held` without the bytes from `start` to `end`. */
-export function withoutLock(held: LockedRanges, { start, end }: Pick<LockedRange, 'start' | 'end'>): LockedRange[] {
+/** What is left of a range outside a span that overlaps it. */
+function without(range: LockedRange, { start, end }: ByteSpan): LockedRange[] {
   const left: LockedRange[] = [];
-  for (const range of held) {
-    if (range.end < start || range.start > end) {
-      left.push(range);
-      continue;
-    }
-    if (range.start < start) left.push({ ...range, end: start - 1 });
-    if (range.end > end) left.push({ ...range, start: end + 1 });
-  }
+  if (range.start < start) left.push({ ...range, end: start - 1 });
+  if (range.end > end) left.push({ ...range, start: end + 1 });
   return left;
-}
-
-/** The ranges that share a byte with `start` to `end`, in order. */
-export function overlapping(held: LockedRanges, { start, end }: Pick<LockedRange, 'start' | 'end'>): LockedRange[] {
-  let low = 0;
-  for (let high = held.length; low < high;) {
-    const middle = (low + high) >>> 1;
-    if ((held[middle]?.end ?? Infinity) < start) low = middle + 1;
-    else high = middle;
-  }
-  const found: LockedRange[] = [];
-  for (let range = held[low]; range !== undefined && range.start <= end; range = held[++low]) found.push(range);
-  return found;
-}
-
-/** The first range of another owner that `lock` cannot stand beside. */
-export function conflictIn(
-  held: LockedRanges,
-  lock: Pick<LockedRange, 'type' | 'start' | 'end'>,
-): LockedRange | undefined {
-  return overlapping(held, lock).find((range) => range.type === 'write' || lock.type === 'write');
-}
-
-/** Whether all of `lock` is held with its type already. */
-export function covers(held: LockedRanges, lock: LockedRange): boolean {
-  const [only] = overlapping(held, lock);
-  return only !== undefined && only.type === lock.type && only.start <= lock.start && only.end >= lock.end;
 }
