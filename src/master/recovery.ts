@@ -107,7 +107,11 @@ export class Recovery {
       } catch (error) {
         failure = asCairnError(error);
         if (failure.code === 'ENOENT' || failure.code === 'INTERNAL') throw failure;
-        if (failure.code === 'NO_REPLICA' && this.dropMember(handle, source) === 0) return this.settleLost(handle);
+        // Its report, which is still to come, says whether the replica went with the power.
+        const isKnown = this.deps.servers.get(source)?.reported === true;
+        if (failure.code === 'NO_REPLICA' && isKnown && this.dropMember(handle, source) === 0) {
+          return this.settleLost(handle);
+        }
         logger.warn(
           { chunk: handle, server: source, error: failure.message },
           'chunk could not be recovered from here',
