@@ -42,7 +42,7 @@ function buildProgram(commands: readonly Command[], onExit: (code: number) => vo
     .addHelpText(
       'after',
       `\nExamples:\n  $ ${cairnCommand('up', '/mnt/cairn')}        a whole cluster on this machine\n  $ ${cairnCommand('status')}\n  $ ${cairnCommand('down', '/mnt/cairn')}\n\n` +
-        `'${cairnCommand('COMMAND', '--help')}' explains a command. The cluster is found by --master and --secret, by the environment's\n` +
+        `${cairnCommand('COMMAND', '--help')} explains a command. The cluster is found by --master and --secret, by the environment's\n` +
         'CAIRN_MASTER and CAIRN_SECRET_FILE, or as the one that `up` started on this machine.',
     );
   for (const command of commands) {
@@ -87,7 +87,7 @@ async function main(argv: readonly string[]): Promise<number> {
         .split('\n')
         .join(' ');
       process.stderr.write(
-        `${who}: ${message}; see '${cairnCommand(...(load === undefined ? [] : [argv[0] ?? '']), '--help')}'\n`,
+        `${who}: ${message}; see ${cairnCommand(...(load === undefined ? [] : [argv[0] ?? '']), '--help')}\n`,
       );
       return EXIT_USAGE;
     }

@@ -26,7 +26,7 @@ t.test('wrong arguments: one line on stderr, exit code 2', async (t) => {
     const { code, stdout, stderr } = await runCairn(args, env);
     t.equal(code, 2, args.join(' '));
     t.match(stderr, message);
-    t.match(stderr, /--help'\n$/);
+    t.match(stderr, /--help\n$/);
     t.equal(stderr.split('\n').length, 2, 'one line');
     t.equal(stdout, '');
   }
