@@ -8,6 +8,7 @@
  *   header-scan        finds those after an unclean stop
  *   disk-probes        notices disks that fail
  *   disk-watch         notices disks that do not answer
+ *   aside              replicas of chunks that the master does not know
  */
 import type { Clock } from '../core/clock.js';
 import type { Disk, DiskSpace } from '../core/disk.js';
@@ -18,6 +19,7 @@ import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { KeyedMutex, unawaited } from '../core/sync.js';
 import { ChunkFile } from './chunk-file.js';
+import { AsideReplicas } from './aside.js';
 import { peekHeader } from './chunk-header.js';
 import { DataDirectories } from './data-directories.js';
 import { DataDirectory, type FoundReplica, type Identity } from './data-directory.js';
@@ -26,6 +28,7 @@ import { DiskProbes } from './disk-probes.js';
 import type { DiskWatch } from './disk-watch.js';
 import { HeaderScan } from './header-scan.js';
 import { Making, type BegunSince } from './making.js';
+import type { StoredMark } from './master-mark.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
 
@@ -82,6 +85,7 @@ export class ChunkStore {
   private readonly probes: DiskProbes;
   /** In each directory, the replica that was looked at last. */
   private readonly lookedAt = new Map<DataDirectory, number>();
+  readonly aside: AsideReplicas;
   /** Creation, adoption and removal of one chunk go one after another. */
   private readonly changes = new KeyedMutex<ChunkHandle>();
   private syncingBehind = false;
@@ -108,6 +112,7 @@ export class ChunkStore {
       },
     });
     this.dirty = new DirtyReplicas(clock, logger);
+    this.aside = new AsideReplicas({ disk, clock, logger, directories: this.directories });
     this.scan = new HeaderScan({
       ...{ disk, logger, directories: this.directories, index: this.index, dirty: this.dirty },
       openRenamed: (handle) => this.use(handle, (file) => Promise.resolve(file.dirty)),
@@ -325,6 +330,53 @@ export class ChunkStore {
     this.abandon(handle, new CairnError('NO_REPLICA', `chunk ${handle} is deleted here`));
   }
 
+  /**
+   * Moves a replica at `version` or lower out of the way (aside.ts). One that is not there is fine; one without a byte, as those
+   * of chunks that were made ahead and not used, is deleted.
+   */
+  async setAside(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+    await this.changes.run(handle, async () => {
+      if ((this.index.get(handle)?.version ?? Infinity) > version) return;
+      const isEmpty = await this.isEmpty(handle);
+      // As it is now: a header may have told another version, or that there is no replica.
+      const entry = this.index.get(handle);
+      if (entry === undefined) return;
+      if (isEmpty) {
+        await this.discard(handle);
+        return;
+      }
+      const chunk = this.open.get(handle);
+      if (chunk !== undefined) await this.open.retire(chunk);
+      await this.aside.put(entry);
+      this.forget(handle);
+    });
+  }
+
+  /** Brings back what was set aside at `version`, in place of an older replica. Does nothing when it is gone, or not newer. */
+  async restore(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+    await this.changes.run(handle, async () => {
+      const entry = this.aside.get(handle);
+      const present = this.index.get(handle);
+      if (entry?.version !== version || (present !== undefined && present.version >= version)) return;
+      if (present !== undefined) await this.discard(handle);
+      await this.aside.takeBack(entry);
+      const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
+      const isDirty = header?.dirty === true;
+      const suspect = isDirty && header.bootId !== this.options.disk.bootId();
+      this.index.set({ ...entry, suspect });
+      if (isDirty && !suspect) this.dirty.found(handle);
+    });
+  }
+
+  /** How far this server has followed its master, as the directories say; and to write that down. */
+  get mark(): StoredMark {
+    return this.directories.mark;
+  }
+
+  setMark(mark: StoredMark): Promise<void> {
+    return this.directories.setMark(mark);
+  }
+
   /** Syncs and marks clean replicas that were not changed for a while. `exclusive` keeps mutations away meanwhile. */
   async clean(
     exclusive: (handle: ChunkHandle, section: () => Promise<void>) => Promise<void>,
@@ -362,6 +414,7 @@ export class ChunkStore {
       else twice.push(found);
     }
     for (const found of twice) await this.chooseOne(inDirectory(found, directory));
+    await this.aside.list(directory);
   }
 
   /**
@@ -423,6 +476,15 @@ export class ChunkStore {
     chunk.path = path;
     if (this.index.get(handle) === undefined) return;
     this.index.set({ handle, version: file.version, directory: directory.number, suspect });
+  }
+
+  private async isEmpty(handle: ChunkHandle): Promise<boolean> {
+    try {
+      return (await this.use(handle, (file) => Promise.resolve(file.length))) === 0;
+    } catch {
+      // What cannot be read is no reason to delete it.
+      return false;
+    }
   }
 
   private forget(handle: ChunkHandle): void {
@@ -499,6 +561,7 @@ export class ChunkStore {
       }
     }
     this.open.retireIn(directory);
+    this.aside.forgetIn(directory);
     this.options.logger.error({ directory: directory.path, lost }, 'replicas lost with their data directory');
     this.options.onLost();
   }

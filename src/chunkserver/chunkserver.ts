@@ -166,6 +166,7 @@ export class Chunkserver {
     await this.server?.close();
     this.pool.close();
     if (this.active > 0) await new Promise<void>((resolve) => (this.idle = resolve));
+    await this.link.mark.save('now');
     await this.store.stop();
     this.deps.logger.info({}, 'chunkserver stopped');
   }
@@ -179,6 +180,8 @@ export class Chunkserver {
     this.housekeeping = this.deps.clock.setTimer(HEARTBEAT_INTERVAL_MS, () => {
       const work = async (): Promise<void> => {
         await this.store.measure();
+        await this.store.aside.tidy();
+        await this.link.mark.save('if due');
         this.replicas.forgetIdle();
         await this.store.clean((handle, section) => this.replicas.exclusive(handle, section));
       };

@@ -9,6 +9,7 @@ import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { DataDirectory, type Identity } from './data-directory.js';
 import type { DiskWatch } from './disk-watch.js';
+import { furtherMark, NO_MARK, type StoredMark } from './master-mark.js';
 import type { IndexEntry } from './replica-index.js';
 
 export interface DataDirectoriesOptions {
@@ -102,6 +103,15 @@ export class DataDirectories {
     for (const directory of this.usable()) {
       if (directory.identity === undefined) await directory.writeIdentity(identity);
     }
+  }
+
+  /** The furthest of those in the directories. */
+  get mark(): StoredMark {
+    return this.usable().reduce((mark, directory) => furtherMark(mark, directory.mark), NO_MARK);
+  }
+
+  async setMark(mark: StoredMark): Promise<void> {
+    for (const directory of this.usable()) await directory.writeMark(mark);
   }
 
   space(): DiskSpace {

@@ -5,6 +5,8 @@
  *   session             the boot under which it was last used, and whether it was left clean (JSON)
  *   chunks/XX/H.V       chunk file: handle H and version V in hexadecimal; XX from the handle
  *   incoming/           copies not complete yet; emptied at start
+ *   aside/H.V.T         replicas of chunks that the master does not know, with the second in which they were set aside
+ *   master-mark         how far the server has followed its master (JSON)
  *
  * The version in the name lets a start list the replicas without opening them; the header of the file decides.
  */
@@ -14,6 +16,7 @@ import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../core/ids.js';
 import { BAD_REPLICAS_WINDOW_MS, CHUNK_DIRECTORY_FANOUT, MAX_BAD_REPLICAS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { NO_MARK, parseMark, type StoredMark } from './master-mark.js';
 import { SharedRun } from './shared-run.js';
 
 export interface Identity {
@@ -26,6 +29,7 @@ export interface FoundReplica {
   readonly version: ChunkVersion;
 }
 
+const ASIDE_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})\.([0-9]{1,15})$/;
 const NAME_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})$/;
 /** Neighbouring handles share a subdirectory, and with it the fsync of their entries. */
 const HANDLES_PER_SUBDIRECTORY = 4096;
@@ -37,9 +41,11 @@ function subdirectoryOf(handle: ChunkHandle): string {
 
 export class DataDirectory {
   private readonly subdirectorySyncs = new Map<string, SharedRun>();
+  private asideSync: SharedRun | undefined;
   private unlock: (() => Promise<void>) | undefined;
   private probes = 0;
   identity: Identity | undefined;
+  mark: StoredMark = NO_MARK;
   /** All its replicas were synced when it was used last. */
   leftClean = false;
   /** Left clean, or used last under this boot: replicas that are dirty are not suspect. */
@@ -74,6 +80,8 @@ export class DataDirectory {
     await this.writeJson('session', { bootId: this.disk.bootId(), clean: false });
     await this.makeDirectory(`${this.path}/chunks`);
     await this.makeDirectory(`${this.path}/incoming`);
+    await this.makeDirectory(`${this.path}/aside`);
+    this.mark = parseMark(await this.readJson('master-mark'));
     for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) await this.makeDirectory(`${this.path}/chunks/${hex(i, 2)}`);
     const leftovers: string[] = [];
     for await (const name of this.disk.list('directory.list', `${this.path}/incoming`)) leftovers.push(name);
@@ -92,6 +100,25 @@ export class DataDirectory {
         yield { handle: chunkHandle(parseInt(match[1], 16)), version: chunkVersion(parseInt(match[2], 16)) };
       }
     }
+  }
+
+  /** The replicas that were set aside. */
+  async *aside(): AsyncIterable<FoundReplica & { readonly seconds: number }> {
+    for await (const name of this.disk.list('directory.list', `${this.path}/aside`)) {
+      const [, handle, version, seconds] = ASIDE_PATTERN.exec(name) ?? [];
+      if (handle === undefined || version === undefined || seconds === undefined) continue;
+      const found = { handle: chunkHandle(parseInt(handle, 16)), version: chunkVersion(parseInt(version, 16)) };
+      yield { ...found, seconds: Number(seconds) };
+    }
+  }
+
+  asidePath(handle: ChunkHandle, version: ChunkVersion, seconds: number): string {
+    return `${this.path}/aside/${hex(handle, 14)}.${hex(version, 1)}.${seconds}`;
+  }
+
+  syncAside(): Promise<void> {
+    this.asideSync ??= new SharedRun(() => this.disk.syncDirectory('directory.sync', `${this.path}/aside`));
+    return this.asideSync.run();
   }
 
   chunkPath(handle: ChunkHandle, version: ChunkVersion): string {
@@ -173,6 +200,11 @@ export class DataDirectory {
   async writeIdentity(identity: Identity): Promise<void> {
     await this.writeJson('identity', { format: 1, ...identity });
     this.identity = identity;
+  }
+
+  async writeMark(mark: StoredMark): Promise<void> {
+    await this.writeJson('master-mark', mark);
+    this.mark = mark;
   }
 
   /** True when `error` is the disk's, and not of what was asked of it or of its lack of space. */

@@ -16,12 +16,13 @@ import type { Logger } from '../core/logger.js';
 import { lagsBehind, later, NEVER } from '../core/master-time.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
-import { deferred } from '../core/sync.js';
-import type { ReplicaVersion, ServerLoadInit } from '../protocol/generated/messages.js';
+import { deferred, unawaited } from '../core/sync.js';
+import type { MasterMark, ReplicaVersion, ServerLoadInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { ConnectedPeer } from '../protocol/endpoint.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { BegunSince } from './making.js';
+import { KeptMark } from './master-mark.js';
 import type { ForwardFailureReport } from './primary.js';
 import type { Replicas } from './replicas.js';
 
@@ -59,7 +60,20 @@ export class MasterLink {
   private reporting: Promise<void> | undefined;
   private readonly replicaReports = new Set<number>();
 
-  constructor(private readonly options: MasterLinkOptions) {}
+  /** The mark of the master that it registered with. */
+  private joinedMark: MasterMark | null = null;
+  readonly mark: KeptMark;
+
+  constructor(private readonly options: MasterLinkOptions) {
+    const { clock, logger, store, replicas } = options;
+    this.mark = new KeptMark({
+      ...{ clock, logger, load: () => store.mark, store: (mark) => store.setMark(mark) },
+      highest: () => ({
+        handle: Math.max(store.index.highest, store.aside.highest),
+        leaseId: replicas.highestLease,
+      }),
+    });
+  }
 
   /**
    * Connects and keeps connected. Resolves after the first attempt, successful or not; rejects when it showed that
@@ -189,6 +203,7 @@ export class MasterLink {
         serverId: known?.serverId ?? 0,
         address,
         load: this.load(),
+        mark: this.mark.current,
       });
       this.refuseOtherCluster(reply.clusterId);
       if (known !== undefined && known.serverId !== reply.serverId) {
@@ -199,6 +214,7 @@ export class MasterLink {
       this.peer = peer;
       this.masterTime = reply.masterTime ?? NEVER;
       this.reported = false;
+      this.joinedMark = reply.mark;
       logger.info({ serverId: reply.serverId, clusterId: reply.clusterId, epoch: reply.epoch }, 'joined the cluster');
       this.reportAgain = true;
       this.report(peer);
@@ -243,12 +259,17 @@ export class MasterLink {
     const request = { load: this.load(), reported: this.reported };
     const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
     if (reply.masterTime !== null) this.masterTime = later(this.masterTime, reply.masterTime);
+    // Not before the report is in: until then the next master, too, is to be told what the one before was.
+    if (this.reported) this.mark.heard(reply.mark);
     if (this.reported) this.heardMs = Math.max(this.heardMs, sentMs);
   }
 
   private load(): ServerLoadInit {
     const { store, activeRequests } = this.options;
-    return { ...store.space(), chunks: store.index.size, activeRequests: activeRequests() };
+    return {
+      ...store.space(),
+      ...{ chunks: store.index.size, activeRequests: activeRequests(), aside: store.aside.size },
+    };
   }
 
   /** Reports all replicas, page by page; again from the start when replicas were lost meanwhile. One at a time. */
@@ -272,6 +293,7 @@ export class MasterLink {
     let afterHandle = 0;
     let count = 0;
     let sentMs = clock.monotonicMs();
+    await this.reportAside(peer);
     for (let done = false; !done && !this.reportAgain;) {
       // Read and sent in the same tick: what the master asks for afterwards comes after this page.
       const page = store.index.page(afterHandle, MAX_REPORT_ENTRIES);
@@ -291,6 +313,7 @@ export class MasterLink {
         afterHandle = reply.upToHandle || upToHandle;
         count += page.filter(({ handle }) => afterHandle === 0 || handle <= afterHandle).length;
         await this.remove(reply.delete, begun);
+        for (const replica of reply.aside) await this.setAside(replica);
       } finally {
         begun.end();
       }
@@ -298,9 +321,50 @@ export class MasterLink {
     if (this.reportAgain || peer !== this.peer) return;
     this.reported = true;
     this.everReported = true;
+    this.mark.heard(this.joinedMark);
+    unawaited(this.mark.save('now'), logger, 'writing the mark of the master down');
     this.heardMs = Math.max(this.heardMs, sentMs);
     logger.info({ replicas: count }, 'replicas reported');
     await this.sayHeartbeat(peer);
+  }
+
+  /** Offers what is kept aside, and brings back what the master knows. */
+  private async reportAside(peer: ConnectedPeer): Promise<void> {
+    const { store, logger } = this.options;
+    let restored = 0;
+    for (let after = -1; ;) {
+      const page = store.aside.page(after, MAX_REPORT_ENTRIES);
+      const last = page.at(-1);
+      if (last === undefined) break;
+      after = last.handle;
+      const replicas = page.map(({ handle, version }) => ({ handle, version }));
+      const { reply } = await peer.call(MASTER_METHODS.reportAside, { replicas });
+      for (const { handle, version } of reply.restore) {
+        await store.restore(chunkHandle(handle), chunkVersion(version));
+        restored++;
+      }
+    }
+    if (restored > 0)
+      logger.warn({ count: restored, left: store.aside.size }, 'replicas that were aside are back in service');
+  }
+
+  /** While its disk does not answer, a replica is only known here no more: the next start reports it again. */
+  private async setAside({ handle: number, version: least }: ReplicaVersion): Promise<void> {
+    const { replicas, store, logger } = this.options;
+    const [handle, version] = [chunkHandle(number), chunkVersion(least)];
+    if (store.index.get(handle) === undefined) return;
+    let isGivenUp = false;
+    const put = async (): Promise<void> => {
+      if (!isGivenUp) await store.setAside(handle, version);
+    };
+    try {
+      await store.answering(handle, () => replicas.exclusive(handle, put));
+    } catch (error) {
+      if (!hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) throw error;
+      isGivenUp = true;
+      store.disown(handle, version);
+      logger.info({ handle, version }, 'unknown replica left on a disk that does not answer');
+    }
   }
 
   /**

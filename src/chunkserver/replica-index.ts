@@ -45,6 +45,8 @@ export class ReplicaIndex {
   private total = 0;
   /** By directory: how many are suspect. */
   private readonly suspects = new Map<number, number>();
+  /** The highest handle there ever was. */
+  highest = 0;
 
   get size(): number {
     return this.total;
@@ -64,6 +66,7 @@ export class ReplicaIndex {
   }
 
   set(entry: IndexEntry): void {
+    if (entry.handle > this.highest) this.highest = entry.handle;
     let pageIndex = this.pageOf(entry.handle);
     let page = this.pages[pageIndex];
     if (page === undefined) {

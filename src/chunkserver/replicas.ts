@@ -118,10 +118,14 @@ export class Replica {
   readonly order = new Mutex();
   lastUsedMs = 0;
 
-  constructor(readonly handle: ChunkHandle) {}
+  constructor(
+    readonly handle: ChunkHandle,
+    private readonly onLease: (leaseId: number) => void,
+  ) {}
 
   /** Refuses mutations of leases below `leaseId`, and of the one that was active, from now on. */
   raiseFence(leaseId: number): void {
+    this.onLease(leaseId);
     if (leaseId < this.fence) {
       throw new CairnError('STALE_VERSION', `chunk ${this.handle}: lease ${leaseId} is older than ${this.fence}`);
     }
@@ -133,6 +137,8 @@ export class Replica {
 
 export class Replicas {
   private readonly replicas = new Map<ChunkHandle, Replica>();
+  /** Of all leases that this process heard of. */
+  highestLease = 0;
 
   constructor(
     private readonly store: ChunkStore,
@@ -143,7 +149,9 @@ export class Replicas {
   get(handle: ChunkHandle): Replica {
     let replica = this.replicas.get(handle);
     if (replica === undefined) {
-      replica = new Replica(handle);
+      replica = new Replica(handle, (leaseId) => {
+        if (leaseId > this.highestLease) this.highestLease = leaseId;
+      });
       this.replicas.set(handle, replica);
     }
     replica.lastUsedMs = this.clock.monotonicMs();
@@ -153,6 +161,13 @@ export class Replicas {
   async grant(request: GrantLeaseRequest): Promise<void> {
     const handle = chunkHandle(request.handle);
     if (request.create) {
+      // A chunk of another past, say (timeline.ts of the master): the new one must not begin with its bytes.
+      if (this.store.index.get(handle) !== undefined && this.replicas.get(handle)?.lease?.id !== request.leaseId) {
+        throw new CairnError(
+          'EEXIST',
+          `chunk ${handle} is here already, and was not made under lease ${request.leaseId}`,
+        );
+      }
       await this.store.create(handle, chunkVersion(request.version));
       if (request.lostBytes > 0) await this.lose(handle, request.lostBytes);
     }

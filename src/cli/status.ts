@@ -51,6 +51,7 @@ function serverFields(server: ServerStatus): ServerStatus {
     freeBytes: server.freeBytes,
     chunks: server.chunks,
     lastHeardMs: server.lastHeardMs,
+    aside: server.aside,
   };
 }
 

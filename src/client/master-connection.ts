@@ -25,11 +25,13 @@ import { deferred, type Deferred, watched } from '../core/sync.js';
 import type {
   CloseRequestInit,
   LockStateInit,
+  MasterMark,
   OpenStateInit,
   OperationIdInit,
 } from '../protocol/generated/messages.js';
 import { MASTER_METHODS, type MethodDefinition } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
+import { PartedInodes } from './parted-inodes.js';
 import { Backoff, isTransient } from './retry.js';
 
 export interface MasterConnectionOptions {
@@ -72,6 +74,9 @@ export class MasterConnection {
   private linkReady: Deferred<Link> = deferred();
   private sessionId = 0;
   private session = 0;
+  /** How far this client has followed its master, to be shown to the next. */
+  private mark: MasterMark | null = null;
+  private readonly parted = new PartedInodes();
   /** Of the master that it was connected to last. */
   private epoch = 0;
   /** The latest time of the master that an answer came from: chunkservers that were given up before are not believed. */
@@ -268,6 +273,7 @@ export class MasterConnection {
       if (timeoutMs <= 0) throw timedOut(last);
       if (this.givenBack.length > 0) this.sendGivenBack();
       const request = build(link);
+      this.parted.refuse(request);
       try {
         const { reply } = await link.peer.call(method, request, { timeoutMs });
         this.noteTime(reply);
@@ -349,6 +355,7 @@ export class MasterConnection {
       const { reply } = await peer.call(MASTER_METHODS.openSession, {
         sessionId: this.sessionId,
         clientName: this.options.clientName,
+        mark: this.mark,
       });
       const known = this.sessionId !== 0;
       if (!reply.resumed) {
@@ -364,7 +371,9 @@ export class MasterConnection {
       this.masterTime = reply.masterTime ?? NEVER;
       this.sessionId = reply.sessionId;
       this.clusterId = reply.clusterId;
-      this.noteEpoch(known, reply.epoch, reply.lossEpoch);
+      this.mark = reply.mark;
+      if (reply.partedBelow > reply.partedFrom) this.parted.note(reply.partedFrom, reply.partedBelow);
+      this.noteEpoch(known, reply.epoch, reply.lossEpoch, reply.partedBelow > 0);
       if (known) await this.reclaim(peer);
       if (this.closing) throw closedError();
     } catch (error) {
@@ -387,33 +396,34 @@ export class MasterConnection {
     if (time !== null) this.masterTime = later(this.masterTime, time);
   }
 
-  /** An epoch that goes back is that of a backup. */
-  private noteEpoch(known: boolean, epoch: number, lossEpoch: number): void {
-    const isLossPossible = known && (lossEpoch > this.epoch || epoch < this.epoch);
+  private noteEpoch(known: boolean, epoch: number, lossEpoch: number, isParted: boolean): void {
+    const isLossPossible = known && (isParted || lossEpoch > this.epoch || epoch < this.epoch);
     this.epoch = epoch;
     if (!isLossPossible) return;
     const changes = this.changes - this.syncedChanges;
     this.options.logger.error(
       { session: this.sessionId, epoch, changes },
-      'the master lost power: what was changed last and not synced may be gone; the next fsync tells',
+      isParted
+        ? 'the master was put back to an older state: what was changed since is gone, synced or not; the next fsync tells'
+        : 'the master lost power: what was changed last and not synced may be gone; the next fsync tells',
     );
     this.syncedChanges = this.changes;
-    if (changes > 0) this.losses++;
+    if (changes > 0 || isParted) this.losses++;
     this.options.onOperationsLost();
   }
 
   private async reclaim(peer: Peer): Promise<void> {
     // Copies: files may be closed while the pages go out. Opens first: a lock needs one.
-    const opens = [...this.options.opens()];
+    const opens = [...this.options.opens()].filter(({ inode }) => !this.parted.has(inode ?? 0));
     this.opensTold = true;
-    const locks = [...this.options.locks()];
+    const locks = [...this.options.locks()].filter(({ inode }) => !this.parted.has(inode ?? 0));
     for (let at = 0; at < opens.length; at += MAX_CHUNKS_PER_PAGE) {
       await peer.call(MASTER_METHODS.reclaim, { opens: opens.slice(at, at + MAX_CHUNKS_PER_PAGE) });
     }
     for (let at = 0; at < locks.length; at += MAX_CHUNKS_PER_PAGE) {
       await peer.call(MASTER_METHODS.reclaim, { locks: locks.slice(at, at + MAX_CHUNKS_PER_PAGE) });
     }
-    const appends = this.options.appends();
+    const appends = this.options.appends().filter((inode) => !this.parted.has(inode));
     for (let at = 0; at < appends.length; at += MAX_CHUNKS_PER_PAGE) {
       await peer.call(MASTER_METHODS.reclaim, { appends: appends.slice(at, at + MAX_CHUNKS_PER_PAGE) });
     }
@@ -426,7 +436,10 @@ export class MasterConnection {
       link.peer
         .call(MASTER_METHODS.keepSession, { ackedBelow: this.ackedBelow() })
         .then(
-          ({ reply }) => this.noteTime(reply),
+          ({ reply }) => {
+            this.noteTime(reply);
+            if (this.link === link) this.mark = reply.mark;
+          },
           (error: unknown) => {
             if (hasCode(error, 'SESSION_EXPIRED')) this.drop(link, 'session expired');
             else if (!isTransient(error)) {

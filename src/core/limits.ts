@@ -111,6 +111,24 @@ export const MAX_OVERLAY_CHANGES = 64 * KIB;
 export const MAX_OVERLAY_BYTES = 32 * MIB;
 /** No more inodes than these can have been made and never flushed when the master loses power. */
 export const LOST_INODES_BOUND = 1024 * KIB;
+/**
+ * How far the counters of handles and lease ids, and of inodes, jump when a master finds that its state was put back: past all
+ * that can have been given meanwhile. Some thousand such jumps leave them safe integers.
+ */
+export const COUNTER_JUMP = 2 ** 40;
+export const INODE_JUMP = 2 ** 32;
+/** And the version that recoveries give at least: a chunk is not recovered so often. */
+export const VERSION_JUMP = 2 ** 24;
+/** Beginnings of epochs that a master remembers, to tell its own past from another: 8 KiB. */
+export const MAX_EPOCHS_REMEMBERED = 256;
+/** After its start a master waits so long for the first chunkserver, which may know better, before it gives out inode numbers. */
+export const WITNESS_WAIT_MS = 5_000;
+/** Pause between two writes of a chunkserver's mark of the master: what it forgets in a crash its replicas mostly tell. */
+export const MARK_INTERVAL_MS = 30_000;
+/** A replica of a chunk that the master does not know is kept aside for so long: time to put the right metadata back. */
+export const ASIDE_KEEP_MS = 7 * 24 * 3600 * 1000;
+/** With less than this free (and a sixteenth of the disk), the replicas that are aside for longest go first. */
+export const ASIDE_MIN_FREE_BYTES = 1 * GIB;
 /** Changed keys at which the overlay is committed to the store at once, and the time after which it is anyway. */
 export const COMMIT_CHANGES = 16 * KIB;
 export const COMMIT_DELAY_MS = 1_000;
@@ -335,6 +353,7 @@ assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out wit
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
 assert.ok(2 * MAX_OVERLAY_CHANGES < LOST_INODES_BOUND, 'an inode number must not come again after a power loss');
+assert.ok(Number.isSafeInteger(COUNTER_JUMP * 4096));
 assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');
 assert.ok(MAX_DIRTY_BYTES >= 2 * MAX_PAYLOAD_BYTES && MAX_DIRTY_BYTES <= MAX_TOTAL_DIRTY_BYTES);
 assert.ok(2 * LOCK_POLL_MS < REQUEST_TIMEOUT_MS);

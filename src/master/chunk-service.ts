@@ -7,7 +7,7 @@ import type { MasterTime } from '../core/master-time.js';
 import type { ChunkHandle } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
 import { unawaited } from '../core/sync.js';
-import type { ChunkRecord, ReportReplicaRequest } from '../protocol/generated/messages.js';
+import type { MasterMark, ChunkRecord, ReportReplicaRequest } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { MasterMethods } from '../protocol/methods.js';
 import type { Handlers } from '../protocol/rpc.js';
@@ -17,13 +17,21 @@ import { checkChunkIndex, getChunks } from './locations.js';
 import type { NewChunks } from './new-chunks.js';
 import type { Recovery } from './recovery.js';
 import type { Repair } from './repair.js';
-import { takeReport } from './reports.js';
+import { takeAsideReport, takeReport } from './reports.js';
 import type { ServerRegistry } from './servers.js';
 import type { Sessions } from './sessions.js';
 import type { State } from './state.js';
+import type { Timeline } from './timeline.js';
 
 type ChunkMethodName =
-  'getChunks' | 'leaseChunk' | 'reportReplica' | 'register' | 'heartbeat' | 'report' | 'reportForwardFailure';
+  | 'getChunks'
+  | 'leaseChunk'
+  | 'reportReplica'
+  | 'register'
+  | 'heartbeat'
+  | 'report'
+  | 'reportAside'
+  | 'reportForwardFailure';
 
 export interface ChunkServiceDeps {
   readonly state: State;
@@ -36,6 +44,7 @@ export interface ChunkServiceDeps {
   readonly recovery: Recovery;
   readonly repair: Repair;
   readonly wantedReplicas: number;
+  readonly timeline: Timeline;
   readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
   readonly masterTime: () => MasterTime;
 }
@@ -110,6 +119,11 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     });
   }
 
+  /** For a chunkserver: when this was said, and how far the state is. */
+  const now = (): { readonly mark: MasterMark; readonly masterTime: MasterTime } => {
+    return { mark: deps.timeline.mark, masterTime: deps.masterTime() };
+  };
+
   return {
     getChunks: (request, { peer }) => {
       sessions.require(peer);
@@ -138,13 +152,20 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     },
 
     register: async (request, { peer }) => {
-      const id = await servers.register(peer, request);
-      return { reply: { serverId: id, ...deps.identity, masterTime: deps.masterTime() } };
+      const { timeline, identity } = deps;
+      const parted = await timeline.take(request.mark, `chunkserver ${request.serverId} at ${request.address}`);
+      const id = await servers.register(peer, request, parted !== undefined);
+      timeline.noteWitness();
+      return { reply: { serverId: id, clusterId: identity.clusterId, epoch: identity.epoch, ...now() } };
     },
 
     heartbeat: (request, { peer }) => {
       servers.heartbeat(peer, request);
-      return { reply: { masterTime: deps.masterTime() } };
+      return { reply: now() };
+    },
+
+    reportAside: (request, { peer }) => {
+      return { reply: takeAsideReport(state, servers.require(peer), request) };
     },
 
     report: (request, { peer }) => {

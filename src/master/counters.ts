@@ -11,3 +11,11 @@ export function readCounter(reader: Pick<StateReader, 'get'>, name: MetaName, in
 export function addToCounter(m: Mutation, name: MetaName, by: number): void {
   m.put(keys.meta(name), packed(readCounter(m, name, 0) + by));
 }
+
+/**
+ * The version that follows `last`: above all that a state gave which was put back to this one. So a replica of that past is
+ * never taken for one of this.
+ */
+export function nextVersion(reader: StateReader, last: number): number {
+  return Math.max(last + 1, readCounter(reader, 'version-floor', 0));
+}

@@ -74,9 +74,15 @@ export class Collector {
       await this.deps.leases().locks.run(handle, async () => {
         const record = getChunk(state, handle);
         const peer = servers.peerOf(server);
-        if (peer === undefined || this.deps.isCopying(handle, server) || record?.servers.includes(server) === true)
-          return;
+        if (this.deps.isCopying(handle, server) || record?.servers.includes(server) === true) return;
         const version = Math.max(stray.version, record?.lastVersion ?? 0);
+        if (peer === undefined) {
+          // It is told when it reports; by then the chunk may be gone, and what it has would pass for unknown.
+          if (servers.get(server) !== undefined) {
+            state.mutateIfRoom((m) => m.put(keys.deletion(server, handle), packed(version)));
+          }
+          return;
+        }
         try {
           await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [{ handle, version }] });
         } catch (error) {
@@ -127,7 +133,8 @@ export class Collector {
         byServer.set(id, chunks);
       }
     }
-    // A server that is not there reports its replicas when it comes back, and is told to delete what is unknown.
+    // A server that is not there reports its replicas when it comes back, and is told then (reports.ts).
+    const away = new Map([...byServer].filter(([id]) => !servers.isUp(id)));
     const failed = new Set<ServerId>();
     await Promise.all(
       [...byServer].map(async ([id, chunks]) => {
@@ -136,10 +143,15 @@ export class Collector {
         } catch (error) {
           logger.info({ server: id, error: asCairnError(error).message }, 'chunkserver did not delete garbage yet');
           if (servers.isUp(id)) failed.add(id);
+          else away.set(id, chunks);
         }
       }),
     );
     state.mutate((m) => {
+      for (const [server, chunks] of away) {
+        if (servers.get(server) === undefined) continue;
+        for (const { handle, version } of chunks) m.put(keys.deletion(server, chunkHandle(handle)), packed(version));
+      }
       for (const handle of ripe) {
         if (!(versions.get(handle) ?? []).some((id) => failed.has(id as ServerId))) forgetChunk(m, handle);
       }

@@ -5,7 +5,7 @@
 import { keys, packed } from './keys.js';
 import type { MetaName } from './keys.js';
 import { readCounter } from './counters.js';
-import type { State, StateReader } from './state.js';
+import type { Mutation, State, StateReader } from './state.js';
 
 const FIRST_ID = 1;
 
@@ -13,6 +13,8 @@ export class IdReserve {
   private next = 0;
   private limit = 0;
   private refilling: Promise<void> | undefined;
+  /** Counts jumps: a block that was reserved before one is not used after it. */
+  private jumps = 0;
 
   constructor(
     private readonly state: State,
@@ -29,13 +31,23 @@ export class IdReserve {
     return this.next++;
   }
 
+  /** As part of `m`: every id given from now on is at least `floor`. */
+  jumpTo(m: Mutation, floor: number): void {
+    this.jumps++;
+    this.next = 0;
+    this.limit = 0;
+    m.put(keys.meta(this.name), packed(Math.max(floor, readReserved(m, this.name))));
+  }
+
   private async refill(): Promise<void> {
+    const { jumps } = this;
     const first = this.state.mutate((m) => {
       const reserved = readReserved(m, this.name);
       m.put(keys.meta(this.name), packed(reserved + this.blockSize));
       return reserved;
     });
     await this.state.durable();
+    if (jumps !== this.jumps) return;
     this.next = first;
     this.limit = first + this.blockSize;
   }

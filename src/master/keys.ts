@@ -52,6 +52,8 @@ export const keys = {
   server: (server: ServerId): Key => 'S' + packNumber(server),
   /** 'G' handle → empty, or packed second at which its grace began: to be deleted from its servers, then forgotten */
   garbage: (handle: ChunkHandle): Key => 'G' + packNumber(handle),
+  /** 'Z' server, handle → packed version: a replica of a deleted chunk, on a server that was not there to be told */
+  deletion: (server: ServerId, handle: ChunkHandle): Key => 'Z' + packNumber(server) + packNumber(handle),
   /** 'W' handle → empty: a chunk that has fewer replicas than wanted, or that needs recovery */
   degraded: (handle: ChunkHandle): Key => 'W' + packNumber(handle),
   /** 'L' handle → LeaseRecord: a lease on it may be in use */
@@ -72,6 +74,7 @@ export type MetaName =
   | 'sequence'
   | 'epoch'
   | 'boot'
+  | 'epochs'
   | 'loss-epoch'
   | 'stopped-epoch'
   | 'cluster-id'
@@ -80,6 +83,7 @@ export type MetaName =
   | 'next-server'
   | 'next-session'
   | 'next-lease'
+  | 'version-floor'
   | 'inode-count'
   | 'chunk-count'
   | 'format';

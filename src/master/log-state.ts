@@ -32,7 +32,7 @@ import { DiskReserve } from './disk-reserve.js';
 import { growsNamespace } from './growth.js';
 import { keys, packed } from './keys.js';
 import { ensureDirectory } from './log-segment.js';
-import { beginEpoch, endEpoch } from './lost-operations.js';
+import { beginEpoch, beginLossEpoch, endEpoch } from './lost-operations.js';
 import { OperationLog } from './operation-log.js';
 import { mergeLayers, Overlay } from './overlay.js';
 import type { OverlayValue } from './overlay.js';
@@ -80,6 +80,8 @@ export class LogState implements State {
   epoch = 0;
   /** The last epoch that began after a power loss (lost-operations.ts); 0: none. */
   lossEpoch = 0;
+  /** Of the last record of earlier epochs. */
+  startSequence = 0;
 
   private constructor(
     private readonly options: LogStateOptions,
@@ -120,6 +122,7 @@ export class LogState implements State {
         `the metadata has format ${format}, this program knows ${FORMAT_VERSION}: use its release`,
       );
     }
+    state.startSequence = state.lastSequence;
     state.epoch = readCounter(state, 'epoch', 0) + 1;
     const { epoch } = state;
     const lossEpoch = state.mutate((m) => {
@@ -204,12 +207,27 @@ export class LogState implements State {
     return this.room.promise;
   }
 
-  /** The sequence of the last record, for operators. */
+  /** Takes a higher epoch within the process, as after a loss of operations. Not durable yet when it returns. */
+  skipToEpoch(epoch: number, alter: (m: Mutation) => void): void {
+    this.mutate((m) => {
+      beginLossEpoch(m, epoch);
+      alter(m);
+    });
+    this.epoch = epoch;
+    this.lossEpoch = epoch;
+  }
+
+  /** Every record up to this one survives power loss. */
+  get flushedSequence(): number {
+    return this.openLog().flushedSequence;
+  }
+
   /** The namespace does not grow until there is space on the disk again. */
   get isShortOfSpace(): boolean {
     return this.scarce;
   }
 
+  /** The sequence of the last record, for operators. */
   get lastSequence(): number {
     return this.openLog().lastSequence;
   }

@@ -26,12 +26,20 @@ export function beginEpoch(m: Mutation, epoch: number, bootId: string): number {
   const known = m.get(keys.meta('boot'));
   const isSameBoot = known !== undefined && boot.equals(known);
   const isLossPossible = previous > 0 && !isSameBoot && readCounter(m, 'stopped-epoch', 0) !== previous;
-  m.put(keys.meta('epoch'), packed(epoch));
   m.put(keys.meta('boot'), boot);
-  if (!isLossPossible) return readCounter(m, 'loss-epoch', 0);
-  m.put(keys.meta('loss-epoch'), packed(epoch));
+  if (!isLossPossible) {
+    m.put(keys.meta('epoch'), packed(epoch));
+    return readCounter(m, 'loss-epoch', 0);
+  }
+  beginLossEpoch(m, epoch);
   m.put(keys.meta('next-inode'), packed(readCounter(m, 'next-inode', FIRST_INODE) + LOST_INODES_BOUND));
   return epoch;
+}
+
+/** Begins an epoch of which clients learn that operations were lost before it. */
+export function beginLossEpoch(m: Mutation, epoch: number): void {
+  m.put(keys.meta('epoch'), packed(epoch));
+  m.put(keys.meta('loss-epoch'), packed(epoch));
 }
 
 /** Everything of the epoch will be durable when the process ends. */

@@ -42,6 +42,7 @@ import { masterHandlers } from './service.js';
 import { Sessions } from './sessions.js';
 import type { State } from './state.js';
 import type { Store } from './store.js';
+import { Timeline } from './timeline.js';
 
 export interface MasterDeps {
   readonly clock: Clock;
@@ -103,6 +104,7 @@ interface Parts {
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
   readonly collector: Collector;
+  readonly timeline: Timeline;
 }
 
 export class Master {
@@ -138,12 +140,22 @@ export class Master {
     const startedMs = clock.monotonicMs();
     const parts = this.compose(state);
     this.parts = parts;
-    const identity = { clusterId, epoch: state.epoch, lossEpoch: state.lossEpoch };
+    await state.durable();
+    const startEpoch = state.epoch;
+    const identity = {
+      clusterId,
+      get epoch() {
+        return state.epoch;
+      },
+      get lossEpoch() {
+        return state.lossEpoch;
+      },
+    };
     const { recovery, ...others } = parts;
     const handlers = masterHandlers({
       ...others,
       ...{ recovery, clock, logger, identity },
-      masterTime: () => ({ epoch: state.epoch, ms: Math.floor(clock.monotonicMs() - startedMs) }),
+      masterTime: () => ({ epoch: startEpoch, ms: Math.floor(clock.monotonicMs() - startedMs) }),
       wantedReplicas: config.wantedReplicas,
       lastSequence: () => state.lastSequence,
       isShortOfSpace: () => state.isShortOfSpace,
@@ -165,6 +177,14 @@ export class Master {
     const { wantedReplicas, minReplicas } = config;
     const handles = new IdReserve(state, 'next-handle', HANDLE_RESERVE);
     const leaseIds = new IdReserve(state, 'next-lease', LEASE_RESERVE);
+    const timeline = new Timeline({
+      ...{ state, clock, random, logger, handles, leaseIds },
+      expectsServers: hasServers(state),
+      onBranch: () => {
+        newChunks.dropAll();
+        sessions.disconnectAll('the state of the master was put back');
+      },
+    });
     const onStray = (handle: ChunkHandle, version: number, server: ServerId): void => {
       collector.addStray(handle, version, server);
     };
@@ -235,7 +255,7 @@ export class Master {
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector },
+      ...{ leases, cuts, recovery, repair, reaper, collector, timeline },
     };
   }
 
@@ -317,6 +337,7 @@ export class Master {
     this.stopping = true;
     for (const timer of this.timers) timer.cancel();
     this.parts?.repair.stop();
+    this.parts?.timeline.stop();
     await this.server?.close();
   }
 
@@ -326,12 +347,18 @@ export class Master {
     this.stopping = true;
     for (const timer of this.timers) timer.cancel();
     this.parts?.repair.stop();
+    this.parts?.timeline.stop();
     await this.server?.close();
     // What was cut short by the end of the connections comes to its end first.
     await sleep(this.deps.clock, 0);
     await this.parts?.state.stop();
     this.deps.logger.info({}, 'master stopped');
   }
+}
+
+function hasServers(state: State): boolean {
+  for (const _ of state.range(prefixRange('S'))) return true;
+  return false;
 }
 
 function readLeases(state: State): (readonly [ChunkHandle, LeaseRecord])[] {

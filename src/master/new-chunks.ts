@@ -126,6 +126,11 @@ export class NewChunks {
     for (const spare of this.spares) if (spare.members.includes(server)) this.drop(spare);
   }
 
+  /** What was made ahead is given up: its handles may have been given before. */
+  dropAll(): void {
+    for (const spare of this.spares) this.drop(spare);
+  }
+
   /** To be called every second: fits the number of spares to the demand, and replaces old ones. */
   tick(): void {
     this.wantedSpares = Math.min(this.deps.maxSpares, Math.max(this.asked, Math.floor(this.wantedSpares / 2)));
@@ -185,6 +190,7 @@ export class NewChunks {
       };
       let error: CairnError | undefined;
       const failed: ServerId[] = [];
+      const taken = new Set<ServerId>();
       const send = async (member: ServerId): Promise<void> => {
         try {
           const peer = servers.peerOf(member);
@@ -193,13 +199,15 @@ export class NewChunks {
         } catch (cause) {
           error = asCairnError(cause);
           failed.push(member);
+          if (error.code === 'EEXIST') taken.add(member);
           logger.warn({ chunk: handle, server: member, error: error.message }, 'chunkserver did not take a new chunk');
         }
       };
       await Promise.all(members.map(send));
       const chunk = { handle, leaseId: id, members, expiresMs: clock.monotonicMs() + LEASE_TTL_MS };
       if (failed.length === 0) return { chunk, failed };
-      this.discard(chunk);
+      // What has this handle on a server from before is not the chunk that was to be made.
+      this.discard({ ...chunk, members: members.filter((id) => !taken.has(id)) });
       return { failed, ...(error === undefined ? {} : { error }) };
     } catch (error) {
       this.unattached.delete(handle);

@@ -104,6 +104,11 @@ export class OperationLog {
     return this.sequence;
   }
 
+  /** Records up to this one are known to be on disk. */
+  get flushedSequence(): number {
+    return this.flushed;
+  }
+
   /**
    * Appends one record; it survives kill -9 when this returns its sequence. ENOSPC when the disk is full and `makeRoom`
    * finds nothing to free: nothing of the record is left then.

@@ -28,6 +28,7 @@ import type { Logger } from '../core/logger.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { getChunk, isLostHole, saveChunk } from './chunk-map.js';
+import { nextVersion } from './counters.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys } from './keys.js';
 import { hasRoom } from './placement.js';
@@ -225,7 +226,7 @@ export class Recovery {
     const plan = state.mutate((m) => {
       const record = getChunk(m, handle);
       if (record === undefined || m.get(keys.garbage(handle)) !== undefined) return undefined;
-      record.lastVersion += 1;
+      record.lastVersion = nextVersion(m, record.lastVersion);
       record.lastLease = leaseId;
       record.needsRecovery = true;
       saveChunk(m, handle, record, config.wantedReplicas);

@@ -1,8 +1,10 @@
 /**
  * What a chunkserver reports, against what the state believes of it. A page covers a range of handles:
  *
- *   the server has, we do not know            orphan: delete
- *   the server has, it is no member           stale (P9): delete
+ *   the server has, we deleted it             delete
+ *   the server has, we do not know            aside: it may be of a past that this state does not have (timeline.ts)
+ *   the server has, it is no member           stale (P9): delete; aside when the server comes from another past
+ *   the server has a version above all ours   this state was put back: that version is the newest, the others are in doubt
  *   it is a member, with an older version     lost: delete, suspect
  *   it is a member, under mutation when its machine went down    suspect
  *   it is a member, the page does not name it                    lost: suspect
@@ -15,12 +17,21 @@ import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { MAX_REPORT_ENTRIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
-import type { ReplicaState, ReplicaVersion, ReportReplyInit, ReportRequest } from '../protocol/generated/messages.js';
+import type {
+  ChunkRecord,
+  ReplicaState,
+  ReplicaVersion,
+  ReportAsideReplyInit,
+  ReportAsideRequest,
+  ReportReplyInit,
+  ReportRequest,
+} from '../protocol/generated/messages.js';
 import { getChunk, makeLossAnError, saveChunk } from './chunk-map.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from './keys.js';
 import type { Recovery } from './recovery.js';
-import type { Server } from './servers.js';
+import type { Server, ServerRegistry } from './servers.js';
 import type { State } from './state.js';
+import type { Key } from './store.js';
 
 /** Lost replicas that are marked in one go, before other work gets its turn. */
 const MAX_LOST_AT_ONCE = 256;
@@ -28,6 +39,7 @@ const MAX_LOST_AT_ONCE = 256;
 export interface ReportDeps {
   readonly state: State;
   readonly logger: Logger;
+  readonly servers: ServerRegistry;
   readonly recovery: Recovery;
   readonly wantedReplicas: number;
   /** Replicas that are being made now, of which the state does not know yet. */
@@ -59,6 +71,7 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
   }
   const { lost, upTo, isWhole } = findLost(deps, server, { after: afterHandle, last, named });
   const toDelete: ReplicaVersion[] = [];
+  const aside: ReplicaVersion[] = [];
   const suspects: ChunkHandle[] = [];
   for (const replica of replicas) {
     if (replica.handle > upTo) continue;
@@ -66,6 +79,7 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     if (verdict === 'delete' || verdict === 'replace') {
       toDelete.push({ handle: replica.handle, version: replica.version });
     }
+    if (verdict === 'aside') aside.push({ handle: replica.handle, version: replica.version });
     if (verdict === 'suspect' || verdict === 'replace') suspects.push(chunkHandle(replica.handle));
   }
   if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
@@ -75,23 +89,35 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     });
   }
   markSuspects(deps, server, [...suspects, ...lost]);
-  if (!isWhole) return { delete: toDelete, upToHandle: upTo };
+  forgetDeletions(deps, server, { after: afterHandle, last: upTo, named });
+  if (aside.length > 0) {
+    deps.logger.warn({ server: server.id, count: aside.length }, 'replicas of unknown chunks: they are kept aside');
+  }
+  if (!isWhole) return { delete: toDelete, aside, upToHandle: upTo };
   if (request.upToHandle === 0) {
     deps.logger.info({ server: server.id }, 'chunkserver has reported all its replicas');
   }
-  return { delete: toDelete };
+  return { delete: toDelete, aside };
 }
 
-function judge(deps: ReportDeps, server: Server, replica: ReplicaState): 'keep' | 'delete' | 'replace' | 'suspect' {
+type Verdict = 'keep' | 'delete' | 'aside' | 'replace' | 'suspect';
+
+function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict {
   const { state, logger } = deps;
   const handle = chunkHandle(replica.handle);
   if (deps.isInMaking(handle, server.id)) return 'keep';
   const record = getChunk(state, handle);
-  if (record === undefined || state.get(keys.garbage(handle)) !== undefined) return 'delete';
+  if (record === undefined) return state.get(keys.deletion(server.id, handle)) === undefined ? 'aside' : 'delete';
+  if (state.get(keys.garbage(handle)) !== undefined) return 'delete';
+  if (replica.version > record.lastVersion) {
+    if (!record.servers.includes(server.id) && hasSoundMember(deps, record)) return 'aside';
+    takeNewer(deps, server, handle, replica.version);
+    return replica.suspect ? 'suspect' : 'keep';
+  }
   if (!record.servers.includes(server.id)) {
     // The last replica was given up for lost and turns up after all: nothing was written since.
     const returns = record.servers.length === 0 && replica.version >= record.version;
-    if (!returns) return 'delete';
+    if (!returns) return server.isParted ? 'aside' : 'delete';
     logger.warn({ chunk: handle, server: server.id }, 'a lost replica is back');
     state.mutate((m) => {
       record.servers.push(server.id);
@@ -102,16 +128,71 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): 'keep' 
     return 'suspect';
   }
   if (replica.version < record.version) return 'replace';
-  if (replica.version > record.lastVersion) {
-    logger.error({ chunk: handle, server: server.id, version: replica.version }, 'a replica is newer than any version');
-    state.mutate((m) => {
-      record.lastVersion = replica.version;
-      saveChunk(m, handle, record, deps.wantedReplicas);
-    });
-    return 'suspect';
-  }
   if (replica.version > record.version && !record.needsRecovery) return 'suspect';
   return replica.suspect ? 'suspect' : 'keep';
+}
+
+/**
+ * A version that this state never gave is of a newer state, which was put back: every member that has it has what was written
+ * since, the others may not. Recovery goes from it.
+ */
+function takeNewer(deps: ReportDeps, server: Server, handle: ChunkHandle, version: number): void {
+  const { state, logger } = deps;
+  logger.warn(
+    { chunk: handle, server: server.id, version },
+    'a replica is newer than any version known here: it counts',
+  );
+  state.mutate((m) => {
+    const record = getChunk(m, handle);
+    if (record === undefined) return;
+    record.suspects = record.servers.filter((id) => id !== server.id);
+    record.servers = [...record.suspects, server.id];
+    record.version = version;
+    record.lastVersion = version;
+    record.needsRecovery = true;
+    saveChunk(m, handle, record, deps.wantedReplicas);
+  });
+  deps.onDoubt(handle);
+}
+
+/** A member that has said that it has the version which this state knows: what was written lately may be on it. */
+function hasSoundMember({ servers }: ReportDeps, record: ChunkRecord): boolean {
+  return record.servers.some((id) => servers.get(id)?.reported === true && !record.suspects.includes(id));
+}
+
+/** Of what a server keeps aside, what this state knows and can use. */
+export function takeAsideReport(state: State, server: Server, request: ReportAsideRequest): ReportAsideReplyInit {
+  if (request.replicas.length > MAX_REPORT_ENTRIES) {
+    throw new CairnError('PROTOCOL', `a page of a report has at most ${MAX_REPORT_ENTRIES} replicas`);
+  }
+  const restore = request.replicas.filter(({ handle, version }) => {
+    const record = getChunk(state, chunkHandle(handle));
+    if (record === undefined || state.get(keys.garbage(chunkHandle(handle))) !== undefined) return false;
+    const isWanted = record.servers.length === 0 || record.servers.includes(server.id);
+    return isWanted && version >= record.version;
+  });
+  return { restore };
+}
+
+/** What was to be deleted on this server and is not here any more need not be remembered: no handle is given again. */
+function forgetDeletions(
+  { state }: ReportDeps,
+  server: Server,
+  page: { readonly after: number; readonly last: number; readonly named: ReadonlyMap<number, ReplicaState> },
+): void {
+  const gone: Key[] = [];
+  let seen = 0;
+  const start = keys.deletion(server.id, chunkHandle(page.after + 1));
+  for (const [key] of state.range({ start, end: prefixRange('Z' + packNumber(server.id)).end })) {
+    const handle = unpackNumber(key, PREFIX_LENGTH);
+    // What is left of a long range is found by the next report.
+    if (handle > page.last || ++seen > MAX_REPORT_ENTRIES) break;
+    if (!page.named.has(handle)) gone.push(key);
+  }
+  if (gone.length === 0) return;
+  state.mutate((m) => {
+    for (const key of gone) m.delete(key);
+  });
 }
 
 /**

@@ -39,6 +39,8 @@ export interface Server {
    * deleted there any more that is made from now on.
    */
   reported: boolean;
+  /** It followed a master that this one does not continue (timeline.ts): what it has may be from that past. */
+  isParted: boolean;
 }
 
 export interface ServerEvents {
@@ -76,7 +78,7 @@ export class ServerRegistry {
       const record = ServerRecord.decode(value);
       const id = serverId(unpackNumber(key, 1));
       const { totalBytes, freeBytes } = record;
-      const load = { totalBytes, freeBytes, chunks: record.replicas, activeRequests: 0 };
+      const load = { totalBytes, freeBytes, chunks: record.replicas, activeRequests: 0, aside: 0 };
       this.add(id, record.address, load);
       this.saved.set(id, { address: record.address, freeBytes, totalBytes });
     }
@@ -85,19 +87,19 @@ export class ServerRegistry {
   private add(id: ServerId, address: string, load: ServerLoad): Server {
     const server: Server = {
       ...{ id, address, load, peer: null, registrations: 0, lastHeardMs: undefined },
-      ...{ placedSinceHeartbeat: 0, reported: false },
+      ...{ placedSinceHeartbeat: 0, reported: false, isParted: false },
     };
     this.servers.set(id, server);
     return server;
   }
 
   /** Takes `peer` as the server of its id, or as a new one. The id is durable when this returns. */
-  async register(peer: Peer, request: RegisterRequest): Promise<ServerId> {
+  async register(peer: Peer, request: RegisterRequest, isParted = false): Promise<ServerId> {
     const { address } = request;
     if (!/^[^\s]{1,250}:\d{1,5}$/.test(address)) {
       throw new CairnError('EINVAL', 'a chunkserver registers with the host:port that others reach it at');
     }
-    const load = request.load ?? { totalBytes: 0, freeBytes: 0, chunks: 0, activeRequests: 0 };
+    const load = request.load ?? { totalBytes: 0, freeBytes: 0, chunks: 0, activeRequests: 0, aside: 0 };
     const registered = this.byPeer.get(peer);
     if (registered !== undefined && registered.peer === peer) return registered.id;
     let server: Server;
@@ -137,6 +139,7 @@ export class ServerRegistry {
     server.registrations++;
     server.lastHeardMs = this.deps.listening.nowMs();
     server.reported = false;
+    server.isParted = isParted;
     server.placedSinceHeartbeat = 0;
     this.byPeer.set(peer, server);
     const gone = peer.closed.then((reason) => {

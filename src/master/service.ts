@@ -113,6 +113,14 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     };
   }
 
+  /** Holds a method that gives out inode numbers until it is known that they were not given before. */
+  function onceWitnessed<D>(handler: Handler<D>): Handler<D> {
+    return (request, context) => {
+      const witnessed = deps.timeline.witnessed();
+      return witnessed === undefined ? handler(request, context) : witnessed.then(() => handler(request, context));
+    };
+  }
+
   function openCounts(flags: number): OpenCounts {
     const writes = (flags & OpenFlagsBit.WRITE) !== 0;
     const reads = (flags & OpenFlagsBit.READ) !== 0;
@@ -188,15 +196,16 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
 
   return {
     openSession: async (request, { peer }) => {
+      const parted = await deps.timeline.take(request.mark, `client ${request.clientName}`);
       const { session, resumed } = await sessions.open(peer, request.sessionId, request.clientName);
+      const { clusterId, epoch, lossEpoch } = deps.identity;
       return {
         reply: {
+          ...{ sessionId: session.id, resumed, sessionTtlMs: SESSION_TTL_MS, clusterId, epoch, lossEpoch },
           ...{
-            sessionId: session.id,
-            resumed,
-            sessionTtlMs: SESSION_TTL_MS,
-            ...deps.identity,
             masterTime: masterTime(),
+            mark: deps.timeline.mark,
+            ...(parted && { partedFrom: parted.from, partedBelow: parted.below }),
           },
           ...{ chunkSizeBytes: CHUNK_SIZE_BYTES, blockSizeBytes: BLOCK_SIZE_BYTES },
         },
@@ -204,7 +213,7 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     },
     keepSession: (request, { peer }) => {
       sessions.require(peer).replies.acknowledge(request.ackedBelow);
-      return { reply: { masterTime: masterTime() } };
+      return { reply: { masterTime: masterTime(), mark: deps.timeline.mark } };
     },
     closeSession: (_request, { peer }) => {
       sessions.end(sessions.require(peer), 'closed');
@@ -225,29 +234,34 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     listXattrs: reads(namespace.listXattrs),
     statFs: reads(() => fileSystemStats(deps)),
 
-    create: inTurn<MasterMethods['create']>(
-      ({ openFlags, parent, name, temporary }) =>
-        (openFlags & OpenFlagsBit.TRUNCATE) === 0 || temporary ? 0 : namespace.inodeNamed(state, parent, name),
-      once(
-        m.create,
-        namespace.create,
-        (done, request) => {
-          const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
-          if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
-          return cuts.afterTruncate(inodeId(inode));
-        },
-        ({ created }, { parent }) => ({
-          ...(created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
-          masterTime: masterTime(),
-        }),
+    create: onceWitnessed(
+      inTurn<MasterMethods['create']>(
+        ({ openFlags, parent, name, temporary }) =>
+          (openFlags & OpenFlagsBit.TRUNCATE) === 0 || temporary ? 0 : namespace.inodeNamed(state, parent, name),
+        once(
+          m.create,
+          namespace.create,
+          (done, request) => {
+            const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
+            if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
+            return cuts.afterTruncate(inodeId(inode));
+          },
+          ({ created }, { parent }) => ({
+            ...(created === true && parent !== 0 ? { parent: directoryNow(parent) } : {}),
+            masterTime: masterTime(),
+          }),
+        ),
       ),
     ),
     link: once(m.link, namespace.link),
     unlink: once(m.unlink, namespace.unlink, kick, (_reply, { parent }) => ({ parent: directoryNow(parent) })),
-    rename: once(m.rename, namespace.rename, kick, (_reply, { parent, newParent }) => ({
-      parent: directoryNow(parent),
-      newParent: newParent === parent ? null : directoryNow(newParent),
-    })),
+    // It may leave a new inode behind (RENAME_WHITEOUT).
+    rename: onceWitnessed(
+      once(m.rename, namespace.rename, kick, (_reply, { parent, newParent }) => ({
+        parent: directoryNow(parent),
+        newParent: newParent === parent ? null : directoryNow(newParent),
+      })),
+    ),
     setXattr: once(m.setXattr, namespace.setXattr),
     removeXattr: once(m.removeXattr, namespace.removeXattr),
     setAttributes: inTurn<MasterMethods['setAttributes']>(

@@ -174,6 +174,11 @@ export class Sessions {
     peer.close(reason);
   }
 
+  /** As `disconnect`, for all. */
+  disconnectAll(reason: string): void {
+    for (const id of this.sessions.keys()) this.disconnect(id, reason);
+  }
+
   /** The session of a client's connection. SESSION_EXPIRED when there is none, or it went on elsewhere. */
   require(peer: Peer): Session {
     const session = this.byPeer.get(peer);

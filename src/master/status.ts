@@ -48,7 +48,7 @@ export function clusterStatus(
     unavailableChunks: unavailable,
     garbageChunks: garbage,
     servers: servers.all().map(({ id, address, peer, load }): ServerStatusInit => ({
-      ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks },
+      ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks, aside: load.aside },
       ...{ totalBytes: load.totalBytes, freeBytes: load.freeBytes },
       lastHeardMs: Math.round(servers.silentMs(id)),
     })),

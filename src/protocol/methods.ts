@@ -76,6 +76,7 @@ export const MASTER_METHODS = {
   register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),
   heartbeat: method(51, chunkserver, m.HeartbeatRequest, m.HeartbeatReply),
   report: method(52, chunkserver, m.ReportRequest, m.ReportReply),
+  reportAside: method(54, chunkserver, m.ReportAsideRequest, m.ReportAsideReply),
   reportForwardFailure: method(53, chunkserver, m.ReportForwardFailureRequest, m.Empty),
 } as const;
 

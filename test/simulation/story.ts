@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { ChunkPlacement, FileSystem, OpenFile } from '../../src/client/filesystem.js';
+import type { ChunkPlacement, OpenFile } from '../../src/client/filesystem.js';
+import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { equalBytes } from '../conformance/case.js';
 import { checkReplicas } from './final-check.js';
 import { seeds } from './seeds.js';
@@ -16,8 +17,8 @@ export const READ_WRITE = { read: true, write: true };
 export class Story {
   constructor(
     readonly world: World,
-    readonly one: FileSystem,
-    readonly two: FileSystem,
+    readonly one: ClusterFileSystem,
+    readonly two: ClusterFileSystem,
   ) {}
 
   async create(text: string, content?: Uint8Array, fs = this.one): Promise<OpenFile> {

@@ -42,6 +42,7 @@ export class FakeChunkserver {
   /** Other chunkservers and clients reach it. */
   reachable = true;
   peer: ConnectedPeer | undefined;
+  readonly aside = new Map<number, FakeReplica>();
   freeBytes = 2 ** 40;
   private readonly faults: { method: Method; when: 'before' | 'after'; code: ErrorCode }[] = [];
   /** Called when a method has begun, before it does anything. */
@@ -81,6 +82,12 @@ export class FakeChunkserver {
         .map(([handle, { version, suspect }]) => ({ handle, version, suspect, length: 1 }));
       const result = await this.peer?.call(MASTER_METHODS.report, { afterHandle, upToHandle: 0, replicas });
       for (const { handle, version } of result?.reply.delete ?? []) this.remove(handle, version);
+      for (const { handle, version } of result?.reply.aside ?? []) {
+        // What holds nothing is not kept.
+        const replica = this.replicas.get(handle);
+        if (replica !== undefined && replica.words.length > 0) this.aside.set(handle, replica);
+        this.remove(handle, version);
+      }
       afterHandle = result?.reply.upToHandle ?? 0;
       done = afterHandle === 0;
     }

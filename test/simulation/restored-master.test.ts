@@ -1,0 +1,182 @@
+/** The master's directory is put back to an older state, as from a backup, while chunkservers and clients live on. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { ROOT_INODE } from '../../src/core/ids.js';
+import type { FileSystem } from '../../src/client/filesystem.js';
+import { equalBytes, pattern } from '../conformance/case.js';
+import { READ_WRITE, root, story } from './story.js';
+import type { Story } from './story.js';
+import { MASTER } from './world.js';
+import type { World } from './world.js';
+
+t.setTimeout(0);
+
+type Backup = () => Promise<void>;
+
+/** Takes a copy of the master's directory now; the function returned puts it back. */
+function backUp(world: World): Backup {
+  const log = world.disk(MASTER).snapshot('/log');
+  const store = world.store.snapshot();
+  return async () => {
+    world.disk(MASTER).putBack('/log', log);
+    await world.store.putBack(store);
+  };
+}
+
+async function restore(world: World, backup: Backup): Promise<void> {
+  await world.kill(MASTER);
+  await backup();
+  await world.start(MASTER);
+}
+
+async function make(fs: FileSystem, name: string, bytes: Uint8Array): Promise<void> {
+  const { file } = await fs.create(root, ROOT_INODE, Buffer.from(name), { mode: 0o644, flags: READ_WRITE });
+  await file.write(0, bytes);
+  await file.sync();
+  await file.close();
+}
+
+async function look(fs: FileSystem, name: string): Promise<Buffer> {
+  const { file } = await fs.openAt(root, ROOT_INODE, Buffer.from(name), { read: true, write: false });
+  try {
+    return Buffer.from(await file.read(0, 1 << 20));
+  } finally {
+    await file.close();
+  }
+}
+
+const aside = async (s: Story): Promise<number> =>
+  (await s.two.status()).servers.reduce((sum, server) => sum + server.aside, 0);
+
+story(
+  'P1, P3: what is written after a restore is whole, and what it does not know is kept until it comes back',
+  async (s) => {
+    const { world } = s;
+    await make(s.one, 'before', pattern(1000, 1));
+    await world.sleep(10_000);
+    const yesterday = backUp(world);
+    // More than one block of ids.
+    for (let i = 0; i < 8; i++) await make(s.one, `lost-${i}`, pattern(3000, 100 + i));
+    await world.sleep(20_000);
+    const today = backUp(world);
+    await restore(world, yesterday);
+    const fresh = await world.connect('client-3');
+    for (let i = 0; i < 20; i++) await make(fresh, `new-${i}`, pattern(2000, 200 + i));
+    await world.sleep(60_000);
+    const kept = async (): Promise<void> => {
+      for (let i = 0; i < 20; i++) equalBytes(await look(s.two, `new-${i}`), pattern(2000, 200 + i), `new-${i}`);
+      equalBytes(await look(s.two, 'before'), pattern(1000, 1), 'before');
+      await assert.rejects(look(s.two, 'lost-0'), { code: 'ENOENT' });
+    };
+    await kept();
+    assert.equal(await aside(s), 16);
+    // Another start changes nothing, and nobody is taken for a stranger again.
+    const { epoch } = await s.two.status();
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    await world.sleep(20_000);
+    await kept();
+    assert.equal((await s.two.status()).epoch, epoch + 1);
+    // The administrator finds the newer state.
+    await restore(world, today);
+    await world.sleep(20_000);
+    for (let i = 0; i < 8; i++) equalBytes(await look(s.two, `lost-${i}`), pattern(3000, 100 + i), `lost-${i}`);
+    await assert.rejects(look(s.two, 'new-0'), { code: 'ENOENT' });
+    assert.equal(await aside(s), 40);
+  },
+);
+
+story('P1: a file that is open when its making is undone by a restore is no other file afterwards', async (s) => {
+  const { world } = s;
+  await world.sleep(5_000);
+  const backup = backUp(world);
+  const file = await s.create('mine', pattern(5000, 1));
+  await file.sync();
+  await world.sleep(5_000);
+  await file.write(0, pattern(5000, 2));
+  await restore(world, backup);
+  const fresh = await world.connect('client-3');
+  for (let i = 0; i < 5; i++) await make(fresh, `other-${i}`, pattern(4000, 10 + i));
+  await assert.rejects(
+    (async () => {
+      await file.write(1000, pattern(5000, 3));
+      await file.sync();
+    })(),
+  );
+  await assert.rejects(file.close());
+  await world.sleep(20_000);
+  for (let i = 0; i < 5; i++) equalBytes(await look(s.two, `other-${i}`), pattern(4000, 10 + i), `other-${i}`);
+  // The same client goes on by names.
+  await make(s.one, 'mine', pattern(100, 4));
+  equalBytes(await look(s.two, 'mine'), pattern(100, 4), 'mine');
+});
+
+story(
+  'P1: a chunkserver that comes long after the restore keeps what it alone knows, and disturbs nobody',
+  async (s) => {
+    const { world } = s;
+    await make(s.one, 'before', pattern(1000, 1));
+    await world.sleep(5_000);
+    const yesterday = backUp(world);
+    for (let i = 0; i < 8; i++) await make(s.one, `lost-${i}`, pattern(3000, 100 + i));
+    await world.sleep(5_000);
+    const today = backUp(world);
+    await world.kill('chunkserver-1');
+    await restore(world, yesterday);
+    for (let i = 0; i < 20; i++) await make(s.two, `new-${i}`, pattern(2000, 200 + i));
+    await world.sleep(60_000);
+    await world.start('chunkserver-1');
+    await world.sleep(60_000);
+    for (let i = 0; i < 20; i++) equalBytes(await look(s.two, `new-${i}`), pattern(2000, 200 + i), `new-${i}`);
+    assert.equal(await aside(s), 16);
+    await restore(world, today);
+    await world.sleep(20_000);
+    for (let i = 0; i < 8; i++) equalBytes(await look(s.two, `lost-${i}`), pattern(3000, 100 + i), `lost-${i}`);
+  },
+);
+
+story('P1: of a chunk that was recovered since the backup the newest replica counts', async (s) => {
+  const { world } = s;
+  const file = await s.create('f', pattern(5000, 1));
+  await file.sync();
+  await world.sleep(5_000);
+  const backup = backUp(world);
+  const [first] = await s.holders(file);
+  assert.ok(first !== undefined);
+  await world.kill(first);
+  await file.write(0, pattern(5000, 2));
+  await file.sync();
+  await file.close();
+  await world.sleep(5_000);
+  await world.kill(MASTER);
+  await world.start(first);
+  await backup();
+  await world.start(MASTER);
+  await world.sleep(60_000);
+  await s.check('f', pattern(5000, 2));
+});
+
+story('what was removed while a chunkserver was away is deleted there when it is back, not kept', async (s) => {
+  const { world } = s;
+  const file = await s.create('f', pattern(5000, 1));
+  await file.sync();
+  const [away] = await s.holders(file);
+  assert.ok(away !== undefined);
+  await file.close();
+  await world.kill(away);
+  await s.one.unlink(root, ROOT_INODE, Buffer.from('f'));
+  await world.sleep(60_000);
+  await world.kill(MASTER);
+  await world.start(MASTER);
+  await world.start(away);
+  await world.sleep(20_000);
+  const status = await s.two.status();
+  assert.deepEqual(
+    status.servers.map(({ chunks, aside: kept }) => [chunks, kept]),
+    [
+      [0, 0],
+      [0, 0],
+      [0, 0],
+    ],
+  );
+});
