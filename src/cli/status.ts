@@ -35,6 +35,8 @@ export function statusFields(status: StatusReply): StatusReply {
     underReplicatedChunks: status.underReplicatedChunks,
     unavailableChunks: status.unavailableChunks,
     garbageChunks: status.garbageChunks,
+    surplusChunks: status.surplusChunks,
+    unexaminedChunks: status.unexaminedChunks,
     sessions: status.sessions,
     logSequence: status.logSequence,
     masterShortOfSpace: status.masterShortOfSpace,

@@ -129,6 +129,8 @@ export const MARK_INTERVAL_MS = 30_000;
 export const ASIDE_KEEP_MS = 7 * 24 * 3600 * 1000;
 /** With less than this free (and a sixteenth of the disk), the replicas that are aside for longest go first. */
 export const ASIDE_MIN_FREE_BYTES = 1 * GIB;
+/** Chunks that are looked at in one go when another number of replicas is wanted, or when a server is removed: 2 ms of work. */
+export const RECOUNT_SLICE = 256;
 /** Changed keys at which the overlay is committed to the store at once, and the time after which it is anyway. */
 export const COMMIT_CHANGES = 16 * KIB;
 export const COMMIT_DELAY_MS = 1_000;

@@ -42,7 +42,7 @@ export function isLostHole(record: ChunkRecord): boolean {
 
 /** True when `record` belongs in the index of chunks that need care. */
 function needsCare(record: ChunkRecord, wantedReplicas: number): boolean {
-  return !isLostHole(record) && (record.needsRecovery || record.servers.length < wantedReplicas);
+  return !isLostHole(record) && (record.needsRecovery || record.servers.length !== wantedReplicas);
 }
 
 /** Writes `record` and brings the indexes 'R' and 'W' in step with it. */

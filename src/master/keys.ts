@@ -84,6 +84,8 @@ export type MetaName =
   | 'next-session'
   | 'next-lease'
   | 'version-floor'
+  | 'wanted-replicas'
+  | 'recounted'
   | 'inode-count'
   | 'chunk-count'
   | 'format';

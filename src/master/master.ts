@@ -35,6 +35,7 @@ import { LockTable } from './locks.js';
 import { LogState } from './log-state.js';
 import { NewChunks } from './new-chunks.js';
 import { OrphanReaper } from './orphans.js';
+import { Recount } from './recount.js';
 import { Recovery } from './recovery.js';
 import { Repair } from './repair.js';
 import { ServerRegistry } from './servers.js';
@@ -105,6 +106,7 @@ interface Parts {
   readonly reaper: OrphanReaper;
   readonly collector: Collector;
   readonly timeline: Timeline;
+  readonly recount: Recount;
 }
 
 export class Master {
@@ -214,7 +216,7 @@ export class Master {
     leases.inherit(inherited);
     const cuts = new LeaseCuts({ state, logger, servers, leases });
     const repair = new Repair({
-      ...{ state, clock, random, logger, servers, leases, onStray },
+      ...{ state, clock, random, logger, servers, leases, recovery, onStray },
       config: {
         wantedReplicas,
         graceMs: config.repairGraceMs ?? 30_000,
@@ -224,6 +226,7 @@ export class Master {
         ...{ maxRecoveries: MAX_RECOVERIES, copyTimeoutMs: COPY_TIMEOUT_MS },
       },
     });
+    const recount = new Recount({ state, logger, wantedReplicas });
     const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
     const polls = new LockPolls();
     const locks = new LockTable(clock, (session) => polls.wake(session));
@@ -255,12 +258,13 @@ export class Master {
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector, timeline },
+      ...{ leases, cuts, recovery, repair, reaper, collector, timeline, recount },
     };
   }
 
   private startBackground(parts: Parts): void {
-    const { state, listening, servers, sessions, appends, newChunks, leases, repair, reaper, collector } = parts;
+    const { state, listening, servers, sessions, appends, newChunks, leases, repair, reaper, collector, recount } =
+      parts;
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
       listening.tick();
@@ -281,6 +285,7 @@ export class Master {
       repair.tick();
       return idleMs * 4;
     });
+    this.repeat('recount', () => (recount.tick() ? BUSY_INTERVAL_MS : idleMs * 40));
     this.repeat('orphans', () => (reaper.tick() ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('garbage', async () => ((await collector.tick()) ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('leases', async () => ((await this.endLeases(leases)) ? BUSY_INTERVAL_MS : idleMs * 4));

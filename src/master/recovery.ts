@@ -143,6 +143,12 @@ export class Recovery {
     return leaveOut;
   }
 
+  /** The next recovery leaves these members out: there are more than are wanted. */
+  leaveOut(handle: ChunkHandle, members: readonly number[]): void {
+    if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
+    this.full.set(handle, { servers: new Set(members), leaveOut: true });
+  }
+
   /**
    * Waits until each member is connected or must have fenced itself: who is neither may be serving readers, and cannot be
    * left out before that. Meanwhile the others serve; once the recovery runs they would not. UNAVAILABLE is for `recover` to say.

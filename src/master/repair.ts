@@ -19,7 +19,7 @@ import type { Candidate, CopyConfig } from './copies.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from './keys.js';
 import type { Key } from './store.js';
 import type { ChunkLeases } from './leases.js';
-import type { StraySink } from './recovery.js';
+import type { Recovery, StraySink } from './recovery.js';
 import { ReplicaHealth } from './replica-health.js';
 import type { ServerRegistry } from './servers.js';
 import type { State } from './state.js';
@@ -52,6 +52,7 @@ export class Repair {
       readonly logger: Logger;
       readonly servers: ServerRegistry;
       readonly leases: ChunkLeases;
+      readonly recovery: Recovery;
       readonly config: RepairConfig;
       readonly onStray: StraySink;
     },
@@ -102,7 +103,10 @@ export class Repair {
   private async recoverNow(handle: ChunkHandle): Promise<void> {
     const { leases, logger } = this.deps;
     try {
-      await leases.recover(handle, () => this.wantsRecovery(handle) && !this.isToWait(handle));
+      await leases.recover(
+        handle,
+        () => (this.wantsRecovery(handle) && !this.isToWait(handle)) || this.isToTrim(handle),
+      );
     } catch (error) {
       if (hasCode(error, 'ENOENT')) return;
       logger.info({ chunk: handle, error: asCairnError(error).message }, 'chunk waits for recovery');
@@ -119,6 +123,16 @@ export class Repair {
     if (lease === undefined ? state.get(keys.lease(handle)) !== undefined : lease.state === 'void') return true;
     if (lease?.members.some((id) => !servers.isUp(id)) === true) return true;
     return this.health.isMadeUpFor(record);
+  }
+
+  /** Under the lock: recovery, which makes sure of those that stay, leaves out what is too many. */
+  private isToTrim(handle: ChunkHandle): boolean {
+    const { state, leases, recovery } = this.deps;
+    const record = getChunk(state, handle);
+    if (record === undefined || leases.isGone(handle) || !this.copies.mayCopy(handle)) return false;
+    const surplus = this.health.surplus(record);
+    if (surplus.length > 0) recovery.leaveOut(handle, surplus);
+    return surplus.length > 0;
   }
 
   /**
@@ -185,6 +199,8 @@ export class Repair {
       this.recoverSoon(handle);
     } else if (this.health.needsCopy(record) && this.copies.mayCopy(handle)) {
       candidates.push({ handle, live });
+    } else if (this.health.surplus(record).length > 0 && this.copies.mayCopy(handle)) {
+      this.recoverSoon(handle);
     }
   }
 }

@@ -52,7 +52,7 @@ export interface ServerEvents {
 const SAVE_LOAD_FRACTION = 1 / 64;
 
 /** The failure domain: the host of host:port. */
-export function hostOf(server: Server): string {
+export function hostOf(server: Pick<Server, 'address'>): string {
   return server.address.slice(0, Math.max(0, server.address.lastIndexOf(':')));
 }
 

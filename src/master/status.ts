@@ -7,6 +7,7 @@ import { readCounter } from './counters.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from './keys.js';
 import type { Key } from './store.js';
 import { countInodes } from './namespace.js';
+import { recountedUpTo } from './recount.js';
 import type { ServerRegistry } from './servers.js';
 import type { StateReader } from './state.js';
 
@@ -22,8 +23,10 @@ export function clusterStatus(
   let walked = 0;
   let underReplicated = 0;
   let unavailable = 0;
-  const walk = (prefix: Key, handleAt: number): void => {
-    for (const [key] of state.range(prefixRange(prefix))) {
+  let surplus = 0;
+  const walk = (prefix: Key, handleAt: number, start?: Key): void => {
+    const range = prefixRange(prefix);
+    for (const [key] of state.range({ ...range, ...(start !== undefined && { start }) })) {
       if (walked++ >= MAX_WALKED) return;
       const handle = chunkHandle(unpackNumber(key, handleAt));
       if (seen.has(handle)) continue;
@@ -33,10 +36,16 @@ export function clusterStatus(
       const live = record.servers.filter((id) => servers.isUp(id) && !record.suspects.includes(id)).length;
       if (live === 0) unavailable++;
       else if (live < wantedReplicas) underReplicated++;
+      else if (live > wantedReplicas) surplus++;
     }
   };
   walk('W', 1);
   for (const server of servers.all()) if (server.peer === null) walk('R' + packNumber(server.id), PREFIX_LENGTH);
+  // What the index does not tell yet, because another number of replicas is wanted than before.
+  const recounted = recountedUpTo(state);
+  const walkedBefore = walked;
+  if (recounted !== undefined) walk('K', 1, keys.chunk(chunkHandle(recounted + 1)));
+  const unexamined = walked - walkedBefore;
   let garbage = 0;
   for (const _ of state.range(prefixRange('G'))) if (++garbage >= MAX_WALKED) break;
   return {
@@ -47,6 +56,8 @@ export function clusterStatus(
     underReplicatedChunks: underReplicated,
     unavailableChunks: unavailable,
     garbageChunks: garbage,
+    surplusChunks: surplus,
+    unexaminedChunks: unexamined,
     servers: servers.all().map(({ id, address, peer, load }): ServerStatusInit => ({
       ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks, aside: load.aside },
       ...{ totalBytes: load.totalBytes, freeBytes: load.freeBytes },
