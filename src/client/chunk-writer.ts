@@ -31,6 +31,8 @@ export interface ChunkWriterOptions {
   /** As for the reader: copies read, too. */
   readonly knownTime: () => MasterTime;
   readonly timeoutMs?: number;
+  /** Throws when the file must not be changed any more. Asked before each attempt, under the lease that it has by then. */
+  readonly requireWritable?: (inode: InodeId) => void;
 }
 
 /** Bytes that arrive damaged this often were damaged here; a block that no replica has whole stays so. */
@@ -129,6 +131,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
       try {
         const held = leases.get(inode, index);
         lease = held instanceof Promise ? await doneBy(clock, deadline, 'the question who leads it', held) : held;
+        if (how !== 'syncs') this.options.requireWritable?.(inode);
         await attempt(lease, Math.min(ATTEMPT_MS[how], Math.max(LAST_ATTEMPT_MS, deadline - clock.monotonicMs())));
         return lease;
       } catch (error) {

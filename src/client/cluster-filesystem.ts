@@ -30,6 +30,7 @@ import type {
   ChunkPlacement,
   Credentials,
   DirectoryPage,
+  EntryName,
   FileSystem,
   FileSystemStats,
   LockHolder,
@@ -350,8 +351,9 @@ export class ClusterFileSystem implements FileSystem {
     credentials: Credentials,
     inode: InodeId,
     flags: OpenFlags,
+    names: readonly EntryName[] = [],
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
-    return this.openEntry(credentials, { inode, parent: 0, name: Buffer.alloc(0) }, flags, inode);
+    return this.openEntry(credentials, { inode, parent: 0, name: Buffer.alloc(0), names }, flags, inode);
   }
 
   async openAt(
@@ -362,19 +364,25 @@ export class ClusterFileSystem implements FileSystem {
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
     const asked = this.cache.now();
     const known = this.knownInode(parent, name);
-    const result = await this.openEntry(credentials, { inode: 0, parent, name }, flags, known);
+    const result = await this.openEntry(credentials, { inode: 0, parent, name, names: [] }, flags, known);
     this.cache.putName(parent, name, result.attributes.inode, asked);
     return result;
   }
 
   private async openEntry(
     credentials: Credentials,
-    target: { readonly inode: number; readonly parent: number; readonly name: Buffer },
+    target: Pick<wire.OpenRequest, 'inode' | 'parent' | 'name'> & { readonly names: readonly EntryName[] },
     flags: OpenFlags,
     known: InodeId | undefined,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
     const withChunk = this.files.needsChunk(known, flags);
-    const request = { caller: toWireCaller(credentials), ...target, flags: openBits(flags), withChunk };
+    const request = {
+      caller: toWireCaller(credentials),
+      ...target,
+      names: [...target.names],
+      flags: openBits(flags),
+      withChunk,
+    };
     const { appends } = this.files;
     const moment = appends.moment;
     let reply: wire.OpenReply | undefined;
@@ -417,6 +425,10 @@ export class ClusterFileSystem implements FileSystem {
 
   releaseLocks(inode: InodeId, kind: LockKind, owner: string): Promise<void> {
     return this.files.locks.release(inode, kind, owner);
+  }
+
+  watchLost(listener: (inode: InodeId) => void): void {
+    this.files.lostListener = listener;
   }
 
   /** Of the losses of power at the master, who asks first is told. */

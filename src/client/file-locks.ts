@@ -30,6 +30,8 @@ export interface FileLocksOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** Throws when locks on the file were lost, so that new ones would protect nothing. */
+  readonly requireUsable: (inode: InodeId) => void;
   /** What was written to the file is there for others. */
   readonly publish: (inode: InodeId) => Promise<void>;
   /** What is cached of the file is as new as `attributes`, or as now. */
@@ -136,6 +138,7 @@ export class FileLocks {
     wait: boolean,
     signal: AbortSignal | undefined,
   ): Promise<void> {
+    this.options.requireUsable(owner.inode);
     const { type, start, end, pid } = request;
     const range = { type, start, end, pid };
     const lowered = await this.lower(owner, range);

@@ -34,7 +34,7 @@ import { FileLocks } from './file-locks.js';
 import { LeaseTable } from './lease-table.js';
 import { LruMap } from './lru.js';
 import type { MasterConnection } from './master-connection.js';
-import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
+import { ClusterOpenFile, locksLost, type OpenFileHost } from './open-file.js';
 import { OpenInode } from './open-inode.js';
 import { Readahead, ReadaheadBudget } from './readahead.js';
 import { ReplicaReports } from './replica-reports.js';
@@ -70,6 +70,8 @@ export interface FileTableOptions {
 
 export class FileTable implements OpenFileHost {
   private readonly inodes = new Map<InodeId, OpenInode>();
+  /** See FileSystem.watchLost. */
+  lostListener: ((inode: InodeId) => void) | undefined;
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
   /** Failed write-backs that only a close has told, if anything. */
@@ -104,7 +106,10 @@ export class FileTable implements OpenFileHost {
       ...{ map: this.chunkMap, servers, clock, random, logger, knownTime, ...timeout },
       report: (replica, error) => reports.tell(replica, error),
     });
-    this.chunkWriter = new ChunkWriter({ leases: this.leases, servers, clock, random, logger, knownTime, ...timeout });
+    this.chunkWriter = new ChunkWriter({
+      ...{ leases: this.leases, servers, clock, random, logger, knownTime, ...timeout },
+      requireWritable: (inode) => this.requireWritable(inode),
+    });
     this.extents = new FileExtents({ clock, master, servers, logger });
     this.copies = new DirectCopies({
       ...{ chunkMap: this.chunkMap, io: this.chunkWriter, extents: this.extents },
@@ -112,6 +117,7 @@ export class FileTable implements OpenFileHost {
     });
     this.locks = new FileLocks({
       ...{ master, clock, random, logger },
+      requireUsable: (inode) => this.requireWritable(inode),
       publish: (inode) => this.publish(inode),
       refresh: async (inode, attributes) => {
         if (attributes !== undefined) this.changed(attributes);
@@ -152,19 +158,37 @@ export class FileTable implements OpenFileHost {
     return this.options.master.losses;
   }
 
-  /** The master forgot the session: what it had not been told is lost, and what is cached may be. */
+  /**
+   * The master forgot the session: what it had not been told is lost, and what is cached may be. With locks, also what was
+   * written and not sent of any file: a lock on one file often stands for another.
+   */
   sessionLost(): void {
     this.options.cache.dropAll();
     this.appends.sessionLost();
-    for (const inode of this.locks.sessionLost()) {
+    const locked = this.locks.sessionLost();
+    if (locked.size > 0) {
+      this.options.logger.error(
+        { files: locked.size, some: [...locked].slice(0, MAX_LOGGED_INODES) },
+        'locks were lost with the session: what was written under them is given up, the files answer EIO until they are closed',
+      );
+    }
+    for (const inode of locked) {
       const open = this.inodes.get(inode);
-      if (open !== undefined) open.locksLost = true;
+      if (open === undefined) continue;
+      open.locksLost = true;
+      this.lostListener?.(inode);
     }
     for (const { inode, writer } of this.inodes.values()) {
       this.chunkMap.drop(inode);
       this.leases.drop(inode, 0);
-      writer?.sessionLost();
+      if (locked.size > 0) writer?.locksLost(locked.has(inode));
+      else writer?.sessionLost();
     }
+  }
+
+  /** Refuses what would change a file on which locks were lost: others may hold them by now. */
+  private requireWritable(inode: InodeId): void {
+    if (this.inodes.get(inode)?.locksLost === true) throw locksLost();
   }
 
   /** `attributes` with what was written here and not published. */
@@ -217,11 +241,15 @@ export class FileTable implements OpenFileHost {
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.setAttributes,
-        (operation) => ({
-          ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
-          ...(atime === 'now' ? { atimeNow: true } : { atime }),
-          ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
-        }),
+        (operation) => {
+          // Also when it is repeated in a new session.
+          if (changes.size !== undefined) this.requireWritable(inode);
+          return {
+            ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
+            ...(atime === 'now' ? { atimeNow: true } : { atime }),
+            ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
+          };
+        },
         { idempotent: true },
       );
       const attributes = this.changed(fromWireAttributes(reply));
@@ -252,7 +280,10 @@ export class FileTable implements OpenFileHost {
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.punchChunks,
-        (operation) => ({ operation, inode, firstIndex, count }),
+        (operation) => {
+          this.requireWritable(inode);
+          return { operation, inode, firstIndex, count };
+        },
         { idempotent: true },
       );
       const attributes = this.changed(fromWireAttributes(reply));
@@ -271,7 +302,10 @@ export class FileTable implements OpenFileHost {
     const killPrivileges = credentials.uid !== 0;
     const reply = await master.mutate(
       MASTER_METHODS.publish,
-      (operation) => ({ operation, inode, end, mtime, killPrivileges }),
+      (operation) => {
+        this.requireWritable(inode);
+        return { operation, inode, end, mtime, killPrivileges };
+      },
       { idempotent: true },
     );
     this.changed(fromWireAttributes(reply));
@@ -501,18 +535,26 @@ export class FileTable implements OpenFileHost {
       publish: async (current, durable, timeoutMs) =>
         this.changed(
           fromWireAttributes(
-            await master.mutate(MASTER_METHODS.publish, (operation) => ({ operation, ...current() }), {
-              ...{ idempotent: true, durable, timeoutMs },
-            }),
+            await master.mutate(
+              MASTER_METHODS.publish,
+              (operation) => {
+                this.requireWritable(open.inode);
+                return { operation, ...current() };
+              },
+              { idempotent: true, durable, timeoutMs },
+            ),
           ),
         ),
       syncMetadata: (syncedChunks, timeoutMs) => master.sync(syncedChunks, { timeoutMs }),
       attributes: () => open.attributes,
       onWritten: (offset, length) => open.invalidateReads(offset, length),
+      onLost: () => this.lostListener?.(open.inode),
       ...(tunables.maxDirtyBytes !== undefined && { maxDirtyBytes: tunables.maxDirtyBytes }),
     });
   }
 }
+
+const MAX_LOGGED_INODES = 10;
 
 const withoutName = (inode: InodeId): CairnError =>
   new CairnError('ESTALE', `inode ${inode} has no name any more, and is not open here`);

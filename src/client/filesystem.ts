@@ -144,6 +144,12 @@ export interface LockHolder extends LockRange {
   readonly pid: number;
 }
 
+/** A name in a directory. */
+export interface EntryName {
+  readonly parent: InodeId;
+  readonly name: Buffer;
+}
+
 export interface RenameFlags {
   readonly noReplace?: boolean;
   readonly exchange?: boolean;
@@ -232,11 +238,15 @@ export interface FileSystem {
     parent: InodeId,
     options: NewFile,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }>;
-  /** Always asks the master, so that it sees what any client closed before (P2). */
+  /**
+   * Always asks the master, so that it sees what any client closed before (P2). ESTALE, with nothing changed, unless each of
+   * `names` (MAX_OPEN_NAMES at most) leads to the inode then; who came by none of them leaves them out.
+   */
   open(
     credentials: Credentials,
     inode: InodeId,
     flags: OpenFlags,
+    names?: readonly EntryName[],
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }>;
   /** As `open`, of the entry `name` as the master knows it now. A symlink is not followed (ELOOP). */
   openAt(
@@ -276,6 +286,11 @@ export interface FileSystem {
   ): Promise<void>;
   /** Gives up all that `owner` holds or waits for: what closing a file does. */
   releaseLocks(inode: InodeId, kind: LockKind, owner: string): Promise<void>;
+  /**
+   * Calls `listener`, which takes the place of the one before, when bytes of a file that were taken for written are given up, or
+   * locks on it were lost: what is kept of it elsewhere must not be believed any more.
+   */
+  watchLost?(listener: (inode: InodeId) => void): void;
   /** fsync(2) of a directory: every metadata operation that returned before survives power loss (P1). */
   syncMetadata(): Promise<void>;
   statFs(): Promise<FileSystemStats>;

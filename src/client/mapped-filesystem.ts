@@ -14,6 +14,7 @@ import type {
   ChunkPlacement,
   Credentials,
   DirectoryPage,
+  EntryName,
   FileSystem,
   FileSystemStats,
   LockHolder,
@@ -108,8 +109,17 @@ export class MappedFileSystem implements FileSystem {
     return this.opened(await this.below.createTemporary(this.caller(credentials), parent, options));
   }
 
-  async open(credentials: Credentials, inode: InodeId, flags: OpenFlags): Promise<Opened> {
-    return this.opened(await this.below.open(this.caller(credentials), inode, flags));
+  watchLost(listener: (inode: InodeId) => void): void {
+    this.below.watchLost?.(listener);
+  }
+
+  async open(
+    credentials: Credentials,
+    inode: InodeId,
+    flags: OpenFlags,
+    names?: readonly EntryName[],
+  ): Promise<Opened> {
+    return this.opened(await this.below.open(this.caller(credentials), inode, flags, names));
   }
 
   async openAt(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Opened> {

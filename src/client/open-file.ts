@@ -71,7 +71,7 @@ export class ClusterOpenFile implements OpenFile {
   async lend(offset: number, length: number): Promise<Loan> {
     const { readahead } = this;
     if (this.closed !== undefined || readahead === undefined) throw notOpenFor('reading');
-    if (this.open.locksLost) throw locksLost();
+    this.requireLocks();
     checkOffset(offset);
     const size = await this.sizeFor(offset + length);
     const count = Math.min(length, size - offset);
@@ -85,7 +85,7 @@ export class ClusterOpenFile implements OpenFile {
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
     const writer = this.writerOf();
     this.throwFailure(writer);
-    if (this.open.locksLost) throw locksLost();
+    this.requireLocks();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
     const kills = options.killPrivileges ?? this.credentials.uid !== 0;
     // An append need not know what another client made of the file, but for set-user-ID that it must take away.
@@ -116,11 +116,13 @@ export class ClusterOpenFile implements OpenFile {
     const writer = this.flags.write ? this.open.writer : undefined;
     if (writer === undefined) return;
     await writer.flush();
+    this.requireLocks();
     this.throwOnClose(writer);
   }
 
   async sync(): Promise<void> {
     if (this.closed !== undefined) throw notOpenFor('syncing');
+    this.requireLocks();
     // Also through a handle for reading: fsync(2) is about the file.
     const { writer, inode } = this.open;
     try {
@@ -130,6 +132,7 @@ export class ClusterOpenFile implements OpenFile {
       if (writer !== undefined && this.flags.write) this.seenFailures = writer.toldFailures = writer.failures;
       throw error;
     }
+    this.requireLocks();
     if (writer !== undefined && this.flags.write) this.throwFailure(writer);
     if (this.seenLosses === this.host.losses) return;
     this.seenLosses = this.host.losses;
@@ -138,12 +141,14 @@ export class ClusterOpenFile implements OpenFile {
 
   async truncate(size: number): Promise<void> {
     this.writerOf();
+    this.requireLocks();
     checkRange(size, 0);
     await this.host.setSize(this.credentials, this.open.inode, size);
   }
 
   async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
     if (this.closed !== undefined) throw notOpenFor('seeking');
+    this.requireLocks();
     const { inode } = this.open;
     const size = await this.settle();
     if (!Number.isSafeInteger(offset) || offset < 0 || offset >= size) {
@@ -157,6 +162,7 @@ export class ClusterOpenFile implements OpenFile {
   async allocate(offset: number, length: number, mode: AllocateMode = {}): Promise<void> {
     const writer = this.writerOf();
     this.throwFailure(writer);
+    this.requireLocks();
     const { inode } = this.open;
     const { host } = this;
     await allocate(
@@ -205,6 +211,7 @@ export class ClusterOpenFile implements OpenFile {
     try {
       if (writer === undefined) return;
       if (!writer.isClean) await writer.flush();
+      this.requireLocks();
       this.throwOnClose(writer);
     } finally {
       this.host.release(this, this.open);
@@ -224,7 +231,7 @@ export class ClusterOpenFile implements OpenFile {
     // To be refused by its `read`.
     if (source.closed !== undefined || source.readahead === undefined || source.open.locksLost) return undefined;
     this.throwFailure(writer);
-    if (this.open.locksLost) throw locksLost();
+    this.requireLocks();
     const kills = this.credentials.uid !== 0;
     if (kills) await this.losePrivileges();
     source.open.noteRead(this.host.now());
@@ -244,6 +251,11 @@ export class ClusterOpenFile implements OpenFile {
     const { writer } = this.open;
     if (this.closed !== undefined || !this.flags.write || writer === undefined) throw notOpenFor('writing');
     return writer;
+  }
+
+  /** Who counts on a lock that was lost must not go on. */
+  private requireLocks(): void {
+    if (this.open.locksLost) throw locksLost();
   }
 
   /** P7: tells a failure of write-back, once through this handle, by a write or an fsync. */
@@ -300,7 +312,7 @@ const notOpenFor = (what: string): CairnError => new CairnError('EBADF', `the fi
 export const changesLost = (): CairnError =>
   new CairnError('EIO', 'the master lost power: changes that were not synced may be gone');
 
-const locksLost = (): CairnError =>
+export const locksLost = (): CairnError =>
   new CairnError('EIO', 'locks on the file were lost with the session: close the file and start over');
 
 function checkOffset(offset: number): void {

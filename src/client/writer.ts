@@ -58,6 +58,8 @@ export interface WriterOptions {
   readonly attributes: () => InodeAttributes;
   /** Bytes of the file have changed on the chunkservers: data read before is old. */
   readonly onWritten: (offset: number, length: number) => void;
+  /** Bytes that were taken for written are not: what was made of them elsewhere is wrong. */
+  readonly onLost?: () => void;
   readonly maxDirtyBytes?: number;
 }
 
@@ -99,6 +101,8 @@ export class Writer {
   private mtime: Timespec | undefined;
   /** Chunks written since they were last synced, with the mark of the first of these writes that succeeded. */
   private readonly unsynced = new Map<number, WriteMark | undefined>();
+  /** Locks on the file were lost: nothing of it is written or told any more. */
+  private isVoid = false;
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
   private readonly truncating = new Mutex();
@@ -385,9 +389,24 @@ export class Writer {
     }
   }
 
+  /**
+   * Locks ended with the session, and others may hold them by now: what was written under them and is still here must not
+   * be written any more. Which bytes those are cannot be told, so it is all. `ofThisFile`: nor may anything else of this one.
+   */
+  locksLost(ofThisFile: boolean): void {
+    const had = this.buffered.discardPast(0) || this.writtenEnd > this.options.attributes().size;
+    if (had) {
+      this.fail(new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written'));
+    }
+    this.isVoid ||= ofThisFile;
+    if (this.isVoid) this.unpublished = this.killing = false;
+    this.writtenEnd = 0;
+    this.forgetLocalEnd();
+  }
+
   /** The master lost what it was told since the last sync: it is told again. */
   operationsLost(): void {
-    if (!this.unsyncedTold) return;
+    if (!this.unsyncedTold || this.isVoid) return;
     this.writtenEnd = Math.max(this.writtenEnd, this.unsyncedEnd);
     this.localEnd = Math.max(this.localEnd, this.unsyncedEnd);
     this.killing ||= this.unsyncedKills;
@@ -451,8 +470,10 @@ export class Writer {
       this.fail(outcome);
       this.forgetLocalEnd();
       // Some attempt may have been applied: that the file changed is to be told.
-      this.unpublished = true;
-      this.scheduleWriteBack();
+      if (!this.isVoid) {
+        this.unpublished = true;
+        this.scheduleWriteBack();
+      }
     }
     this.options.onWritten(offset, length);
   }
@@ -472,6 +493,7 @@ export class Writer {
   private fail(error: CairnError): void {
     this.failures++;
     this.lastFailure = error;
+    this.options.onLost?.();
     const { clock, logger, inode } = this.options;
     this.unlogged++;
     if (clock.monotonicMs() - this.loggedMs < FAILURE_LOG_INTERVAL_MS) return;
@@ -492,6 +514,7 @@ export class Writer {
   private publish(durable: boolean, synced: readonly number[], deadlineMs: number): Promise<void> {
     return this.publishing.run(async () => {
       const timeoutMs = Math.max(REQUEST_TIMEOUT_MS, deadlineMs - this.options.clock.monotonicMs());
+      if (this.isVoid) this.unpublished = this.killing = false;
       // What does not fit goes ahead.
       const syncedChunks = synced.slice(0, MAX_CHUNKS_PER_PAGE);
       if (synced.length > MAX_CHUNKS_PER_PAGE) {

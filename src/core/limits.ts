@@ -175,8 +175,15 @@ export const MAX_GIVEN_BACK = 64;
 export const MAX_MOUNT_OPEN_FILES = 65_536;
 /** Requests of the kernel that a mount works on at a time, but those that wait for locks; then callers wait in the kernel. */
 export const MAX_KERNEL_REQUESTS = 1024;
-/** Files that a mount holds open for a moment because their names were looked up a second time. */
-export const MAX_SECOND_LOOKS = 64;
+/** Threads of a mount's programs that were told ESTALE a moment ago: for each a file may be held open. */
+export const MAX_SECOND_LOOKS = 1024;
+/**
+ * Names of files that a mount remembers for as long as the kernel believes them, at 300 bytes each: as many as the fastest
+ * listing tells in that time.
+ */
+export const MAX_TOLD_NAMES = 131_072;
+/** Names that an open asks about: a program came by one of them, and more than a few hard links are rare. */
+export const MAX_OPEN_NAMES = 16;
 /** Buffers of a mount for requests of the kernel, each with room for a write of 1 MiB. */
 export const KERNEL_BUFFERS = 32;
 /** Inodes whose change counter a mount remembers, to know whether the kernel's pages of them are current. */

@@ -3,53 +3,71 @@
  * and size are what they were at the open before. Both can be equal though the bytes differ: mtime has milliseconds here,
  * and `rsync -t` or `cp -p` on another mount set it back. And libfuse takes the pages for dropped as soon as it has answered
  * an open, while the kernel is only about to drop them: a second open would keep them. The `change` counter of the inode
- * cannot be wrong, but libfuse does not look at it. So an open that must drop pages has the one answer that libfuse
- * compares tell another mtime than the answer before.
+ * cannot be wrong, but libfuse does not look at it. So when an open must drop pages and libfuse would not see why, the one
+ * answer that it compares tells another mtime.
+ *
+ * By path, as libfuse does it: each name of a file is an inode of its own to the kernel.
  */
 import type { InodeId } from '../core/ids.js';
 import { LruMap } from '../client/lru.js';
 import type { Attributes } from '../client/filesystem.js';
 
 interface Seen {
+  readonly inode: InodeId;
+  /** At the last open. */
+  readonly mtimeMs: number;
+  readonly size: number;
   /** All pages that the kernel keeps are at least as new as this state of the file; undefined when that is not known. */
   pagesChange: number | undefined;
-  /** What libfuse was told at the last open. */
+  /** The last mtime that was told in place of the true one. */
   toldMs: number | undefined;
 }
 
 export class PageCacheGuard {
-  private readonly seen: LruMap<InodeId, Seen>;
+  private readonly seen: LruMap<string, Seen>;
+  /** Of a path that is not known here the kernel may have pages all the same. */
   private hasForgotten = false;
 
   constructor(capacity: number) {
-    this.seen = new LruMap<InodeId, Seen>(capacity, () => {
+    this.seen = new LruMap<string, Seen>(capacity, () => {
       this.hasForgotten = true;
     });
   }
 
-  /** Call at each open. True when the kernel must drop its pages with it. */
-  mustDrop({ inode, change }: Attributes): boolean {
-    return this.seenOf(inode).pagesChange !== change;
+  /**
+   * Call at each open. `drops`: the kernel drops its pages with it, or has none. `tellMs`: the mtime to tell so that it does,
+   * where the true one would not do.
+   */
+  opened(
+    path: string,
+    { inode, change, size }: Attributes,
+    mtimeMs: number,
+  ): { readonly drops: boolean; readonly tellMs: number | undefined } {
+    const before = this.seen.peek(path);
+    const isSame = before?.inode === inode;
+    const seen: Seen = {
+      ...{ inode, mtimeMs, size },
+      ...{ pagesChange: isSame ? before.pagesChange : undefined, toldMs: before?.toldMs },
+    };
+    this.seen.set(path, seen);
+    const drops = seen.pagesChange !== change;
+    const looksAlike = before === undefined ? this.hasForgotten : before.mtimeMs === mtimeMs && before.size === size;
+    if (!drops || !looksAlike) return { drops, tellMs: undefined };
+    seen.toldMs = seen.toldMs === mtimeMs + 1 ? mtimeMs + 2 : mtimeMs + 1;
+    return { drops, tellMs: seen.toldMs };
   }
 
-  /** The mtime for libfuse, in the answer that it compares, of an open that found the file as it is in `attributes`. */
-  mtimeFor({ inode }: Attributes, mtimeMs: number, drops: boolean): number {
-    const seen = this.seenOf(inode);
-    // What is forgotten here was told one of the other two.
-    if (drops && seen.toldMs === undefined && this.hasForgotten) seen.toldMs = mtimeMs + 2;
-    else seen.toldMs = drops && seen.toldMs === mtimeMs ? mtimeMs + 1 : mtimeMs;
-    return seen.toldMs;
+  /** A program uses a file that was opened by the path in the state of `change`: the pages from before that are gone. */
+  dropped(path: string, inode: InodeId, change: number): void {
+    const seen = this.seen.peek(path);
+    if (seen?.inode === inode) seen.pagesChange = Math.max(change, seen.pagesChange ?? 0);
   }
 
-  /** A program uses a file that was opened in the state of `change`: the pages from before that are gone. */
-  dropped(inode: InodeId, change: number): void {
-    const seen = this.seenOf(inode);
-    seen.pagesChange = Math.max(change, seen.pagesChange ?? 0);
-  }
-
-  private seenOf(inode: InodeId): Seen {
-    let seen = this.seen.peek(inode);
-    if (seen === undefined) this.seen.set(inode, (seen = { pagesChange: undefined, toldMs: undefined }));
-    return seen;
+  /** What the kernel keeps of a file moves along. */
+  renamed(from: string, to: string): void {
+    const seen = this.seen.peek(from);
+    this.seen.delete(from);
+    if (seen === undefined) this.seen.delete(to);
+    else this.seen.set(to, seen);
   }
 }

@@ -30,8 +30,9 @@ const UNCHANGED_ID = 0xffffffff;
 
 interface Open {
   readonly file: OpenFile;
-  /** The next `fgetattr` is that with which libfuse decides whether to keep cached pages. */
-  isNew: boolean;
+  readonly path: string;
+  /** Mtime for the next `fgetattr`, with which libfuse decides whether to keep cached pages; undefined for the true one. */
+  tellMs: number | undefined;
   /** The state of the file, when the kernel drops its pages from before that with the open; until that is known to be done. */
   drops: number | undefined;
 }
@@ -78,9 +79,9 @@ export class PathOperations {
     const open = this.opens.get(handle);
     const attributes = await open.file.attributes();
     const mtimeMs = this.options.toMs(attributes.mtime);
-    if (!open.isNew) return { attributes, mtimeMs };
-    open.isNew = false;
-    return { attributes, mtimeMs: this.guard.mtimeFor(attributes, mtimeMs, open.drops !== undefined) };
+    const { tellMs } = open;
+    open.tellMs = undefined;
+    return { attributes, mtimeMs: tellMs ?? mtimeMs };
   }
 
   async access(path: string, mask: number): Promise<void> {
@@ -140,6 +141,7 @@ export class PathOperations {
     const replaced = await this.existing(target);
     if (replaced !== undefined) this.refuseWhileHiding(replaced.inode, to);
     await this.fileSystem.rename(this.credentials, source, target);
+    this.guard.renamed(from, to);
   }
 
   async chmod(path: string, mode: number): Promise<void> {
@@ -172,7 +174,8 @@ export class PathOperations {
       hidden === undefined
         ? await this.fileSystem.openAt(this.credentials, place.parent, place.name, openFlagsOf(flags))
         : await this.fileSystem.open(this.credentials, hidden, openFlagsOf(flags));
-    return this.remember(file, this.guard.mustDrop(attributes) ? attributes.change : undefined);
+    const { drops, tellMs } = this.guard.opened(path, attributes, this.options.toMs(attributes.mtime));
+    return this.remember({ file, path, tellMs, drops: drops ? attributes.change : undefined });
   }
 
   /**
@@ -188,7 +191,7 @@ export class PathOperations {
         flags: { read: true, write: true },
         exclusive: true,
       });
-      return await this.remember(file, undefined);
+      return await this.remember({ file, path, tellMs: undefined, drops: undefined });
     } catch (error) {
       if (hasCode(error, 'EEXIST')) throw new CairnError('ESTALE', `${path} was just made by another client`);
       throw error;
@@ -325,15 +328,16 @@ export class PathOperations {
   /** Of requests that only programs make, not of writes, by which the kernel brings pages of mappings, too. */
   private used(handle: number): Open {
     const open = this.opens.get(handle);
-    if (open.drops !== undefined) this.guard.dropped(open.file.inode, open.drops);
+    if (open.drops !== undefined) this.guard.dropped(open.path, open.file.inode, open.drops);
     open.drops = undefined;
     return open;
   }
 
-  private async remember(file: OpenFile, drops: number | undefined): Promise<number> {
+  private async remember(open: Open): Promise<number> {
+    const { file } = open;
     let handle: number;
     try {
-      handle = this.opens.add({ file, isNew: true, drops });
+      handle = this.opens.add(open);
     } catch (error) {
       await file.close();
       throw error;

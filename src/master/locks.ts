@@ -204,6 +204,19 @@ export class LockTable {
     }
   }
 
+  holdsAny(session: SessionId): boolean {
+    return (this.sessions.get(session)?.ranges ?? 0) > 0;
+  }
+
+  /** The session waits for nothing any more, and keeps what it holds. */
+  stopWaiting(session: SessionId): void {
+    for (const file of [...(this.sessions.get(session)?.files ?? [])]) {
+      for (const waiter of file.waiters.filter(({ place }) => place.session === session)) this.dequeue(file, waiter);
+      this.wake(file);
+      this.forgetUnused(file);
+    }
+  }
+
   endSession(session: SessionId): void {
     for (const file of [...(this.sessions.get(session)?.files ?? [])]) this.dropFrom(file, session);
     this.sessions.delete(session);

@@ -32,6 +32,7 @@ import { LeaseCuts } from './lease-cuts.js';
 import { ListeningTime } from './listening-time.js';
 import { LockPolls } from './lock-service.js';
 import { LockTable } from './locks.js';
+import { LostLocks } from './lost-locks.js';
 import { LogState } from './log-state.js';
 import { NewChunks } from './new-chunks.js';
 import { OrphanReaper } from './orphans.js';
@@ -98,6 +99,7 @@ interface Parts {
   readonly sessions: Sessions;
   readonly newChunks: NewChunks;
   readonly locks: LockTable;
+  readonly lostLocks: LostLocks;
   readonly polls: LockPolls;
   readonly appends: AppendLeases;
   readonly leases: ChunkLeases;
@@ -238,8 +240,9 @@ export class Master {
       fence: (inode) => leases.endAll(inode),
       onLost: (inode) => sessions.noteTail(inode),
     });
+    const lostLocks = new LostLocks({ logger, locks, fence: (inode) => leases.endAll(inode) });
     const sessions: Sessions = new Sessions({
-      ...{ state, listening, logger, locks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },
+      ...{ state, listening, logger, locks, lostLocks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
@@ -257,20 +260,33 @@ export class Master {
       graceMs: config.garbageGraceMs ?? 10_000,
     });
     return {
-      ...{ state, listening, servers, sessions, newChunks, locks, polls, appends },
+      ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
       ...{ leases, cuts, recovery, repair, reaper, collector, timeline, recount },
     };
   }
 
   private startBackground(parts: Parts): void {
-    const { state, listening, servers, sessions, appends, newChunks, leases, repair, reaper, collector, recount } =
-      parts;
+    const {
+      state,
+      listening,
+      servers,
+      sessions,
+      appends,
+      lostLocks,
+      newChunks,
+      leases,
+      repair,
+      reaper,
+      collector,
+      recount,
+    } = parts;
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
       listening.tick();
       servers.tick();
       sessions.tick();
       appends.tick();
+      lostLocks.tick();
       return 1_000;
     });
     this.repeat('disk space', async () => {

@@ -2,11 +2,12 @@
 import { CairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
+import { MAX_OPEN_NAMES } from '../core/limits.js';
 import { R_OK, W_OK, X_OK, isDirectory, isRegular, isSymlink } from '../core/mode.js';
 import { OpenFlagsBit } from '../protocol/generated/messages.js';
 import type { AttributesInit, InodeRecord, OpenRequest } from '../protocol/generated/messages.js';
 import { changeSize } from './attributes.js';
-import { checkName, isDot, requireEntry } from './directories.js';
+import { checkName, findEntry, isDot, requireEntry } from './directories.js';
 import { attributesOf, requireDirectory, requireInode, saveInode } from './inodes.js';
 import type { OperationContext } from './inodes.js';
 import { credentialsOf, requireAccess } from './permissions.js';
@@ -23,7 +24,14 @@ export interface OpenTarget {
 /** The inode that an OpenRequest names: by number, or by name in a directory. Nothing is followed. */
 export function resolveOpen(reader: StateReader, request: OpenRequest): OpenTarget {
   const credentials = credentialsOf(request.caller);
-  if (request.inode !== 0) return { inode: inodeId(request.inode), credentials, flags: request.flags };
+  if (request.inode !== 0) {
+    const inode = inodeId(request.inode);
+    if (request.names.length > MAX_OPEN_NAMES) {
+      throw new CairnError('PROTOCOL', `an open comes by ${MAX_OPEN_NAMES} names at most`);
+    }
+    for (const { parent, name } of request.names) requireLeadsTo(reader, inodeId(parent), name, inode);
+    return { inode, credentials, flags: request.flags };
+  }
   const parent = inodeId(request.parent);
   requireAccess(requireDirectory(reader, parent), credentials, X_OK);
   checkName(request.name);
@@ -55,6 +63,13 @@ export function openExisting(m: Mutation, context: OperationContext, target: Ope
     saveInode(m, target.inode, record);
   }
   return attributesOf(target.inode, record);
+}
+
+/** Who came by a name that another client has replaced or removed since must look it up again. */
+function requireLeadsTo(reader: StateReader, parent: InodeId, name: Uint8Array, inode: InodeId): void {
+  checkName(name);
+  if (findEntry(reader, parent, name)?.inode === inode) return;
+  throw new CairnError('ESTALE', `a name in directory ${parent} does not lead to inode ${inode} any more`);
 }
 
 function checkOpen(reader: StateReader, { inode, credentials, flags }: OpenTarget): InodeRecord {

@@ -31,6 +31,7 @@ import { keys, packNumber, prefixRange, unpackNumber } from './keys.js';
 import { lockOf } from './lock-state.js';
 import type { AppendLeases } from './appends.js';
 import type { LockPlace, LockTable } from './locks.js';
+import type { LostLocks } from './lost-locks.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
 import type { State } from './state.js';
@@ -85,6 +86,7 @@ export class Sessions {
       readonly logger: Logger;
       readonly sessionIds: IdReserve;
       readonly locks: LockTable;
+      readonly lostLocks: LostLocks;
       readonly appends: AppendLeases;
       readonly events: SessionEvents;
     },
@@ -302,6 +304,7 @@ export class Sessions {
     });
     this.sessions.delete(session.id);
     const opens = [...session.opens.entries()];
+    const written = opens.flatMap(([inode, { writers }]) => (writers > 0 ? [inode] : []));
     logger.info({ session: session.id, client: session.clientName, open: opens.length }, `session ${reason}`);
     if (session.peer !== null) this.byPeer.delete(session.peer);
     session.peer = null;
@@ -310,7 +313,8 @@ export class Sessions {
       this.released(inode, counts);
     }
     session.opens.clear();
-    this.deps.locks.endSession(session.id);
+    if (reason === 'closed') this.deps.locks.endSession(session.id);
+    else this.deps.lostLocks.sessionExpired(session.id, written);
     this.deps.appends.endSession(session.id, reason === 'closed');
     this.unsettled.delete(session.id);
     this.checkSettled();

@@ -39,8 +39,8 @@ export interface ConnectionOptions {
   readonly onRequest?: (nodeid: number, pid: number) => void;
   /** A request about a node has done its work, and is answered next. */
   readonly onDone?: (nodeid: number) => void;
-  /** A request was answered with ESTALE: the kernel tries once more. */
-  readonly onStale: () => void;
+  /** A request of a thread was answered with ESTALE: the kernel tries once more. */
+  readonly onStale: (pid: number, operation: Opcode) => void;
   /** Whether a thread is being killed. */
   readonly isDying: (pid: number) => boolean;
   /** How long to wait before a read is tried again that failed with EPERM: nothing is mounted yet. */
@@ -191,7 +191,7 @@ export class Connection {
       result?.sent?.();
     } catch (error) {
       const errno = errnoOf(error, operation, this.options.logger);
-      if (errno === POSIX_ERRORS.ESTALE) this.options.onStale();
+      if (errno === POSIX_ERRORS.ESTALE) this.options.onStale(header.pid, operation);
       if (!entry.isLeft) this.reply(unique, errno);
     } finally {
       this.inWork.delete(unique);

@@ -12,7 +12,7 @@ import type { Opcode } from './protocol.js';
 import { DONE } from './request.js';
 import { openOut } from './encode.js';
 import type { Answer, Handler, Request } from './request.js';
-import { inodeOf, listedValidityOf } from './session.js';
+import { inodeOf, listedValidityOf, noteTold } from './session.js';
 import type { Session } from './session.js';
 
 /** The kernel's offsets: 0 is before '.', 1 before '..', and an entry's cookie follows from 2 on. */
@@ -102,6 +102,7 @@ export class DirectoryRequests {
         hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
         if (!hasRoom) break;
         if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
+        noteTold(session, request.nodeid, entry.name, attributes);
         told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
         if (isDirectory(attributes.mode)) session.nodes.places.listed(nodeid, request.nodeid, entry.name);
       }

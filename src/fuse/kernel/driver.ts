@@ -7,6 +7,7 @@
  *   names.ts, attributes.ts, directories.ts, files.ts             what each request does
  *   node-table.ts   the inodes that the kernel knows              callers.ts   on whose behalf
  *   second-look.ts  when a file is replaced between two steps of one call
+ *   told-names.ts   by which names the kernel may still find a file that another machine has replaced
  *   directory-places.ts   when another machine has moved a directory that the kernel remembers
  */
 import { endianness } from 'node:os';
@@ -14,6 +15,7 @@ import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { ROOT_INODE } from '../../core/ids.js';
+import type { InodeId } from '../../core/ids.js';
 import { deferred, watched } from '../../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
 import { HandleTable } from '../handle-table.js';
@@ -33,13 +35,14 @@ import { NodeTable } from './node-table.js';
 import { Notifier } from './notifier.js';
 import { PageRefresh } from './page-refresh.js';
 import { raiseReadahead } from './readahead.js';
-import { isBeingKilled, readStat, readStatus, wasKilled } from './proc-status.js';
+import { isBeingKilled, isKernelThread, readStat, readStatus, wasKilled } from './proc-status.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';
 import type { Handler } from './request.js';
 import { SecondLook } from './second-look.js';
 import { changedThrough } from './session.js';
 import type { OpenDirectory, OpenHandle, Session } from './session.js';
+import { ToldNames } from './told-names.js';
 
 const NOT_MOUNTED_RETRY_MS = 2;
 /** As long as the client knows them: so another mount's changes show after two seconds at most, or at the next open. */
@@ -102,8 +105,26 @@ export class ServedMount {
     };
     const refresh = new PageRefresh(this.nodes, (nodeid) => notifier.dropPages(nodeid));
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
+    // Files of which bytes were lost, that the kernel still keeps; true when more were since it was told.
+    const losing = new Map<InodeId, boolean>();
+    fileSystem.watchLost?.((inode) => {
+      const isTold = losing.has(inode);
+      losing.set(inode, isTold);
+      if (isTold) return;
+      inBackground('dropping pages of a file with lost bytes', async () => {
+        try {
+          do {
+            losing.set(inode, false);
+            await notifier.dropPages(this.nodes.nodeidOf(inode));
+          } while (losing.get(inode) === true);
+        } finally {
+          losing.delete(inode);
+        }
+      });
+    });
+    const toldNames = new ToldNames(clock, options.entryTimeoutMs);
     const session: Session = {
-      ...{ secondLook, inBackground },
+      ...{ secondLook, toldNames, inBackground },
       ...{ fileSystem, clock, logger, nodes: this.nodes, files: this.files },
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
@@ -123,6 +144,7 @@ export class ServedMount {
         if (this.nodes.isBeingWritten(inode)) await notifier.dropPages(this.nodes.nodeidOf(inode));
       },
       wasKilled: (pid) => pid !== 0 && wasKilled(readStat(pid)),
+      isKernelThread: (pid) => pid !== 0 && isKernelThread(readStat(pid)),
       attributeTimeoutMs: options.attributeTimeoutMs ?? DEFAULT_ATTRIBUTE_TIMEOUT_MS,
       entryTimeoutMs: options.entryTimeoutMs,
       negotiated: () => {
@@ -156,7 +178,10 @@ export class ServedMount {
       waiting: new Set<Opcode>(['SETLKW']),
       onRequest: (nodeid, pid) => this.nodes.places.used(pid, nodeid),
       onDone: (nodeid) => changedThrough(session, nodeid),
-      onStale: () => secondLook.refused(),
+      onStale: (pid, operation) => {
+        // Of an open its handler tells more.
+        if (operation !== 'OPEN') secondLook.refused(pid);
+      },
       isDying: (pid) => isBeingKilled(readStatus(pid)),
       retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),
     });

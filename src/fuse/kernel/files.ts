@@ -1,9 +1,10 @@
 /** Requests about open files: OPEN, CREATE, TMPFILE, READ, WRITE, and all that goes by a handle. */
 import { CairnError, hasCode } from '../../core/errors.js';
 import { deferred } from '../../core/sync.js';
+import type { InodeId } from '../../core/ids.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../client/filesystem.js';
+import type { Attributes, Credentials, EntryName, FileSystem, OpenFile, OpenFlags } from '../../client/filesystem.js';
 import { O_DIRECT, openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
@@ -59,20 +60,29 @@ export class FileRequests {
     const inode = inodeOf(session, request);
     const flags = request.body.u32();
     const wanted = openFlagsOf(flags);
-    const open = async (credentials: Credentials): ReturnType<FileSystem['open']> => {
-      if ((flags & FMODE_EXEC) === 0) return session.fileSystem.open(credentials, inode, wanted);
-      await session.fileSystem.access(credentials, inode, X_OK);
-      return session.fileSystem.open(ROOT_CREDENTIALS, inode, wanted);
+    const { callers, secondLook } = session;
+    const { pid } = request.caller;
+    const open = async (names: readonly EntryName[]): ReturnType<FileSystem['open']> => {
+      const as = async (credentials: Credentials): ReturnType<FileSystem['open']> => {
+        if ((flags & FMODE_EXEC) === 0) return session.fileSystem.open(credentials, inode, wanted, names);
+        await session.fileSystem.access(credentials, inode, X_OK);
+        return session.fileSystem.open(ROOT_CREDENTIALS, inode, wanted, names);
+      };
+      // Whether what is written takes set-group-id away depends on the groups of who opened the file.
+      return wanted.write ? as(callers.withGroups(request.caller)) : callers.run(request.caller, as);
     };
-    const { callers } = session;
-    // Whether what is written takes set-group-id away depends on the groups of who opened the file.
-    const opening = wanted.write ? open(callers.withGroups(request.caller)) : callers.run(request.caller, open);
+    const names = secondLook.isSecondOpen(pid, inode) ? [] : session.toldNames.namesOf(inode);
+    const opening = names === undefined ? Promise.reject(unknownName(inode)) : open(names);
     const { file, attributes } = await opening.catch((error: unknown) => {
+      if (!hasCode(error, 'ESTALE')) throw error;
+      // It does not try once more, and holds what it found by a file handle.
+      if (names?.length !== 0 && session.isKernelThread(pid)) return open([]);
       // Whoever asks for the attributes next learns it too, which makes the kernel look the name up again.
-      if (hasCode(error, 'ESTALE')) session.dropAttributes(inode);
+      session.dropAttributes(inode);
+      secondLook.refused(pid, inode);
       throw error;
     });
-    session.secondLook.release(inode);
+    secondLook.done(pid);
     const { handle, openFlags } = this.opened(file, attributes, wanted, flags);
     return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
   }
@@ -88,7 +98,8 @@ export class FileRequests {
       name,
       options,
     );
-    return this.openedEntry(request.nodeid, file, attributes, options.flags, flags);
+    session.secondLook.done(request.caller.pid);
+    return this.openedEntry({ parent: request.nodeid, name }, file, attributes, options.flags, flags);
   }
 
   private async createTemporary(request: Request): Promise<Answer> {
@@ -101,18 +112,18 @@ export class FileRequests {
       parent,
       options,
     );
-    return this.openedEntry(request.nodeid, file, attributes, options.flags, flags);
+    return this.openedEntry({ parent: request.nodeid, name: undefined }, file, attributes, options.flags, flags);
   }
 
   private openedEntry(
-    parent: number,
+    { parent, name }: { readonly parent: number; readonly name: Buffer | undefined },
     file: OpenFile,
     attributes: Attributes,
     flags: OpenFlags,
     kernelFlags: number,
   ): Answer {
     const { handle, openFlags } = this.opened(file, attributes, flags, kernelFlags);
-    const entry = entryAnswer(this.session, parent, attributes, openOut(handle, openFlags));
+    const entry = entryAnswer(this.session, parent, name, attributes, openOut(handle, openFlags));
     const undo = (): void => {
       entry.undo?.();
       this.closeUnasked(handle);
@@ -303,6 +314,9 @@ export class FileRequests {
     return answer(encode(await target.copyFrom(source, sourceOffset, offset, length)));
   }
 }
+
+const unknownName = (inode: InodeId): CairnError =>
+  new CairnError('ESTALE', `the name that led to inode ${inode} is forgotten here: it is to be looked up again`);
 
 /** fuse_create_in */
 function newFile({ body }: Request): { readonly flags: number; readonly mode: number; readonly umask: number } {

@@ -41,14 +41,14 @@ export class NameRequests {
     const [parent, name] = [inodeOf(session, request), request.body.name()];
     if (name.equals(DOT) || name.equals(DOT_DOT)) return this.lookupByHandle(request, parent, name.equals(DOT_DOT));
     const attributes = await session.callers.run(request.caller, (credentials) =>
-      session.secondLook.lookup(credentials, parent, name),
+      session.secondLook.lookup(request.caller.pid, credentials, parent, name),
     );
-    if (!isDirectory(attributes.mode)) return entryAnswer(session, request.nodeid, attributes);
+    if (!isDirectory(attributes.mode)) return entryAnswer(session, request.nodeid, name, attributes);
     const nodeid = session.nodes.nodeidOf(attributes.inode);
     const needsAlias = session.nodes.places.found(request.caller.pid, nodeid, request.nodeid, name);
     return needsAlias
       ? aliasAnswer(session, attributes, request.nodeid, name)
-      : entryAnswer(session, request.nodeid, attributes);
+      : entryAnswer(session, request.nodeid, name, attributes);
   }
 
   /** Names that the kernel resolves itself, but for a file handle: its holder may open what it names, wherever that is. */
@@ -57,7 +57,7 @@ export class NameRequests {
     const { fileSystem } = session;
     const one = { maxEntries: 1 };
     const wanted = asksParent ? (await fileSystem.readDirectory(ROOT_CREDENTIALS, inode, 0, one)).parent : inode;
-    return entryAnswer(session, request.nodeid, await fileSystem.getAttributes(wanted));
+    return entryAnswer(session, request.nodeid, undefined, await fileSystem.getAttributes(wanted));
   }
 
   private forget(request: Request): undefined {
@@ -95,7 +95,7 @@ export class NameRequests {
       session.fileSystem.makeNode(credentials, parent, name, { ...node, mode, ...umaskOf(session, node.umask) }),
     );
     if (node.kind === 'directory') session.nodes.places.standsAt(attributes.inode, request.nodeid, name);
-    return entryAnswer(session, request.nodeid, attributes);
+    return entryAnswer(session, request.nodeid, name, attributes);
   }
 
   private async symlink(request: Request): Promise<Answer> {
@@ -104,7 +104,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.symlink(credentials, parent, name, target),
     );
-    return entryAnswer(session, request.nodeid, attributes);
+    return entryAnswer(session, request.nodeid, name, attributes);
   }
 
   private async readLink(request: Request): Promise<Answer> {
@@ -122,13 +122,14 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.link(credentials, inode, parent, name),
     );
-    return entryAnswer(session, request.nodeid, attributes);
+    return entryAnswer(session, request.nodeid, name, attributes);
   }
 
   private async unlink(request: Request): Promise<Answer> {
     const { session } = this;
     const [parent, name] = [inodeOf(session, request), request.body.name()];
     await session.callers.run(request.caller, (credentials) => session.fileSystem.unlink(credentials, parent, name));
+    session.toldNames.removed(parent, name);
     return DONE;
   }
 
@@ -161,6 +162,7 @@ export class NameRequests {
     await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.rename(credentials, from, to, wanted),
     );
+    session.toldNames.renamed(from, to, wanted.exchange);
     const places = [
       { parent: request.nodeid, name: from.name },
       { parent: newDirectory, name: to.name },

@@ -45,9 +45,17 @@ export function isBeingKilled(status: string): boolean {
 /** Of the task's flags in linux/sched.h: a signal ended it. */
 const PF_SIGNALED = 0x400n;
 
+/** It is a thread of the kernel's own. */
+const PF_KTHREAD = 0x200000n;
+
 /** From the text of /proc/PID/stat: it is on its way out, and was not asked. */
-export function wasKilled(stat: string): boolean {
+export const wasKilled = (stat: string): boolean => (taskFlags(stat) & PF_SIGNALED) !== 0n;
+
+/** From the text of /proc/PID/stat. */
+export const isKernelThread = (stat: string): boolean => (taskFlags(stat) & PF_KTHREAD) !== 0n;
+
+function taskFlags(stat: string): bigint {
   // The name before may have any characters in it, brackets too.
   const flags = stat.slice(stat.lastIndexOf(')') + 1).split(' ')[7] ?? '';
-  return /^\d+$/.test(flags) && (BigInt(flags) & PF_SIGNALED) !== 0n;
+  return /^\d+$/.test(flags) ? BigInt(flags) : 0n;
 }

@@ -4,7 +4,7 @@ import type { InodeId } from '../../core/ids.js';
 import type { Clock } from '../../core/clock.js';
 import type { Logger } from '../../core/logger.js';
 import type { HandleTable } from '../handle-table.js';
-import { isDirectory } from '../../core/mode.js';
+import { isDirectory, isRegular } from '../../core/mode.js';
 import type { Callers } from './callers.js';
 import { attributesOut, entryOut } from './encode.js';
 import type { Validity } from './encode.js';
@@ -13,6 +13,7 @@ import type { NodeTable, PageDrop } from './node-table.js';
 import { answer } from './request.js';
 import type { Answer } from './request.js';
 import type { SecondLook } from './second-look.js';
+import type { ToldNames } from './told-names.js';
 
 /** What a handle of the kernel stands for. */
 export interface OpenHandle {
@@ -43,6 +44,7 @@ export interface Session {
   readonly directories: HandleTable<OpenDirectory>;
   readonly callers: Callers;
   readonly secondLook: SecondLook;
+  readonly toldNames: ToldNames;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Makes the kernel ask for a file's attributes again. */
@@ -55,6 +57,8 @@ export interface Session {
   collectPages(inode: InodeId): Promise<void>;
   /** Whether a thread is ending because of a signal. */
   wasKilled(pid: number): boolean;
+  /** Whether a thread is one of the kernel's own, as those that export by NFS. */
+  isKernelThread(pid: number): boolean;
   /** Runs what nobody waits for; a failure is logged. */
   inBackground(what: string, work: () => Promise<void>): void;
   readonly attributeTimeoutMs: number;
@@ -91,8 +95,18 @@ export function attributesAnswer(session: Session, nodeid: number, attributes: A
   return answer(attributesOut(attributes, attributesMs));
 }
 
-/** Tells the kernel of an inode by a name in `parent`, which it will forget again. `rest` follows the entry. */
-export function entryAnswer(session: Session, parent: number, attributes: Attributes, ...rest: Buffer[]): Answer {
+/**
+ * Tells the kernel of an inode by a name in `parent`, which it will forget again; by no name where it came otherwise. `rest`
+ * follows the entry.
+ */
+export function entryAnswer(
+  session: Session,
+  parent: number,
+  name: Buffer | undefined,
+  attributes: Attributes,
+  ...rest: Buffer[]
+): Answer {
+  if (name !== undefined) noteTold(session, parent, name, attributes);
   if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
   const validity = { entryMs: entryMsOf(session, parent), attributesMs: attributesMsOf(session, attributes) };
   const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs);
@@ -100,6 +114,11 @@ export function entryAnswer(session: Session, parent: number, attributes: Attrib
     parts: [entryOut(nodeid, attributes, validity), ...rest],
     undo: () => session.nodes.forget(nodeid, 1),
   };
+}
+
+/** The kernel is about to be told of an inode by a name: only files are opened by what it remembers. */
+export function noteTold({ nodes, toldNames }: Session, parent: number, name: Buffer, attributes: Attributes): void {
+  if (isRegular(attributes.mode)) toldNames.tell(nodes.inodeOf(parent), name, attributes.inode);
 }
 
 /** Tells the kernel of a directory by an alias, which holds for the call that asks and no longer. */

@@ -148,6 +148,43 @@ export const coherenceCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'P2: an open by name leads to what the name leads to then, also while the file of before is open',
+    run: async (c) => {
+      const f = { parent: c.dir, name: name('f') };
+      const openThere = async (text: string): Promise<string> => {
+        // It knows the name, and what it led to.
+        const { file } = await c.other.openAt(root, c.dir, f.name, READ_WRITE);
+        const read = (await file.read(0, 100)).toString();
+        await file.write(0, name(text));
+        await file.close();
+        return read;
+      };
+      const held: OpenFile[] = [];
+      await c.file('f', name('0'));
+      for (let round = 1; round <= 4; round++) {
+        held.push((await c.other.openAt(root, c.dir, f.name, READ_ONLY)).file);
+        await c.other.lookup(root, c.dir, f.name);
+        if (round % 2 === 0) await c.rename('f', `f.${round}`);
+        await c.file('new', name(String(round)));
+        await c.rename('new', 'f');
+        assert.equal(await openThere('x'), String(round), 'replaced by another client');
+        assert.equal((await c.content((await c.lookup('f')).inode)).toString(), 'x', 'and written through the name');
+      }
+      // A name that this client gives by itself, and another one of the same file.
+      const [from, to] = [f, { parent: c.dir, name: name('g') }];
+      await c.other.rename(root, from, to);
+      const { inode } = await c.other.lookup(root, c.dir, to.name);
+      await c.other.link(root, inode, c.dir, f.name);
+      assert.equal(await openThere('y'), 'x');
+      await c.fs.unlink(root, c.dir, to.name);
+      assert.equal(await openThere('z'), 'y', 'its other name was removed by another client');
+      held.push((await c.other.openAt(root, c.dir, f.name, READ_ONLY)).file);
+      await c.fs.unlink(root, c.dir, f.name);
+      await fails('ENOENT', c.other.openAt(root, c.dir, f.name, READ_ONLY));
+      for (const file of held) await file.close();
+    },
+  },
+  {
     name: 'an open of one client keeps the file that the other unlinks',
     run: async (c) => {
       const bytes = pattern(80 * KIB, 4);

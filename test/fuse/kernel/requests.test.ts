@@ -1,5 +1,4 @@
 /** What each request does, as the kernel sees it, on a model of a file system. */
-import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
@@ -7,7 +6,6 @@ import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from 
 import { CairnError } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
 import { Callers } from '../../../src/fuse/kernel/callers.js';
-import { fakeClients } from '../../support/fake-clients.js';
 import { cstrings, u32, u64 } from '../../support/fake-kernel.js';
 import { ModelFileSystem } from '../../support/model-filesystem.js';
 import { must, number64, O_APPEND, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
@@ -153,37 +151,6 @@ t.test('P2: attributes are believed, but not of a file that is open for writing 
   const third = await mount.open(nodeid, O_RDWR);
   t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, -1, 0) }], 'what was believed is not any more');
   await mount.release(third.handle);
-});
-
-t.test('P2: after ESTALE the file that a name leads to stays for the open that follows, and no longer', async (t) => {
-  const clients = await fakeClients();
-  t.teardown(() => clients.stop());
-  const [fileSystem, other] = [await clients.connect(), await clients.connect()];
-  const mount = await TestMount.start(t, fileSystem);
-  const lookUp = async (): Promise<number> => number64(must(await mount.kernel.request('LOOKUP', 1, cstrings('f'))), 0);
-  const openErrno = async (nodeid: number): Promise<number> =>
-    (await mount.kernel.request('OPEN', nodeid, u32(O_RDONLY, 0))).error;
-  // As another mount does it.
-  const replace = async (): Promise<void> => {
-    const options = { mode: 0o644, flags: { read: true, write: true } };
-    const { file } = await other.create(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('new'), options);
-    await file.close();
-    const [from, to] = ['new', 'f'].map((name) => ({ parent: ROOT_INODE, name: Buffer.from(name) }));
-    if (from !== undefined && to !== undefined) await other.rename(ROOT_CREDENTIALS, from, to);
-  };
-  await replace();
-  const first = await lookUp();
-  await replace();
-  t.equal(await openErrno(first), ESTALE);
-  const second = await lookUp();
-  await replace();
-  const { handle } = await mount.open(second, O_RDONLY);
-  await mount.release(handle);
-  t.equal(await openErrno(second), ESTALE, 'once');
-  const third = await lookUp();
-  await replace();
-  await pause(200);
-  t.equal(await openErrno(third), ESTALE, 'not for long');
 });
 
 t.test('a directory that another client moved has an alias for a thread that looks it up twice', async (t) => {

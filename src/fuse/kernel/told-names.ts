@@ -1,0 +1,93 @@
+/**
+ * The names by which the kernel may find files without asking. An OPEN says only which inode it leads to, not by which name
+ * the program came there, and what the kernel remembers of a name may be old: another mount replaced the file, or
+ * removed it. So an open asks the master whether the names that led to the inode still do, in one step with the open, and
+ * when one does not, it is ESTALE: the kernel looks the name up again and opens what it finds (second-look.ts).
+ *
+ * Kept for as long as the kernel believes a name, and a little more, as it begins to count when it takes the answer.
+ */
+import type { Clock } from '../../core/clock.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../core/limits.js';
+import type { EntryName } from '../../client/filesystem.js';
+
+const SLACK_MS = 2_000;
+
+interface Told {
+  readonly inode: InodeId;
+  readonly parent: InodeId;
+  /** As latin1, which is shorter than a Buffer. */
+  readonly name: string;
+  readonly untilMs: number;
+}
+
+export class ToldNames {
+  /** In the order in which they expire. */
+  private readonly byName = new Map<string, Told>();
+  private readonly byInode = new Map<InodeId, readonly Told[]>();
+  /** Until then the kernel may believe names that were forgotten here for want of room. */
+  private incompleteUntilMs = -Infinity;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly entryTimeoutMs: number,
+  ) {}
+
+  get size(): number {
+    return this.byName.size;
+  }
+
+  /** The kernel is about to be told that a name leads to a file. */
+  tell(parent: InodeId, name: Buffer, inode: InodeId): void {
+    const nowMs = this.clock.monotonicMs();
+    this.put({ inode, parent, name: name.toString('latin1'), untilMs: nowMs + this.entryTimeoutMs + SLACK_MS });
+    for (const oldest of this.byName.values()) {
+      if (oldest.untilMs > nowMs) {
+        if (this.byName.size <= MAX_TOLD_NAMES) break;
+        this.incompleteUntilMs = Math.max(this.incompleteUntilMs, oldest.untilMs);
+      }
+      this.drop(oldest);
+    }
+  }
+
+  /** Every name that may lead the kernel to the file; undefined when that cannot be said. */
+  namesOf(inode: InodeId): EntryName[] | undefined {
+    const nowMs = this.clock.monotonicMs();
+    const told = (this.byInode.get(inode) ?? []).filter(({ untilMs }) => untilMs > nowMs);
+    if (told.length > MAX_OPEN_NAMES || (told.length === 0 && nowMs < this.incompleteUntilMs)) return undefined;
+    return told.map(({ parent, name }) => ({ parent, name: Buffer.from(name, 'latin1') }));
+  }
+
+  /** The kernel itself knows that the name is gone. */
+  removed(parent: InodeId, name: Buffer): void {
+    const told = this.byName.get(keyOf(parent, name.toString('latin1')));
+    if (told !== undefined) this.drop(told);
+  }
+
+  /** The kernel itself moves what it remembers. */
+  renamed(from: EntryName, to: EntryName, exchange: boolean): void {
+    const moved = this.byName.get(keyOf(from.parent, from.name.toString('latin1')));
+    const replaced = this.byName.get(keyOf(to.parent, to.name.toString('latin1')));
+    if (moved !== undefined) this.drop(moved);
+    if (replaced !== undefined) this.drop(replaced);
+    if (moved !== undefined) this.tell(to.parent, to.name, moved.inode);
+    if (exchange && replaced !== undefined) this.tell(from.parent, from.name, replaced.inode);
+  }
+
+  private put(told: Told): void {
+    const key = keyOf(told.parent, told.name);
+    const before = this.byName.get(key);
+    if (before !== undefined) this.drop(before);
+    this.byName.set(key, told);
+    this.byInode.set(told.inode, [...(this.byInode.get(told.inode) ?? []), told]);
+  }
+
+  private drop(told: Told): void {
+    this.byName.delete(keyOf(told.parent, told.name));
+    const left = (this.byInode.get(told.inode) ?? []).filter((other) => other !== told);
+    if (left.length > 0) this.byInode.set(told.inode, left);
+    else this.byInode.delete(told.inode);
+  }
+}
+
+const keyOf = (parent: InodeId, name: string): string => `${parent}/${name}`;

@@ -1,0 +1,107 @@
+/** Files that another mount replaces or removes while the kernel remembers their names: what an open leads to. */
+import { setTimeout as pause } from 'node:timers/promises';
+import t from 'tap';
+import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
+import { POSIX_ERRORS } from '../../../src/core/errors.js';
+import { inodeId, ROOT_INODE } from '../../../src/core/ids.js';
+import { fakeClients } from '../../support/fake-clients.js';
+import { cstrings, u32, u64 } from '../../support/fake-kernel.js';
+import { must, number64, O_RDONLY, O_WRONLY, TestMount } from './served-mount.js';
+
+const { ENOENT, ESTALE } = POSIX_ERRORS;
+const O_TRUNC = 0o1000;
+/** Numbers that no thread has: above pid_max. */
+const [ONE, TWO, THREE, FOUR] = [2 ** 23, 2 ** 23 + 1, 2 ** 23 + 2, 2 ** 23 + 3];
+
+t.test('P2: after ESTALE the file that a name leads to stays for the open that follows, and no longer', async (t) => {
+  const clients = await fakeClients();
+  t.teardown(() => clients.stop());
+  const [fileSystem, other] = [await clients.connect(), await clients.connect()];
+  const mount = await TestMount.start(t, fileSystem);
+  const lookUp = async (pid = ONE): Promise<number> =>
+    number64(must(await mount.kernel.request('LOOKUP', 1, cstrings('f'), { pid })), 0);
+  const openErrno = async (nodeid: number, pid = ONE): Promise<number> => {
+    const { error, body } = await mount.kernel.request('OPEN', nodeid, u32(O_RDONLY, 0), { pid });
+    if (error === 0) await mount.release(number64(body, 0));
+    return error;
+  };
+  // As another mount does it.
+  const replace = async (): Promise<void> => {
+    const options = { mode: 0o644, flags: { read: true, write: true } };
+    const { file } = await other.create(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('new'), options);
+    await file.close();
+    const [from, to] = ['new', 'f'].map((name) => ({ parent: ROOT_INODE, name: Buffer.from(name) }));
+    if (from !== undefined && to !== undefined) await other.rename(ROOT_CREDENTIALS, from, to);
+  };
+  await replace();
+  const first = await lookUp();
+  await replace();
+  t.equal(await openErrno(first), ESTALE);
+  const [one, two] = [await lookUp(ONE), await lookUp(TWO)];
+  await replace();
+  t.equal(await openErrno(two, TWO), ESTALE, 'a thread that was not refused is in its first try');
+  t.equal(await openErrno(one, ONE), 0, 'what another does ends the second try of nobody');
+  t.equal(await openErrno(one, ONE), ESTALE, 'once');
+  const third = await lookUp();
+  await replace();
+  await pause(1100);
+  t.equal(await openErrno(third), ESTALE, 'not for long');
+});
+
+t.test('an open leads to what its name leads to at the master, also while the old file is open here', async (t) => {
+  const clients = await fakeClients();
+  t.teardown(() => clients.stop());
+  const [fileSystem, other] = [await clients.connect(), await clients.connect()];
+  const mount = await TestMount.start(t, fileSystem);
+  const { kernel } = mount;
+  const at = (name: string) => ({ parent: ROOT_INODE, name: Buffer.from(name) });
+  const lookUp = async (name: string, pid: number): Promise<number> => {
+    const { error, body } = await kernel.request('LOOKUP', 1, cstrings(name), { pid });
+    return error === 0 ? number64(body, 0) : -error;
+  };
+  const open = async (nodeid: number, pid: number, flags = O_RDONLY): Promise<number> => {
+    const { error, body } = await kernel.request('OPEN', nodeid, u32(flags, 0), { pid });
+    if (error === 0) await mount.release(number64(body, 0));
+    return error;
+  };
+  const makeElsewhere = async (name: string): Promise<void> => {
+    const { file } = await other.create(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from(name), {
+      ...{ mode: 0o644, flags: { read: true, write: true } },
+    });
+    await file.write(0, Buffer.from('kept'));
+    await file.close();
+  };
+  const [held, linked] = [await mount.create('f'), await mount.create('g')];
+  t.equal(await open(held.nodeid, ONE), 0);
+  await other.rename(ROOT_CREDENTIALS, at('f'), at('f.1'));
+  await makeElsewhere('f');
+  t.equal(await open(held.nodeid, ONE, O_WRONLY | O_TRUNC), ESTALE, 'the kernel remembers the name');
+  const found = await lookUp('f', ONE);
+  t.not(found, held.nodeid);
+  t.equal(await open(found, ONE), 0);
+  t.equal((await other.getAttributes(inodeId(found))).size, 4, 'the open that was refused cut nothing');
+
+  await other.unlink(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'));
+  t.equal(await open(found, ONE), ESTALE);
+  t.equal(await lookUp('f', ONE), -ENOENT);
+
+  t.equal(await open(held.nodeid, TWO), 0, 'by a file handle: no name leads the kernel there any more');
+  await other.rename(ROOT_CREDENTIALS, at('g'), at('g.1'));
+  t.equal(await open(linked.nodeid, TWO), ESTALE, 'by a file handle or by its name: that cannot be told');
+  t.equal(await open(linked.nodeid, TWO), 0, 'a file handle is not looked up again');
+  t.equal(await open(linked.nodeid, TWO), ESTALE);
+  await other.rename(ROOT_CREDENTIALS, at('g.1'), at('g'));
+
+  await other.link(ROOT_CREDENTIALS, inodeId(linked.nodeid), ROOT_INODE, Buffer.from('h'));
+  t.equal(await lookUp('h', THREE), linked.nodeid);
+  t.equal(await open(linked.nodeid, THREE), 0);
+  await other.unlink(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('g'));
+  t.equal(await open(linked.nodeid, THREE), ESTALE, 'by which of its names cannot be told');
+  t.equal(await lookUp('h', THREE), linked.nodeid);
+  t.equal(await open(linked.nodeid, THREE), 0);
+
+  const renamed = await mount.create('r');
+  const names = Buffer.concat([u64(1), cstrings('r', 's')]);
+  must(await kernel.request('RENAME', 1, names, { pid: FOUR }));
+  t.equal(await open(renamed.nodeid, FOUR), 0, 'the kernel moves what it remembers by itself');
+});

@@ -1,0 +1,137 @@
+/** Clients that lose their session, and with it their locks: nothing that was written under them comes behind what others wrote. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
+import { KIB } from '../../src/core/limits.js';
+import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
+import { equalBytes, fails } from '../conformance/case.js';
+import { story } from './story.js';
+import type { Story } from './story.js';
+import { MASTER } from './world.js';
+
+t.setTimeout(0);
+
+const lockOf = (kind: LockKind, owner: string): LockRequest => ({
+  ...{ kind, owner, type: 'write', start: 0, end: MAX_LOCK_END, pid: 1 },
+});
+const of = (letter: string): Buffer => Buffer.alloc(100 * KIB, letter);
+
+/** A client writes to a file under a lock, and to another one that the lock stands for, and all of it is unsent. */
+async function writeUnderLock(s: Story, kind: LockKind): Promise<{ locked: OpenFile; beside: OpenFile }> {
+  const [locked, beside] = [await s.create('f', of('-')), await s.create('g', of('-'))];
+  await s.one.setLock(locked.inode, lockOf(kind, 'one'), { wait: false });
+  for (const file of [locked, beside]) {
+    await file.write(0, of('a'));
+    await file.sync();
+    await file.write(0, of('A'));
+  }
+  return { locked, beside };
+}
+
+/** Another client gets the lock, and writes to both. */
+async function writeAfterwards(s: Story, kind: LockKind): Promise<OpenFile> {
+  const [locked, beside] = [await s.openAt('f', s.two), await s.openAt('g', s.two)];
+  await s.two.setLock(locked.inode, lockOf(kind, 'two'), { wait: true });
+  for (const file of [locked, beside]) {
+    equalBytes(await file.read(0, 100 * KIB), of('a'), 'what was synced under the lock');
+    await file.write(0, of('B'));
+    await file.sync();
+  }
+  await beside.close();
+  return locked;
+}
+
+for (const how of ['suspended', 'stopped'] as const) {
+  for (const kind of ['posix', 'flock'] as const) {
+    story(
+      `P7: a client that was ${how} for longer than its session writes nothing under a lost ${kind} lock`,
+      async (s) => {
+        const { locked, beside } = await writeUnderLock(s, kind);
+        s.world.freeze('client-1', how);
+        const held = await writeAfterwards(s, kind);
+        s.world.thaw('client-1');
+        await s.world.sleep(10_000);
+        await s.check('f', of('B'));
+        await s.check('g', of('B'));
+
+        await fails('EIO', locked.read(0, 10));
+        await fails('EIO', locked.write(0, of('C')));
+        await fails('EIO', locked.truncate(0));
+        await fails('EIO', locked.sync());
+        await fails('EIO', locked.flush());
+        await fails('EIO', s.one.setLock(locked.inode, lockOf(kind, 'three'), { wait: false }));
+        assert.ok(await s.one.getLock(locked.inode, lockOf(kind, 'one')), 'the other client has it');
+        await fails('EIO', locked.close());
+        await fails('EIO', beside.sync());
+        await beside.sync();
+        await beside.write(0, of('D'));
+        await beside.close();
+        await s.check('f', of('B'));
+        await s.check('g', of('D'));
+
+        await s.two.releaseLocks(held.inode, kind, 'two');
+        await held.close();
+        const again = await s.openAt('f');
+        await s.one.setLock(again.inode, lockOf(kind, 'one'), { wait: false });
+        await again.write(0, of('E'));
+        await again.close();
+        await s.check('f', of('E'));
+      },
+    );
+  }
+}
+
+story('P7: writes under a lost lock are refused also by a lease that others kept alive', async (s) => {
+  const { locked, beside } = await writeUnderLock(s, 'posix');
+  s.world.freeze('client-1', 'suspended');
+  const [first, second] = [await s.openAt('f', s.two), await s.openAt('g', s.two)];
+  let isGranted = false;
+  const granted = s.two.setLock(first.inode, lockOf('posix', 'two'), { wait: true }).then(() => {
+    isGranted = true;
+  });
+  // Elsewhere in the same chunks, all the time.
+  for (let at = 200 * KIB; !isGranted; at++) {
+    for (const file of [first, second]) {
+      await file.write(at, Buffer.from('x'));
+      await file.flush();
+    }
+    for (let waited = 0; !isGranted && waited < 1_000; waited += 10) await s.world.sleep(10);
+  }
+  await granted;
+  s.world.network.partition('client-1', MASTER);
+  s.world.thaw('client-1');
+  // By new connections to the chunkservers, before it hears from the master.
+  await s.world.sleep(20);
+  const late = Promise.allSettled([locked.sync(), beside.sync()]);
+  for (let round = 0; round < 50; round++) {
+    for (const file of [first, second]) equalBytes(await file.read(0, 100 * KIB), of('a'), 'under the lock');
+    await s.world.sleep(100);
+  }
+  s.world.network.heal('client-1', MASTER);
+  assert.deepEqual(
+    (await late).map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  await fails('EIO', locked.close());
+  await beside.close();
+  for (const file of [first, second]) await file.close();
+});
+
+story(
+  'P7: locks of a client that did not come back after a restart are free once it cannot write any more',
+  async (s) => {
+    const { locked } = await writeUnderLock(s, 'posix');
+    s.world.freeze('client-1', 'suspended');
+    await s.world.kill(MASTER);
+    await s.world.start(MASTER);
+    const other = await s.openAt('f', s.two);
+    await s.two.setLock(other.inode, lockOf('posix', 'two'), { wait: true });
+    s.world.thaw('client-1');
+    for (let round = 0; round < 40; round++) {
+      equalBytes(await other.read(0, 100 * KIB), of('a'), 'under the lock');
+      await s.world.sleep(100);
+    }
+    await fails('EIO', locked.close());
+    await other.close();
+  },
+);
