@@ -53,7 +53,9 @@ t.test('locks that end with the session are not silently missing: EIO until the 
     await fs.syncMetadata();
     await t.rejects(file.write(0, Buffer.from('after')), { code: 'EIO' });
     await t.rejects(file.read(0, 10), { code: 'EIO' });
-    await file.close();
+    await t.rejects(file.sync(), { code: 'EIO' });
+    await t.rejects(fs.setLock(file.inode, request('a'), { wait: false }), { code: 'EIO' });
+    await t.rejects(file.close(), { code: 'EIO' });
     const again = await open(fs);
     t.equal((await again.read(0, 10)).toString(), 'before');
     await fs.setLock(again.inode, request('a'), { wait: false });

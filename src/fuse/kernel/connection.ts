@@ -6,6 +6,8 @@
  * read, so that callers wait in the kernel. Requests that wait for other requests (locks, and whoever has the kernel drop pages)
  * do not count, and keep no buffer: what they wait for must get through.
  */
+import { sleep } from '../../core/clock.js';
+import type { Clock } from '../../core/clock.js';
 import { asCairnError, POSIX_ERRORS } from '../../core/errors.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../core/limits.js';
 import type { Logger } from '../../core/logger.js';
@@ -23,6 +25,9 @@ import type { Answer, Handler, Request } from './request.js';
 
 /** Each holds a thread of libuv's pool, which has four: two are left for the rest. */
 const PARKED_READS = 2;
+const NOT_MOUNTED_RETRY_MS = 2;
+/** So often it is looked whether a caller that was sent a signal, and waits on, is being killed now. */
+const INTERRUPTED_POLL_MS = 200;
 /** What is longer is answered out of the buffer it came in; what is shorter is copied, and the buffer read into again. */
 const SMALL_REQUEST_BYTES = 8 * 1024;
 
@@ -43,14 +48,15 @@ export interface ConnectionOptions {
   readonly onStale: (pid: number, operation: Opcode) => void;
   /** Whether a thread is being killed. */
   readonly isDying: (pid: number) => boolean;
-  /** How long to wait before a read is tried again that failed with EPERM: nothing is mounted yet. */
-  readonly retryLater: () => Promise<void>;
+  readonly clock: Clock;
 }
 
 /** A request that is being answered. */
 interface InWork {
   readonly pid: number;
   abort?: AbortController;
+  /** Its caller was sent a signal. */
+  isInterrupted: boolean;
   /** Its caller is dying and was answered already: nobody takes the result. */
   isLeft: boolean;
 }
@@ -61,6 +67,8 @@ export class Connection {
   private readonly inWork = new Map<number, InWork>();
   private counted = 0;
   private room: Deferred<void> | undefined;
+  /** `watchInterrupted` runs. */
+  private isWatching = false;
   private mounting = true;
   /** The descriptor is given back, and its number may be another's by now. */
   private closed = false;
@@ -115,7 +123,7 @@ export class Connection {
     // ENOENT: the request was taken back before it could be read.
     if (code === 'ENOENT' || code === 'EINTR' || code === 'EAGAIN') return true;
     if (code === 'EPERM' && this.mounting) {
-      await this.options.retryLater();
+      await sleep(this.options.clock, NOT_MOUNTED_RETRY_MS);
       return true;
     }
     if (code !== 'ENODEV' && !(code === 'EPERM' && !this.mounting)) {
@@ -170,7 +178,7 @@ export class Connection {
       return;
     }
     this.options.onRequest?.(header.nodeid, header.pid);
-    const entry: InWork = { pid: header.pid, isLeft: false };
+    const entry: InWork = { pid: header.pid, isInterrupted: false, isLeft: false };
     let counts = !this.options.waiting.has(operation);
     if (counts) this.counted++;
     const leave = (): void => {
@@ -230,20 +238,43 @@ export class Connection {
   /**
    * The caller of a request was sent a signal. What waits for others ends with EINTR. The rest is done soon, unless the
    * cluster does not answer; calls on files are not ended by signals that a program handles, but one that is being
-   * killed does not wait.
+   * killed does not wait. The kernel tells of the first signal only, and then waits for the answer whatever comes: so who
+   * was sent one that it handles is looked at again and again.
    */
   private interrupt(header: RequestHeader, message: Buffer): void {
     const unique = new Cursor(message.subarray(IN_HEADER_BYTES)).u64();
     const entry = this.inWork.get(unique);
     if (entry !== undefined) {
       entry.abort?.abort();
-      if (entry.abort !== undefined || entry.isLeft || !this.options.isDying(entry.pid)) return;
-      entry.isLeft = true;
-      this.reply(unique, POSIX_ERRORS.EINTR);
+      entry.isInterrupted = true;
+      // What it waits for gets its chance to end in good order.
+      if (entry.abort === undefined) this.leaveIfDying(unique, entry);
+      if (!this.isWatching) void this.watchInterrupted();
       return;
     }
     // It may be in the other parked read, and handled next: EAGAIN makes the kernel tell again, unless it was answered.
     this.reply(header.unique, POSIX_ERRORS.EAGAIN);
+  }
+
+  private leaveIfDying(unique: number, entry: InWork): void {
+    if (entry.isLeft || !this.options.isDying(entry.pid)) return;
+    entry.isLeft = true;
+    this.reply(unique, POSIX_ERRORS.EINTR);
+  }
+
+  /** For as long as requests are in work whose callers were sent a signal. Never rejects. */
+  private async watchInterrupted(): Promise<void> {
+    this.isWatching = true;
+    for (let isAny = true; isAny && !this.closed;) {
+      await sleep(this.options.clock, INTERRUPTED_POLL_MS);
+      isAny = false;
+      for (const [unique, entry] of this.inWork) {
+        if (!entry.isInterrupted || entry.isLeft) continue;
+        isAny = true;
+        this.leaveIfDying(unique, entry);
+      }
+    }
+    this.isWatching = false;
   }
 }
 

@@ -11,7 +11,6 @@
  *   directory-places.ts   when another machine has moved a directory that the kernel remembers
  */
 import { endianness } from 'node:os';
-import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { ROOT_INODE } from '../../core/ids.js';
@@ -44,7 +43,6 @@ import { changedThrough } from './session.js';
 import type { OpenDirectory, OpenHandle, Session } from './session.js';
 import { ToldNames } from './told-names.js';
 
-const NOT_MOUNTED_RETRY_MS = 2;
 /** As long as the client knows them: so another mount's changes show after two seconds at most, or at the next open. */
 const DEFAULT_ATTRIBUTE_TIMEOUT_MS = CLIENT_CACHE_TTL_MS;
 /** Room for the headers of a WRITE beside its bytes. */
@@ -174,7 +172,7 @@ export class ServedMount {
       DESTROY: () => DONE,
     };
     this.connection = new Connection({
-      ...{ device, bufferBytes: REQUEST_BYTES, logger, handlers },
+      ...{ device, bufferBytes: REQUEST_BYTES, logger, clock, handlers },
       waiting: new Set<Opcode>(['SETLKW']),
       onRequest: (nodeid, pid) => this.nodes.places.used(pid, nodeid),
       onDone: (nodeid) => changedThrough(session, nodeid),
@@ -183,7 +181,6 @@ export class ServedMount {
         if (operation !== 'OPEN') secondLook.refused(pid);
       },
       isDying: (pid) => isBeingKilled(readStatus(pid)),
-      retryLater: () => sleep(clock, NOT_MOUNTED_RETRY_MS),
     });
   }
 }

@@ -1,6 +1,10 @@
 /** How requests come and go: many at a time, interrupted, in nobody's interest, malformed, and the end of it all. */
 import t from 'tap';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setImmediate as immediate, setTimeout as pause } from 'node:timers/promises';
+import { silentLogger } from '../../../src/core/logger.js';
+import { Connection } from '../../../src/fuse/kernel/connection.js';
+import type { Answer } from '../../../src/fuse/kernel/request.js';
+import { ManualClock } from '../../support/manual-clock.js';
 import { MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
 import { deferred } from '../../../src/core/sync.js';
 import type { Attributes, LockRequest } from '../../../src/client/filesystem.js';
@@ -8,7 +12,7 @@ import type { InodeId } from '../../../src/core/ids.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { OPCODES } from '../../../src/fuse/kernel/protocol.js';
 import type { Opcode } from '../../../src/fuse/kernel/protocol.js';
-import { cstrings, requestBytes, u32, u64 } from '../../support/fake-kernel.js';
+import { cstrings, FakeKernel, requestBytes, u32, u64 } from '../../support/fake-kernel.js';
 import { ModelFileSystem } from '../../support/model-filesystem.js';
 import { seededRandom } from '../../support/seed.js';
 import { must, number64, O_RDWR, TestMount } from './served-mount.js';
@@ -194,3 +198,63 @@ t.test('any bytes: each request is answered, and all goes on', async (t) => {
   }
   t.equal(must(await kernel.request('GETATTR', 1, u32(0, 0, 0, 0))).length, 104);
 });
+
+t.test(
+  'a caller that handles a signal and is killed afterwards is let go, of which the kernel does not tell',
+  async (t) => {
+    const kernel = new FakeKernel();
+    const clock = new ManualClock();
+    const advance = async (ms: number): Promise<void> => {
+      for (let passed = 0; passed < ms; passed += 50) {
+        clock.advance(50);
+        await immediate();
+      }
+    };
+    const dying = new Set<number>();
+    let looks = 0;
+    const hung = deferred<Answer>();
+    let undone = 0;
+    const connection = new Connection({
+      ...{ device: kernel, bufferBytes: 8192, logger: silentLogger, clock, waiting: new Set<Opcode>(['SETLKW']) },
+      handlers: {
+        GETATTR: () => hung.promise,
+        SETLKW: (request) => {
+          request.interrupted();
+          return hung.promise;
+        },
+      },
+      onStale: () => undefined,
+      isDying: (pid) => {
+        looks++;
+        return dying.has(pid);
+      },
+    });
+    const ended = connection.serve();
+    const [one, two, three] = [
+      kernel.start('GETATTR', 1, Buffer.alloc(16), { pid: 1 }),
+      kernel.start('GETATTR', 1, Buffer.alloc(16), { pid: 2 }),
+      kernel.start('SETLKW', 1, Buffer.alloc(16), { pid: 3 }),
+    ];
+    const ends: string[] = [];
+    for (const [name, { reply }] of Object.entries({ one, two, three })) {
+      void reply.then(({ error }) => ends.push(`${name} ${error}`));
+    }
+    await immediate();
+    for (const { unique } of [one, three]) void kernel.interrupt(unique);
+    await advance(1_000);
+    t.same(ends, [], 'signals that are handled do not end calls on files');
+    for (const pid of [1, 2, 3]) dying.add(pid);
+    await advance(250);
+    t.same(ends.sort(), [`one ${EINTR}`, `three ${EINTR}`]);
+    hung.resolve({ parts: [], undo: () => undone++ });
+    await immediate();
+    t.equal(undone, 2, 'what nobody took is undone');
+    t.equal(ends.length, 3);
+    await advance(1_000);
+    const before = looks;
+    await advance(1_000);
+    t.equal(looks, before, 'nobody is watched any more');
+    kernel.unmount();
+    await ended;
+  },
+);
