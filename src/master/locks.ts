@@ -211,8 +211,9 @@ export class LockTable {
   /** The session waits for nothing any more, and keeps what it holds. */
   stopWaiting(session: SessionId): void {
     for (const file of [...(this.sessions.get(session)?.files ?? [])]) {
-      for (const waiter of file.waiters.filter(({ place }) => place.session === session)) this.dequeue(file, waiter);
-      this.wake(file);
+      const waiters = [...this.usersOf(file, session).waiters];
+      for (const waiter of waiters) this.dequeue(file, waiter);
+      this.wake(file, waiters);
       this.forgetUnused(file);
     }
   }

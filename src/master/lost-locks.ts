@@ -10,7 +10,7 @@
 import { asCairnError, type CairnError } from '../core/errors.js';
 import type { InodeId, SessionId } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
-import { Semaphore } from '../core/sync.js';
+import { Semaphore, unawaited } from '../core/sync.js';
 import type { LockTable } from './locks.js';
 
 /** Files whose leases are ended at a time, for each client that went. */
@@ -44,12 +44,16 @@ export class LostLocks {
 
   /** To be called about every second. */
   tick(): void {
-    for (const whose of this.leaving.keys()) void this.fence(whose);
+    for (const whose of this.leaving.keys()) this.fenceSoon(whose);
   }
 
   private leave(whose: SessionId, written: readonly InodeId[]): void {
     this.leaving.set(whose, { left: new Set(written), fencing: false });
-    void this.fence(whose);
+    this.fenceSoon(whose);
+  }
+
+  private fenceSoon(whose: SessionId): void {
+    unawaited(this.fence(whose), this.deps.logger, 'ending what a client that went may have written');
   }
 
   /** Never rejects: what fails is tried again with the next tick. */

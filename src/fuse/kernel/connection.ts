@@ -249,7 +249,9 @@ export class Connection {
       entry.isInterrupted = true;
       // What it waits for gets its chance to end in good order.
       if (entry.abort === undefined) this.leaveIfDying(unique, entry);
-      if (!this.isWatching) void this.watchInterrupted();
+      if (!this.isWatching) {
+        unawaited(this.watchInterrupted(), this.options.logger, 'watching callers that were sent a signal');
+      }
       return;
     }
     // It may be in the other parked read, and handled next: EAGAIN makes the kernel tell again, unless it was answered.
