@@ -39,6 +39,7 @@ import {
   TABLE_OFFSET,
 } from './chunk-format.js';
 import { StoredHeader } from './chunk-header.js';
+import { lostBlock } from './lost-block.js';
 import { NextChecksums } from './next-checksums.js';
 import { RangeLock } from './range-lock.js';
 import { settle } from './settle.js';
@@ -169,6 +170,58 @@ export class ChunkFile {
     } finally {
       release();
     }
+  }
+
+  /** As `read`, of whole blocks: those that are damaged are zeros and named, with the checksums that they should have. */
+  async readSound(offset: number, length: number): Promise<BlocksRead & { readonly damaged: number[] }> {
+    try {
+      return { ...(await this.read(offset, length)), damaged: [] };
+    } catch (error) {
+      if (!(error instanceof CorruptBlockError)) throw error;
+    }
+    const end = Math.min(offset + length, this.length);
+    const bytes = Buffer.alloc(Math.max(0, end - offset));
+    const checksums: number[] = [];
+    const damaged: number[] = [];
+    for (let block = blockOf(offset); block * BLOCK_SIZE_BYTES < end; block++) {
+      const start = block * BLOCK_SIZE_BYTES;
+      checksums.push(this.table.sumOf(block));
+      try {
+        const sound = (await this.read(start, Math.min(BLOCK_SIZE_BYTES, end - start))).bytes;
+        sound.copy(bytes, start - offset);
+        payloadBuffers.giveBack(sound);
+      } catch (error) {
+        if (!(error instanceof CorruptBlockError)) throw error;
+        damaged.push(block);
+      }
+    }
+    return { bytes, checksums, damaged };
+  }
+
+  /** Bytes of `block` if they have the checksum `sum` and are `length`, whatever this replica's table says of them. */
+  async blockWith(block: number, length: number, sum: number): Promise<Buffer | undefined> {
+    if (this.table.lengthOf(block) < length) return undefined;
+    try {
+      const bytes = (await this.blocks.readBlock(block)).subarray(0, length);
+      return checksum(bytes) === sum ? bytes : undefined;
+    } catch (error) {
+      if (error instanceof CorruptBlockError) return undefined;
+      throw error;
+    }
+  }
+
+  /** In a chunk that is being made: `block`, which ends at `end`, is lost; its bytes had the checksum `sum`. */
+  async writeLost(block: number, end: number, sum: number): Promise<void> {
+    const offset = block * BLOCK_SIZE_BYTES;
+    if (offset < this.length) throw new CairnError('INTERNAL', `block ${block} of chunk ${this.handle} is there`);
+    const bytes = lostBlock(end - offset, sum);
+    await this.change(this.length, end, () =>
+      Promise.resolve({
+        newSums: [...this.next.before(offset), sum],
+        newLength: end,
+        apply: () => this.file.write('chunk.write', bytes, DATA_OFFSET + offset),
+      }),
+    );
   }
 
   /**

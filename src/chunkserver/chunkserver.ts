@@ -13,7 +13,7 @@ import { CairnError, hasCode } from '../core/errors.js';
 import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk.js';
 import { chunkHandle } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, HEARTBEAT_INTERVAL_MS, MAX_PAYLOAD_BYTES } from '../core/limits.js';
+import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, HEARTBEAT_INTERVAL_MS, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
@@ -230,6 +230,24 @@ export class Chunkserver {
     return { reply: { checksums, length: end }, payload: bytes, payloadIsReusable: true };
   }
 
+  /** For a copy: what is sound, and which blocks are not. */
+  private async readSound({
+    handle,
+    version,
+    offset,
+    length,
+  }: ReadChunkRequest): Promise<HandlerResult<ReadChunkReplyInit>> {
+    const known = chunkHandle(handle);
+    if (length > MAX_PAYLOAD_BYTES || offset + length > CHUNK_SIZE_BYTES || offset % BLOCK_SIZE_BYTES !== 0) {
+      throw new CairnError('EINVAL', `read of ${length} bytes at ${offset} of chunk ${handle}`);
+    }
+    this.replicas.checkVersion(known, version);
+    return this.store.use(known, async (file) => {
+      const { bytes, checksums, damaged } = await file.readSound(offset, length);
+      return { reply: { checksums, length: file.length, damagedBlocks: damaged }, payload: bytes };
+    });
+  }
+
   private async readBlocks(
     request: Pick<ReadChunkRequest, 'handle' | 'version' | 'offset' | 'length'>,
     isServed: boolean,
@@ -266,7 +284,7 @@ export class Chunkserver {
       this.onReplica(request.handle, async () => ({ reply: await this.recovery.recover(request) })),
     truncateChunk: (request) => this.onReplica(request.handle, () => this.mutations.truncate(request).then(() => DONE)),
     copyChunk: (request, { signal }) =>
-      this.onReplica(request.handle, () => this.copies.pull(request, signal).then(() => DONE)),
+      this.onReplica(request.handle, async () => ({ reply: await this.copies.pull(request, signal) })),
     leaveOut: ({ handle, leaseId }) => {
       this.replicas.leaveOut(chunkHandle(handle), leaseId);
       return DONE;
@@ -288,7 +306,9 @@ export class Chunkserver {
     readChunk: (request, { peer }) =>
       peer.role === 'client' || request.served
         ? this.servedReplica(request.handle, () => this.read(request, true), request.knownTime)
-        : this.onReplica(request.handle, () => this.read(request, false)),
+        : this.onReplica(request.handle, () =>
+            request.withDamage ? this.readSound(request) : this.read(request, false),
+          ),
     writeChunk: (request, context) =>
       this.servedReplica(request.handle, async () => {
         await this.mutations.write(request, context.payload);

@@ -1,6 +1,6 @@
 /** Pulls a whole replica from another chunkserver: verified, holes left as holes, synced, visible only when whole. */
 import { segmentsMatch } from '../core/checksum.js';
-import { CairnError } from '../core/errors.js';
+import { CairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle } from '../core/ids.js';
 import {
   BLOCK_SIZE_BYTES,
@@ -48,7 +48,7 @@ export class Copies {
    * the chunk, the end of this one at the master, or a deletion ends it: it was given up, and the chunk may have been written
    * since. So what the master is told of was made for this request.
    */
-  async pull(request: CopyChunkRequest, signal: AbortSignal): Promise<void> {
+  async pull(request: CopyChunkRequest, signal: AbortSignal): Promise<{ damagedBlocks: number }> {
     const { source, version } = request;
     const handle = chunkHandle(request.handle);
     if (source === null) throw new CairnError('EINVAL', `copy of chunk ${handle} from nowhere`);
@@ -66,20 +66,42 @@ export class Copies {
       const peer = await this.pool.get(source.address);
       const read = (offset: number): Promise<CallResult<ReadChunkReply>> => {
         refuseUnwanted();
-        return peer.call(CHUNKSERVER_METHODS.readChunk, { handle, version, offset, length: MAX_PAYLOAD_BYTES });
+        const request = { handle, version, offset, length: MAX_PAYLOAD_BYTES, withDamage: true };
+        return peer.call(CHUNKSERVER_METHODS.readChunk, request);
       };
-      await this.store.replace(handle, chunkVersion(version), (file) => fill(file, read), refuseUnwanted);
+      let damagedBlocks = 0;
+      const make = async (file: ChunkFile): Promise<void> => {
+        damagedBlocks = await fill(file, read, (block, length, sum) => this.ownBlock(handle, block, length, sum));
+      };
+      await this.store.replace(handle, chunkVersion(version), make, refuseUnwanted);
       this.replicas.replaced(handle);
+      return { damagedBlocks };
     } finally {
       if (this.current.get(handle) === copy) this.current.delete(handle);
       release?.();
     }
   }
+
+  /** A block that the replica of before has as it should be, though it may be an older one. */
+  private async ownBlock(handle: ChunkHandle, block: number, length: number, sum: number): Promise<Buffer | undefined> {
+    if (this.store.index.get(handle) === undefined) return undefined;
+    try {
+      return await this.store.use(handle, (file) => file.blockWith(block, length, sum));
+    } catch (error) {
+      if (hasCode(error, 'NO_REPLICA', 'EIO', 'CORRUPT')) return undefined;
+      throw error;
+    }
+  }
 }
 
-async function fill(file: ChunkFile, read: (offset: number) => Promise<CallResult<ReadChunkReply>>): Promise<void> {
-  const ahead: Promise<CallResult<ReadChunkReply>>[] = [];
+type Piece = CallResult<ReadChunkReply>;
+type BlockSource = (block: number, length: number, sum: number) => Promise<Buffer | undefined>;
+
+/** Returns how many blocks are lost: neither the source has them whole, nor `spare`. */
+async function fill(file: ChunkFile, read: (offset: number) => Promise<Piece>, spare: BlockSource): Promise<number> {
+  const ahead: Promise<Piece>[] = [];
   let asked = 0;
+  let lost = 0;
   for (let offset = 0; offset < CHUNK_SIZE_BYTES; offset += MAX_PAYLOAD_BYTES) {
     // The first piece alone: most chunks end within it.
     const window = offset === 0 ? 1 : COPY_WINDOW;
@@ -89,13 +111,47 @@ async function fill(file: ChunkFile, read: (offset: number) => Promise<CallResul
     const piece = await ahead.shift();
     if (piece === undefined) break;
     const { reply, payload } = piece;
-    if (!segmentsMatch(payload, offset, reply.checksums)) {
-      throw new CairnError('CORRUPT', `chunk ${file.handle} at ${offset} was damaged on the way`);
-    }
-    await writeUnlessZeros(file, offset, payload, reply.checksums);
+    if (reply.damagedBlocks.length > 0) lost += await writeSound(file, offset, piece, spare);
+    else if (segmentsMatch(payload, offset, reply.checksums)) {
+      await writeUnlessZeros(file, offset, payload, reply.checksums);
+    } else throw damagedOnTheWay(file, offset);
     payloadBuffers.giveBack(payload);
     if (payload.length < MAX_PAYLOAD_BYTES) break;
   }
+  return lost;
+}
+
+const damagedOnTheWay = (file: ChunkFile, offset: number): CairnError =>
+  new CairnError('CORRUPT', `chunk ${file.handle} at ${offset} was damaged on the way`);
+
+/** A piece of which the source has not all. */
+async function writeSound(
+  file: ChunkFile,
+  offset: number,
+  { reply, payload }: Piece,
+  spare: BlockSource,
+): Promise<number> {
+  const damaged = new Set(reply.damagedBlocks);
+  let lost = 0;
+  for (const [index, sum] of reply.checksums.entries()) {
+    const start = index * BLOCK_SIZE_BYTES;
+    const at = offset + start;
+    const part = payload.subarray(start, start + BLOCK_SIZE_BYTES);
+    const block = at / BLOCK_SIZE_BYTES;
+    if (!damaged.has(block)) {
+      if (!segmentsMatch(part, at, [sum])) throw damagedOnTheWay(file, at);
+      await writeUnlessZeros(file, at, part, [sum]);
+      continue;
+    }
+    const own = await spare(block, part.length, sum);
+    if (own !== undefined) {
+      await writeUnlessZeros(file, at, own, [sum]);
+      continue;
+    }
+    await file.writeLost(block, at + part.length, sum);
+    lost++;
+  }
+  return lost;
 }
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE_BYTES);

@@ -13,6 +13,7 @@ import type {
   AdoptVersionRequest,
   InspectReplicaReplyInit,
   InspectReplicaRequest,
+  RecoverChunkReplyInit,
   RecoverChunkRequest,
   RepairBlocksRequest,
   Replica as ReplicaAddress,
@@ -97,7 +98,7 @@ export class Recovery {
    * Returns the servers that are at the new version, alike, and whether that state may miss unsynced mutations. Fails
    * when this server's own replica cannot be the source.
    */
-  recover(request: RecoverChunkRequest): Promise<{ succeeded: number[]; suspect: boolean }> {
+  recover(request: RecoverChunkRequest): Promise<RecoverChunkReplyInit> {
     const { fromVersion, toVersion, leaseId } = request;
     const handle = chunkHandle(request.handle);
     const { suspect } = this.deps.store.entry(handle);
@@ -112,7 +113,7 @@ export class Recovery {
       const inspected = await Promise.all(others.map((member) => this.inspectMember(member, request)));
       const members = inspected.filter((member) => member !== undefined);
       this.fenced(handle, leaseId);
-      const length = await this.prepareOwn(handle, request.validBytes, members);
+      const { length, unmendedBlocks } = await this.prepareOwn(handle, request.validBytes, members);
       const healing = new Mutex();
       const succeeded = await Promise.all(
         members.map(async (member) => {
@@ -132,7 +133,7 @@ export class Recovery {
       takenIn(replica, leaseId);
       const servers = [self, ...succeeded.filter((server) => server !== undefined)];
       this.deps.logger.info({ handle, version: toVersion, servers, length }, 'chunk recovered');
-      return { succeeded: servers, suspect };
+      return { succeeded: servers, suspect, unmendedBlocks };
     });
   }
 
@@ -155,7 +156,11 @@ export class Recovery {
   }
 
   /** Cuts the own replica and replaces its damaged blocks. Returns the length that all shall have. */
-  private async prepareOwn(handle: ChunkHandle, validBytes: number, members: readonly Member[]): Promise<number> {
+  private async prepareOwn(
+    handle: ChunkHandle,
+    validBytes: number,
+    members: readonly Member[],
+  ): Promise<{ readonly length: number; readonly unmendedBlocks: number }> {
     const { store } = this.deps;
     const own = await this.state(handle);
     const length = Math.min(own.length, validBytes);
@@ -181,7 +186,7 @@ export class Recovery {
         'damaged blocks: no replica has them whole',
       );
     }
-    return length;
+    return { length, unmendedBlocks: left.length };
   }
 
   /** Takes a block from a member where it is sound. False when there is none: the block stays unreadable. */

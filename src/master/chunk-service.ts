@@ -97,6 +97,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
   function takeReplicaReport(request: ReportReplicaRequest, believed: boolean): void {
     const code = errorCodeOf(request.errorCode);
     if (!BAD_REPLICA.has(code) || undoubted(request) === undefined) return;
+    if (code === 'CORRUPT' && deps.recovery.isBeyondMending(chunkHandle(request.handle))) return;
     if (!believed && !mayReport(chunkHandle(request.handle))) return;
     if (believed || code === 'CORRUPT') doubt(request, code);
     else unawaited(checkReplica(request), logger, 'checking a replica');

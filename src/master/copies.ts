@@ -18,6 +18,7 @@ import { unawaited } from '../core/sync.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
+import { Backoffs } from './backoffs.js';
 import { getChunk, saveChunk } from './chunk-map.js';
 import { readInode } from './inodes.js';
 import { keys } from './keys.js';
@@ -56,7 +57,10 @@ const LEASE_REST_MS = 3_000;
 const HELD_COPY_TIMEOUT_MS = 8_000;
 /** A copy under the lock of a leased chunk that failed is not tried again for so long, for the sake of its writers. */
 const HELD_COPY_PAUSE_MS = 30_000;
-const MAX_PAUSED = 1024;
+/** A copy that failed is tried again after so long at first, and at last. */
+const COPY_PAUSE_MIN_MS = 500;
+const COPY_PAUSE_MAX_MS = 300_000;
+const MAX_PAUSED = 16_384;
 
 interface Route {
   readonly handle: ChunkHandle;
@@ -70,6 +74,8 @@ export class ChunkCopies {
   private waiting: Candidate[] = [];
   /** Leased chunks whose copy under the lock failed, and until when they are left alone. */
   private readonly pausedUntilMs = new Map<ChunkHandle, number>();
+  /** Copies that failed. */
+  private readonly failures: Backoffs<ChunkHandle>;
   private stopped = false;
 
   constructor(
@@ -85,10 +91,16 @@ export class ChunkCopies {
       readonly onStray: StraySink;
       /** A copy became a member. */
       readonly onAdded: (handle: ChunkHandle) => void;
+      /** A source has damaged blocks, and other members may have them whole. */
+      readonly onDamaged: (handle: ChunkHandle, server: ServerId) => void;
       /** Nothing waits any more. */
       readonly onDrained: () => void;
     },
-  ) {}
+  ) {
+    this.failures = new Backoffs(deps.clock, {
+      ...{ minMs: COPY_PAUSE_MIN_MS, maxMs: COPY_PAUSE_MAX_MS, maxEntries: MAX_PAUSED },
+    });
+  }
 
   stop(): void {
     this.stopped = true;
@@ -112,6 +124,7 @@ export class ChunkCopies {
 
   /** False while a writer is in the middle of something, or when a lease has to be recovered first. */
   mayCopy(handle: ChunkHandle): boolean {
+    if (!this.failures.isDue(handle)) return false;
     const lease = this.deps.leases.table.get(handle);
     return lease === undefined || (this.mayEnd(lease) && !this.isPaused(handle));
   }
@@ -209,13 +222,16 @@ export class ChunkCopies {
       const outcome =
         leased || bytes <= BRIEF_COPY_BYTES ? await this.copyHeld(route) : await this.copyFree(route, before);
       if (outcome === 'added') {
+        this.failures.forget(handle);
         logger.info({ chunk: handle, from: source, to: target }, 'chunk copied');
         this.deps.onAdded(handle);
         return;
       }
       if (outcome === 'not begun') return;
       logger.info({ chunk: handle, to: target }, 'copy of a chunk is out of date, trying again later');
+      this.failures.attempted(handle);
     } catch (error) {
+      this.failures.attempted(handle);
       if (leased) this.pause(handle);
       logger.warn({ chunk: handle, from: source, to: target, error: asCairnError(error).message }, 'copy failed');
     }
@@ -241,8 +257,8 @@ export class ChunkCopies {
       if (peer === undefined || record === undefined || state.get(keys.lease(handle)) !== undefined) return 'not begun';
       const fits = health.needsCopy(record) && !record.servers.includes(target);
       if (!fits || !health.live(record).includes(source)) return 'not begun';
-      await this.transfer(route, record, peer, Math.min(HELD_COPY_TIMEOUT_MS, config.copyTimeoutMs));
-      return this.addMember(route, record, peer) ? 'added' : 'late';
+      const damaged = await this.transfer(route, record, peer, Math.min(HELD_COPY_TIMEOUT_MS, config.copyTimeoutMs));
+      return this.addMember(route, record, peer, damaged) ? 'added' : 'late';
     });
   }
 
@@ -253,26 +269,28 @@ export class ChunkCopies {
     try {
       const peer = servers.peerOf(route.target);
       if (peer === undefined) return 'not begun';
-      await this.transfer(route, before, peer, config.copyTimeoutMs);
+      const damaged = await this.transfer(route, before, peer, config.copyTimeoutMs);
       return await leases.locks.run(route.handle, () => {
-        return !watch.granted && this.addMember(route, before, peer) ? 'added' : 'late';
+        return !watch.granted && this.addMember(route, before, peer, damaged) ? 'added' : 'late';
       });
     } finally {
       watch.end();
     }
   }
 
-  private async transfer(route: Route, record: ChunkRecord, peer: Peer, timeoutMs: number): Promise<void> {
+  /** Returns how many blocks the source has damaged: they are marked as lost in the copy. */
+  private async transfer(route: Route, record: ChunkRecord, peer: Peer, timeoutMs: number): Promise<number> {
     const { handle, source } = route;
     const request = { handle, version: record.version, source: this.deps.servers.replica(source) };
-    await peer.call(CHUNKSERVER_METHODS.copyChunk, request, { timeoutMs });
+    const { reply } = await peer.call(CHUNKSERVER_METHODS.copyChunk, request, { timeoutMs });
+    return reply.damagedBlocks;
   }
 
   /** Under the lock. */
-  private addMember({ handle, target }: Route, before: ChunkRecord, peer: Peer): boolean {
-    const { state, leases, servers, config } = this.deps;
+  private addMember({ handle, source, target }: Route, before: ChunkRecord, peer: Peer, damaged: number): boolean {
+    const { state, leases, servers, config, logger } = this.deps;
     if (leases.isGone(handle) || servers.peerOf(target) !== peer) return false;
-    return state.mutate((m) => {
+    const isAdded = state.mutate((m) => {
       const record = getChunk(m, handle);
       if (record === undefined || record.version !== before.version || record.lastVersion !== before.lastVersion) {
         return false;
@@ -283,5 +301,11 @@ export class ChunkCopies {
       saveChunk(m, handle, record, config.wantedReplicas);
       return true;
     });
+    if (isAdded && damaged > 0) {
+      const about = { chunk: handle, inode: before.inode, index: before.index, from: source, to: target, damaged };
+      logger.error(about, 'a chunk was copied with damaged blocks: they stay unreadable until they are written anew');
+      if (before.servers.length > 1) this.deps.onDamaged(handle, source);
+    }
+    return isAdded;
   }
 }

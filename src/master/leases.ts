@@ -413,6 +413,15 @@ export class ChunkLeases {
     this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle));
   }
 
+  /** A member's replica is not what it should be. */
+  doubt(handle: ChunkHandle, server: ServerId): void {
+    this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle, [server]));
+  }
+
+  isBeyondMending(handle: ChunkHandle): boolean {
+    return this.deps.recovery.isBeyondMending(handle);
+  }
+
   /** A member's connection ended: it may have lost what it had in memory about its leases. Returns the chunks. */
   voidLeasesOf(server: ServerId): ChunkHandle[] {
     const leases = this.table.withMember(server);

@@ -27,6 +27,7 @@ import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import { Backoffs } from './backoffs.js';
 import { getChunk, isLostHole, saveChunk } from './chunk-map.js';
 import { nextVersion } from './counters.js';
 import type { IdReserve } from './id-reserve.js';
@@ -51,6 +52,10 @@ export type StraySink = (handle: ChunkHandle, version: number, server: ServerId)
 const MAX_SOURCES_TRIED = 3;
 /** Chunks with full members that wait for recovery; the hint is dropped when there are more. */
 const MAX_FULL_NOTED = 4096;
+/** Damage that a recovery did not mend is looked at again after so long at first, and at last. */
+const DAMAGE_PAUSE_MIN_MS = 10_000;
+const DAMAGE_PAUSE_MAX_MS = 3_600_000;
+const MAX_DAMAGED_NOTED = 65_536;
 
 /** Members that had no space for a mutation, until the next recovery. */
 interface FullMembers {
@@ -61,6 +66,8 @@ interface FullMembers {
 
 export class Recovery {
   private readonly full = new Map<ChunkHandle, FullMembers>();
+  /** Chunks with damaged blocks that no replica had whole, and when it is worth another look. */
+  private readonly damaged: Backoffs<ChunkHandle>;
 
   constructor(
     private readonly deps: {
@@ -72,7 +79,21 @@ export class Recovery {
       readonly config: ChunkConfig;
       readonly onStray: StraySink;
     },
-  ) {}
+  ) {
+    this.damaged = new Backoffs(deps.clock, {
+      ...{ minMs: DAMAGE_PAUSE_MIN_MS, maxMs: DAMAGE_PAUSE_MAX_MS, maxEntries: MAX_DAMAGED_NOTED },
+    });
+  }
+
+  /** What can be done about damage in it was done just now, and did not mend it. */
+  isBeyondMending(handle: ChunkHandle): boolean {
+    return !this.damaged.isDue(handle);
+  }
+
+  /** Another replica may have what is damaged. */
+  mayBeMended(handle: ChunkHandle): void {
+    this.damaged.forget(handle);
+  }
 
   /** Step 1. The chunk is not leased before it is recovered. Does nothing when it is gone. */
   markDoubtful(m: Mutation, handle: ChunkHandle, suspects: readonly number[] = []): void {
@@ -265,6 +286,8 @@ export class Recovery {
       while (!fence.stands(left)) await fence.raise(left);
     }
     const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, isLossy: reply.suspect }));
+    if (reply.unmendedBlocks > 0) this.damaged.attempted(handle);
+    else this.damaged.forget(handle);
     if (this.full.get(handle) === full) this.full.delete(handle);
     for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
     logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');

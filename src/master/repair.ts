@@ -13,6 +13,7 @@ import type { ChunkHandle, ServerId } from '../core/ids.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
 import { unawaited } from '../core/sync.js';
+import { Backoffs } from './backoffs.js';
 import { getChunk } from './chunk-map.js';
 import { ChunkCopies } from './copies.js';
 import type { Candidate, CopyConfig } from './copies.js';
@@ -34,6 +35,10 @@ export interface RepairConfig extends CopyConfig {
 const SLICE = 256;
 /** Slices without any work that one round looks at, before others get their turn. */
 const SLICES_PER_ROUND = 8;
+/** A chunk is recovered again after so long at first, and at last, unless a writer needs it. */
+const RECOVERY_PAUSE_MIN_MS = 500;
+const RECOVERY_PAUSE_MAX_MS = 300_000;
+const MAX_RECOVERED_NOTED = 16_384;
 
 export class Repair {
   private readonly cursors = new Map<Key, Key>();
@@ -42,6 +47,8 @@ export class Repair {
   /** Chunks to recover, in the order in which the need was seen. */
   private readonly doubtful = new Set<ChunkHandle>();
   private recovering = 0;
+  /** Chunks that were recovered, or could not be. */
+  private readonly recovered: Backoffs<ChunkHandle>;
   private stopped = false;
 
   constructor(
@@ -58,12 +65,20 @@ export class Repair {
     },
   ) {
     this.health = new ReplicaHealth(deps.servers, deps.config);
+    this.recovered = new Backoffs(deps.clock, {
+      ...{ minMs: RECOVERY_PAUSE_MIN_MS, maxMs: RECOVERY_PAUSE_MAX_MS, maxEntries: MAX_RECOVERED_NOTED },
+    });
     this.copies = new ChunkCopies({
       ...deps,
       health: this.health,
       onAdded: (handle) => {
         const record = getChunk(deps.state, handle);
         if (record !== undefined && this.health.isMadeUpFor(record)) this.recoverSoon(handle);
+      },
+      onDamaged: (handle, server) => {
+        if (deps.leases.isBeyondMending(handle)) return;
+        deps.leases.doubt(handle, server);
+        this.recoverSoon(handle);
       },
       // What an index has behind the slices seen so far is not left for the next tick; its beginning is.
       onDrained: () => {
@@ -103,10 +118,11 @@ export class Repair {
   private async recoverNow(handle: ChunkHandle): Promise<void> {
     const { leases, logger } = this.deps;
     try {
-      await leases.recover(
-        handle,
-        () => (this.wantsRecovery(handle) && !this.isToWait(handle)) || this.isToTrim(handle),
-      );
+      await leases.recover(handle, () => {
+        const isWanted = this.wantsRecovery(handle) ? !this.isToWait(handle) : this.isToTrim(handle);
+        if (isWanted) this.recovered.attempted(handle);
+        return isWanted;
+      });
     } catch (error) {
       if (hasCode(error, 'ENOENT')) return;
       logger.info({ chunk: handle, error: asCairnError(error).message }, 'chunk waits for recovery');
@@ -130,20 +146,22 @@ export class Repair {
     const { state, leases, recovery } = this.deps;
     const record = getChunk(state, handle);
     if (record === undefined || leases.isGone(handle) || !this.copies.mayCopy(handle)) return false;
+    if (!this.recovered.isDue(handle)) return false;
     const surplus = this.health.surplus(record);
     if (surplus.length > 0) recovery.leaveOut(handle, surplus);
     return surplus.length > 0;
   }
 
   /**
-   * A member may be back any moment, or is certain to be dead soon: a recovery would wait for that and keep others from
-   * theirs. A writer that needs the chunk has it recovered by himself.
+   * It was recovered just now, or could not be. Or a member may be back any moment, or is certain to be dead soon: a recovery
+   * would wait for that and keep others from theirs. A writer that needs the chunk has it recovered by himself.
    */
   private isToWait(handle: ChunkHandle): boolean {
     const { state, servers, leases } = this.deps;
     const members = getChunk(state, handle)?.servers ?? [];
-    if (!members.some((id) => servers.isUnsettled(id))) return false;
-    leases.voidLease(handle);
+    if (this.recovered.isDue(handle) && !members.some((id) => servers.isUnsettled(id))) return false;
+    const lease = leases.table.get(handle);
+    if (lease === undefined || !leases.isSound(lease)) leases.voidLease(handle);
     return true;
   }
 

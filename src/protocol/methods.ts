@@ -86,7 +86,7 @@ export const CHUNKSERVER_METHODS = {
   revokeLease: method(101, master, m.RevokeLeaseRequest, m.Empty),
   recoverChunk: method(102, master, m.RecoverChunkRequest, m.RecoverChunkReply),
   truncateChunk: method(103, master, m.TruncateChunkRequest, m.Empty),
-  copyChunk: method(104, master, m.CopyChunkRequest, m.Empty),
+  copyChunk: method(104, master, m.CopyChunkRequest, m.CopyChunkReply),
   deleteChunks: method(105, master, m.DeleteChunksRequest, m.Empty),
   checkReplica: method(106, master, m.CheckReplicaRequest, m.Empty),
   leaveOut: method(107, master, m.LeaveOutRequest, m.Empty),

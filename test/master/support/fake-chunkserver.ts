@@ -237,7 +237,7 @@ export class FakeChunkserver {
           const from = this.find(source?.serverId ?? 0)?.replicas.get(handle);
           if (from?.version !== version) throw new CairnError('STALE_VERSION', 'source has another version');
           this.replicas.set(handle, { version, fence: 0, words: [...from.words], suspect: false });
-          return {};
+          return { damagedBlocks: 0 };
         }),
       deleteChunks: ({ chunks }) =>
         run('deleteChunks', () => {

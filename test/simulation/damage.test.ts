@@ -1,0 +1,89 @@
+/** P3, P11: blocks that rotted, where no server, or only one that is away, has them whole. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { BLOCK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
+import type { OpenFile } from '../../src/client/filesystem.js';
+import { equalBytes, pattern } from '../conformance/case.js';
+import { root, story } from './story.js';
+import type { Story } from './story.js';
+
+t.setTimeout(0);
+
+const SIZE = 900_000;
+const ROTTEN = 10;
+const REST_MS = LEASE_TTL_MS + 15_000;
+const bytes = pattern(SIZE, 1);
+
+/** A file at rest, with one block flipped at the first of the two servers that have it. */
+async function withRottenBlock(s: Story): Promise<{ file: OpenFile; rotten: string; sound: string }> {
+  const file = await s.create('f', bytes);
+  await file.sync();
+  await s.world.sleep(REST_MS);
+  const [rotten, sound] = await s.holders(file);
+  assert.ok(rotten !== undefined && sound !== undefined);
+  rot(s, rotten);
+  return { file, rotten, sound };
+}
+
+function rot(s: Story, server: string): void {
+  const disk = s.world.disk(server);
+  const at = ROTTEN * BLOCK_SIZE_BYTES + 1_000;
+  for (const path of disk.files('/data/chunks')) {
+    const place = disk.content(path).indexOf(bytes.subarray(at, at + 60));
+    if (place >= 0) disk.corrupt(path, place, Buffer.from('rot'));
+  }
+}
+
+/** What a fresh client reads: right, but for the block that is lost. */
+async function readsAllButOne(s: Story, file: OpenFile, name: string): Promise<void> {
+  const fs = await s.world.connect(name);
+  const reader = (await fs.open(root, file.inode, { read: true, write: false })).file;
+  for (let block = 0; block * BLOCK_SIZE_BYTES < SIZE; block++) {
+    const start = block * BLOCK_SIZE_BYTES;
+    const part = bytes.subarray(start, start + BLOCK_SIZE_BYTES);
+    if (block === ROTTEN) await assert.rejects(reader.read(start, part.length), { code: 'EIO' });
+    else equalBytes(await reader.read(start, part.length), part, `block ${block}`);
+  }
+  await reader.close();
+  await fs.close();
+}
+
+story(
+  'the machine with the only whole replica is lost: what is sound is copied, once, and the rest is told',
+  async (s) => {
+    const { world } = s;
+    const { file, rotten, sound } = await withRottenBlock(s);
+    await world.powerOff(sound);
+    await world.sleep(60_000);
+    const { version } = await s.chunk(file);
+    assert.equal((await s.holders(file)).length, 2);
+    const lines = world.trace.count;
+    await world.sleep(300_000);
+    assert.equal((await s.chunk(file)).version, version, 'nothing is recovered again and again');
+    assert.ok(world.trace.count - lines < 40_000, `${world.trace.count - lines} lines of trace`);
+    await readsAllButOne(s, file, 'client-3');
+    // Whoever reads it on and on makes nothing worse.
+    for (let i = 0; i < 60; i++) {
+      const reader = await s.openAt('f', s.two);
+      await assert.rejects(reader.read(ROTTEN * BLOCK_SIZE_BYTES, 100), { code: 'EIO' });
+      await reader.close();
+      await world.sleep(1_000);
+    }
+    assert.ok((await s.chunk(file)).version <= version + 8, `version ${(await s.chunk(file)).version}`);
+    // From the copy alone, also when its machine lost power.
+    const copy = (await s.holders(file)).find((name) => name !== rotten) ?? assert.fail();
+    await world.powerOff(copy);
+    await world.powerOn(copy);
+    await world.sleep(20_000);
+    await world.powerOff(rotten);
+    await world.sleep(15_000);
+    await readsAllButOne(s, file, 'client-4');
+    const start = ROTTEN * BLOCK_SIZE_BYTES;
+    await file.write(start, bytes.subarray(start, start + BLOCK_SIZE_BYTES));
+    await file.sync();
+    const reader = await s.openAt('f', s.two);
+    equalBytes(await reader.read(0, SIZE), bytes, 'written anew');
+    await reader.close();
+    await file.close();
+  },
+);
