@@ -127,6 +127,47 @@ export const DISASTERS: readonly Disaster[] = [
   },
 ];
 
+/** A server that cannot be used is left out after so long at most, and the call is made again. */
+const LONGEST_CALL_MS = 20_000;
+
+/** No disasters, but what takes a calm cluster and a look at it afterwards. */
+export const TRIALS: readonly Disaster[] = [
+  {
+    // P11: one disk that never answers, and nothing else, for longer than anybody may be kept waiting.
+    kind: 'hung-alone',
+    run: async ({ world, random, versioned }) => {
+      const server = pick(random, world.chunkservers);
+      const volume = pick(random, world.dataDirectories);
+      const label = random.below(2) === 0 ? undefined : pick(random, ['chunk.sync', 'chunk.write', 'chunk.read']);
+      const matches = (each: string, path: string): boolean =>
+        path.startsWith(`${volume}/`) && (label === undefined || each === label);
+      versioned.slowest = { what: 'none', tookMs: 0 };
+      const hung = world.disk(server).plant(matches, { hangs: true });
+      await world.sleep(90_000);
+      const { what, tookMs } = versioned.slowest;
+      assert.ok(
+        tookMs <= LONGEST_CALL_MS,
+        `P11: a ${what} took ${tookMs} ms while one disk hung (${label ?? 'all calls'})`,
+      );
+      await world.kill(server);
+      world.disk(server).lift(hung);
+      await world.start(server);
+      return hung.hits > 0;
+    },
+  },
+  {
+    kind: 'more-or-fewer-replicas',
+    run: async ({ world, random }) => {
+      const before = world.wantedReplicas;
+      world.wantedReplicas = before === 2 ? 3 : 2;
+      await world.kill(MASTER);
+      await world.sleep(random.below(3_000));
+      await world.start(MASTER);
+      return true;
+    },
+  },
+];
+
 export interface DisasterOptions {
   readonly seed: number;
   readonly counts: FaultCounts;
@@ -142,7 +183,7 @@ export async function runDisasters(options: DisasterOptions): Promise<StormResul
   const { seed, counts, onLine, first, kinds } = options;
   const random = new SeededRandom(seed ^ 0xd15a);
   const world = new World({ seed, ...drawShape(random), ...(onLine === undefined ? {} : { onLine }) });
-  const deck = DISASTERS.filter(({ kind }) => kinds?.includes(kind) ?? true);
+  const deck = [...DISASTERS, ...TRIALS].filter(({ kind }) => kinds?.includes(kind) ?? true);
   let versioned: VersionedFiles | undefined;
   try {
     await world.runReported(async () => {

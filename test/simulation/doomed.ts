@@ -20,12 +20,14 @@ export class DoomedWriters {
   constructor(
     private readonly world: World,
     private readonly random: Random,
+    /** Longest time between two lives. */
+    private readonly pauseMs = 500,
   ) {}
 
   async run(): Promise<void> {
     const { world, random } = this;
     for (let life = 0; !this.isStopped; life++) {
-      await world.sleep(random.below(500));
+      await world.sleep(random.below(this.pauseMs));
       if (this.isStopped) return;
       this.running = this.live(`doomed-${life}`);
       await this.running;
@@ -71,7 +73,10 @@ export class DoomedWriters {
       // The size is there from the start, so that what was written is not cut off with the session.
       await file.truncate(FILE_BYTES);
       for (;;) {
-        await file.write(random.below(FILE_BYTES - 60 * KIB), random.bytes(1 + random.below(60 * KIB)));
+        await file.write(
+          random.below(FILE_BYTES - 60 * KIB),
+          Buffer.alloc(1 + random.below(60 * KIB), random.bytes(64)),
+        );
         await (random.below(4) === 0 ? file.flush() : world.sleep(random.below(3)));
       }
     } catch {

@@ -45,6 +45,7 @@ export const DISK_FAULTS: readonly Fault[] = [
       );
       await world.sleep(lengthOf(scene, ROUGH_MS));
       disk.lift(slow);
+      scene.bustle();
       return slow.hits > 0;
     },
   },
@@ -57,6 +58,7 @@ export const DISK_FAULTS: readonly Fault[] = [
       const hung = hang(scene, server);
       await world.sleep(lengthOf(scene, 60_000));
       world.disk(server).lift(hung);
+      scene.bustle();
       return hung.hits > 0;
     },
   },
@@ -76,9 +78,10 @@ export const DISK_FAULTS: readonly Fault[] = [
     },
   },
   {
+    // A full member deletes its replica, if the others have room.
     kind: 'full-disk',
     weight: 2,
-    budget: 'place',
+    budget: 'loss',
     run: async (scene, server) => {
       const { world, random } = scene;
       const disk = world.disk(server);
@@ -120,6 +123,8 @@ export const DISK_FAULTS: readonly Fault[] = [
       const volume = pick(random, world.dataDirectories);
       const dead = world.disk(server).plant((_, path) => isIn(path, volume), { failWith: 'EIO' });
       await world.sleep(1000 + lengthOf(scene, 90_000));
+      // Nobody may come for days.
+      if (random.below(2) === 0) await scene.health.demandHealthy(`with a dead disk in ${server}`);
       await world.kill(server);
       world.disk(server).replaceVolume(volume);
       world.disk(server).lift(dead);
@@ -145,7 +150,7 @@ export const DISK_FAULTS: readonly Fault[] = [
       );
       await world.sleep(1000 + lengthOf(scene, 90_000));
       if (random.below(2) === 0) await restart(scene, server);
-      await world.sleep(lengthOf(scene));
+      if (random.below(2) === 0) await scene.health.demandHealthy(`with bad sectors in ${server}`);
       disk.lift(failing);
       return failing.hits > 0;
     },

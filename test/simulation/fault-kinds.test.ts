@@ -9,7 +9,7 @@
  *
  * It speaks TAP by itself: what tap knows of each promise takes half of the time of a long run.
  */
-import { DISASTERS, runDisasters } from './disaster.js';
+import { DISASTERS, runDisasters, TRIALS } from './disaster.js';
 import { FaultCounts } from './fault-counts.js';
 import { FAULTS, PLAIN_KINDS } from './faults.js';
 import { seeds } from './seeds.js';
@@ -25,7 +25,7 @@ const asked = process.env['CAIRN_FAULTS'];
 const only = asked === 'all' ? undefined : (asked?.split(',') ?? PASSING);
 const isWanted = ({ kind }: { readonly kind: string }): boolean => only?.includes(kind) ?? true;
 const KINDS = FAULTS.filter(isWanted).map(({ kind }) => kind);
-const DISASTER_KINDS = DISASTERS.filter(isWanted).map(({ kind }) => kind);
+const DISASTER_KINDS = [...DISASTERS, ...TRIALS].filter(isWanted).map(({ kind }) => kind);
 
 async function runSeed(seed: number, counts: FaultCounts): Promise<string> {
   const turn = Math.floor(seed / 3);
@@ -34,8 +34,8 @@ async function runSeed(seed: number, counts: FaultCounts): Promise<string> {
   if (KINDS.length > 0 && seed % 3 === 0) {
     const { operations, simulatedMs } = await runWorkload({
       ...options,
-      operations: 30,
-      pauseMs: 12_000,
+      operations: 25,
+      pauseMs: 8_000,
       isShapeDrawn: true,
     });
     return `${operations} operations, ${(simulatedMs / 1000).toFixed(0)} simulated seconds`;

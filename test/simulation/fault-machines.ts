@@ -86,7 +86,16 @@ async function freeze(
   const { world } = scene;
   if (!world.isRunning(name) || world.isFrozen(name)) return false;
   world.freeze(name, kind);
-  // One that others wait for: programs that see no error are told of its death in this time.
-  await world.sleep(scene.isGentle && scene.clients.includes(name) ? lengthOf(scene, 8_000) : lengthOf(scene, roughMs));
-  return world.thaw(name) > 0;
+  if (scene.isGentle) {
+    // Nobody may have done without it for so long that its programs are told.
+    await world.sleep(lengthOf(scene, scene.clients.includes(name) ? 8_000 : roughMs));
+  } else {
+    // Mostly for longer than it takes until others go on without it, and not for so long that nobody remembers it.
+    const { random } = scene;
+    await world.sleep(random.below(3) === 0 ? lengthOf(scene, roughMs) : 9_000 + random.below(25_000));
+    if (random.below(2) === 0) scene.bustle();
+  }
+  const held = world.thaw(name);
+  scene.bustle();
+  return held > 0;
 }

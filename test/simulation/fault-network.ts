@@ -93,6 +93,7 @@ export const NETWORK_FAULTS: readonly Fault[] = [
       for (const name of cutOff) broken += world.network.refuse(name, server);
       await world.sleep(lengthOf(scene, 40_000));
       for (const name of cutOff) world.network.heal(name, server);
+      scene.bustle();
       return broken > 0;
     },
   },

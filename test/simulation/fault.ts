@@ -1,5 +1,6 @@
 /** What a kind of fault is. */
 import type { Random } from '../../src/core/random.js';
+import type { Health } from './health.js';
 import type { World } from './world.js';
 
 export type FaultKind = string;
@@ -12,6 +13,9 @@ export interface FaultScene {
   readonly clients: readonly string[];
   /** Whether programs run that may not see any error: then nothing lasts for so long that they would. */
   readonly isGentle: boolean;
+  readonly health: Health;
+  /** Makes readers look now: something has just come back that may have missed what happened. */
+  readonly bustle: () => void;
 }
 
 export interface Fault {

@@ -17,10 +17,11 @@ import type { Fault, FaultKind, FaultScene } from './fault.js';
 import { NETWORK_FAULTS } from './fault-network.js';
 import { Health } from './health.js';
 
-export interface FaultOptions extends Omit<FaultScene, 'isGentle'> {
+export interface FaultOptions extends Omit<FaultScene, 'isGentle' | 'health' | 'bustle'> {
   /** For looking at the state of the cluster. */
   readonly observer: ClusterFileSystem;
   readonly counts?: FaultCounts;
+  readonly bustle?: () => void;
   /** Default: yes. */
   readonly isGentle?: boolean;
   /** Default: PLAIN_KINDS. */
@@ -51,6 +52,7 @@ const ROUGH_HEALING_MS = 40_000;
 
 export class Faults {
   private isStopped = false;
+  private running: Promise<void> = Promise.resolve();
   private readonly scene: FaultScene;
   private readonly health: Health;
   private readonly deck: Fault[];
@@ -59,16 +61,21 @@ export class Faults {
   private readonly victims = new Set<string>();
 
   constructor(private readonly options: FaultOptions) {
-    const { world, random, clients, isGentle = true, kinds = PLAIN_KINDS } = options;
-    this.scene = { world, random, clients, isGentle };
+    const { world, random, clients, isGentle = true, kinds = PLAIN_KINDS, bustle = () => undefined } = options;
     this.health = new Health(world, options.observer);
+    this.scene = { world, random, clients, isGentle, health: this.health, bustle };
     this.deck = FAULTS.filter((fault) => kinds.includes(fault.kind)).flatMap((fault) =>
       Array.from({ length: fault.weight }, () => fault),
     );
   }
 
   /** One fault after another, some at once, until `stop`. */
-  async run(): Promise<void> {
+  run(): Promise<void> {
+    this.running = this.go();
+    return this.running;
+  }
+
+  private async go(): Promise<void> {
     const { world, random, first } = this.options;
     let next = this.deck.find((fault) => fault.kind === first);
     while (!this.isStopped) {
@@ -82,9 +89,10 @@ export class Faults {
     }
   }
 
-  /** No new fault; resolves when those under way have ended. */
+  /** No new fault; resolves when those under way have ended, and their damage is repaired. */
   async stop(): Promise<void> {
     this.isStopped = true;
+    await this.running;
     await this.calm();
   }
 

@@ -159,7 +159,7 @@ async function checkChunk(
       assert.ok(typeof content === 'string', `P9: ${address} serves ${what} and is no member`);
       continue;
     }
-    assert.ok(typeof content !== 'string', `${address} does not serve ${what}: ${String(content)}`);
+    if (typeof content === 'string') assert.fail(`${address} does not serve ${what}: ${content}`);
     first ??= { address, content };
     for (const [at, bytes] of content.entries()) {
       const other = first.content[at] ?? Buffer.alloc(0);

@@ -7,8 +7,9 @@ import type { World } from './world.js';
 
 /** Between two looks. */
 const LOOK_MS = 2_000;
-/** The dead are noticed after 10 s, and missing replicas made after 30 s: the rest is copying, with failed attempts. */
-export const HEALTHY_MS = 180_000;
+/** The dead are noticed after 10 s, and missing replicas made after 30 s: the rest is copying, with failed attempts, and
+ * the end of other trouble. */
+const HEALTHY_MS = 300_000;
 /** The time in which a lie may be a thing of the moment: what a server reports is on its way. */
 const TRUTH_MS = 60_000;
 

@@ -50,14 +50,14 @@ export class Inspector {
     return chunks;
   }
 
-  /** Chunks that have too few members, and members that do not have the chunk as the master believes. */
+  /** Chunks that have too few members or too many, and members that do not have the chunk as the master believes. */
   async missingReplicas(fs: FileSystem, files: readonly TreeFile[]): Promise<string[]> {
     const wrong: string[] = [];
     for (const file of files) {
       for (const chunk of await this.chunks(fs, file)) {
         const what = `chunk ${chunk.handle} (version ${chunk.version}) of ${file.path}`;
         const count = chunk.replicas.length;
-        if (count < this.world.wantedReplicas) wrong.push(`${what} has ${count} members`);
+        if (count !== this.world.wantedReplicas) wrong.push(`${what} has ${count} members`);
         for (const { address } of chunk.replicas) {
           const answer = await this.read(address, chunk);
           if (typeof answer === 'string') wrong.push(`${address} does not serve ${what}: ${answer}`);

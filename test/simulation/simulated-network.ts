@@ -129,8 +129,10 @@ export class SimulatedNetwork {
   }
 
   healAll(): void {
-    const hosts = new Set([...this.links.keys()].flatMap((key) => key.split('>')));
-    for (const one of hosts) for (const two of hosts) if (one < two) this.heal(one, two);
+    for (const [key, link] of this.links) {
+      const [one = '', two = ''] = key.split('>');
+      if (link.isBlocked || link.isRefused || link.bytesPerUs !== NORMAL_BYTES_PER_US) this.heal(one, two);
+    }
   }
 
   /** Breaks one connection between the hosts: what is under way is lost, both ends learn of it. False: there is none. */

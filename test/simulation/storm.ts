@@ -53,6 +53,7 @@ export async function runStorm(options: StormOptions): Promise<StormResult> {
       if (random.below(2) === 0) await world.sleep(90_000);
       const faults = new Faults({
         ...{ world, random, clients: CLIENTS, observer, counts, isGentle: false },
+        bustle: () => versioned?.bustle(),
         ...(kinds === undefined ? {} : { kinds }),
         ...(first === undefined ? {} : { first }),
       });

@@ -27,6 +27,8 @@ const WORD_BYTES = 16;
 /** Some writes are made of small ones. */
 const PIECE_BYTES = 9 * CELL_BYTES;
 const MAX_LOG_PAGES = 80;
+const BUSTLE_MS = 400;
+const BUSTLE_PAUSE_MS = 100;
 const READ_WRITE = { read: true, write: true } as const;
 const READ = { read: true, write: false } as const;
 
@@ -53,8 +55,6 @@ export interface VersionedOptions {
   readonly random: Random;
   readonly clients: readonly VersionedClient[];
   readonly files: number;
-  /** Called with what each call took, whether it failed or not. */
-  readonly onCall?: (what: string, beganUs: number, code: ErrorCode | undefined) => void;
 }
 
 /** What a reader must see at least, unless something was lost since. */
@@ -203,8 +203,12 @@ export class VersionedFiles {
   readonly counts: VersionedCounts = { reads: 0, writes: 0, errors: new Map() };
   private files: VersionedFile[] = [];
   private made = 0;
+  /** The call that took the longest, since somebody set this back. */
+  slowest: { readonly what: string; readonly tookMs: number } = { what: 'none', tookMs: 0 };
   /** Power losses everywhere, and masters put back: what was seen before may be gone. */
   private losses = 0;
+  private bustlesUntilUs = 0;
+  private readonly resting = new Set<() => void>();
   private isStopped = false;
   private readonly running: Promise<void>[] = [];
   private directory: InodeId | undefined;
@@ -243,6 +247,26 @@ export class VersionedFiles {
   async stop(): Promise<void> {
     this.isStopped = true;
     await Promise.all(this.running);
+  }
+
+  /** Every reader reads at once, time and again: what is wrong for a moment only is seen by those who look just then. */
+  bustle(): void {
+    this.bustlesUntilUs = this.options.world.clock.nowUs + BUSTLE_MS * 1000;
+    for (const wake of this.resting) wake();
+  }
+
+  /** A reader's pause. */
+  private rest(delayMs: number): Promise<void> {
+    const { world, random } = this.options;
+    if (world.clock.nowUs < this.bustlesUntilUs) return world.sleep(random.below(BUSTLE_PAUSE_MS));
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        this.resting.delete(wake);
+        resolve();
+      };
+      this.resting.add(wake);
+      world.clock.schedule(delayMs * 1000, wake);
+    });
   }
 
   /** Power failed at every replica, or at the master. */
@@ -354,7 +378,7 @@ export class VersionedFiles {
   /** Opens, reads and closes. */
   private async read(reader: VersionedClient, file: VersionedFile, random: Random): Promise<void> {
     const { world } = this.options;
-    await world.sleep(file.isCold ? random.below(20_000) : random.below(5_000));
+    await this.rest(random.below(file.isCold ? 20_000 : 5_000));
     await world.awake(reader.host);
     const least = this.least(file);
     await this.call(file, 'read', async () => {
@@ -372,7 +396,7 @@ export class VersionedFiles {
       await this.closing(opened, async () => {
         for (let count = 2 + random.below(12); count > 0 && !this.isStopped; count--) {
           await this.readSome(opened, file, random, least);
-          await world.sleep(random.below(4_000));
+          await this.rest(random.below(4_000));
           await world.awake(reader.host);
         }
       });
@@ -427,14 +451,13 @@ export class VersionedFiles {
 
   /** Runs a call that may fail; what it may not say fails the run. */
   private async call<T>(file: VersionedFile, kind: string, action: () => Promise<T>): Promise<T | undefined> {
-    const { world, onCall } = this.options;
+    const { world } = this.options;
     const what = `${kind} of f${file.number}`;
     const beganUs = world.clock.nowUs;
     world.trace.add(`versioned begin ${what}`);
     try {
       const result = await action();
       world.trace.add(`versioned end ${what}`);
-      onCall?.(what, beganUs, undefined);
       return result;
     } catch (error) {
       if (error instanceof assert.AssertionError) throw error;
@@ -442,8 +465,11 @@ export class VersionedFiles {
       if (!HONEST.has(code) && !file.isForgotten) throw new Error(`${what}: ${code}: ${message}`, { cause: error });
       this.counts.errors.set(code, (this.counts.errors.get(code) ?? 0) + 1);
       world.trace.add(`versioned ${what}: ${code} ${message}`);
-      onCall?.(what, beganUs, code);
       return undefined;
+    } finally {
+      const tookMs = (world.clock.nowUs - beganUs) / 1000;
+      // Who holds a file rests in between.
+      if (kind !== 'hold' && tookMs > this.slowest.tookMs) this.slowest = { what, tookMs };
     }
   }
 }

@@ -1,6 +1,6 @@
 /** Random work by two clients under random faults, compared with the model while it runs and when all is quiet. */
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { SeededRandom } from '../../src/core/random.js';
+import { pick, SeededRandom } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
@@ -11,6 +11,7 @@ import { FaultCounts } from './fault-counts.js';
 import { Faults, PLAIN_KINDS } from './faults.js';
 import type { FaultKind } from './fault.js';
 import { DoomedWriters, DOOMED } from './doomed.js';
+import { Health } from './health.js';
 import { checkReplicas, compareTrees, filesOf } from './final-check.js';
 import { MASTER, World } from './world.js';
 import type { WorldOptions } from './world.js';
@@ -46,9 +47,9 @@ export const QUIET_MS = 90_000;
 
 /** A cluster that can replace what it loses. */
 export function drawShape(random: Random): Pick<WorldOptions, 'chunkservers' | 'dataDirectories' | 'wantedReplicas'> {
-  const wantedReplicas = 2 + random.below(2);
-  const chunkservers = wantedReplicas + 1 + random.below(5 - wantedReplicas);
-  return { wantedReplicas, chunkservers, dataDirectories: 1 + random.below(3) };
+  const wantedReplicas = pick(random, [2, 2, 3]);
+  const chunkservers = wantedReplicas + pick(random, wantedReplicas === 2 ? [1, 1, 2, 3] : [1, 1, 2]);
+  return { wantedReplicas, chunkservers, dataDirectories: pick(random, [1, 1, 1, 2, 2, 3]) };
 }
 
 export async function runWorkload(options: WorkloadOptions): Promise<WorkloadResult> {
@@ -79,7 +80,7 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
         ...{ world, random, clients: CLIENTS, observer, kinds, counts },
         ...(first === undefined ? {} : { first }),
       });
-      const doomed = new DoomedWriters(world, new SeededRandom(options.seed ^ 0xd00d));
+      const doomed = new DoomedWriters(world, new SeededRandom(options.seed ^ 0xd00d), options.pauseMs);
       if (options.faults !== false) {
         world.background(() => faults.run());
         world.background(() => doomed.run());
@@ -95,8 +96,9 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadRes
       );
       await doomed.stop();
       await faults.stop();
-      await observer.close();
       await bringBack(world);
+      if (options.isShapeDrawn === true) await new Health(world, observer).demandHealthy('at the end');
+      await observer.close();
       chunks = await settleAndCheck(world, model, new Set([DOOMED]));
       for (const client of clients) await client.close();
     });
