@@ -191,6 +191,10 @@ export async function callerHandshake(
       );
     }
     if (options.clusterId !== undefined && options.clusterId !== challenge.clusterId) {
+      // A server with a new disk, as long as it did not reach the master: it will be of this cluster soon.
+      if (challenge.clusterId === '') {
+        throw new CairnError('UNAVAILABLE', `${channel.peer} belongs to no cluster yet: it has not reached its master`);
+      }
       throw new CairnError(
         'UNAUTHENTICATED',
         `${channel.peer} belongs to cluster ${challenge.clusterId}, not to ${options.clusterId}: check the address and the data directory`,

@@ -210,6 +210,18 @@ for (const [name, makeNetwork, listenAddress] of networks) {
       t.equal(fixture.peers.length, before, 'none became a peer');
     });
 
+    await t.test('a server that belongs to no cluster yet is one to wait for', async (t) => {
+      const fresh = await servePeers(options(network, 'chunkserver'), '127.0.0.1:0', {
+        table: TABLE,
+        handlers: new Fixture().handlers,
+        accept: ['client'],
+        clusterId: () => '',
+      });
+      const expected = { ...options(network, 'client'), clusterId: 'the-cluster' };
+      await t.rejects(connectPeer(expected, fresh.address, { role: 'chunkserver' }), { code: 'UNAVAILABLE' });
+      await fresh.close();
+    });
+
     await t.test('nobody there', async (t) => {
       await t.rejects(
         connectPeer(options(network, 'client'), name === 'ws' ? '127.0.0.1:1' : 'x:1', { role: 'master' }),
