@@ -70,13 +70,14 @@ export class Health {
   /** Asks every member of every chunk for it. A damaged replica is reported by its server, as to any reader. */
   private async whatIsWrong(): Promise<string[]> {
     const { world, observer } = this;
-    const inspector = await Inspector.connect(world);
+    let inspector: Inspector | undefined;
     try {
+      inspector = await Inspector.connect(world);
       return await inspector.missingReplicas(observer, await allFiles(observer));
     } catch (error) {
-      return [`looking at the replicas: ${asCairnError(error).message}`];
+      return [`a look at the replicas fails: ${asCairnError(error).message}`];
     } finally {
-      inspector.close();
+      inspector?.close();
     }
   }
 }

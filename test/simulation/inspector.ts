@@ -26,12 +26,17 @@ export class Inspector {
 
   static async connect(world: World): Promise<Inspector> {
     const peers = new Map<string, Peer>();
-    const dependencies = world.processDependencies('inspector');
-    for (const name of world.chunkservers) {
-      const options = { ...dependencies, secret: world.secret, role: 'client' } as const;
-      peers.set(`${name}:7000`, await connectPeer(options, `${name}:7000`, { role: 'chunkserver' }));
+    const inspector = new Inspector(world, peers);
+    const options = { ...world.processDependencies('inspector'), secret: world.secret, role: 'client' } as const;
+    try {
+      for (const name of world.chunkservers) {
+        peers.set(`${name}:7000`, await connectPeer(options, `${name}:7000`, { role: 'chunkserver' }));
+      }
+    } catch (error) {
+      inspector.close();
+      throw error;
     }
-    return new Inspector(world, peers);
+    return inspector;
   }
 
   close(): void {
