@@ -12,10 +12,9 @@
  */
 import type { Clock, Timer } from '../core/clock.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from '../core/disk.js';
-import { CairnError } from '../core/errors.js';
+import { asCairnError, CairnError } from '../core/errors.js';
 import { DISK_ABSENT_MS, DISK_STALLED_MS, DISK_WATCH_INTERVAL_MS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
-import { deferred, type Deferred } from '../core/sync.js';
 
 export interface DiskWatchOptions {
   readonly disk: Disk;
@@ -34,7 +33,7 @@ interface Call {
 interface Waiting {
   readonly directory: number | undefined;
   readonly since: number;
-  readonly late: Deferred<never>;
+  readonly giveUp: (error: CairnError) => void;
 }
 
 interface Volume {
@@ -91,17 +90,27 @@ export class DiskWatch {
    * Runs `work` on a directory; undefined: on whichever it will choose. UNAVAILABLE when it does not answer, TIMEOUT when it
    * stops answering meanwhile; the work is left to itself then.
    */
-  async run<T>(directory: number | undefined, work: () => Promise<T>): Promise<T> {
+  run<T>(directory: number | undefined, work: () => Promise<T>): Promise<T> {
     if (directory !== undefined && !this.answers(directory)) {
-      throw new CairnError('UNAVAILABLE', `the disk of ${this.volumes[directory]?.path ?? ''} does not answer`);
+      const path = this.volumes[directory]?.path ?? '';
+      return Promise.reject(new CairnError('UNAVAILABLE', `the disk of ${path} does not answer`));
     }
-    const waiting = { directory, since: this.looked, late: deferred<never>() };
-    this.waiting.add(waiting);
-    try {
-      return await Promise.race([work(), waiting.late.promise]);
-    } finally {
-      this.waiting.delete(waiting);
-    }
+    // Once for each request: one promise rather than a race of two.
+    return new Promise((resolve, reject) => {
+      const running = work();
+      const waiting = { directory, since: this.looked, giveUp: reject };
+      this.waiting.add(waiting);
+      running.then(
+        (result) => {
+          this.waiting.delete(waiting);
+          resolve(result);
+        },
+        (error: unknown) => {
+          this.waiting.delete(waiting);
+          reject(asCairnError(error));
+        },
+      );
+    });
   }
 
   /** True when it has become absent, or answers again. */
@@ -134,9 +143,9 @@ export class DiskWatch {
   }
 
   private giveUp(number: number, path: string): void {
-    for (const { directory, late } of this.waiting) {
+    for (const { directory, giveUp } of this.waiting) {
       if (directory !== undefined && directory !== number) continue;
-      late.reject(new CairnError('TIMEOUT', `the disk of ${path} did not answer in time`));
+      giveUp(new CairnError('TIMEOUT', `the disk of ${path} did not answer in time`));
     }
   }
 
@@ -144,9 +153,9 @@ export class DiskWatch {
   private giveUpLate(): void {
     const silent = this.volumes.find(({ state }) => state !== 'answers');
     if (silent === undefined) return;
-    for (const { directory, since, late } of this.waiting) {
+    for (const { directory, since, giveUp } of this.waiting) {
       if (directory !== undefined || this.looked - since < looks(DISK_STALLED_MS)) continue;
-      late.reject(new CairnError('TIMEOUT', `the disk of ${silent.path} does not answer`));
+      giveUp(new CairnError('TIMEOUT', `the disk of ${silent.path} does not answer`));
     }
   }
 

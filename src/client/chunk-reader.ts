@@ -7,7 +7,14 @@ import { segmentsMatch } from '../core/checksum.js';
 import type { Clock, Timer } from '../core/clock.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { CLIENT_OPERATION_TIMEOUT_MS, LAST_ATTEMPT_MS, READ_HEDGE_FAILED_MS, READ_HEDGE_MS } from '../core/limits.js';
+import {
+  CLIENT_OPERATION_TIMEOUT_MS,
+  LAST_ATTEMPT_MS,
+  MAX_UNREAD_CHUNKS,
+  READ_HEDGE_FAILED_MS,
+  READ_HEDGE_MS,
+  UNREAD_CHUNK_MEMORY_MS,
+} from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
@@ -17,6 +24,7 @@ import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { ChunkReads } from './chunk-io.js';
 import type { ChunkMapCache, Location } from './chunk-map-cache.js';
 import type { ChunkServers } from './chunk-servers.js';
+import { LruMap } from './lru.js';
 import { Backoff, doneBy } from './retry.js';
 
 export interface ChunkReaderOptions {
@@ -44,6 +52,8 @@ interface Failure {
 export class ChunkReader implements ChunkReads {
   private readonly timeoutMs: number;
   private readonly hedgeMs: number;
+  /** Chunks that could not be read in time, and until when that is remembered. */
+  private readonly unread = new LruMap<string, number>(MAX_UNREAD_CHUNKS);
 
   constructor(private readonly options: ChunkReaderOptions) {
     this.timeoutMs = options.timeoutMs ?? CLIENT_OPERATION_TIMEOUT_MS;
@@ -52,7 +62,7 @@ export class ChunkReader implements ChunkReads {
 
   async readRange(inode: InodeId, index: number, offset: number, length: number): Promise<Buffer> {
     const { map, clock, random } = this.options;
-    const deadline = clock.monotonicMs() + this.timeoutMs;
+    const deadline = clock.monotonicMs() + this.patienceMs(inode, index);
     const backoff = new Backoff(clock, random);
     let last = 'the chunk has no live replica';
     for (;;) {
@@ -79,7 +89,7 @@ export class ChunkReader implements ChunkReads {
       }
       map.dropChunk(inode, index);
       if (clock.monotonicMs() >= deadline) {
-        throw new CairnError('EIO', `chunk ${location.handle} of inode ${inode} could not be read in time: ${last}`);
+        throw this.notInTime(inode, index, last);
       }
       await backoff.pause(deadline);
     }
@@ -92,14 +102,20 @@ export class ChunkReader implements ChunkReads {
       return await doneBy(clock, deadline, 'the question where it is', map.locate(inode, index));
     } catch (error) {
       if (!hasCode(error, 'TIMEOUT')) throw error;
-      throw new CairnError(
-        'EIO',
-        `chunk ${index} of inode ${inode} could not be read in time: ${error.message}; ${last}`,
-        {
-          cause: error,
-        },
-      );
+      throw this.notInTime(inode, index, `${error.message}; ${last}`);
     }
+  }
+
+  /** A kernel that reads ahead and is told EIO asks once more for what it needs: that need not wait as long again. */
+  private patienceMs(inode: InodeId, index: number): number {
+    const untilMs = this.unread.size === 0 ? undefined : this.unread.peek(`${inode}:${index}`);
+    if (untilMs === undefined || untilMs < this.options.clock.monotonicMs()) return this.timeoutMs;
+    return Math.min(this.timeoutMs, LAST_ATTEMPT_MS);
+  }
+
+  private notInTime(inode: InodeId, index: number, why: string): CairnError {
+    this.unread.set(`${inode}:${index}`, this.options.clock.monotonicMs() + UNREAD_CHUNK_MEMORY_MS);
+    return new CairnError('EIO', `chunk ${index} of inode ${inode} could not be read in time: ${why}`);
   }
 
   /** The first good answer; undefined when there is none, with the failures of the replicas that answered. */

@@ -267,6 +267,9 @@ export const MAX_REMEMBERED_REPLICA_REPORTS = 1024;
 /** Time without an answer after which a read is also sent to the next replica; and of a server that failed when asked last. */
 export const READ_HEDGE_MS = 1_500;
 export const READ_HEDGE_FAILED_MS = 200;
+/** A chunk that could not be read in time gets only a last attempt for so long, and so many are remembered. */
+export const UNREAD_CHUNK_MEMORY_MS = 2_000;
+export const MAX_UNREAD_CHUNKS = 1024;
 /** Time for a client to connect to a chunkserver: one that is gone must cost less than an operation has. */
 export const CHUNKSERVER_CONNECT_MS = 3_000;
 /** Time for one question who leads the writing of a chunk: long enough for a recovery, and repeated. */

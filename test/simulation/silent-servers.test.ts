@@ -44,6 +44,10 @@ for (const [how, take] of Object.entries(GONE)) {
     for (const name of s.world.chunkservers) await take(s, name);
     const work: Record<string, () => Promise<unknown>> = {
       read: () => whole(s, 'old'),
+      'read by a kernel that asks once more': async () => {
+        await whole(s, 'old').catch(() => undefined);
+        await whole(s, 'old');
+      },
       'write and close': async () => (await s.create('new', pattern(LENGTH, 2))).close(),
       'write and fsync': async () => (await s.create('new-synced', pattern(LENGTH, 2))).sync(),
       'O_SYNC write': async () => (await open(s, 'direct', { ...READ_WRITE, sync: true })).write(0, pattern(10, 1)),
