@@ -56,7 +56,10 @@ export class DataDirectories {
     const identities = usable.flatMap((d) => (d.identity === undefined ? [] : [{ ...d.identity, path: d.path }]));
     const first = identities[0];
     for (const other of identities) {
-      if (first !== undefined && (other.clusterId !== first.clusterId || other.serverId !== first.serverId)) {
+      // It died while it wrote down in each that it has another id.
+      const isRenewed = other.before === first?.serverId || first?.before === other.serverId;
+      const isSame = other.serverId === first?.serverId || isRenewed;
+      if (first !== undefined && (other.clusterId !== first.clusterId || !isSame)) {
         throw new CairnError(
           'EINVAL',
           `data directories ${first.path} and ${other.path} belong to different chunkservers: start each with its own`,
@@ -96,12 +99,16 @@ export class DataDirectories {
   }
 
   get identity(): Identity | undefined {
-    return this.usable().find((directory) => directory.identity !== undefined)?.identity;
+    const known = this.usable().flatMap(({ identity }) => (identity === undefined ? [] : [identity]));
+    // Where a renewal was cut short, the directory that has the new one knows better.
+    return known.find(({ before }) => before !== undefined) ?? known[0];
   }
 
   async setIdentity(identity: Identity): Promise<void> {
     for (const directory of this.usable()) {
-      if (directory.identity === undefined) await directory.writeIdentity(identity);
+      const { identity: known } = directory;
+      if (known?.serverId === identity.serverId) continue;
+      await directory.writeIdentity(known === undefined ? identity : { ...identity, before: known.serverId });
     }
   }
 

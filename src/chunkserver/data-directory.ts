@@ -22,6 +22,8 @@ import { SharedRun } from './shared-run.js';
 export interface Identity {
   readonly clusterId: string;
   readonly serverId: number;
+  /** The id that it had before it was removed from the cluster and joined anew. */
+  readonly before?: number;
 }
 
 export interface FoundReplica {
@@ -289,9 +291,10 @@ export class DataDirectory {
 
 function parseIdentity(value: Record<string, unknown> | undefined, path: string): Identity | undefined {
   if (value === undefined) return undefined;
-  const { format, clusterId, serverId } = value;
+  const { format, clusterId, serverId, before } = value;
   if (format !== 1 || typeof clusterId !== 'string' || !Number.isSafeInteger(serverId)) {
     throw new CairnError('EINVAL', `${path}/identity was not written by this version of CairnFS`);
   }
-  return { clusterId, serverId: Number(serverId) };
+  const renewed = typeof before === 'number' ? { before } : {};
+  return { clusterId, serverId: Number(serverId), ...renewed };
 }

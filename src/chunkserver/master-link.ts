@@ -206,7 +206,10 @@ export class MasterLink {
         mark: this.mark.current,
       });
       this.refuseOtherCluster(reply.clusterId);
-      if (known !== undefined && known.serverId !== reply.serverId) {
+      if (known !== undefined && reply.renewed) {
+        const now = { server: reply.serverId, before: known.serverId };
+        logger.warn(now, 'this chunkserver was removed from the cluster: it joins anew, under another id');
+      } else if (known !== undefined && known.serverId !== reply.serverId) {
         throw new CairnError('EINVAL', `the master knows this server as ${reply.serverId}, not ${known.serverId}`);
       }
       await store.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });

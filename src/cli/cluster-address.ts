@@ -26,6 +26,14 @@ export const CLIENT_OPTIONS: readonly OptionSpec[] = [
   { flags: '--data <dir>', description: 'data directory of a local cluster (default: of the one that runs)' },
 ];
 
+/** The options that name the cluster, as they were given: for commands that messages tell to run. */
+export function clusterWords(options: Options): string[] {
+  return ['master', 'secret', 'data'].flatMap((name) => {
+    const value = options.text(name);
+    return value === undefined ? [] : [`--${name}`, value];
+  });
+}
+
 export function clientCluster(options: Options): Promise<ClusterAddress> {
   return clusterAddress(options, options.text('data'));
 }

@@ -14,6 +14,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   up: async () => (await import('./up.js')).upCommand,
   down: async () => (await import('./down.js')).downCommand,
   status: async () => (await import('./status.js')).statusCommand,
+  server: async () => (await import('./server.js')).serverCommand,
   info: async () => (await import('./info.js')).infoCommand,
   ls: async () => (await import('./ls.js')).lsCommand,
   cat: async () => (await import('./cat.js')).catCommand,

@@ -1,10 +1,11 @@
 /** `cairn status`: whether the cluster is well. */
 import type { ServerStatus, StatusReply } from '../protocol/generated/messages.js';
-import { clientCluster, CLIENT_OPTIONS } from './cluster-address.js';
+import { clientCluster, CLIENT_OPTIONS, clusterWords } from './cluster-address.js';
 import { print } from './command.js';
 import type { Command } from './command.js';
 import { withCluster } from './compose.js';
 import { bytesText } from './format.js';
+import { healthOf, problemsOf } from './health.js';
 import { tableText } from './table.js';
 
 export const statusCommand: Command = {
@@ -16,9 +17,9 @@ export const statusCommand: Command = {
   async run(_args, options) {
     const cluster = await clientCluster(options);
     const status = await withCluster(cluster, (fileSystem) => fileSystem.status());
-    const lines = options.flag('json')
-      ? JSON.stringify({ health: healthOf(status), master: cluster.master, ...statusFields(status) }, undefined, 2)
-      : report(status, cluster.master);
+    const problems = problemsOf(status, clusterWords(options));
+    const all = { health: healthOf(status), master: cluster.master, problems, ...statusFields(status) };
+    const lines = options.flag('json') ? JSON.stringify(all, undefined, 2) : report(status, cluster.master, problems);
     print(lines);
     return 0;
   },
@@ -54,34 +55,14 @@ function serverFields(server: ServerStatus): ServerStatus {
     chunks: server.chunks,
     lastHeardMs: server.lastHeardMs,
     aside: server.aside,
+    beingRemoved: server.beingRemoved,
   };
 }
 
-/**
- * unavailable: some data cannot be read now; degraded: all can, with fewer replicas or servers than there should be, or nothing can
- * be created.
- */
-export function healthOf(status: StatusReply): 'healthy' | 'degraded' | 'unavailable' {
-  const alive = status.servers.filter((server) => server.alive).length;
-  if (status.unavailableChunks > 0 || alive === 0) return 'unavailable';
-  const short = alive < status.wantedReplicas || alive < status.servers.length;
-  return status.underReplicatedChunks > 0 || short || status.masterShortOfSpace ? 'degraded' : 'healthy';
-}
-
-const SHORT_OF_SPACE = 'master        its disk is nearly full: nothing can be created until space is freed there';
-
-function report(status: StatusReply, master: string): string {
+function report(status: StatusReply, master: string, problems: readonly string[]): string {
   const alive = status.servers.filter((server) => server.alive);
   const total = alive.reduce((sum, server) => sum + server.totalBytes, 0);
   const free = alive.reduce((sum, server) => sum + server.freeBytes, 0);
-  const servers = status.servers.map((server) => [
-    server.serverId,
-    server.address,
-    server.alive ? 'up' : `down, heard ${Math.round(server.lastHeardMs / 1000)} s ago`,
-    server.chunks,
-    bytesText(server.totalBytes - server.freeBytes),
-    bytesText(server.totalBytes),
-  ]);
   return [
     `health        ${healthOf(status)}`,
     `cluster       ${status.clusterId}, master ${master}, epoch ${status.epoch}`,
@@ -90,10 +71,28 @@ function report(status: StatusReply, master: string): string {
       `${status.underReplicatedChunks} under-replicated, ${status.unavailableChunks} unavailable, ` +
       `${status.garbageChunks} to be deleted`,
     `capacity      ${bytesText(free)} of ${bytesText(total)} free`,
-    ...(status.masterShortOfSpace ? [SHORT_OF_SPACE] : []),
     `clients       ${status.sessions}`,
     `chunkservers  ${alive.length} of ${status.servers.length} up`,
+    ...problems.map((problem) => `note          ${problem}`),
     '',
-    tableText(['ID', 'ADDRESS', 'STATE', 'CHUNKS', 'USED', 'SIZE'], servers),
+    serverTable(status),
   ].join('\n');
+}
+
+export function serverTable(status: StatusReply): string {
+  const rows = status.servers.map((server) => [
+    server.serverId,
+    server.address,
+    stateOf(server),
+    server.chunks,
+    server.aside,
+    bytesText(server.totalBytes - server.freeBytes),
+    bytesText(server.totalBytes),
+  ]);
+  return tableText(['ID', 'ADDRESS', 'STATE', 'CHUNKS', 'ASIDE', 'USED', 'SIZE'], rows);
+}
+
+function stateOf({ alive, beingRemoved, lastHeardMs }: ServerStatus): string {
+  if (alive) return 'up';
+  return beingRemoved ? 'being removed' : `down, heard ${Math.round(lastHeardMs / 1000)} s ago`;
 }

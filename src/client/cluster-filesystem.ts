@@ -146,6 +146,11 @@ export class ClusterFileSystem implements FileSystem {
     return this.master.call(MASTER_METHODS.status, {});
   }
 
+  /** A step of taking a chunkserver that is gone out of the cluster; see RemoveServerRequest. */
+  removeServer(serverId: number, force: boolean): Promise<wire.RemoveServerReply> {
+    return this.master.call(MASTER_METHODS.removeServer, { serverId, force });
+  }
+
   // ---- Names ------------------------------------------------------------------------------------
 
   async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {

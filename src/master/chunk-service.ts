@@ -157,7 +157,8 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       const parted = await timeline.take(request.mark, `chunkserver ${request.serverId} at ${request.address}`);
       const id = await servers.register(peer, request, parted !== undefined);
       timeline.noteWitness();
-      return { reply: { serverId: id, clusterId: identity.clusterId, epoch: identity.epoch, ...now() } };
+      const renewed = request.serverId !== 0 && request.serverId !== id;
+      return { reply: { serverId: id, clusterId: identity.clusterId, epoch: identity.epoch, renewed, ...now() } };
     },
 
     heartbeat: (request, { peer }) => {

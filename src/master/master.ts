@@ -39,6 +39,7 @@ import { OrphanReaper } from './orphans.js';
 import { Recount } from './recount.js';
 import { Recovery } from './recovery.js';
 import { Repair } from './repair.js';
+import { ServerRemovals } from './server-removal.js';
 import { ServerRegistry } from './servers.js';
 import { masterHandlers } from './service.js';
 import { Sessions } from './sessions.js';
@@ -109,6 +110,7 @@ interface Parts {
   readonly collector: Collector;
   readonly timeline: Timeline;
   readonly recount: Recount;
+  readonly removals: ServerRemovals;
 }
 
 export class Master {
@@ -228,6 +230,10 @@ export class Master {
         ...{ maxRecoveries: MAX_RECOVERIES, copyTimeoutMs: COPY_TIMEOUT_MS },
       },
     });
+    const removals = new ServerRemovals({
+      ...{ state, logger, servers, wantedReplicas },
+      onLost: (handle) => repair.recoverSoon(handle),
+    });
     const recount = new Recount({ state, logger, wantedReplicas });
     const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
     const polls = new LockPolls();
@@ -261,7 +267,7 @@ export class Master {
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector, timeline, recount },
+      ...{ leases, cuts, recovery, repair, reaper, collector, timeline, recount, removals },
     };
   }
 
@@ -279,6 +285,7 @@ export class Master {
       reaper,
       collector,
       recount,
+      removals,
     } = parts;
     const idleMs = this.config.backgroundIntervalMs ?? 250;
     this.repeat('liveness', () => {
@@ -302,6 +309,7 @@ export class Master {
       return idleMs * 4;
     });
     this.repeat('recount', () => (recount.tick() ? BUSY_INTERVAL_MS : idleMs * 40));
+    this.repeat('removed servers', () => (removals.tick() ? BUSY_INTERVAL_MS : idleMs * 4));
     this.repeat('orphans', () => (reaper.tick() ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('garbage', async () => ((await collector.tick()) ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('leases', async () => ((await this.endLeases(leases)) ? BUSY_INTERVAL_MS : idleMs * 4));

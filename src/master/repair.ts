@@ -212,7 +212,8 @@ export class Repair {
     if (record === undefined || leases.isGone(handle)) return;
     const live = this.health.live(record).length;
     if (record.needsRecovery) {
-      if (record.servers.some((id) => servers.isUp(id))) this.recoverSoon(handle);
+      const isLost = record.servers.length === 0;
+      if (isLost || record.servers.some((id) => servers.isUp(id))) this.recoverSoon(handle);
     } else if (this.health.isMadeUpFor(record) || (live > 0 && leases.table.get(handle)?.state === 'void')) {
       this.recoverSoon(handle);
     } else if (this.health.needsCopy(record) && this.copies.mayCopy(handle)) {

@@ -16,6 +16,7 @@ import { unawaited } from '../core/sync.js';
 import { ServerRecord } from '../protocol/generated/messages.js';
 import type { RegisterRequest, Replica, ServerLoad } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
+import { readReserved } from './id-reserve.js';
 import type { IdReserve } from './id-reserve.js';
 import type { ListeningTime } from './listening-time.js';
 import { keys, prefixRange, unpackNumber } from './keys.js';
@@ -39,6 +40,8 @@ export interface Server {
    * deleted there any more that is made from now on.
    */
   reported: boolean;
+  /** It is being taken out of the cluster (server-removal.ts). */
+  removal: 'no' | 'asked' | 'forced';
   /** It followed a master that this one does not continue (timeline.ts): what it has may be from that past. */
   isParted: boolean;
 }
@@ -48,6 +51,8 @@ export interface ServerEvents {
   onDown(server: Server): void;
 }
 
+/** In the order of their numbers in a ServerRecord. */
+const REMOVALS = ['no', 'asked', 'forced'] as const;
 /** A record of free space is rewritten when it is off by more than this part of the whole. */
 const SAVE_LOAD_FRACTION = 1 / 64;
 
@@ -79,7 +84,7 @@ export class ServerRegistry {
       const id = serverId(unpackNumber(key, 1));
       const { totalBytes, freeBytes } = record;
       const load = { totalBytes, freeBytes, chunks: record.replicas, activeRequests: 0, aside: 0 };
-      this.add(id, record.address, load);
+      this.add(id, record.address, load).removal = REMOVALS[record.removal] ?? 'no';
       this.saved.set(id, { address: record.address, freeBytes, totalBytes });
     }
   }
@@ -87,7 +92,7 @@ export class ServerRegistry {
   private add(id: ServerId, address: string, load: ServerLoad): Server {
     const server: Server = {
       ...{ id, address, load, peer: null, registrations: 0, lastHeardMs: undefined },
-      ...{ placedSinceHeartbeat: 0, reported: false, isParted: false },
+      ...{ placedSinceHeartbeat: 0, reported: false, removal: 'no', isParted: false },
     };
     this.servers.set(id, server);
     return server;
@@ -103,17 +108,13 @@ export class ServerRegistry {
     const registered = this.byPeer.get(peer);
     if (registered !== undefined && registered.peer === peer) return registered.id;
     let server: Server;
-    if (request.serverId === 0) {
+    const known = request.serverId === 0 ? undefined : this.servers.get(serverId(request.serverId));
+    if (known === undefined) {
       if (this.servers.size >= MAX_CHUNKSERVERS) {
         throw new CairnError('BUSY', `the cluster has ${MAX_CHUNKSERVERS} chunkservers already`);
       }
-      const id = serverId(await this.deps.serverIds.take());
-      server = this.add(id, address, load);
+      server = this.add(await this.newId(request.serverId), address, load);
     } else {
-      const known = this.servers.get(serverId(request.serverId));
-      if (known === undefined) {
-        throw new CairnError('EINVAL', `this cluster has no chunkserver ${request.serverId}: check the data directory`);
-      }
       if (known.peer !== null && known.peer !== peer && known.address !== address) {
         throw new CairnError(
           'EBUSY',
@@ -126,10 +127,11 @@ export class ServerRegistry {
     server.address = address;
     server.load = load;
     try {
+      if (server.removal !== 'no') this.setRemoval(server, 'no');
       this.save(server);
     } catch (error) {
       // Nobody knows the id: the next attempt takes another.
-      if (request.serverId === 0) this.servers.delete(server.id);
+      if (known === undefined) this.servers.delete(server.id);
       throw error;
     }
     await this.deps.state.durable();
@@ -150,6 +152,31 @@ export class ServerRegistry {
     this.deps.logger.info({ server: server.id, address, freeBytes: load.freeBytes }, 'chunkserver registered');
     for (const wake of [...this.waiters]) wake();
     return server.id;
+  }
+
+  /** For a server that is new, or that was removed; one that this state never had keeps the id that a newer one gave it. */
+  private async newId(came: number): Promise<ServerId> {
+    const { state, serverIds, logger } = this.deps;
+    if (came >= readReserved(state, 'next-server')) {
+      state.mutate((m) => serverIds.jumpTo(m, came + 1));
+      return serverId(came);
+    }
+    const id = serverId(await serverIds.take());
+    if (came !== 0) logger.warn({ server: came, now: id }, 'a chunkserver that was removed is back: it joins anew');
+    return id;
+  }
+
+  /** Whether it is being taken out of the cluster; written down with its record. */
+  setRemoval(server: Server, removal: Server['removal']): void {
+    server.removal = removal;
+    this.saved.delete(server.id);
+    this.save(server);
+  }
+
+  /** Its record is gone. */
+  forget(id: ServerId): void {
+    this.servers.delete(id);
+    this.saved.delete(id);
   }
 
   /** The server behind `peer` said something: it counts the time in which it may serve from then on. */
@@ -267,7 +294,8 @@ export class ServerRegistry {
     const { totalBytes, freeBytes, chunks } = load;
     const saved = this.saved.get(server.id);
     if (saved?.address === address && saved.freeBytes === freeBytes && saved.totalBytes === totalBytes) return;
-    const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks }).finish();
+    const removal = REMOVALS.indexOf(server.removal);
+    const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks, removal }).finish();
     const write = (m: Mutation): void => m.put(keys.server(server.id), record);
     if (when === 'always') this.deps.state.mutate(write);
     else if (!this.deps.state.mutateIfRoom(write)) return;

@@ -36,6 +36,7 @@ import * as namespace from './namespace.js';
 import type { OrphanReaper } from './orphans.js';
 import type { OpenCounts } from './opens.js';
 import type { Outcome } from './replies.js';
+import type { ServerRemovals } from './server-removal.js';
 import type { Session } from './sessions.js';
 import type { Mutation, StateReader } from './state.js';
 import { clusterStatus, fileSystemStats } from './status.js';
@@ -47,6 +48,7 @@ export interface ServiceDeps extends ChunkServiceDeps {
   readonly locks: LockTable;
   readonly polls: LockPolls;
   readonly appends: AppendLeases;
+  readonly removals: ServerRemovals;
   readonly lastSequence: () => number;
   readonly isShortOfSpace: () => boolean;
 }
@@ -298,6 +300,11 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     ...chunkHandlers(deps),
     ...lockHandlers(deps),
     ...appendHandlers(deps),
+
+    removeServer: ({ serverId, force }, { peer }) => {
+      sessions.require(peer);
+      return { reply: deps.removals.ask(serverId, force) };
+    },
 
     // Without a session, so that an operator sees a cluster that takes no more of them.
     status: () => {

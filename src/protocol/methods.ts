@@ -72,6 +72,7 @@ export const MASTER_METHODS = {
   releaseAppend: method(45, client, m.ReleaseAppendRequest, m.Empty),
   pollAppends: method(46, client, m.PollAppendsRequest, m.PollAppendsReply),
   status: method(40, client, m.Empty, m.StatusReply),
+  removeServer: method(47, client, m.RemoveServerRequest, m.RemoveServerReply),
 
   register: method(50, chunkserver, m.RegisterRequest, m.RegisterReply),
   heartbeat: method(51, chunkserver, m.HeartbeatRequest, m.HeartbeatReply),

@@ -1,0 +1,126 @@
+/** Chunkservers that do not come back, or come back empty: how a cluster becomes whole again without them. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import type { RemoveServerReply, StatusReply } from '../../src/protocol/generated/messages.js';
+import { pattern } from '../conformance/case.js';
+import { healthOf } from '../../src/cli/health.js';
+import { seeds } from './seeds.js';
+import { story, Story } from './story.js';
+import { MASTER, World } from './world.js';
+
+t.setTimeout(0);
+
+const idAt = (status: StatusReply, name: string): number =>
+  status.servers.find(({ address }) => address.startsWith(`${name}:`))?.serverId ?? 0;
+
+/** As the command does: asks until there is a result. */
+async function remove(s: Story, id: number, force = false): Promise<RemoveServerReply> {
+  for (let asked = false; ; asked = true) {
+    const reply = await s.two.removeServer(id, force && !asked);
+    if (reply.removed || reply.refused) return reply;
+    await s.world.sleep(300);
+  }
+}
+
+async function makeFiles(s: Story, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    const file = await s.create(`f-${i}`, pattern(50_000, i));
+    await file.sync();
+    await file.close();
+  }
+  await s.world.sleep(70_000);
+}
+
+story(
+  'P11: a server whose disk was replaced is forgotten once all has its replicas, and status is healthy',
+  async (s) => {
+    const { world } = s;
+    await makeFiles(s, 12);
+    const before = idAt(await s.two.status(), 'chunkserver-1');
+    await world.kill('chunkserver-1');
+    world.disk('chunkserver-1').format('/data');
+    await world.start('chunkserver-1');
+    await world.sleep(20_000);
+    assert.equal(healthOf(await s.two.status()), 'degraded');
+    await world.sleep(120_000);
+    const status = await s.two.status();
+    assert.equal(healthOf(status), 'healthy', JSON.stringify(status));
+    assert.equal(status.servers.length, 3);
+    assert.ok(!status.servers.some(({ serverId }) => serverId === before));
+    for (let i = 0; i < 12; i++) await s.check(`f-${i}`, pattern(50_000, i));
+  },
+);
+
+story(
+  'P11: a server that is gone is removed, also over a restart of the master in the middle; not one that serves',
+  async (s) => {
+    const { world } = s;
+    await makeFiles(s, 12);
+    const id = idAt(await s.two.status(), 'chunkserver-1');
+    await assert.rejects(remove(s, id), { code: 'EBUSY' });
+    await assert.rejects(remove(s, 77), { code: 'ENOENT' });
+    await world.kill('chunkserver-1');
+    await assert.rejects(remove(s, id), { code: 'EBUSY' }, 'it may still be serving');
+    await world.sleep(12_000);
+    await s.two.removeServer(id, false);
+    await world.sleep(1_100);
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    await world.sleep(30_000);
+    const status = await s.two.status();
+    assert.deepEqual(
+      status.servers.map(({ alive }) => alive),
+      [true, true],
+    );
+    await world.sleep(60_000);
+    assert.equal(healthOf(await s.two.status()), 'healthy');
+    // It is back after all: under another id, and what it has is not needed.
+    await world.start('chunkserver-1');
+    await world.sleep(30_000);
+    const after = await s.two.status();
+    assert.equal(healthOf(after), 'healthy');
+    assert.ok(idAt(after, 'chunkserver-1') > id);
+    assert.equal(
+      after.servers.reduce((sum, { chunks, aside }) => sum + chunks + aside, 0),
+      24,
+    );
+    for (let i = 0; i < 12; i++) await s.check(`f-${i}`, pattern(50_000, i));
+    // Over a restart of its own, too.
+    await world.kill('chunkserver-1');
+    await world.start('chunkserver-1');
+    await world.sleep(20_000);
+    assert.equal(healthOf(await s.two.status()), 'healthy');
+  },
+);
+
+t.test('P1: the only replicas are not removed but by force, and are back when their server is', async () => {
+  for (const seed of seeds(3, 801)) {
+    const world = new World({ seed, chunkservers: 2, wantedReplicas: 1 });
+    await world.runReported(async () => {
+      await world.startAll();
+      const s = new Story(world, await world.connect('client-1'), await world.connect('client-2'));
+      await makeFiles(s, 10);
+      const before = await s.two.status();
+      const id = idAt(before, 'chunkserver-1');
+      const there = before.servers.find(({ serverId }) => serverId === id)?.chunks ?? 0;
+      assert.ok(there > 0);
+      await world.kill('chunkserver-1');
+      await world.sleep(12_000);
+      const refused = await remove(s, id);
+      assert.deepEqual([refused.refused, refused.lastReplicas], [true, there]);
+      assert.equal((await s.two.status()).servers.length, 2, 'nothing was changed');
+      const forced = await remove(s, id, true);
+      assert.deepEqual([forced.removed, forced.lastReplicas], [true, there]);
+      await world.sleep(5_000);
+      const without = await s.two.status();
+      assert.equal(without.servers.length, 1);
+      assert.equal(without.unavailableChunks, there);
+      await world.start('chunkserver-1');
+      await world.sleep(30_000);
+      const after = await s.two.status();
+      assert.equal(after.unavailableChunks, 0);
+      for (let i = 0; i < 10; i++) await s.check(`f-${i}`, pattern(50_000, i));
+    });
+    world.stop();
+  }
+});
