@@ -8,7 +8,7 @@
 import { segmentsMatch } from '../core/checksum.js';
 import { CairnError, asCairnError, type ErrorCode } from '../core/errors.js';
 import { chunkHandle } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES } from '../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_REPLICAS } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { watched } from '../core/sync.js';
 import {
@@ -94,6 +94,7 @@ export class Mutations {
   async forwarded(request: ForwardRequest, payload: Uint8Array): Promise<Failure[]> {
     const { replicas, chain } = this.deps;
     const { handle, version, leaseId, serial, kind, offset, checksums, rest } = request;
+    if (rest.length > MAX_REPLICAS) throw new CairnError('EINVAL', `a chain has at most ${MAX_REPLICAS} servers`);
     const held = replicas.memberLease(chunkHandle(handle), version, leaseId);
     let local: () => Promise<void>;
     switch (kind) {

@@ -20,6 +20,7 @@ import {
   MAX_COPY_RANGE_BYTES,
   MAX_PAYLOAD_BYTES,
   MAX_RANGE_COPIES,
+  MAX_REPLICAS,
   MAX_WAITING_RANGE_COPIES,
 } from '../core/limits.js';
 import type { MasterTime } from '../core/master-time.js';
@@ -216,6 +217,9 @@ async function readPiece(
 
 function checkRequest({ handle, offset, length, source }: CopyRangeRequest): void {
   const inChunk = (range: Range): boolean => range.offset + range.length <= CHUNK_SIZE_BYTES;
+  if ((source?.replicas.length ?? 0) > MAX_REPLICAS) {
+    throw new CairnError('EINVAL', `a chunk has at most ${MAX_REPLICAS} replicas`);
+  }
   const fits = length > 0 && length <= MAX_COPY_RANGE_BYTES && inChunk({ offset, length });
   if (!fits || (source !== null && !inChunk(source))) {
     throw new CairnError('EINVAL', `copy of ${length} bytes to ${offset} of chunk ${handle}`);

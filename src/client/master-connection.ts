@@ -97,6 +97,8 @@ export class MasterConnection {
   private opensTold = false;
   private heartbeat: Timer | undefined;
   private readonly operationTimeoutMs: number;
+  /** Shown to resume the session. */
+  private token = Buffer.alloc(0);
   private maintained: Promise<void> = Promise.resolve();
 
   private constructor(private readonly options: MasterConnectionOptions) {
@@ -356,9 +358,11 @@ export class MasterConnection {
         sessionId: this.sessionId,
         clientName: this.options.clientName,
         mark: this.mark,
+        token: this.token,
       });
       const known = this.sessionId !== 0;
       if (!reply.resumed) {
+        this.token = Buffer.from(reply.token);
         this.session++;
         this.nextSequence = 1;
         this.outstanding.clear();

@@ -31,6 +31,9 @@ export function compareTimespec(a: Timespec, b: Timespec): number {
   return a.seconds - b.seconds || a.nanoseconds - b.nanoseconds;
 }
 
+/** The longest delay of setTimeout: 25 days. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
 export class SystemClock implements Clock {
   now(): Timespec {
     // performance.timeOrigin + now() has microseconds; two calls within one tick still never go back.
@@ -44,7 +47,14 @@ export class SystemClock implements Clock {
   }
 
   setTimer(delayMs: number, callback: () => void): Timer {
-    const timer = setTimeout(callback, delayMs);
+    if (Number.isNaN(delayMs)) throw new RangeError('a timer without a delay');
+    let timer: NodeJS.Timeout;
+    // Node takes what is longer than it can wait for one millisecond.
+    const wait = (leftMs: number): void => {
+      const stepMs = Math.min(leftMs, MAX_TIMEOUT_MS);
+      timer = setTimeout(leftMs > stepMs ? () => wait(leftMs - stepMs) : callback, stepMs);
+    };
+    wait(delayMs);
     return { cancel: () => clearTimeout(timer) };
   }
 }

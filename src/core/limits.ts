@@ -55,6 +55,8 @@ export const MAX_LOG_FILE_BYTES = 8 * MIB;
 export const LOG_GENERATIONS = 4;
 /** File descriptors that a process keeps for the moment when there are no others. */
 export const SPARE_DESCRIPTORS = 8;
+/** Time that a caller can ask a server to work on a request: far above any that is asked. */
+export const MAX_DEADLINE_MS = 600_000;
 /** Silence after which a connection is probed, and then given up. */
 export const KEEPALIVE_INTERVAL_MS = 2_000;
 export const KEEPALIVE_TIMEOUT_MS = 10_000;

@@ -199,4 +199,5 @@ function checkTarget(type: number, target: Uint8Array): void {
   if (target.length > MAX_PATH_BYTES) {
     throw new CairnError('ENAMETOOLONG', `the target of a symlink has ${target.length} bytes`);
   }
+  if (target.includes(0)) throw new CairnError('EINVAL', 'the target of a symlink contains NUL');
 }

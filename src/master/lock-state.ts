@@ -15,6 +15,9 @@ export function lockOf(
 ): { readonly place: LockPlace; readonly type: 'read' | 'write' | 'unlock' } & Omit<LockedRange, 'type'> {
   if (lock === null) throw new CairnError('PROTOCOL', 'the request names no lock');
   const { start, end, pid, owner } = lock;
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(end)) {
+    throw new CairnError('EINVAL', `a lock from ${start} to ${end} is past every file`);
+  }
   if (start > end) throw new CairnError('EINVAL', `a lock from ${start} to ${end} has no bytes`);
   if (owner.length === 0 || Buffer.byteLength(owner) > MAX_LOCK_OWNER_BYTES) {
     throw new CairnError('PROTOCOL', `the owner of a lock has 1 to ${MAX_LOCK_OWNER_BYTES} bytes`);

@@ -248,7 +248,8 @@ export class Master {
     });
     const lostLocks = new LostLocks({ logger, locks, fence: (inode) => leases.endAll(inode) });
     const sessions: Sessions = new Sessions({
-      ...{ state, listening, logger, locks, lostLocks, appends, sessionIds: new IdReserve(state, 'next-session', 1) },
+      ...{ state, random, listening, logger, locks, lostLocks, appends },
+      sessionIds: new IdReserve(state, 'next-session', 1),
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.

@@ -199,12 +199,14 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
   return {
     openSession: async (request, { peer }) => {
       const parted = await deps.timeline.take(request.mark, `client ${request.clientName}`);
-      const { session, resumed } = await sessions.open(peer, request.sessionId, request.clientName);
+      const { session, token } = await sessions.open(peer, request);
+      const resumed = token === undefined;
       const { clusterId, epoch, lossEpoch } = deps.identity;
       return {
         reply: {
           ...{ sessionId: session.id, resumed, sessionTtlMs: SESSION_TTL_MS, clusterId, epoch, lossEpoch },
           ...{
+            ...(token !== undefined && { token }),
             masterTime: masterTime(),
             mark: deps.timeline.mark,
             ...(parted && { partedFrom: parted.from, partedBelow: parted.below }),

@@ -9,6 +9,7 @@
  * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
  * orphan is reaped, no tail is cut and no lock is granted.
  */
+import { createHash, timingSafeEqual } from 'node:crypto';
 import { CairnError } from '../core/errors.js';
 import { inodeId, sessionId } from '../core/ids.js';
 import type { InodeId, SessionId } from '../core/ids.js';
@@ -20,8 +21,9 @@ import {
   SESSION_TTL_MS,
 } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import type { Random } from '../core/random.js';
 import { SessionRecord } from '../protocol/generated/messages.js';
-import type { ReclaimRequest } from '../protocol/generated/messages.js';
+import type { OpenSessionRequest, ReclaimRequest } from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
 import type { IdReserve } from './id-reserve.js';
 import type { ListeningTime } from './listening-time.js';
@@ -37,12 +39,21 @@ import { ReplyLedger } from './replies.js';
 import type { State } from './state.js';
 
 const MAX_CLIENT_NAME_BYTES = 255;
+const TOKEN_BYTES = 32;
 /** Time from the start of the master in which clients of before tell what they have open. */
 const RECLAIM_LIMIT_MS = 2 * SESSION_TTL_MS;
+
+const hashOf = (token: Uint8Array): Buffer => createHash('sha256').update(token).digest();
+
+function isTokenOf({ tokenHash }: Session, shown: Uint8Array): boolean {
+  return tokenHash.length > 0 && timingSafeEqual(hashOf(shown), tokenHash);
+}
 
 export interface Session {
   readonly id: SessionId;
   readonly clientName: string;
+  /** Of what its client must show to resume it; empty if nobody can. */
+  readonly tokenHash: Buffer;
   peer: Peer | null;
   lastHeardMs: number;
   /** Its opens are known: it is new, or reclaimed since the master started. */
@@ -83,6 +94,7 @@ export class Sessions {
     private readonly deps: {
       readonly state: State;
       readonly listening: ListeningTime;
+      readonly random: Random;
       readonly logger: Logger;
       readonly sessionIds: IdReserve;
       readonly locks: LockTable;
@@ -94,7 +106,8 @@ export class Sessions {
     this.startedMs = deps.listening.nowMs();
     for (const [key, value] of deps.state.range(prefixRange('N'))) {
       const id = sessionId(unpackNumber(key, 1));
-      this.sessions.set(id, this.make(id, SessionRecord.decode(value).clientName, false));
+      const { clientName, tokenHash } = SessionRecord.decode(value);
+      this.sessions.set(id, this.make(id, clientName, Buffer.from(tokenHash), false));
       this.unsettled.add(id);
     }
   }
@@ -108,35 +121,51 @@ export class Sessions {
     return this.sessions.size;
   }
 
-  private make(id: SessionId, clientName: string, isNew: boolean): Session {
+  private make(id: SessionId, clientName: string, tokenHash: Buffer, isNew: boolean): Session {
     return {
-      ...{ id, clientName, peer: null, lastHeardMs: this.deps.listening.nowMs(), reclaimed: isNew },
+      ...{ id, clientName, tokenHash, peer: null, lastHeardMs: this.deps.listening.nowMs(), reclaimed: isNew },
       ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined },
       replies: new ReplyLedger(this.deps.state, id),
     };
   }
 
-  /** Resumes `wanted`, or makes a session when it is 0 or gone. Durable when this returns. */
-  async open(peer: Peer, wanted: number, clientName: string): Promise<{ session: Session; resumed: boolean }> {
+  /**
+   * Resumes `wanted`, or makes a session when it is 0 or gone, or the token is not its. Durable when this returns.
+   * `token` is told of a new session only: the store has a hash of it, so that who reads a backup resumes nothing.
+   */
+  async open(
+    peer: Peer,
+    { sessionId: wanted, clientName, token: shown }: Pick<OpenSessionRequest, 'sessionId' | 'clientName' | 'token'>,
+  ): Promise<{ session: Session; token: Buffer | undefined }> {
     if (Buffer.byteLength(clientName) > MAX_CLIENT_NAME_BYTES) {
       throw new CairnError('EINVAL', `a client's name has at most ${MAX_CLIENT_NAME_BYTES} bytes`);
     }
     const known = wanted === 0 ? undefined : this.sessions.get(sessionId(wanted));
-    if (known !== undefined) {
+    if (known !== undefined && isTokenOf(known, shown)) {
       this.bind(known, peer);
       this.deps.logger.info({ session: known.id, client: known.clientName }, 'session resumed');
-      return { session: known, resumed: true };
+      return { session: known, token: undefined };
     }
+    if (known !== undefined) {
+      this.deps.logger.warn(
+        { session: known.id, client: clientName, address: peer.address },
+        'a session was asked for without its token; a new one begins',
+      );
+    }
+    // One a connection: whoever opens more gives up what he had.
+    const before = this.byPeer.get(peer);
+    if (before !== undefined) this.end(before, 'closed');
     if (this.sessions.size >= MAX_SESSIONS) throw new CairnError('BUSY', `${MAX_SESSIONS} sessions stand already`);
     const id = sessionId(await this.deps.sessionIds.take());
-    const session = this.make(id, clientName, true);
-    const record = SessionRecord.encode({ clientName, ackedBelow: 0 }).finish();
+    const token = this.deps.random.bytes(TOKEN_BYTES);
+    const session = this.make(id, clientName, hashOf(token), true);
+    const record = SessionRecord.encode({ clientName, ackedBelow: 0, tokenHash: session.tokenHash }).finish();
     this.deps.state.mutate((m) => m.put(keys.session(id), record));
     this.sessions.set(id, session);
     await this.deps.state.durable();
     this.bind(session, peer);
     this.deps.logger.info({ session: id, client: clientName, address: peer.address }, 'session opened');
-    return { session, resumed: false };
+    return { session, token };
   }
 
   private bind(session: Session, peer: Peer): void {

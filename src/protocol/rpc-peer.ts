@@ -4,6 +4,7 @@ import type { Clock, Timer } from '../core/clock.js';
 import {
   KEEPALIVE_INTERVAL_MS,
   KEEPALIVE_TIMEOUT_MS,
+  MAX_DEADLINE_MS,
   MAX_HEADER_BYTES,
   MAX_IN_FLIGHT_BYTES,
   MAX_IN_FLIGHT_REQUESTS,
@@ -55,7 +56,8 @@ class ServedRequest implements RequestContext {
     if (this.controller === undefined) {
       this.controller = new AbortController();
       if (this.aborted) this.controller.abort();
-      else if (this.deadlineMs > 0) this.timer = this.clock.setTimer(this.deadlineMs, () => this.abort());
+      else if (this.deadlineMs > 0)
+        this.timer = this.clock.setTimer(Math.min(this.deadlineMs, MAX_DEADLINE_MS), () => this.abort());
     }
     return this.controller.signal;
   }

@@ -20,3 +20,13 @@ void t.test('the system clock tells the time, goes forward, and a cancelled time
     t.end();
   }, 10);
 });
+
+void t.test('a timer for longer than the system can wait does not fire at once', async (t) => {
+  const clock = new SystemClock();
+  let fired = 0;
+  const timers = [2 ** 31, 2 ** 32 + 5, Infinity].map((delayMs) => clock.setTimer(delayMs, () => fired++));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  t.equal(fired, 0);
+  for (const timer of timers) timer.cancel();
+  t.throws(() => clock.setTimer(NaN, () => undefined), RangeError);
+});

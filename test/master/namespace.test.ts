@@ -75,6 +75,7 @@ void t.test('bounds: links, names of symlinks, xattrs', async (test) => {
   });
   await test.rejects(fs.link(root, f, ROOT_INODE, name('more')), { code: 'EMLINK' });
   await test.rejects(fs.symlink(root, ROOT_INODE, name('s'), Buffer.alloc(4096, 97)), { code: 'ENAMETOOLONG' });
+  await test.rejects(fs.symlink(root, ROOT_INODE, name('s'), Buffer.from('a\0b')), { code: 'EINVAL' });
   test.equal((await fs.symlink(root, ROOT_INODE, name('s'), Buffer.alloc(4095, 97))).size, 4095);
 
   const g = await file(fs, 'g');

@@ -1,7 +1,10 @@
 /** Sessions: P6 (exactly once), P5 (tails of dead writers), opens and orphans, over crashes of the master. */
 import t from 'tap';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
+import { sessionId as makeSessionId } from '../../src/core/ids.js';
 import { SESSION_TTL_MS } from '../../src/core/limits.js';
+import { keys } from '../../src/master/keys.js';
+import { SessionRecord } from '../../src/protocol/generated/messages.js';
 import { TestCluster } from './support/cluster.js';
 
 t.test('P6: a create that is retried over a reconnect and a restart takes effect once', async (t) => {
@@ -60,6 +63,64 @@ t.test('without a session nothing is served, and an expired one is not resumed',
   t.notOk(await client.openSession(before));
   t.not(client.sessionId, before);
   await client.create('x', 0, { sequence: 1, ackedBelow: 1 });
+  await cluster.stop();
+});
+
+t.test('a session is resumed by who knows its token, and by nobody else, also after a restart', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start(0);
+  const client = await cluster.client();
+  const { sessionId } = client;
+  const token = cluster.tokens.get(sessionId) ?? Buffer.alloc(0);
+  t.ok(token.length >= 16, 'it cannot be guessed');
+  for (const guess of [Buffer.alloc(0), Buffer.alloc(32), Buffer.concat([token, token])]) {
+    cluster.tokens.set(sessionId, guess);
+    const thief = await cluster.client(sessionId);
+    t.not(thief.sessionId, sessionId);
+    await cluster.until(thief.peer.call(MASTER_METHODS.closeSession, {}));
+    await client.create(`still-${guess.length}-${guess[0] ?? 'none'}`);
+  }
+  await cluster.restartMaster('kill');
+  cluster.tokens.set(sessionId, Buffer.alloc(32, 1));
+  t.not((await cluster.client(sessionId)).sessionId, sessionId);
+  cluster.tokens.set(sessionId, token);
+  const again = await cluster.client(sessionId);
+  t.equal(again.sessionId, sessionId);
+  await cluster.stop();
+  const stored = [...cluster.store.range({ start: '', end: '\uffff' })].map(([, value]) => Buffer.from(value));
+  t.ok(
+    stored.some((value) => value.includes('test')),
+    'the record of the session is in the store',
+  );
+  t.notOk(
+    stored.some((value) => value.includes(token)),
+    'and does not tell its token',
+  );
+});
+
+t.test('a record of a session without a token, of an earlier release, is resumed by nobody and ends', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start(0);
+  const client = await cluster.client();
+  const { sessionId } = client;
+  await cluster.stop();
+  const record = SessionRecord.encode({ clientName: 'of an earlier release' }).finish();
+  await cluster.store.commit([{ key: keys.session(makeSessionId(sessionId)), value: record }]);
+  await cluster.startMaster();
+  cluster.tokens.set(sessionId, Buffer.alloc(0));
+  const next = await cluster.client(sessionId);
+  t.not(next.sessionId, sessionId);
+  await cluster.wait(SESSION_TTL_MS + 2_000);
+  t.equal((await next.status()).sessions, 0, 'both have ended: nobody was heard of');
+  await cluster.stop();
+});
+
+t.test('a connection has one session: opening more takes the place of the first', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start(0);
+  const client = await cluster.client();
+  for (let i = 0; i < 5; i++) await client.openSession(0);
+  t.equal((await client.status()).sessions, 1);
   await cluster.stop();
 });
 

@@ -4,13 +4,17 @@ import { connect as connectTcp } from 'node:net';
 import t from 'tap';
 import { WebSocket } from 'ws';
 import { SystemClock } from '../../src/core/clock.js';
-import { KIB, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
+import { KIB, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MIB, SEND_HIGH_WATER_BYTES } from '../../src/core/limits.js';
 import type { Logger } from '../../src/core/logger.js';
 import { SeededRandom, SystemRandom } from '../../src/core/random.js';
+import { Channel } from '../../src/protocol/channel.js';
 import { connectPeer, servePeers, type EndpointOptions } from '../../src/protocol/endpoint.js';
 import * as m from '../../src/protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Handlers } from '../../src/protocol/rpc.js';
+import { RpcPeer } from '../../src/protocol/rpc-peer.js';
+import type { TransportHandlers } from '../../src/protocol/transport.js';
+import { ManualClock } from '../support/manual-clock.js';
 import { parseAddress, WebSocketNetwork } from '../../src/protocol/websocket.js';
 
 const { readChunk, writeChunk, deleteChunks } = CHUNKSERVER_METHODS;
@@ -249,6 +253,35 @@ void t.test('hostile peers', async (t) => {
     t.equal((await stranger.next()).kind, m.EnvelopeKind.PONG);
     t.same(served, []);
     stranger.socket.terminate();
+  });
+
+  await t.test('who pings and does not read is not answered more and more', (t) => {
+    const sent: m.Envelope[] = [];
+    let receive: (bytes: Uint8Array) => void = () => undefined;
+    const transport = {
+      ...{ peer: 'a peer that does not read', queuedBytes: 0 },
+      start: ({ onMessage }: TransportHandlers) => {
+        receive = (header) => onMessage({ header, payload: Buffer.alloc(0) });
+      },
+      trust: () => true,
+      send: ({ header }: { header: Uint8Array }) => {
+        sent.push(m.Envelope.decode(header));
+        transport.queuedBytes += MIB; // as large replies before would
+      },
+      drained: () => Promise.resolve(),
+      close: () => undefined,
+    };
+    const clock = new ManualClock();
+    const about = { clock, logger, role: 'client', clusterId: 'c', methods: new Map<number, never>() } as const;
+    const peer = new RpcPeer({ ...about, channel: new Channel(transport) });
+    const ping = m.Envelope.encode({ kind: m.EnvelopeKind.PING, id: 1 }).finish();
+    for (let i = 0; i < 10_000; i++) receive(ping);
+    t.equal(sent.length, SEND_HIGH_WATER_BYTES / MIB);
+    transport.queuedBytes = 0;
+    receive(ping);
+    t.equal(sent.at(-1)?.kind, m.EnvelopeKind.PONG, 'and is again when it has read');
+    t.notOk(peer.isClosed);
+    t.end();
   });
 
   await t.test('what is no frame, in one piece with the handshake', async (t) => {

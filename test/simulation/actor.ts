@@ -125,7 +125,7 @@ export class Actor {
     const [directory, name] = this.place();
     const as = this.caller();
     if (random.below(4) === 0) {
-      const target = random.bytes(1 + random.below(100));
+      const target = Buffer.from(random.bytes(1 + random.below(100)).map((byte) => byte || 1)); // NUL ends a path
       await this.both(`symlink ${name.toString()} in ${directory.model}`, (side, fs) =>
         fs.symlink(as, directory[side], name, target),
       );

@@ -102,6 +102,7 @@ export class ModelFileSystem implements FileSystem {
   async symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
     if (target.length === 0) fail('ENOENT', 'an empty target');
     if (target.length > MAX_PATH_BYTES) fail('ENAMETOOLONG', 'the target is too long');
+    if (target.includes(0)) fail('EINVAL', 'the target contains NUL');
     const inode = this.add(credentials, parent, name, 'symlink', { mode: 0o777 });
     inode.target = Buffer.from(target);
     return inode.attributes();

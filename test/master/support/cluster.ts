@@ -60,7 +60,8 @@ export class TestCluster {
   readonly network = new MemoryNetwork();
   readonly servers: FakeChunkserver[] = [];
   readonly disk: CrashDisk;
-  private readonly store = new MemoryStore();
+  /** What the machine has on disk, of all lives of the master. */
+  readonly store = new MemoryStore();
   private readonly secret = Buffer.alloc(32, 7);
   private life: Life;
   private master: Master | undefined;
@@ -157,6 +158,9 @@ export class TestCluster {
     for (const server of this.servers) if (server.reachable) await this.rejoin(server);
   }
 
+  /** Of the sessions of all clients. */
+  readonly tokens = new Map<number, Buffer>();
+
   async client(sessionId = 0): Promise<TestClient> {
     const peer = await this.until(connectPeer(this.endpoint('client'), MASTER, { role: 'master' }));
     const client = new TestClient(this, peer);
@@ -211,9 +215,10 @@ export class TestClient {
   }
 
   async openSession(sessionId: number): Promise<boolean> {
-    const request = { sessionId, clientName: 'test' };
-    const reply = await this.call(this.peer.call(MASTER_METHODS.openSession, request));
+    const token = this.cluster.tokens.get(sessionId) ?? Buffer.alloc(0);
+    const reply = await this.call(this.peer.call(MASTER_METHODS.openSession, { sessionId, clientName: 'test', token }));
     this.sessionId = reply.sessionId;
+    if (!reply.resumed) this.cluster.tokens.set(reply.sessionId, Buffer.from(reply.token));
     return reply.resumed;
   }
 
