@@ -23,6 +23,8 @@ interface Told {
 
 export class ToldNames {
   /** In the order in which they expire. */
+  private readonly told = new Set<Told>();
+  /** What was told of each name last. */
   private readonly byName = new Map<string, Told>();
   private readonly byInode = new Map<InodeId, readonly Told[]>();
   /** Until then the kernel may believe names that were forgotten here for want of room. */
@@ -34,19 +36,27 @@ export class ToldNames {
   ) {}
 
   get size(): number {
-    return this.byName.size;
+    return this.told.size;
   }
 
-  /** The kernel is about to be told that a name leads to a file. */
+  /**
+   * The kernel is about to be told that a name leads to a file. What it was told of the name before counts on: of two
+   * answers on their way it may take the older one last.
+   */
   tell(parent: InodeId, name: Buffer, inode: InodeId): void {
     const nowMs = this.clock.monotonicMs();
-    this.put({ inode, parent, name: name.toString('latin1'), untilMs: nowMs + this.entryTimeoutMs + SLACK_MS });
-    for (const oldest of this.byName.values()) {
+    const told = { inode, parent, name: name.toString('latin1'), untilMs: nowMs + this.entryTimeoutMs + SLACK_MS };
+    const before = this.byName.get(keyOf(told));
+    if (before?.inode === inode) this.forget(before);
+    this.told.add(told);
+    this.byName.set(keyOf(told), told);
+    this.byInode.set(inode, [...(this.byInode.get(inode) ?? []), told]);
+    for (const oldest of this.told) {
       if (oldest.untilMs > nowMs) {
-        if (this.byName.size <= MAX_TOLD_NAMES) break;
+        if (this.told.size <= MAX_TOLD_NAMES) break;
         this.incompleteUntilMs = Math.max(this.incompleteUntilMs, oldest.untilMs);
       }
-      this.drop(oldest);
+      this.forget(oldest);
     }
   }
 
@@ -60,34 +70,28 @@ export class ToldNames {
 
   /** The kernel itself knows that the name is gone. */
   removed(parent: InodeId, name: Buffer): void {
-    const told = this.byName.get(keyOf(parent, name.toString('latin1')));
-    if (told !== undefined) this.drop(told);
+    const told = this.byName.get(keyOf({ parent, name: name.toString('latin1') }));
+    if (told !== undefined) this.forget(told);
   }
 
   /** The kernel itself moves what it remembers. */
   renamed(from: EntryName, to: EntryName, exchange: boolean): void {
-    const moved = this.byName.get(keyOf(from.parent, from.name.toString('latin1')));
-    const replaced = this.byName.get(keyOf(to.parent, to.name.toString('latin1')));
-    if (moved !== undefined) this.drop(moved);
-    if (replaced !== undefined) this.drop(replaced);
+    const [moved, replaced] = [from, to].map(({ parent, name }) =>
+      this.byName.get(keyOf({ parent, name: name.toString('latin1') })),
+    );
+    if (moved !== undefined) this.forget(moved);
+    if (replaced !== undefined) this.forget(replaced);
     if (moved !== undefined) this.tell(to.parent, to.name, moved.inode);
     if (exchange && replaced !== undefined) this.tell(from.parent, from.name, replaced.inode);
   }
 
-  private put(told: Told): void {
-    const key = keyOf(told.parent, told.name);
-    const before = this.byName.get(key);
-    if (before !== undefined) this.drop(before);
-    this.byName.set(key, told);
-    this.byInode.set(told.inode, [...(this.byInode.get(told.inode) ?? []), told]);
-  }
-
-  private drop(told: Told): void {
-    this.byName.delete(keyOf(told.parent, told.name));
+  private forget(told: Told): void {
+    this.told.delete(told);
+    if (this.byName.get(keyOf(told)) === told) this.byName.delete(keyOf(told));
     const left = (this.byInode.get(told.inode) ?? []).filter((other) => other !== told);
     if (left.length > 0) this.byInode.set(told.inode, left);
     else this.byInode.delete(told.inode);
   }
 }
 
-const keyOf = (parent: InodeId, name: string): string => `${parent}/${name}`;
+const keyOf = ({ parent, name }: Pick<Told, 'parent' | 'name'>): string => `${parent}/${name}`;
