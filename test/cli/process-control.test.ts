@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtemp, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -24,7 +24,10 @@ t.test('a pid of another program is not believed, and never signalled', async (t
 
 t.test('a directory is claimed and left', async (t) => {
   const directory = join(await temporary(), 'new');
+  await mkdir(directory);
+  await writeFile(join(directory, 'pid'), '1\n', { mode: 0o644 });
   await claimDirectory(directory);
+  t.equal((await stat(join(directory, 'pid'))).mode & 0o777, 0o600, 'also one of an earlier release');
   await claimDirectory(directory);
   await leaveDirectory(directory);
   await t.rejects(stat(join(directory, 'pid')), { code: 'ENOENT' });
@@ -32,8 +35,10 @@ t.test('a directory is claimed and left', async (t) => {
 
 t.test('a process that does not start tells why by its log', async (t) => {
   const directory = await temporary();
+  await writeFile(join(directory, 'log'), '', { mode: 0o644 });
   const start = startInBackground(directory, ['chunkserver', '--data', directory], 10_000);
   await t.rejects(start, { message: /chunkserver did not start: --master is missing/ });
+  t.equal((await stat(join(directory, 'log'))).mode & 0o777, 0o600, 'its log is for its user only');
   const secret = join(directory, 'none');
   const args = ['chunkserver', '--data', directory, '--master', '127.0.0.1:1', '--secret', secret];
   const why = {
