@@ -60,6 +60,7 @@ const CONNECT_TIMEOUT_MS = 2_000;
 const DONE = { reply: {} } as const;
 
 export class Chunkserver {
+  private readonly watch: DiskWatch;
   private readonly store: ChunkStore;
   private readonly replicas: Replicas;
   private readonly pool: PeerPool;
@@ -82,9 +83,9 @@ export class Chunkserver {
     const { clock, random, network, disk, logger } = deps;
     this.endpoint = { network, clock, random, logger, secret: config.secret, role: 'chunkserver' };
     const serverId = (): number => this.link.serverId;
-    const watch = new DiskWatch({ disk, clock, logger, paths: config.dataDirectories });
+    this.watch = new DiskWatch({ disk, clock, logger, paths: config.dataDirectories });
     this.store = new ChunkStore({
-      ...{ disk: watch.disk, watch },
+      ...{ disk: this.watch.disk, watch: this.watch },
       clock,
       random,
       logger,
@@ -180,8 +181,13 @@ export class Chunkserver {
     this.housekeeping = this.deps.clock.setTimer(HEARTBEAT_INTERVAL_MS, () => {
       const work = async (): Promise<void> => {
         await this.store.measure();
-        await this.store.aside.tidy();
-        await this.link.mark.save('if due');
+        // These go through all directories: one that does not answer would keep the rest waiting.
+        if (this.watch.allAnswer) {
+          await this.watch.run(undefined, async () => {
+            await this.store.aside.tidy();
+            await this.link.mark.save('if due');
+          });
+        }
         this.replicas.forgetIdle();
         await this.store.clean((handle, section) => this.replicas.exclusive(handle, section));
       };

@@ -82,6 +82,10 @@ export class DiskWatch {
     return this.volumes[directory]?.state === 'answers';
   }
 
+  get allAnswer(): boolean {
+    return this.volumes.every(({ state }) => state === 'answers');
+  }
+
   isAbsent(directory: number): boolean {
     return this.volumes[directory]?.state === 'absent';
   }

@@ -1,14 +1,16 @@
 /** The chunk map against a model: holes, truncates of any size in bounded records, and exact counts. */
 import t from 'tap';
 import { chunkHandle, chunkIndex, inodeId } from '../../src/core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_RECORD } from '../../src/core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_CHUNKS_PER_RECORD } from '../../src/core/limits.js';
 import {
   addChunk,
   continueCuts,
   getChunk,
   inodesWithCuts,
+  isLostHole,
   lookupChunk,
   lookupChunks,
+  markSynced,
   truncateChunkMap,
 } from '../../src/master/chunk-map.js';
 import type { CutProgress } from '../../src/master/chunk-map.js';
@@ -17,6 +19,7 @@ import { newInodeRecord, readInode, saveInode } from '../../src/master/inodes.js
 import { keys, prefixRange } from '../../src/master/keys.js';
 import { SortedMap } from '../../src/master/sorted-map.js';
 import type { Mutation } from '../../src/master/state.js';
+import { ChunkRecord } from '../../src/protocol/generated/messages.js';
 import type { Key, KeyRange } from '../../src/master/store.js';
 import { seededRandom } from '../support/seed.js';
 
@@ -115,6 +118,35 @@ t.test('a truncate of more than a record holds is atomic, and is worked off in s
   t.equal(readCounter(m, 'chunk-count', 0), 3);
   t.same(record(m).pendingCuts, []);
   t.same([...m.range(prefixRange('F'))].length, 3);
+});
+
+t.test('P3: only a chunk that is known to be unsynced may be a hole; one of an older release may not', (t) => {
+  const m = emptyFile();
+  add(m, 0, 1);
+  const chunk = (): ChunkRecord => {
+    const found = getChunk(m, chunkHandle(1));
+    if (found === undefined) throw new Error('no chunk');
+    return found;
+  };
+  const isHole = (): boolean => isLostHole(chunk());
+  t.equal(isHole(), true, 'no server has it');
+  markSynced(m, [1, 99]);
+  t.equal(isHole(), false);
+  t.ok(m.get(keys.degraded(chunkHandle(1))), 'its loss is an error, and counts');
+  // What an older release wrote: without the field.
+  const { unsynced, ...older } = chunk();
+  t.equal(unsynced, false);
+  m.put(keys.chunk(chunkHandle(1)), ChunkRecord.encode(older).finish());
+  t.equal(isHole(), false);
+  t.throws(
+    () =>
+      markSynced(
+        m,
+        Array.from({ length: MAX_CHUNKS_PER_PAGE + 1 }, (_, i) => i),
+      ),
+    { code: 'PROTOCOL' },
+  );
+  t.end();
 });
 
 t.test('random allocations and truncates against a model', async (t) => {
