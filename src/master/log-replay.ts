@@ -61,6 +61,7 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
     }
     const header = readHeader(bytes, path, disk.bootId());
     let at = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
+    if (header !== undefined && kept.every((segment) => segment.lastSequence === 0)) refuseGap(bytes, path, next);
     let lastSequence = 0;
     while (damage === undefined) {
       const frame = header === undefined ? ({ kind: 'bad' } as const) : readFrame(bytes, at);
@@ -97,6 +98,22 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
   return kept;
 }
 
+/**
+ * A segment is deleted only when the store has all its records, durably: that the oldest one begins later than the store ends is
+ * no crash. The two are not of the same moment.
+ */
+function refuseGap(bytes: Buffer, path: string, next: number): void {
+  const frame = readFrame(bytes, SEGMENT_HEADER_BYTES);
+  const first = frame.kind === 'record' ? sequenceOf(frame.payload) : next;
+  if (first <= next) return;
+  throw new CairnError(
+    'CORRUPT',
+    `the metadata store ends with record ${next - 1} of the operation log, and the oldest segment, ${path}, begins with ` +
+      `record ${first}: the two are not of the same moment, as in a copy that was taken while the master ran. Use a copy that ` +
+      'was taken while it was stopped',
+  );
+}
+
 /** The first whole frame at or behind `from` that continues at `next` or is older. */
 function findBehind(bytes: Buffer, from: number, next: number): number | undefined {
   for (const { at, record } of findFrames(bytes, from)) {
@@ -116,8 +133,10 @@ function refuseIfDurable(options: ReplayOptions, damage: Damage, bytes: Buffer, 
   throw new CairnError(
     'CORRUPT',
     `the operation log is damaged: record ${damage.sequence} at byte ${damage.offset} of ${path} was written and cannot ` +
-      `be read. Restore the master's directory from a backup; or, to go on without the operations from record ` +
-      `${damage.sequence} on, move this segment and all later ones away and start again`,
+      "be read. Copy the master's directory elsewhere and see whether its disk can still give that file. Otherwise what came " +
+      'after that record is lost: either put the newest backup of the directory in its place, or move this segment and all ' +
+      'later ones away and start again, which loses less. Chunkservers notice either, and keep for 7 days the chunks that ' +
+      'the master does not know any more',
   );
 }
 

@@ -268,3 +268,24 @@ void t.test('a directory with other files, and a segment of another format', asy
   });
   await test.rejects(open(disk), { code: 'CORRUPT' }, 'a header that is gone before records that were promised');
 });
+
+void t.test(
+  'a log that begins behind the end of the store is of another moment: refused, and nothing is removed',
+  async (test) => {
+    for (const how of ['kill', 'power loss']) {
+      const disk = newDisk();
+      const { log } = await open(disk, 0, 128);
+      for (let i = 1; i <= 60; i++) {
+        log.append(1, change(`${i}`));
+        await log.durable();
+        await settle();
+      }
+      await log.cut(40);
+      if (how === 'kill') disk.kill();
+      else disk.powerLoss();
+      // The store was copied a while before the log was.
+      await test.rejects(open(disk, 20), { code: 'CORRUPT', message: /not of the same moment/ }, how);
+      test.equal((await open(disk, 40)).replayed.at(-1), 60, `${how}: with the store of that moment all is there`);
+    }
+  },
+);
