@@ -50,6 +50,7 @@ export async function makeMaster(
     readonly logDirectory: string;
     readonly wantedReplicas: number;
     readonly minReplicas: number;
+    readonly checksState: boolean;
   },
 ): Promise<{ master: Master; store: LmdbStore }> {
   const { storePath, ...config } = options;

@@ -29,7 +29,7 @@ async function isDirectory(path: string): Promise<boolean> {
 }
 
 /** What a server keeps in its directory: what else is there is not touched. */
-const STATE = /^(store|oplog|secret|pid|log.*)$/;
+const STATE = /^(store|oplog|secret|pid|running|log.*)$/;
 
 /**
  * Makes the state of a server its own user's only, also what an earlier release or a copy left open to others: the directory

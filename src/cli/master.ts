@@ -5,6 +5,7 @@ import { UsageError } from './command.js';
 import type { Command } from './command.js';
 import { LOG_LEVEL_OPTION, makeLogger, makeMaster } from './compose.js';
 import { DEFAULT_MASTER_PORT } from './paths.js';
+import { isCopyOfRunning, markRunning, markStopped } from './copied-directory.js';
 import { makeDirectories, makePrivate } from './make-directories.js';
 import { readOrCreateSecret } from './secret.js';
 import { runService } from './service.js';
@@ -38,20 +39,36 @@ export const masterCommand: Command = {
     await makePrivate(directory);
     return runService(directory, logger, async () => {
       const secret = await readOrCreateSecret(options.text('secret') ?? join(directory, 'secret'));
+      const storePath = join(directory, 'store');
+      const storeFile = join(storePath, 'data.mdb');
+      const isDoubtful = await isCopyOfRunning(directory, storeFile);
+      if (isDoubtful) {
+        logger.warn(
+          { directory },
+          'this directory was copied while its master ran, or after it was killed: all of the metadata is looked through ' +
+            'now. If that fails, or ends this process, take a copy while the master is stopped',
+        );
+      }
       const { master, store } = await makeMaster(logger, {
         listen,
         secret,
-        storePath: join(directory, 'store'),
+        storePath,
+        checksState: isDoubtful,
         logDirectory: join(directory, 'oplog'),
         wantedReplicas,
         minReplicas,
       });
       return {
-        start: async () => (await master.start()).address,
+        start: async () => {
+          const { address } = await master.start();
+          await markRunning(directory, storeFile);
+          return address;
+        },
         failed: master.failed,
         stop: async () => {
           await master.stop();
           await store.close();
+          await markStopped(directory);
         },
       };
     });

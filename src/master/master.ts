@@ -43,6 +43,7 @@ import { ServerRemovals } from './server-removal.js';
 import { ServerRegistry } from './servers.js';
 import { masterHandlers } from './service.js';
 import { Sessions } from './sessions.js';
+import { checkState } from './state-check.js';
 import type { State } from './state.js';
 import type { Store } from './store.js';
 import { Timeline } from './timeline.js';
@@ -76,6 +77,8 @@ export interface MasterConfig {
   readonly maxSpareChunks?: number;
   /** Space that is kept for when the disk is full. Default MASTER_RESERVE_BYTES. */
   readonly reserveBytes?: number;
+  /** Looks through all of the state before it serves (state-check.ts). */
+  readonly checksState?: boolean;
   /** Pause between two rounds of the background work. Default 250 ms. */
   readonly backgroundIntervalMs?: number;
 }
@@ -142,6 +145,9 @@ export class Master {
       onFailure: (error) => this.failure.resolve(error),
       ...(config.reserveBytes === undefined ? {} : { reserveBytes: config.reserveBytes }),
     });
+    if (config.checksState === true) {
+      logger.info({ entries: checkState(state) }, 'the metadata was looked through: it is of one moment');
+    }
     const clusterId = await openIdentity(state, { clock, random });
     const startedMs = clock.monotonicMs();
     const parts = this.compose(state);

@@ -1,5 +1,5 @@
 /** The master is killed with -9 while clients work: P10 (no returned operation is lost) and P6 (each took effect once). */
-import { chmod, readdir, stat as statFile } from 'node:fs/promises';
+import { chmod, cp, readdir, rename as renameFile, rm, stat as statFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -9,6 +9,8 @@ import { ROOT_CREDENTIALS, type FileSystem } from '../../src/client/filesystem.j
 import { TestCluster } from '../support/cluster.js';
 import { content, list, mkdir, readFile, rename, stat, unlink, writeFile } from '../support/files.js';
 import { testSeed } from '../support/seed.js';
+
+t.setTimeout(0);
 
 /** Makes, links, renames and removes in a directory of its own, and keeps the names that must be there. */
 class Worker {
@@ -152,5 +154,63 @@ t.test(
     await cluster.killMaster();
     await cluster.startMaster();
     t.same(await open(), []);
+  },
+);
+
+t.test(
+  'P10: a copy of a killed master is whole; one that was taken while it ran is whole too, or refused',
+  async (t) => {
+    const cluster = await TestCluster.start(t);
+    const where = cluster.directory.master;
+    const fs = await cluster.client();
+    const made = async (): Promise<string[]> => list(await cluster.client(), ROOT_INODE);
+    await mkdir(fs, 'before');
+    await cluster.killMaster();
+    await cp(where, `${where}.killed`, { recursive: true });
+    await renameFile(where, `${where}.original`);
+    await renameFile(`${where}.killed`, where);
+    await cluster.startMaster();
+    t.same(await made(), ['before'], 'of a killed one');
+
+    let stopped = false;
+    const work = (async () => {
+      for (let i = 0; !stopped; i++) await mkdir(fs, `d${i}`);
+    })();
+    work.catch(() => undefined);
+    let outcomes = '';
+    for (let round = 0; round < 3; round++) {
+      await pause(1_500);
+      const known = await made();
+      // The store first, as it takes longest.
+      await cp(join(where, 'store'), `${where}.hot/store`, { recursive: true });
+      await pause(1_500);
+      await cp(where, `${where}.hot`, {
+        recursive: true,
+        filter: (source) => !source.startsWith(join(where, 'store')),
+      });
+      await cluster.killMaster();
+      await renameFile(where, `${where}.live`);
+      await renameFile(`${where}.hot`, where);
+      try {
+        await cluster.startMaster();
+        const there = new Set(await made());
+        t.same(
+          known.filter((name) => !there.has(name)),
+          [],
+          'nothing of before the copy is missing',
+        );
+        outcomes += ' whole';
+        await cluster.killMaster();
+      } catch (error) {
+        t.match((error as Error).message, /of one moment|of the same moment|cannot open the metadata|ended with/);
+        outcomes += ' refused';
+      }
+      await rm(where, { recursive: true });
+      await renameFile(`${where}.live`, where);
+      await cluster.startMaster();
+    }
+    stopped = true;
+    await work;
+    t.comment(`copies of a running master:${outcomes}`);
   },
 );
