@@ -169,10 +169,10 @@ export class WebSocketTransport implements Transport {
     this.socket.destroy();
   }
 
-  /** The same, for a reason that is no fault of this side. */
+  /** The same, of a stranger: by a reset, so that the kernel keeps nothing of it. */
   cut(reason: string): void {
     this.closeReason ??= reason;
-    this.destroy();
+    this.socket.resetAndDestroy();
   }
 
   /** All that is sent in one tick goes out in one system call, which costs more than making the message. */

@@ -161,7 +161,8 @@ export class WebSocketNetwork implements Network {
       const stranger: Stranger = {
         address: remoteAddress ?? 'unknown',
         sinceMs: performance.now(),
-        end: () => socket.destroy(),
+        // By a reset: the kernel keeps nothing of it.
+        end: () => socket.resetAndDestroy(),
       };
       sockets.set(socket, stranger);
       socket.on('error', () => undefined); // it closes
