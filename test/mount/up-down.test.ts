@@ -81,6 +81,12 @@ t.test('up, shell work, down, up: every file is back; up twice and down twice sa
   const byPath = await place.cairn('info', 'cairn:/a/b/file', '--json', '--data', place.data);
   const { chunks } = JSON.parse(byPath.stdout) as { chunks: { replicas: unknown[] }[] };
   t.equal(chunks[0]?.replicas.length, 2);
+
+  const found = await place.cairn('status');
+  t.match(found.stdout, /^health +healthy/, 'found without being told where it is');
+  t.equal((await place.cairn('ls', '/')).stdout, 'a\n');
+  t.equal((await place.cairn('down', place.mountpoint)).code, 0);
+  t.match((await place.cairn('up', place.mountpoint)).stdout, `data and logs  ${place.data}\n`, 'its data as before');
   t.equal((await place.down()).code, 0);
 });
 
