@@ -22,7 +22,8 @@ import { ChunkFile } from './chunk-file.js';
 import { AsideReplicas } from './aside.js';
 import { peekHeader } from './chunk-header.js';
 import { DataDirectories } from './data-directories.js';
-import { DataDirectory, type FoundReplica, type Identity } from './data-directory.js';
+import { DataDirectory, type FoundReplica } from './data-directory.js';
+import type { Identity } from './directory-identity.js';
 import { DirtyReplicas } from './dirty-replicas.js';
 import { DiskProbes } from './disk-probes.js';
 import type { DiskWatch } from './disk-watch.js';
@@ -30,6 +31,7 @@ import { HeaderScan } from './header-scan.js';
 import { Making, type BegunSince } from './making.js';
 import type { StoredMark } from './master-mark.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
+import type { DiskGeneration, DiskStateInit } from '../protocol/generated/messages.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
 
 export interface ChunkStoreOptions {
@@ -42,6 +44,8 @@ export interface ChunkStoreOptions {
   readonly directories: readonly string[];
   /** Chunk files that are kept open. Default MAX_OPEN_CHUNK_FILES. */
   readonly maxOpen?: number | undefined;
+  /** Ids of disks that are gone for good. */
+  readonly forgetDisks: readonly string[];
   /** Many replicas are gone: the report to the master has to be made again. */
   readonly onLost: () => void;
   /** One replica is gone (NO_REPLICA), or cannot be believed any more. */
@@ -86,6 +90,8 @@ export class ChunkStore {
   /** In each directory, the replica that was looked at last. */
   private readonly lookedAt = new Map<DataDirectory, number>();
   readonly aside: AsideReplicas;
+  /** Directories that were put back to an older state, with the generation that the master knows. */
+  private readonly rollbacks = new Map<DataDirectory, number>();
   /** Creation, adoption and removal of one chunk go one after another. */
   private readonly changes = new KeyedMutex<ChunkHandle>();
   private syncingBehind = false;
@@ -93,7 +99,7 @@ export class ChunkStore {
   constructor(private readonly options: ChunkStoreOptions) {
     const { disk, clock, random, logger } = options;
     this.directories = new DataDirectories({
-      ...{ disk, random, logger, watch: options.watch, paths: options.directories },
+      ...{ disk, random, logger, watch: options.watch, paths: options.directories, forget: options.forgetDisks },
       onFailure: (directory) => this.loseReplicas(directory),
       onDoubt: (directory) => this.probes.soon(directory),
     });
@@ -161,16 +167,69 @@ export class ChunkStore {
     return this.directories.space();
   }
 
-  /** Asks the disks for their free space; one that does not answer goes out of service. */
-  measure(): Promise<void> {
-    return this.directories.measure();
+  /** Regular care of the directories. Waits for none. */
+  tend(): void {
+    this.directories.tend(this.options.clock.monotonicMs());
+    for (const directory of this.directories.usable()) this.endRollback(directory);
   }
 
-  /** The replica's entry. Fails with NO_REPLICA. */
+  /** The directories, for the master. `isJoined`: it has seen what they were like when this process began. */
+  disks(isJoined: boolean): DiskStateInit[] {
+    return this.directories.states(isJoined);
+  }
+
+  /**
+   * The master knows newer states of these directories: somebody put back what they held before. All that is in them may
+   * miss mutations, also after further starts, until recovery has looked at each.
+   */
+  async rollBack(disks: readonly DiskGeneration[]): Promise<void> {
+    for (const { id, generation } of disks) {
+      const directory = this.directories.byDisk(id);
+      if (directory === undefined) continue;
+      const { path, foundGeneration } = directory;
+      this.options.logger.error(
+        { directory: path, generation: foundGeneration, newer: generation },
+        'data directory was put back to an older state: its replicas are compared with others before they are used',
+      );
+      this.rollbacks.set(directory, generation);
+      this.suspectAll(directory);
+      await directory.beginRollback();
+    }
+    // From an earlier start, and the master knows nothing of it any more.
+    for (const directory of this.directories.usable()) {
+      if (directory.rolledBack && !this.rollbacks.has(directory)) this.rollbacks.set(directory, directory.generation);
+    }
+  }
+
+  private suspectAll(directory: DataDirectory): void {
+    for (const entry of this.entriesIn(directory)) if (!entry.suspect) this.index.set({ ...entry, suspect: true });
+  }
+
+  /** When nothing in it is suspect any more. */
+  private endRollback(directory: DataDirectory): void {
+    const generation = this.rollbacks.get(directory);
+    if (generation === undefined || this.index.suspectCount(directory.number) > 0) return;
+    this.rollbacks.delete(directory);
+    const { logger } = this.options;
+    unawaited(
+      directory.endRollback(generation).then(
+        () => logger.info({ directory: directory.path }, 'data directory is up to date again'),
+        (error: unknown) => logger.warn({ reason: asCairnError(error).message }, 'data directory stays suspect'),
+      ),
+      logger,
+      'the end of a rollback',
+    );
+  }
+
+  /** The replica's entry. Fails with NO_REPLICA, or with UNAVAILABLE while a disk is away that may have it. */
   entry(handle: ChunkHandle): IndexEntry {
     const entry = this.index.get(handle);
-    if (entry === undefined) throw new CairnError('NO_REPLICA', `this server has no replica of chunk ${handle}`);
-    return entry;
+    if (entry !== undefined) return entry;
+    if (this.directories.someAway) {
+      // Not lost: nothing of a chunk is given up because of a disk that may come back.
+      throw new CairnError('UNAVAILABLE', `chunk ${handle} is not here, or on a disk of this server that is not there`);
+    }
+    throw new CairnError('NO_REPLICA', `this server has no replica of chunk ${handle}`);
   }
 
   /** Fails unless the replica's file is there, is whole enough to be opened, and its header can be read. */
@@ -204,6 +263,7 @@ export class ChunkStore {
         const file = await this.createFile(path, handle, version);
         this.open.hold({ handle, directory, path, file: Promise.resolve(file), opened: file });
         this.index.set({ handle, version, directory: directory.number, suspect: false });
+        directory.noteChange();
       });
       this.dirty.mutated(handle);
     });
@@ -225,7 +285,9 @@ export class ChunkStore {
   async mutate<T>(handle: ChunkHandle, action: (file: ChunkFile) => Promise<T>): Promise<T> {
     this.dirty.mutated(handle);
     const result = await this.use(handle, action);
-    if (!this.syncingBehind && (this.open.get(handle)?.opened?.unsyncedBytes ?? 0) >= SYNC_BEHIND_BYTES) {
+    const chunk = this.open.get(handle);
+    chunk?.directory.noteChange();
+    if (!this.syncingBehind && (chunk?.opened?.unsyncedBytes ?? 0) >= SYNC_BEHIND_BYTES) {
       this.syncingBehind = true;
       unawaited(this.syncBehind(handle), this.options.logger, 'syncing ahead');
     }
@@ -275,6 +337,7 @@ export class ChunkStore {
         await this.nameAfterHeader(chunk, file, false);
         await chunk.directory.syncEntry(handle);
         chunk.entrySynced = true;
+        chunk.directory.noteChange();
         this.dirty.forget(handle);
       }),
     );
@@ -309,6 +372,7 @@ export class ChunkStore {
         for (const other of this.directories.usable()) if (other !== directory) await other.syncRemoval(handle);
         await this.options.disk.rename('chunk.rename', incoming, directory.chunkPath(handle, version));
         await directory.syncEntry(handle);
+        directory.noteChange();
         this.index.set({ handle, version, directory: directory.number, suspect: false });
       });
     });
@@ -388,6 +452,7 @@ export class ChunkStore {
       const section = async (): Promise<void> => {
         await this.sync(handle);
         await this.use(handle, (file) => file.markClean());
+        this.open.get(handle)?.directory.noteChange();
       };
       await this.answering(handle, () => exclusive(handle, section));
     };
@@ -415,6 +480,7 @@ export class ChunkStore {
     }
     for (const found of twice) await this.chooseOne(inDirectory(found, directory));
     await this.aside.list(directory);
+    if (directory.rolledBack) this.suspectAll(directory);
   }
 
   /**
@@ -497,7 +563,9 @@ export class ChunkStore {
     this.forget(handle);
     const chunk = this.open.get(handle);
     if (chunk !== undefined) await this.open.retire(chunk);
-    await this.directories.of(entry).removeReplica(entry);
+    const directory = this.directories.of(entry);
+    directory.noteChange();
+    await directory.removeReplica(entry);
   }
 
   /** Draws the consequences of a failed operation on a chunk's file. Returns the error for the caller. */
@@ -546,23 +614,28 @@ export class ChunkStore {
     unawaited(this.open.retire(chunk), this.options.logger, 'closing a chunk');
   }
 
-  /** The replicas in `directory` are gone with it. */
+  /** The replicas in `directory` are gone with it, or away. */
   private loseReplicas(directory: DataDirectory): void {
     let lost = 0;
-    for (let after = -1; ;) {
-      const page = this.index.page(after, 4096);
-      const last = page.at(-1);
-      if (last === undefined) break;
-      after = last.handle;
-      for (const entry of page) {
-        if (entry.directory !== directory.number) continue;
-        this.forget(entry.handle);
-        lost++;
-      }
+    for (const entry of this.entriesIn(directory)) {
+      this.forget(entry.handle);
+      lost++;
     }
     this.open.retireIn(directory);
     this.aside.forgetIn(directory);
+    if (lost === 0) return;
     this.options.logger.error({ directory: directory.path, lost }, 'replicas lost with their data directory');
     this.options.onLost();
+  }
+
+  /** They may be changed and removed meanwhile. */
+  private *entriesIn(directory: DataDirectory): Generator<IndexEntry> {
+    for (let after = -1; ;) {
+      const page = this.index.page(after, 4096);
+      const last = page.at(-1);
+      if (last === undefined) return;
+      after = last.handle;
+      for (const entry of page) if (entry.directory === directory.number) yield entry;
+    }
   }
 }

@@ -53,6 +53,8 @@ export interface ChunkserverConfig {
   readonly dataDirectories: readonly string[];
   /** Chunk files that are kept open. Default MAX_OPEN_CHUNK_FILES. */
   readonly maxOpenChunkFiles?: number;
+  /** Ids of disks of this server that are gone for good: what they held is lost. */
+  readonly forgetDisks?: readonly string[];
 }
 
 /** Time to connect to another chunkserver: a dead one must be noticed within the time for a forward. */
@@ -91,6 +93,7 @@ export class Chunkserver {
       logger,
       directories: config.dataDirectories,
       maxOpen: config.maxOpenChunkFiles,
+      forgetDisks: config.forgetDisks ?? [],
       onLost: () => this.link.reportSoon(),
       onBadReplica: ({ handle, version }, error) => this.link.reportReplica(handle, version, error),
     });
@@ -180,7 +183,7 @@ export class Chunkserver {
   private scheduleHousekeeping(): void {
     this.housekeeping = this.deps.clock.setTimer(HEARTBEAT_INTERVAL_MS, () => {
       const work = async (): Promise<void> => {
-        await this.store.measure();
+        this.store.tend();
         // These go through all directories: one that does not answer would keep the rest waiting.
         if (this.watch.allAnswer) {
           await this.watch.run(undefined, async () => {
@@ -247,6 +250,7 @@ export class Chunkserver {
     if (length > MAX_PAYLOAD_BYTES || offset + length > CHUNK_SIZE_BYTES || offset % BLOCK_SIZE_BYTES !== 0) {
       throw new CairnError('EINVAL', `read of ${length} bytes at ${offset} of chunk ${handle}`);
     }
+    this.link.refuseUnjoined();
     this.replicas.checkVersion(known, version);
     return this.store.use(known, async (file) => {
       const { bytes, checksums, damaged } = await file.readSound(offset, length);
@@ -280,14 +284,22 @@ export class Chunkserver {
   }
 
   private readonly handlers: Handlers<ChunkserverMethods> = {
-    grantLease: (request) => this.onReplica(request.handle, async () => this.replicas.grant(request).then(() => DONE)),
+    grantLease: (request) =>
+      this.onReplica(request.handle, async () => {
+        this.link.refuseUnjoined();
+        await this.replicas.grant(request);
+        return DONE;
+      }),
     revokeLease: (request) =>
       this.onReplica(request.handle, async () => {
         await this.replicas.revoke(chunkHandle(request.handle), request.leaseId);
         return DONE;
       }),
     recoverChunk: (request) =>
-      this.onReplica(request.handle, async () => ({ reply: await this.recovery.recover(request) })),
+      this.onReplica(request.handle, async () => {
+        this.link.refuseUnjoined();
+        return { reply: await this.recovery.recover(request) };
+      }),
     truncateChunk: (request) => this.onReplica(request.handle, () => this.mutations.truncate(request).then(() => DONE)),
     copyChunk: (request, { signal }) =>
       this.onReplica(request.handle, async () => ({ reply: await this.copies.pull(request, signal) })),
@@ -304,7 +316,7 @@ export class Chunkserver {
       }),
     checkReplica: ({ handle, version }) =>
       this.onReplica(handle, async () => {
-        this.replicas.checkVersion(chunkHandle(handle), version);
+        if (version !== 0) this.replicas.checkVersion(chunkHandle(handle), version);
         await this.store.check(chunkHandle(handle));
         return DONE;
       }),

@@ -1,8 +1,8 @@
 /**
  * One data directory, usually one disk:
  *
- *   identity            which cluster and server it belongs to (JSON)
- *   session             the boot under which it was last used, and whether it was left clean (JSON)
+ *   identity            which cluster and server it belongs to, its own id, and all directories of that server (JSON)
+ *   session             the boot under which it was last used, whether it was left clean, and its generation (JSON)
  *   chunks/XX/H.V       chunk file: handle H and version V in hexadecimal; XX from the handle
  *   incoming/           copies not complete yet; emptied at start
  *   aside/H.V.T         replicas of chunks that the master does not know, with the second in which they were set aside
@@ -14,17 +14,18 @@ import { dirname } from 'node:path';
 import type { Disk } from '../core/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../core/ids.js';
-import { BAD_REPLICAS_WINDOW_MS, CHUNK_DIRECTORY_FANOUT, MAX_BAD_REPLICAS } from '../core/limits.js';
+import {
+  BAD_REPLICAS_WINDOW_MS,
+  CHUNK_DIRECTORY_FANOUT,
+  GENERATION_INTERVAL_MS,
+  MAX_BAD_REPLICAS,
+  MIB,
+} from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
+import { Mutex } from '../core/sync.js';
+import { encodeIdentity, parseIdentity, type StoredIdentity } from './directory-identity.js';
 import { NO_MARK, parseMark, type StoredMark } from './master-mark.js';
 import { SharedRun } from './shared-run.js';
-
-export interface Identity {
-  readonly clusterId: string;
-  readonly serverId: number;
-  /** The id that it had before it was removed from the cluster and joined anew. */
-  readonly before?: number;
-}
 
 export interface FoundReplica {
   readonly handle: ChunkHandle;
@@ -32,6 +33,8 @@ export interface FoundReplica {
 }
 
 const ASIDE_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})\.([0-9]{1,15})$/;
+/** Far above a list of MAX_DATA_DIRECTORIES directories. */
+const MAX_JSON_BYTES = 2 * MIB;
 const NAME_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})$/;
 /** Neighbouring handles share a subdirectory, and with it the fsync of their entries. */
 const HANDLES_PER_SUBDIRECTORY = 4096;
@@ -46,7 +49,8 @@ export class DataDirectory {
   private asideSync: SharedRun | undefined;
   private unlock: (() => Promise<void>) | undefined;
   private probes = 0;
-  identity: Identity | undefined;
+  /** What it says of itself; undefined before it has a server. */
+  identity: StoredIdentity | undefined;
   mark: StoredMark = NO_MARK;
   /** All its replicas were synced when it was used last. */
   leftClean = false;
@@ -56,6 +60,20 @@ export class DataDirectory {
   failure: CairnError | undefined;
   freeBytes = 0;
   totalBytes = 0;
+  /**
+   * Grows at each start, and while it is written to, durably and before the master is told: so one that the master knows
+   * with a higher one was put back to an older state.
+   */
+  generation = 0;
+  /** As it was found at the start of this process. */
+  foundGeneration = 0;
+  /** It was put back to an older state, and some of its replicas may miss mutations still. */
+  rolledBack = false;
+  private changed = false;
+  private raisedMs = 0;
+  private raising = false;
+  private readonly sessionWrites = new Mutex();
+  private measuring = false;
 
   /** Subdirectories from which a file was removed, so that power loss may bring it back. */
   private readonly unsyncedRemovals = new Set<string>();
@@ -71,15 +89,22 @@ export class DataDirectory {
     private readonly onFailure: (directory: DataDirectory, error: unknown) => void,
   ) {}
 
+  /** Reads what it says of itself, and changes nothing: it may be the mount point of a disk that is not there. */
+  async look(): Promise<void> {
+    this.identity = parseIdentity(await this.readJson('identity'), this.path);
+  }
+
   /** Locks and reads what is not chunks; makes what is missing. */
   async open(): Promise<void> {
     if (await this.makeDirectory(this.path)) await this.disk.syncDirectory('directory.sync', dirname(this.path));
     this.unlock = await this.disk.lock('directory.lock', this.path);
-    this.identity = parseIdentity(await this.readJson('identity'), this.path);
     const session = await this.readJson('session');
     this.leftClean = session?.['clean'] === true;
     this.trusted = session === undefined || this.leftClean || session['bootId'] === this.disk.bootId();
-    await this.writeJson('session', { bootId: this.disk.bootId(), clean: false });
+    this.rolledBack = session?.['rolledBack'] === true;
+    this.foundGeneration = this.generation = generationOf(session);
+    // One that is behind stays behind until all that may be wrong with it was mended.
+    await this.writeSession({ raise: !this.rolledBack, clean: false });
     await this.makeDirectory(`${this.path}/chunks`);
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
@@ -168,9 +193,13 @@ export class DataDirectory {
     }
   }
 
-  /** Whether the disk takes a few bytes and gives them back. */
+  /** Whether the disk is there, takes a few bytes and gives them back. */
   async probe(name: 'probe-1' | 'probe-2'): Promise<void> {
     const path = `${this.path}/${name}`;
+    const stored = this.identity?.disk === undefined ? undefined : await this.readJson('identity');
+    if (stored?.['disk'] !== this.identity?.disk) {
+      throw new CairnError('ENODEV', `${this.path} is not the disk any more that it was: is it unmounted?`);
+    }
     const written = Buffer.alloc(512, `${this.disk.bootId()} ${++this.probes} `);
     const file = await this.disk.open('directory.probe', path, 'create');
     try {
@@ -194,19 +223,70 @@ export class DataDirectory {
   }
 
   async measure(): Promise<void> {
-    const { totalBytes, freeBytes } = await this.disk.space('directory.space', this.path);
-    this.totalBytes = totalBytes;
-    this.freeBytes = freeBytes;
+    // On a disk that hangs, one call is enough.
+    if (this.measuring) return;
+    this.measuring = true;
+    try {
+      const { totalBytes, freeBytes } = await this.disk.space('directory.space', this.path);
+      if (this.failure !== undefined) return;
+      this.totalBytes = totalBytes;
+      this.freeBytes = freeBytes;
+    } finally {
+      this.measuring = false;
+    }
   }
 
-  async writeIdentity(identity: Identity): Promise<void> {
-    await this.writeJson('identity', { format: 1, ...identity });
+  async writeIdentity(identity: StoredIdentity): Promise<void> {
+    await this.writeJson('identity', encodeIdentity(identity));
     this.identity = identity;
   }
 
   async writeMark(mark: StoredMark): Promise<void> {
     await this.writeJson('master-mark', mark);
     this.mark = mark;
+  }
+
+  /** A replica in it was changed, made or removed. */
+  noteChange(): void {
+    this.changed = true;
+  }
+
+  /** Raises the generation if anything was changed, and not more often than GENERATION_INTERVAL_MS. */
+  async raiseGeneration(nowMs: number): Promise<void> {
+    if (!this.changed || this.rolledBack || this.raising || this.raisedMs + GENERATION_INTERVAL_MS > nowMs) return;
+    this.raising = true;
+    try {
+      this.raisedMs = nowMs;
+      this.changed = false;
+      await this.writeSession({ raise: true, clean: false });
+    } catch (error) {
+      this.changed = true;
+      throw error;
+    } finally {
+      this.raising = false;
+    }
+  }
+
+  /** The master knows a newer state of it. */
+  async beginRollback(): Promise<void> {
+    this.rolledBack = true;
+    await this.writeSession({ raise: false, clean: false });
+  }
+
+  /** Everything in it is as it should be again. `generation`: the highest that the master knows. */
+  async endRollback(generation: number): Promise<void> {
+    this.rolledBack = false;
+    this.generation = Math.max(this.generation, generation);
+    await this.writeSession({ raise: true, clean: false });
+  }
+
+  private writeSession({ raise, clean }: { readonly raise: boolean; readonly clean: boolean }): Promise<void> {
+    return this.sessionWrites.run(async () => {
+      const generation = this.generation + (raise ? 1 : 0);
+      const { rolledBack } = this;
+      await this.writeJson('session', { bootId: this.disk.bootId(), clean, generation, rolledBack });
+      this.generation = generation;
+    });
   }
 
   /** True when `error` is the disk's, and not of what was asked of it or of its lack of space. */
@@ -232,7 +312,7 @@ export class DataDirectory {
     if (this.unlock === undefined) return;
     try {
       if (clean && this.failure === undefined) {
-        await this.writeJson('session', { bootId: this.disk.bootId(), clean: true });
+        await this.writeSession({ raise: !this.rolledBack, clean: true });
       }
     } finally {
       await this.unlock();
@@ -261,7 +341,9 @@ export class DataDirectory {
       throw error;
     }
     try {
-      const bytes = Buffer.alloc(4096);
+      const size = await file.size(`directory.${name}`);
+      if (size > MAX_JSON_BYTES) throw new SyntaxError('too long');
+      const bytes = Buffer.alloc(size);
       const count = await file.read(`directory.${name}`, bytes, 0);
       const value: unknown = JSON.parse(bytes.toString('utf8', 0, count));
       if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
@@ -289,12 +371,8 @@ export class DataDirectory {
   }
 }
 
-function parseIdentity(value: Record<string, unknown> | undefined, path: string): Identity | undefined {
-  if (value === undefined) return undefined;
-  const { format, clusterId, serverId, before } = value;
-  if (format !== 1 || typeof clusterId !== 'string' || !Number.isSafeInteger(serverId)) {
-    throw new CairnError('EINVAL', `${path}/identity was not written by this version of CairnFS`);
-  }
-  const renewed = typeof before === 'number' ? { before } : {};
-  return { clusterId, serverId: Number(serverId), ...renewed };
+/** Those that older versions left have none. */
+function generationOf(session: Readonly<Record<string, unknown>> | undefined): number {
+  const generation = session?.['generation'];
+  return Number.isSafeInteger(generation) ? Number(generation) : 0;
 }

@@ -53,6 +53,8 @@ export class MasterLink {
   private reported = false;
   /** A master has had a whole report from this process. */
   private everReported = false;
+  /** The master has said once to this process which of its directories it knows in a newer state. */
+  private joined = false;
   private stopped = false;
   private running: Promise<void> = Promise.resolve();
   private readonly stopSignal = deferred<void>();
@@ -106,6 +108,11 @@ export class MasterLink {
 
   get serverId(): number {
     return this.options.store.identity?.serverId ?? 0;
+  }
+
+  /** Fails with UNAVAILABLE until it is known whether what is here is the newest state of it. */
+  refuseUnjoined(): void {
+    if (!this.joined) throw new CairnError('UNAVAILABLE', `chunkserver ${this.serverId} is about to join`);
   }
 
   /**
@@ -204,6 +211,7 @@ export class MasterLink {
         address,
         load: this.load(),
         mark: this.mark.current,
+        disks: store.disks(this.joined),
       });
       this.refuseOtherCluster(reply.clusterId);
       if (known !== undefined && reply.renewed) {
@@ -213,6 +221,8 @@ export class MasterLink {
         throw new CairnError('EINVAL', `the master knows this server as ${reply.serverId}, not ${known.serverId}`);
       }
       await store.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });
+      await store.rollBack(reply.rolledBack);
+      this.joined = true;
       if (this.stopped) throw new CairnError('CANCELLED', 'the chunkserver stops');
       this.peer = peer;
       this.masterTime = reply.masterTime ?? NEVER;
@@ -259,7 +269,7 @@ export class MasterLink {
 
   private async sayHeartbeat(peer: ConnectedPeer): Promise<void> {
     const sentMs = this.options.clock.monotonicMs();
-    const request = { load: this.load(), reported: this.reported };
+    const request = { load: this.load(), reported: this.reported, disks: this.options.store.disks(true) };
     const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
     if (reply.masterTime !== null) this.masterTime = later(this.masterTime, reply.masterTime);
     // Not before the report is in: until then the next master, too, is to be told what the one before was.

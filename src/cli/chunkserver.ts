@@ -17,6 +17,12 @@ export const chunkserverCommand: Command = {
       description: 'its directory, for its pid; chunks go to DIR/chunks unless --disk is given',
     },
     { flags: '--disk <dir>', description: 'a directory for chunks, one a disk; may be repeated', repeatable: true },
+    {
+      flags: '--forget-disk <id>',
+      description:
+        'a disk of this chunkserver that is gone for good, with what it held; the log says its id; may be repeated',
+      repeatable: true,
+    },
     { flags: '--master <host:port>', description: 'where the master is' },
     { flags: '--secret <file>', description: "file with the cluster's secret, a copy of the master's" },
     { flags: '--listen <host:port>', description: 'where to listen (default: 127.0.0.1:0, any free port)' },
@@ -44,6 +50,7 @@ export const chunkserverCommand: Command = {
         master,
         secret: await readSecret(secretFile),
         dataDirectories: disks.length > 0 ? disks : [join(directory, 'chunks')],
+        forgetDisks: options.texts('forgetDisk'),
       });
       return { start: async () => (await chunkserver.start()).address, stop: () => chunkserver.stop() };
     });

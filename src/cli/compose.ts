@@ -70,6 +70,7 @@ export async function makeChunkserver(
     readonly master: string;
     readonly secret: Buffer;
     readonly dataDirectories: string[];
+    readonly forgetDisks: readonly string[];
   },
 ): Promise<Chunkserver> {
   const { Chunkserver } = await import('../chunkserver/chunkserver.js');

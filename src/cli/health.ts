@@ -5,13 +5,13 @@ import { cairnCommand } from './program-name.js';
 export type Health = 'healthy' | 'degraded' | 'unavailable';
 
 /**
- * unavailable: some data cannot be read now; degraded: all can, with fewer replicas or servers than there should be, or nothing can
+ * unavailable: some data cannot be read now; degraded: all can, with fewer replicas, servers or disks than there should be, or nothing can
  * be created.
  */
 export function healthOf(status: StatusReply): Health {
   const alive = status.servers.filter((server) => server.alive).length;
   if (status.unavailableChunks > 0 || alive === 0) return 'unavailable';
-  const short = alive < status.wantedReplicas || alive < status.servers.length;
+  const short = alive < status.wantedReplicas || alive < status.servers.length || diskProblems(status).length > 0;
   return status.underReplicatedChunks > 0 || short || status.masterShortOfSpace ? 'degraded' : 'healthy';
 }
 
@@ -25,6 +25,7 @@ export function problemsOf(status: StatusReply, clusterWords: readonly string[] 
       `${alive} chunkservers are up and ${status.wantedReplicas} replicas wanted: start or add chunkservers`,
     );
   }
+  problems.push(...diskProblems(status));
   if (status.unavailableChunks > 0) {
     problems.push(
       `${status.unavailableChunks} chunks have no replica on a chunkserver that is up: reads of them wait or fail until it is back`,
@@ -57,6 +58,19 @@ export function problemsOf(status: StatusReply, clusterWords: readonly string[] 
     );
   }
   return problems;
+}
+
+/** What is wrong with the disks of servers that are up. */
+function diskProblems(status: StatusReply): string[] {
+  return status.servers
+    .filter((server) => server.alive)
+    .flatMap(({ serverId, address, disks }) =>
+      disks
+        .filter(({ problem }) => problem !== '')
+        .map(
+          ({ path, problem }) => `disk ${path} of chunkserver ${serverId} at ${address} is out of service: ${problem}`,
+        ),
+    );
 }
 
 function awayProblem(server: ServerStatus, clusterWords: readonly string[]): string {

@@ -56,6 +56,7 @@ function serverFields(server: ServerStatus): ServerStatus {
     lastHeardMs: server.lastHeardMs,
     aside: server.aside,
     beingRemoved: server.beingRemoved,
+    disks: server.disks.map(({ id, path, problem, generation }) => ({ id, path, problem, generation })),
   };
 }
 

@@ -344,6 +344,8 @@ export const DISK_WATCH_INTERVAL_MS = 1_000;
 /** A data directory goes out of service when so many of its replicas met an error of the disk within this time. */
 export const MAX_BAD_REPLICAS = 8;
 export const BAD_REPLICAS_WINDOW_MS = 600_000;
+/** A data directory that is written to counts its generations so often at most: one small file synced. */
+export const GENERATION_INTERVAL_MS = 10_000;
 /** Data directories of one chunkserver: a number of one is a byte in the index of its replicas. */
 export const MAX_DATA_DIRECTORIES = 255;
 /** Free bytes below which a data directory gets no new chunks while another has more. */

@@ -158,7 +158,10 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       const id = await servers.register(peer, request, parted !== undefined);
       timeline.noteWitness();
       const renewed = request.serverId !== 0 && request.serverId !== id;
-      return { reply: { serverId: id, clusterId: identity.clusterId, epoch: identity.epoch, renewed, ...now() } };
+      const { rolledBack = [] } = servers.get(id) ?? {};
+      return {
+        reply: { serverId: id, clusterId: identity.clusterId, epoch: identity.epoch, renewed, ...now(), rolledBack },
+      };
     },
 
     heartbeat: (request, { peer }) => {

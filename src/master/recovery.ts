@@ -50,6 +50,8 @@ export interface ChunkConfig {
 export type StraySink = (handle: ChunkHandle, version: number, server: ServerId) => void;
 
 const MAX_SOURCES_TRIED = 3;
+/** Time for a server to look whether it has a replica. */
+const CHECK_TIMEOUT_MS = 2_000;
 /** Chunks with full members that wait for recovery; the hint is dropped when there are more. */
 const MAX_FULL_NOTED = 4096;
 /** Damage that a recovery did not mend is looked at again after so long at first, and at last. */
@@ -249,6 +251,8 @@ export class Recovery {
 
   private async recoverFrom(handle: ChunkHandle, source: ServerId, trustSuspect: boolean): Promise<ChunkRecord> {
     const { state, servers, leaseIds, config, logger } = this.deps;
+    // Versions are not counted up for one that is not there: its disk may be away for long.
+    if (trustSuspect) await this.demandReplica(handle, source);
     const leaseId = await leaseIds.take();
     const plan = state.mutate((m) => {
       const record = getChunk(m, handle);
@@ -292,6 +296,13 @@ export class Recovery {
     for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
     logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');
     return recovered;
+  }
+
+  /** Fails when the server has no replica that can be read, whatever its version. */
+  private async demandReplica(handle: ChunkHandle, server: ServerId): Promise<void> {
+    const peer = this.deps.servers.peerOf(server);
+    if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${server} is gone`);
+    await peer.call(CHUNKSERVER_METHODS.checkReplica, { handle, version: 0 }, { timeoutMs: CHECK_TIMEOUT_MS });
   }
 
   /** Step 4. */

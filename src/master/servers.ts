@@ -10,11 +10,18 @@ import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { serverId } from '../core/ids.js';
 import type { ServerId } from '../core/ids.js';
-import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS } from '../core/limits.js';
+import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS, MAX_DATA_DIRECTORIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { unawaited } from '../core/sync.js';
 import { ServerRecord } from '../protocol/generated/messages.js';
-import type { RegisterRequest, Replica, ServerLoad } from '../protocol/generated/messages.js';
+import type {
+  DiskGeneration,
+  DiskState,
+  HeartbeatRequest,
+  RegisterRequest,
+  Replica,
+  ServerLoad,
+} from '../protocol/generated/messages.js';
 import type { Peer } from '../protocol/rpc.js';
 import { readReserved } from './id-reserve.js';
 import type { IdReserve } from './id-reserve.js';
@@ -35,6 +42,12 @@ export interface Server {
   load: ServerLoad;
   /** Chunks placed here since its last heartbeat: its load does not show them yet. */
   placedSinceHeartbeat: number;
+  /** Its data directories, as it said last. */
+  disks: readonly DiskState[];
+  /** The highest generation that each of them has told. */
+  generations: ReadonlyMap<string, number>;
+  /** Those that were behind that when it registered: somebody put them back to an older state. */
+  rolledBack: readonly DiskGeneration[];
   /**
    * It says that its report after the last registration is complete and that it did what it was told to: nothing is
    * deleted there any more that is made from now on.
@@ -53,6 +66,11 @@ export interface ServerEvents {
 
 /** In the order of their numbers in a ServerRecord. */
 const REMOVALS = ['no', 'asked', 'forced'] as const;
+/** What is written of a server. */
+type Saved = Pick<Server, 'address' | 'generations'> & { readonly freeBytes: number; readonly totalBytes: number };
+
+/** Those that are there, and as many that are not. */
+const MAX_TOLD_DISKS = 2 * MAX_DATA_DIRECTORIES;
 /** A record of free space is rewritten when it is off by more than this part of the whole. */
 const SAVE_LOAD_FRACTION = 1 / 64;
 
@@ -64,7 +82,7 @@ export function hostOf(server: Pick<Server, 'address'>): string {
 export class ServerRegistry {
   private readonly servers = new Map<ServerId, Server>();
   private readonly byPeer = new Map<Peer, Server>();
-  private readonly saved = new Map<ServerId, { address: string; freeBytes: number; totalBytes: number }>();
+  private readonly saved = new Map<ServerId, Saved>();
   private readonly startedMs: number;
   private readonly waiters = new Set<() => void>();
 
@@ -84,8 +102,10 @@ export class ServerRegistry {
       const id = serverId(unpackNumber(key, 1));
       const { totalBytes, freeBytes } = record;
       const load = { totalBytes, freeBytes, chunks: record.replicas, activeRequests: 0, aside: 0 };
-      this.add(id, record.address, load).removal = REMOVALS[record.removal] ?? 'no';
-      this.saved.set(id, { address: record.address, freeBytes, totalBytes });
+      const server = this.add(id, record.address, load);
+      server.removal = REMOVALS[record.removal] ?? 'no';
+      server.generations = new Map(record.disks.map((disk) => [disk.id, disk.generation]));
+      this.saved.set(id, { address: record.address, freeBytes, totalBytes, generations: server.generations });
     }
   }
 
@@ -93,6 +113,7 @@ export class ServerRegistry {
     const server: Server = {
       ...{ id, address, load, peer: null, registrations: 0, lastHeardMs: undefined },
       ...{ placedSinceHeartbeat: 0, reported: false, removal: 'no', isParted: false },
+      ...{ disks: [], generations: new Map(), rolledBack: [] },
     };
     this.servers.set(id, server);
     return server;
@@ -126,6 +147,7 @@ export class ServerRegistry {
     this.unbind(server, 'the server registered again');
     server.address = address;
     server.load = load;
+    this.compareDisks(server, request.disks);
     try {
       if (server.removal !== 'no') this.setRemoval(server, 'no');
       this.save(server);
@@ -186,11 +208,12 @@ export class ServerRegistry {
     return server;
   }
 
-  heartbeat(peer: Peer, { load, reported }: { readonly load: ServerLoad | null; readonly reported: boolean }): void {
+  heartbeat(peer: Peer, { load, reported, disks }: HeartbeatRequest): void {
     const server = this.heard(peer);
     if (reported) server.reported = true;
     server.placedSinceHeartbeat = 0;
     if (load !== null) server.load = load;
+    if (this.takeDisks(server, disks)) this.save(server, 'if there is room');
     const saved = this.saved.get(server.id);
     const drift = Math.abs((saved?.freeBytes ?? 0) - server.load.freeBytes);
     if (drift > server.load.totalBytes * SAVE_LOAD_FRACTION) this.save(server, 'if there is room');
@@ -274,6 +297,40 @@ export class ServerRegistry {
     }
   }
 
+  /** True when a generation is higher than was known. */
+  private takeDisks(server: Server, disks: readonly DiskState[]): boolean {
+    if (disks.length > MAX_TOLD_DISKS) {
+      throw new CairnError('PROTOCOL', `chunkserver ${server.id} tells of ${disks.length} data directories`);
+    }
+    server.disks = disks;
+    const generations = new Map<string, number>();
+    let isHigher = false;
+    for (const { id, generation } of disks) {
+      if (id === '') continue;
+      const known = server.generations.get(id) ?? 0;
+      generations.set(id, Math.max(known, generation));
+      isHigher ||= generation > known;
+    }
+    server.generations = generations;
+    return isHigher;
+  }
+
+  /** What a server that registers says of its directories, against what it said before. */
+  private compareDisks(server: Server, disks: readonly DiskState[]): void {
+    const before = server.generations;
+    this.takeDisks(server, disks);
+    server.rolledBack = disks
+      .filter(({ id, generation, problem }) => problem === '' && generation < (before.get(id) ?? 0))
+      .map(({ id }) => ({ id, generation: before.get(id) ?? 0 }));
+    for (const { id, generation } of server.rolledBack) {
+      const told = disks.find((disk) => disk.id === id);
+      this.deps.logger.error(
+        { server: server.id, path: told?.path, generation: told?.generation, newer: generation },
+        'a data directory was put back to an older state: its replicas are not believed before they were compared',
+      );
+    }
+  }
+
   private unbind(server: Server, reason: string): void {
     const { peer } = server;
     if (peer === null) return;
@@ -293,12 +350,14 @@ export class ServerRegistry {
     const { address, load } = server;
     const { totalBytes, freeBytes, chunks } = load;
     const saved = this.saved.get(server.id);
-    if (saved?.address === address && saved.freeBytes === freeBytes && saved.totalBytes === totalBytes) return;
+    const isSame = saved?.address === address && saved.freeBytes === freeBytes && saved.totalBytes === totalBytes;
+    if (isSame && saved.generations === server.generations) return;
     const removal = REMOVALS.indexOf(server.removal);
-    const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks, removal }).finish();
+    const disks = [...server.generations].map(([id, generation]) => ({ id, generation }));
+    const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks, removal, disks }).finish();
     const write = (m: Mutation): void => m.put(keys.server(server.id), record);
     if (when === 'always') this.deps.state.mutate(write);
     else if (!this.deps.state.mutateIfRoom(write)) return;
-    this.saved.set(server.id, { address, freeBytes, totalBytes });
+    this.saved.set(server.id, { address, freeBytes, totalBytes, generations: server.generations });
   }
 }

@@ -58,11 +58,11 @@ export function clusterStatus(
     garbageChunks: garbage,
     surplusChunks: surplus,
     unexaminedChunks: unexamined,
-    servers: servers.all().map(({ id, address, peer, load, removal }): ServerStatusInit => ({
+    servers: servers.all().map(({ id, address, peer, load, disks, removal }): ServerStatusInit => ({
       ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks, aside: load.aside },
       ...{ totalBytes: load.totalBytes, freeBytes: load.freeBytes },
       beingRemoved: removal !== 'no',
-      lastHeardMs: Math.round(servers.silentMs(id)),
+      ...{ lastHeardMs: Math.round(servers.silentMs(id)), disks },
     })),
   };
 }

@@ -20,6 +20,7 @@ async function start(disk: CrashDisk): Promise<ChunkStore> {
   const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: ['d'] });
   const store = new ChunkStore({
     ...{ disk: watch.disk, watch, clock, random: new SeededRandom(seed), logger: silentLogger, directories: ['d'] },
+    forgetDisks: [],
     onLost: () => undefined,
     onBadReplica: () => undefined,
   });

@@ -42,6 +42,7 @@ async function setUp(): Promise<{ disk: CountingDisk; chunks: OpenChunks; make: 
     ...{ watch, disk, random, logger: silentLogger, paths: ['d'] },
     onFailure: () => undefined,
     onDoubt: () => undefined,
+    forget: [],
   });
   await directories.open(() => Promise.resolve());
   const chunks = new OpenChunks({

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { MIB } from '../../src/core/limits.js';
+import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
@@ -42,6 +43,13 @@ async function files(s: Story, count: number): Promise<string[]> {
   }
   await s.world.sleep(75_000);
   return names;
+}
+
+async function statusOf(s: Story): Promise<StatusReply> {
+  const fs = await s.world.connect('operator');
+  const status = await fs.status();
+  await fs.close();
+  return status;
 }
 
 /** All of them are whole, read by a client that knows nothing yet. */
@@ -191,4 +199,154 @@ story('P3: the loss of a chunk to its disks is an error, also of one that nobody
   const reader = await s.openAt('f', await s.world.connect('client-3'));
   await assert.rejects(reader.read(0, MIB), { code: 'EIO' });
   await reader.close();
+});
+
+story(
+  'P1: disks that are not mounted after a power cut: nothing is lost, given up or deleted',
+  async (s) => {
+    const names = await files(s, 14);
+    const machines = s.world.chunkservers;
+    for (const name of machines) await s.world.powerOff(name);
+    for (const name of machines) s.world.disk(name).unmount('/data-2');
+    for (const name of machines) await s.world.powerOn(name);
+    await s.world.sleep(20_000);
+    const { unavailableChunks, servers } = await statusOf(s);
+    assert.ok(unavailableChunks > 0, 'some had both replicas there');
+    for (const { disks } of servers)
+      assert.match(disks.find(({ path }) => path === '/data-2')?.problem ?? '', /mounted/);
+    for (const name of machines) assert.deepEqual(s.world.disk(name).files('/data-2'), [], 'nothing is written there');
+    assert.ok(!s.world.errorLines.some((line) => line.includes('chunk is lost')), 'none is called lost');
+    // Somebody goes on working, as far as that is possible.
+    const line = Buffer.from('one more line');
+    const appends = names.map(async (name) => {
+      const file = await s.openAt(name);
+      try {
+        await file.write(SMALL, line);
+        await file.sync();
+        return true;
+      } catch {
+        return false;
+      } finally {
+        await file.close().catch(() => undefined);
+      }
+    });
+    const appended = await Promise.all(appends);
+    assert.ok(appended.includes(true) && appended.includes(false));
+    for (const name of machines) await s.world.kill(name);
+    for (const name of machines) s.world.disk(name).mount('/data-2');
+    for (const name of machines) await s.world.start(name);
+    await s.world.sleep(60_000);
+    for (const [i, name] of names.entries()) {
+      const file = await s.openAt(name, s.two);
+      equalBytes((await file.read(0, SMALL)).subarray(0, SMALL), pattern(SMALL, i), name);
+      if (appended[i] === true) equalBytes(await file.read(SMALL, 100), line, name);
+      await file.close();
+    }
+    assert.equal((await statusOf(s)).unavailableChunks, 0);
+  },
+  { chunkservers: 2, dataDirectories: 2 },
+);
+
+story(
+  'P11, P9: what is on a disk that is away is copied from others, and what it holds is stale when it is back',
+  async (s) => {
+    const names = await files(s, 10);
+    const [server] = s.world.chunkservers;
+    assert.ok(server !== undefined);
+    await s.world.kill(server);
+    s.world.disk(server).unmount('/data-2');
+    await s.world.start(server);
+    await s.world.sleep(60_000);
+    const during = await statusOf(s);
+    assert.equal(during.underReplicatedChunks, 0);
+    assert.equal(during.servers.filter(({ disks }) => disks.some(({ problem }) => problem !== '')).length, 1);
+    for (const [i, name] of names.entries()) {
+      const file = await s.openAt(name);
+      await file.write(0, pattern(SMALL, i + 100));
+      await file.sync();
+      await file.close();
+    }
+    await s.world.kill(server);
+    s.world.disk(server).mount('/data-2');
+    await s.world.start(server);
+    await s.world.sleep(60_000);
+    for (const [i, name] of names.entries()) await s.check(name, pattern(SMALL, i + 100));
+    const after = await statusOf(s);
+    assert.ok(after.servers.every(({ disks }) => disks.every(({ problem }) => problem === '')));
+  },
+  { dataDirectories: 2 },
+);
+
+story('a disk that is unmounted under a running server is missed, and nothing is called lost', async (s) => {
+  const names = await files(s, 6);
+  const [server] = s.world.chunkservers;
+  assert.ok(server !== undefined);
+  s.world.disk(server).unmount('/data');
+  await s.world.sleep(60_000);
+  assert.deepEqual(s.world.disk(server).files('/data'), [], 'nothing is written to the mount point');
+  for (const each of await holders(s, names)) assert.ok(!each.includes(server) && each.length === 2);
+  await checkFiles(s, names);
+});
+
+story('P9, P1: a disk that was put back to an older state is not believed', async (s) => {
+  const names = await files(s, 6);
+  const [server] = s.world.chunkservers;
+  assert.ok(server !== undefined);
+  const snapshot = s.world.disk(server).snapshot('/data');
+  for (const [i, name] of names.entries()) {
+    const file = await s.openAt(name);
+    await file.write(1000, pattern(SMALL - 1000, i + 100));
+    await file.sync();
+    await file.close();
+  }
+  await s.world.sleep(15_000);
+  assert.ok((await holders(s, names)).some((each) => each.includes(server)));
+  await s.world.powerOff(server);
+  s.world.disk(server).putBack('/data', snapshot);
+  await s.world.powerOn(server);
+  const expected = (i: number): Buffer =>
+    Buffer.concat([pattern(SMALL, i).subarray(0, 1000), pattern(SMALL - 1000, i + 100)]);
+  for (let round = 0; round < 10; round++) {
+    const fs = await s.world.connect(`reader-${round}`);
+    for (const [i, name] of names.entries()) {
+      const file = await s.openAt(name, fs);
+      equalBytes(await file.read(0, SMALL), expected(i), `${name} in round ${round}`);
+      await file.close();
+    }
+    // Also when it is started again before all was looked at.
+    if (round === 0) {
+      await s.world.kill(server);
+      await s.world.start(server);
+    }
+    await s.world.sleep(500);
+  }
+  assert.ok(s.world.errorLines.some((line) => line.includes('older state')));
+  await s.world.sleep(60_000);
+  for (const [i, name] of names.entries()) await s.check(name, expected(i));
+  // Once all is mended, it is a disk as any other.
+  const said = s.world.errorLines.length;
+  await s.world.kill(server);
+  await s.world.start(server);
+  await s.world.sleep(10_000);
+  assert.deepEqual(s.world.errorLines.slice(said), []);
+});
+
+story('a disk that was only killed or lost power is not taken for one that was put back', async (s) => {
+  const file = await s.create('f', pattern(SMALL, 1));
+  for (let round = 0; round < 12; round++) {
+    await file.write(0, pattern(SMALL, round));
+    if (round % 2 === 0) await file.sync();
+    const name = s.world.chunkservers[round % s.world.chunkservers.length] ?? '';
+    await s.world.sleep(1000 + s.world.random.below(14_000));
+    if (round % 3 === 0) {
+      await s.world.kill(name);
+      await s.world.start(name);
+    } else {
+      await s.world.powerOff(name, round % 3 === 1 ? 'some' : 'nothing');
+      await s.world.powerOn(name);
+    }
+    await s.world.sleep(5_000);
+  }
+  await file.close();
+  assert.ok(!s.world.errorLines.some((line) => line.includes('older state')), s.world.errorLines.join());
 });

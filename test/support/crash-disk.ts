@@ -106,6 +106,21 @@ export class CrashDisk implements Disk {
     return [...this.names.keys()].sort();
   }
 
+  /** What is below `path` is away until the returned function is called. For when no process runs. */
+  unmount(path: string): () => void {
+    const away = [...this.names].filter(([name]) => name.startsWith(`${path}/`));
+    for (const [name] of away) {
+      this.names.delete(name);
+      this.durableNames.delete(name);
+    }
+    return () => {
+      for (const [name, node] of away) {
+        this.names.set(name, node);
+        this.durableNames.set(name, node);
+      }
+    };
+  }
+
   /** The content of a file, to look at and to damage. */
   content(path: string): Buffer {
     const node = this.names.get(path);
