@@ -126,6 +126,7 @@ export const DISK_FAULTS: readonly Fault[] = [
       // Nobody may come for days.
       if (random.below(2) === 0) await scene.health.demandHealthy(`with a dead disk in ${server}`);
       await world.kill(server);
+      world.forgottenDisks.push(diskIn(scene, server, volume));
       world.disk(server).replaceVolume(volume);
       world.disk(server).lift(dead);
       await startIfDown(world, server);
@@ -238,6 +239,17 @@ export const DISK_FAULTS: readonly Fault[] = [
     },
   },
 ];
+
+/** The id of the disk that is there: who replaces it says so. */
+function diskIn({ world }: FaultScene, server: string, volume: string): string {
+  try {
+    const { disk } = JSON.parse(world.disk(server).content(`${volume}/identity`).toString()) as { disk?: string };
+    return disk ?? '';
+  } catch {
+    // It never joined.
+    return '';
+  }
+}
 
 const isIn = (path: string, volume: string): boolean => path === volume || path.startsWith(`${volume}/`);
 

@@ -70,6 +70,8 @@ export class World {
   readonly chunkservers: readonly string[];
   /** Of each chunkserver. */
   readonly dataDirectories: readonly string[];
+  /** Ids of disks that are gone for good: what each start of a chunkserver is told. */
+  readonly forgottenDisks: string[] = [];
   /** What the next start of the master is told. */
   wantedReplicas: number;
   private readonly machines = new Map<string, Machine>();
@@ -187,6 +189,7 @@ export class World {
         ...common,
         master: `${MASTER}:${PORT}`,
         dataDirectories: this.dataDirectories,
+        forgetDisks: this.forgottenDisks,
       });
       await chunkserver.start();
     }
