@@ -13,7 +13,7 @@ t.comment(`CAIRN_SEED=${seed}`);
 const ALL = [1, 2, 3];
 
 async function eventually(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  for (let i = 0; i < 500 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
   if (!condition()) throw new Error('did not come true');
 }
 
