@@ -10,6 +10,7 @@ import { ASIDE_KEEP_MS, KIB } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
+import { eventually } from '../support/eventually.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 /** Days go by, and nothing is waited for. */
@@ -33,6 +34,7 @@ async function start(disk: CrashDisk, clock: Calendar): Promise<ChunkStore> {
   const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: ['d'] });
   const store = new ChunkStore({
     ...{ disk: watch.disk, watch, clock, random: new SeededRandom(1), logger: silentLogger, directories: ['d'] },
+    forgetDisks: [],
     onLost: () => undefined,
     onBadReplica: () => undefined,
   });
@@ -98,7 +100,8 @@ t.test('they go when their time is over, and before that when the disk is nearly
   );
   let isFull = true;
   disk.space = () => Promise.resolve({ totalBytes: 1000 * KIB, freeBytes: isFull ? 10 * KIB : 500 * KIB });
-  await store.measure();
+  store.tend();
+  await eventually('the space is measured', () => Promise.resolve(store.space().freeBytes === 10 * KIB));
   const { unlink } = disk;
   disk.unlink = (label, path) => {
     isFull = false;
