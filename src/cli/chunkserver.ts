@@ -1,9 +1,11 @@
 /** `cairn chunkserver`: one chunkserver, in the foreground. */
 import { join, resolve } from 'node:path';
+import { asCairnError } from '../core/errors.js';
 import { UsageError } from './command.js';
 import type { Command } from './command.js';
 import { LOG_LEVEL_OPTION, makeChunkserver, makeLogger } from './compose.js';
 import { tuneForStreaming } from './garbage-collection.js';
+import { makeDiskPrivate, makePrivate } from './make-directories.js';
 import { readSecret } from './secret.js';
 import { runService } from './service.js';
 
@@ -43,13 +45,24 @@ export const chunkserverCommand: Command = {
     const advertise = options.address('advertise');
     const disks = options.texts('disk').map((path) => resolve(path));
     const logger = makeLogger('chunkserver', options, directory);
+    const dataDirectories = disks.length > 0 ? disks : [join(directory, 'chunks')];
     return runService(directory, logger, async () => {
+      await makePrivate(directory);
+      for (const path of dataDirectories) {
+        // One that fails, or is not there yet, is the chunkserver's to make or to tell of.
+        await makeDiskPrivate(path).catch((error: unknown) => {
+          logger.debug(
+            { directory: path, reason: asCairnError(error).message },
+            'data directory keeps its permissions',
+          );
+        });
+      }
       const chunkserver = await makeChunkserver(logger, {
         listen,
         ...(advertise === undefined ? {} : { advertise }),
         master,
         secret: await readSecret(secretFile),
-        dataDirectories: disks.length > 0 ? disks : [join(directory, 'chunks')],
+        dataDirectories,
         forgetDisks: options.texts('forgetDisk'),
       });
       return { start: async () => (await chunkserver.start()).address, stop: () => chunkserver.stop() };

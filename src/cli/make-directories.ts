@@ -40,6 +40,16 @@ export async function makePrivate(directory: string): Promise<void> {
   for (const name of await readdir(directory)) if (STATE.test(name)) await restrict(join(directory, name));
 }
 
+/** As `makePrivate`, for a data directory of a chunkserver: what is below its directories nobody else reaches then. */
+export async function makeDiskPrivate(path: string): Promise<void> {
+  await makePrivate(path);
+  for (const name of ['chunks', 'incoming', 'aside']) {
+    await chmod(join(path, name), 0o700).catch((error: unknown) => {
+      if (!hasCode(asCairnError(error), 'ENOENT')) throw error;
+    });
+  }
+}
+
 async function restrict(path: string): Promise<void> {
   try {
     const { mode } = await lstat(path);
