@@ -4,8 +4,13 @@
  * write and its close. Meanwhile a third mount is stopped for longer than its session, with a lock and unsent bytes.
  */
 import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
 import { chmod } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { SESSION_TTL_MS } from '../../src/core/limits.js';
@@ -19,6 +24,8 @@ import { DirectoryFileSystem } from '../support/directory-filesystem.js';
 import { testSeed } from '../support/seed.js';
 import { cannotMount } from './mounts.js';
 
+const run = promisify(execFile);
+const SOURCE = fileURLToPath(new URL('../../../test/random/at-once.c', import.meta.url));
 const LIMIT_MS = 300_000;
 t.setTimeout(LIMIT_MS);
 const seed = testSeed(t);
@@ -36,17 +43,21 @@ class Meetings {
   constructor(
     private readonly random: SeededRandom,
     /** Of one directory. */
-    private readonly mounts: readonly { readonly fs: FileSystem; readonly directory: InodeId }[],
+    private readonly mounts: readonly { readonly fs: FileSystem; readonly directory: InodeId; readonly path: string }[],
+    /** The program of at-once.c. */
+    private readonly atOnce: string,
   ) {}
 
   readonly kinds = {
     'opens at once': () => this.opensAtOnce(),
+    'readers who open at once': () => this.readersAtOnce('open'),
+    'readers who lock at once': () => this.readersAtOnce('lock'),
     'locks at once': () => this.locksAtOnce(),
     'a replaced file': () => this.replaced(),
     'replaced again and again': () => this.replacedAgain(),
   };
 
-  private mount(index: number): { readonly fs: FileSystem; readonly directory: InodeId } {
+  private mount(index: number): { readonly fs: FileSystem; readonly directory: InodeId; readonly path: string } {
     return this.mounts[index] ?? assert.fail('there are two mounts');
   }
 
@@ -113,6 +124,32 @@ class Meetings {
       for (const seen of await this.crowd(() => this.readAt(reader, text))) equalBytes(seen, bytes, 'what was closed');
     }
     await held.close();
+    await file.close();
+  }
+
+  async readersAtOnce(how: 'open' | 'lock'): Promise<void> {
+    const [writer, reader] = this.sides();
+    const text = `readers-${this.version}`;
+    const { fs } = this.mount(writer);
+    const block = (): Buffer => Buffer.from(String(++this.version).padEnd(4096));
+    const file = await this.create(writer, text, block());
+    const readers = spawn(this.atOnce, [how, `${this.mount(reader).path}/${text}`, '8']);
+    try {
+      const lines = createInterface({ input: readers.stdout })[Symbol.asyncIterator]();
+      for (let round = 0; round < 12; round++) {
+        readers.stdin.write('\n');
+        const line = (await lines.next()) as IteratorResult<string, undefined>;
+        assert.deepEqual(new Set((line.value ?? '').trim().split(' ').map(Number)), new Set([this.version]), how);
+        if (how === 'lock') await fs.setLock(file.inode, lockOf('writer', 'write'), { wait: true });
+        const again = how === 'open' ? (await this.openAt(writer, text, READ_WRITE)).file : file;
+        await again.write(0, block());
+        if (how === 'lock') await fs.setLock(file.inode, lockOf('writer', 'unlock'), { wait: false });
+        else await again.close();
+      }
+    } finally {
+      readers.kill();
+    }
+    if (how === 'lock') await fs.releaseLocks(file.inode, 'posix', 'writer');
     await file.close();
   }
 
@@ -263,10 +300,13 @@ t.test(
     const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
     await chmod(cluster.directory.path, 0o711);
     const mounts: DirectoryFileSystem[] = [];
+    const paths: string[] = [];
     for (const index of [0, 1, 2]) {
-      const mount = await DirectoryFileSystem.open(await cluster.mount(index));
+      const path = await cluster.mount(index);
+      const mount = await DirectoryFileSystem.open(path);
       t.teardown(() => mount.close());
       mounts.push(mount);
+      paths.push(`${path}/meetings`);
     }
     const [one, two, third] = mounts;
     assert.ok(one !== undefined && two !== undefined && third !== undefined);
@@ -277,6 +317,8 @@ t.test(
       if (!isGoingOn) process.kill(pid, 'SIGCONT');
     });
     let isGoingOn = false;
+    const atOnce = join(cluster.directory.path, 'at-once');
+    await run('cc', ['-O1', '-pthread', '-o', atOnce, SOURCE]);
     const stopped = await StoppedMount.stop(pid, third, one);
     let isGranted = false;
     const granted = stopped.granted.then(() => {
@@ -285,11 +327,12 @@ t.test(
     const random = new SeededRandom(seed);
     const meetings = new Meetings(
       random,
-      [one, two].map((fs, index) => ({ fs, directory: directories[index] ?? made.inode })),
+      [one, two].map((fs, index) => ({ fs, directory: directories[index] ?? made.inode, path: paths[index] ?? '' })),
+      atOnce,
     );
     const counts: Record<string, number> = {};
     const started = performance.now();
-    for (let round = 0; !isGranted || Object.keys(counts).length < 4 || round < 4 * MIN_ROUNDS; round++) {
+    for (let round = 0; !isGranted || Object.keys(counts).length < 6 || round < 6 * MIN_ROUNDS; round++) {
       assert.ok(performance.now() - started < 2 * SESSION_TTL_MS || isGranted, 'the lock of the stopped mount is free');
       const [kind, meet] = pick(random, Object.entries(meetings.kinds));
       await meet().catch((error: unknown) => {
