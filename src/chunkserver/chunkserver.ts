@@ -34,6 +34,7 @@ import { Mutations } from './primary.js';
 import { RangeCopies } from './range-copy.js';
 import { Recovery } from './recovery.js';
 import { Replicas } from './replicas.js';
+import { Verifier } from './verifier.js';
 
 export interface ChunkserverDependencies {
   readonly clock: Clock;
@@ -70,6 +71,7 @@ export class Chunkserver {
   private readonly recovery: Recovery;
   private readonly copies: Copies;
   private readonly rangeCopies: RangeCopies;
+  private readonly verifier: Verifier;
   private readonly link: MasterLink;
   private readonly endpoint: EndpointOptions;
   private server: PeerServer | undefined;
@@ -125,6 +127,7 @@ export class Chunkserver {
     });
     this.recovery = new Recovery({ store: this.store, replicas: this.replicas, pool: this.pool, serverId, logger });
     this.copies = new Copies(this.store, this.replicas, this.pool);
+    this.verifier = new Verifier(clock, this.store, this.replicas);
     this.rangeCopies = new RangeCopies({
       ...{ clock, store: this.store, replicas: this.replicas, mutations: this.mutations, pool: this.pool, serverId },
       read: (request) => {
@@ -259,7 +262,7 @@ export class Chunkserver {
   }
 
   private async readBlocks(
-    request: Pick<ReadChunkRequest, 'handle' | 'version' | 'offset' | 'length'>,
+    request: Pick<ReadChunkRequest, 'handle' | 'version' | 'offset' | 'length'> & { readonly orOlder?: boolean },
     isServed: boolean,
   ): Promise<BlocksRead & { readonly end: number }> {
     const { version, offset, length } = request;
@@ -269,8 +272,10 @@ export class Chunkserver {
     }
     // Recovery may take blocks from a suspect replica: each is verified by its checksum.
     if (isServed) this.replicas.checkServed(handle, version);
-    else if (this.store.entry(handle).version !== version) {
-      throw new CairnError('STALE_VERSION', `chunk ${handle} is not at version ${version} here`);
+    else {
+      const found = this.store.entry(handle).version;
+      const fits = request.orOlder === true ? found <= version : found === version;
+      if (!fits) throw new CairnError('STALE_VERSION', `chunk ${handle} is at version ${found} here, not ${version}`);
     }
     try {
       return await this.store.use(handle, async (file) => ({
@@ -314,6 +319,8 @@ export class Chunkserver {
         await this.link.remove(request.chunks, begun).finally(() => begun.end());
         return DONE;
       }),
+    verifyReplica: (request) =>
+      this.onReplica(request.handle, async () => ({ reply: await this.verifier.verify(request) })),
     checkReplica: ({ handle, version }) =>
       this.onReplica(handle, async () => {
         if (version !== 0) this.replicas.checkVersion(chunkHandle(handle), version);

@@ -301,7 +301,7 @@ export class MasterLink {
   }
 
   private async reportPages(peer: ConnectedPeer): Promise<void> {
-    const { store, logger, clock } = this.options;
+    const { store, replicas: members, logger, clock } = this.options;
     this.reportAgain = false;
     let afterHandle = 0;
     let count = 0;
@@ -325,6 +325,9 @@ export class MasterLink {
         if (reply.upToHandle !== 0) done = false;
         afterHandle = reply.upToHandle || upToHandle;
         count += page.filter(({ handle }) => afterHandle === 0 || handle <= afterHandle).length;
+        for (const { handle, version } of reply.leaveOut) {
+          if (!begun.has(chunkHandle(handle))) members.refuseReaders(chunkHandle(handle), version);
+        }
         await this.remove(reply.delete, begun);
         for (const replica of reply.aside) await this.setAside(replica);
       } finally {

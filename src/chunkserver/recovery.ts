@@ -17,6 +17,7 @@ import type {
   RecoverChunkRequest,
   RepairBlocksRequest,
   Replica as ReplicaAddress,
+  StaleReplica,
 } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
@@ -113,7 +114,7 @@ export class Recovery {
       const inspected = await Promise.all(others.map((member) => this.inspectMember(member, request)));
       const members = inspected.filter((member) => member !== undefined);
       this.fenced(handle, leaseId);
-      const { length, unmendedBlocks } = await this.prepareOwn(handle, request.validBytes, members);
+      const { length, unmendedBlocks } = await this.prepareOwn(handle, request, members);
       const healing = new Mutex();
       const succeeded = await Promise.all(
         members.map(async (member) => {
@@ -158,7 +159,7 @@ export class Recovery {
   /** Cuts the own replica and replaces its damaged blocks. Returns the length that all shall have. */
   private async prepareOwn(
     handle: ChunkHandle,
-    validBytes: number,
+    { validBytes, stale }: Pick<RecoverChunkRequest, 'validBytes' | 'stale'>,
     members: readonly Member[],
   ): Promise<{ readonly length: number; readonly unmendedBlocks: number }> {
     const { store } = this.deps;
@@ -170,6 +171,7 @@ export class Recovery {
     for (const block of own.corruptBlocks) {
       if (block >= blockCount(length)) continue;
       if (await this.heal(handle, block, length, members)) continue;
+      if (await this.healFromStale(handle, block, length, stale)) continue;
       // Power failed at every replica in the middle of a write, or lost a checksum of bytes that it kept.
       if (await store.mutate(handle, (file) => file.acceptTorn(block))) torn.push(block);
       else left.push(block);
@@ -214,6 +216,37 @@ export class Recovery {
           { handle, block, from: member.serverId, reason: asCairnError(error).message },
           'no help with block',
         );
+      }
+    }
+    return false;
+  }
+
+  /** Takes a block from a replica that is none any more: it may be of an older version, so the checksum decides. */
+  private async healFromStale(
+    handle: ChunkHandle,
+    block: number,
+    length: number,
+    stale: readonly StaleReplica[],
+  ): Promise<boolean> {
+    const { store, pool, logger } = this.deps;
+    const offset = block * BLOCK_SIZE_BYTES;
+    const wanted = blockLength(block, length);
+    for (const { server, version } of stale) {
+      try {
+        const sum = await store.use(handle, (file) => Promise.resolve(file.checksums()[block]));
+        const peer = await pool.get(server?.address ?? '');
+        const request = { handle, version, offset, length: wanted, orOlder: true };
+        const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, request);
+        if (payload.length !== wanted || sum === undefined || !segmentsMatch(payload, offset, [sum])) continue;
+        await store.mutate(handle, (file) => file.write(offset, payload, [sum]));
+        logger.warn(
+          { handle, block, from: server?.serverId, version },
+          'damaged block replaced from a replica of before',
+        );
+        return true;
+      } catch (error) {
+        const reason = asCairnError(error).message;
+        logger.info({ handle, block, from: server?.serverId, reason }, 'no help with block from a replica of before');
       }
     }
     return false;

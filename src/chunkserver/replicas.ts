@@ -220,6 +220,12 @@ export class Replicas {
     replica.leftOut = true;
   }
 
+  /** As `leaveOut`, of what a report found to be no member: unless it was raised since to a version above that. */
+  refuseReaders(handle: ChunkHandle, version: number): void {
+    const entry = this.store.index.get(handle);
+    if (entry !== undefined && entry.version <= version) this.get(handle).leftOut = true;
+  }
+
   /** A whole new replica took the place of what was here. */
   replaced(handle: ChunkHandle): void {
     const replica = this.replicas.get(handle);

@@ -312,6 +312,10 @@ export const MAX_WAITING_SERIALS = 256;
  */
 export const MAX_CHUNK_COPIES = 8;
 export const MAX_WAITING_COPIES = 64;
+/** Replicas that a chunkserver reads whole at once to verify them, those that wait, and the pause after each MiB: some 100 MB/s each. */
+export const MAX_VERIFICATIONS = 2;
+export const MAX_WAITING_VERIFICATIONS = 256;
+export const VERIFY_PAUSE_MS = 5;
 /** Messages in flight to one peer while blocks are copied or repaired. */
 export const COPY_WINDOW = 4;
 /** Bytes that one request copies from chunk to chunk, and the time after which it begins no further piece. */

@@ -20,6 +20,7 @@ import type { Repair } from './repair.js';
 import { takeAsideReport, takeReport } from './reports.js';
 import type { ServerRegistry } from './servers.js';
 import type { Sessions } from './sessions.js';
+import type { StaleReplicas } from './stale-replicas.js';
 import type { State } from './state.js';
 import type { Timeline } from './timeline.js';
 
@@ -43,6 +44,7 @@ export interface ChunkServiceDeps {
   readonly leases: ChunkLeases;
   readonly recovery: Recovery;
   readonly repair: Repair;
+  readonly stale: StaleReplicas;
   readonly wantedReplicas: number;
   readonly timeline: Timeline;
   readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
@@ -58,7 +60,7 @@ const BAD_REPLICA: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'S
 const CHECK_TIMEOUT_MS = 2_000;
 
 export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
-  const { state, servers, sessions, newChunks, leases, repair, clock, logger } = deps;
+  const { state, servers, sessions, newChunks, leases, repair, stale, clock, logger } = deps;
   const reportedMs = new Map<ChunkHandle, number>();
 
   function mayReport(handle: ChunkHandle): boolean {
@@ -179,6 +181,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
         {
           ...deps,
           isInMaking: (handle, id) => newChunks.isUnattached(handle) || repair.isCopying(handle, id),
+          onStale: (handle, version, id) => stale.add(handle, version, id),
           onDoubt: (handle) => repair.recoverSoon(handle),
         },
         server,

@@ -1,6 +1,5 @@
 /**
- * Lazy deletion (GFS section 4.4): chunks of removed and truncated files, replicas that are no members, and the rest
- * of truncates too large for one record. Each tick does a bounded part; none looks at living files.
+ * Lazy deletion (GFS section 4.4): chunks of removed and truncated files, and the rest of truncates too large for one record. Each tick does a bounded part; none looks at living files.
  */
 import { asCairnError } from '../core/errors.js';
 import type { Clock } from '../core/clock.js';
@@ -13,16 +12,12 @@ import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { continueCuts, forgetChunk, getChunk, inodesWithCuts } from './chunk-map.js';
 import type { CutProgress } from './chunk-map.js';
 import { keys, packed, prefixRange, unpacked, unpackNumber } from './keys.js';
-import type { ChunkLeases } from './leases.js';
 import type { ServerRegistry } from './servers.js';
 import type { State } from './state.js';
 
 const MAX_PASS_INTERVAL_MS = 1_000;
-/** Replicas to delete that are remembered; more are found by their server's next report. */
-const MAX_STRAYS = 65_536;
 
 export class Collector {
-  private readonly strays = new Map<string, { handle: ChunkHandle; version: number; server: ServerId }>();
   private readonly cuts = new Map<InodeId, CutProgress>();
   /** Garbage at or below it was looked at in this round. */
   private cursor = 0;
@@ -33,10 +28,6 @@ export class Collector {
       readonly clock: Clock;
       readonly logger: Logger;
       readonly servers: ServerRegistry;
-      /** Set after construction: the leases tell the collector of strays, and it takes their locks. */
-      readonly leases: () => ChunkLeases;
-      /** A copy to that server is being made: it begins by deleting what is there. */
-      readonly isCopying: (handle: ChunkHandle, server: ServerId) => boolean;
       readonly graceMs: number;
     },
   ) {}
@@ -44,15 +35,9 @@ export class Collector {
   /** When the garbage is looked through again: each pass reads all that waits for its time. */
   private nextPassMs = 0;
 
-  /** A replica that is no member, or will not be: deleted soon, unless it is one by then. */
-  addStray(handle: ChunkHandle, version: number, server: ServerId): void {
-    if (this.strays.size < MAX_STRAYS) this.strays.set(`${handle}:${server}`, { handle, version, server });
-  }
-
   /** Returns true when more is to be done at once. */
   async tick(): Promise<boolean> {
     const more = this.cutStep();
-    await this.deleteStrays();
     return (await this.collect()) || more;
   }
 
@@ -63,33 +48,6 @@ export class Collector {
     if (progress === undefined) this.cuts.delete(inode);
     else this.cuts.set(inode, progress);
     return true;
-  }
-
-  private async deleteStrays(): Promise<void> {
-    const { servers, state, logger } = this.deps;
-    for (const [key, stray] of [...this.strays].slice(0, MAX_CHUNKS_PER_PAGE)) {
-      this.strays.delete(key);
-      const { handle, server } = stray;
-      // Under the lock, as a copy to that server may be about to become a member.
-      await this.deps.leases().locks.run(handle, async () => {
-        const record = getChunk(state, handle);
-        const peer = servers.peerOf(server);
-        if (this.deps.isCopying(handle, server) || record?.servers.includes(server) === true) return;
-        const version = Math.max(stray.version, record?.lastVersion ?? 0);
-        if (peer === undefined) {
-          // It is told when it reports; by then the chunk may be gone, and what it has would pass for unknown.
-          if (servers.get(server) !== undefined) {
-            state.mutateIfRoom((m) => m.put(keys.deletion(server, handle), packed(version)));
-          }
-          return;
-        }
-        try {
-          await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [{ handle, version }] });
-        } catch (error) {
-          logger.info({ chunk: handle, server, error: asCairnError(error).message }, 'stray replica not deleted yet');
-        }
-      });
-    }
   }
 
   /** One page of garbage: stamps what is new, deletes the replicas of what is old enough, and forgets it. */

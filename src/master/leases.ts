@@ -418,10 +418,6 @@ export class ChunkLeases {
     this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle, [server]));
   }
 
-  isBeyondMending(handle: ChunkHandle): boolean {
-    return this.deps.recovery.isBeyondMending(handle);
-  }
-
   /** A member's connection ended: it may have lost what it had in memory about its leases. Returns the chunks. */
   voidLeasesOf(server: ServerId): ChunkHandle[] {
     const leases = this.table.withMember(server);

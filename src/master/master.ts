@@ -44,6 +44,7 @@ import { ServerRegistry } from './servers.js';
 import { masterHandlers } from './service.js';
 import { Sessions } from './sessions.js';
 import { checkState } from './state-check.js';
+import { StaleReplicas } from './stale-replicas.js';
 import type { State } from './state.js';
 import type { Store } from './store.js';
 import { Timeline } from './timeline.js';
@@ -111,6 +112,7 @@ interface Parts {
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
   readonly collector: Collector;
+  readonly stale: StaleReplicas;
   readonly timeline: Timeline;
   readonly recount: Recount;
   readonly removals: ServerRemovals;
@@ -198,7 +200,8 @@ export class Master {
       },
     });
     const onStray = (handle: ChunkHandle, version: number, server: ServerId): void => {
-      collector.addStray(handle, version, server);
+      recovery.mayBeMended(handle);
+      stale.add(handle, version, server);
     };
     const listening = new ListeningTime(clock, logger);
     const servers = new ServerRegistry({
@@ -214,7 +217,10 @@ export class Master {
       ...{ wantedReplicas, minReplicas },
       ...{ recoveryTimeoutMs: RECOVERY_TIMEOUT_MS, suspectGraceMs: SUSPECT_GRACE_MS },
     };
-    const recovery = new Recovery({ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray });
+    const recovery: Recovery = new Recovery({
+      ...{ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray },
+      stale: (handle) => stale.of(handle),
+    });
     const newChunks = new NewChunks({
       ...{ clock, random, logger, servers, handles, leaseIds, config: chunkConfig, onStray },
       maxSpares: config.maxSpareChunks ?? MAX_SPARE_CHUNKS,
@@ -268,13 +274,17 @@ export class Master {
       },
     });
     const collector = new Collector({
+      ...{ state, clock, logger, servers },
+      graceMs: config.garbageGraceMs ?? 10_000,
+    });
+    const stale: StaleReplicas = new StaleReplicas({
       ...{ state, clock, logger, servers, leases: () => leases },
       isCopying: (handle, server) => repair.isCopying(handle, server),
-      graceMs: config.garbageGraceMs ?? 10_000,
+      onDamaged: (handle, server) => repair.mend(handle, server),
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector, timeline, recount, removals },
+      ...{ leases, cuts, recovery, repair, reaper, collector, stale, timeline, recount, removals },
     };
   }
 
@@ -318,6 +328,10 @@ export class Master {
     this.repeat('recount', () => (recount.tick() ? BUSY_INTERVAL_MS : idleMs * 40));
     this.repeat('removed servers', () => (removals.tick() ? BUSY_INTERVAL_MS : idleMs * 4));
     this.repeat('orphans', () => (reaper.tick() ? BUSY_INTERVAL_MS : idleMs));
+    this.repeat('stale replicas', () => {
+      parts.stale.tick();
+      return idleMs;
+    });
     this.repeat('garbage', async () => ((await collector.tick()) ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('leases', async () => ((await this.endLeases(leases)) ? BUSY_INTERVAL_MS : idleMs * 4));
   }

@@ -35,6 +35,7 @@ import { keys } from './keys.js';
 import { hasRoom } from './placement.js';
 import { ReadFence } from './read-fence.js';
 import type { ServerRegistry } from './servers.js';
+import type { StaleReplica } from './stale-replicas.js';
 import type { Mutation, State } from './state.js';
 
 export interface ChunkConfig {
@@ -80,6 +81,8 @@ export class Recovery {
       readonly leaseIds: IdReserve;
       readonly config: ChunkConfig;
       readonly onStray: StraySink;
+      /** Replicas that are no members, on servers that are up. */
+      readonly stale: (handle: ChunkHandle) => readonly StaleReplica[];
     },
   ) {
     this.damaged = new Backoffs(deps.clock, {
@@ -276,6 +279,7 @@ export class Recovery {
       {
         ...{ handle, fromVersion: plan.version, toVersion: plan.lastVersion, leaseId },
         ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes, trustSuspect },
+        stale: this.deps.stale(handle).map(({ server, version }) => ({ server: servers.replica(server), version })),
       },
       { timeoutMs: config.recoveryTimeoutMs },
     );

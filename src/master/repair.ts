@@ -75,16 +75,19 @@ export class Repair {
         const record = getChunk(deps.state, handle);
         if (record !== undefined && this.health.isMadeUpFor(record)) this.recoverSoon(handle);
       },
-      onDamaged: (handle, server) => {
-        if (deps.leases.isBeyondMending(handle)) return;
-        deps.leases.doubt(handle, server);
-        this.recoverSoon(handle);
-      },
+      onDamaged: (handle, server) => this.mend(handle, server),
       // What an index has behind the slices seen so far is not left for the next tick; its beginning is.
       onDrained: () => {
         if (this.cursors.size > 0) this.look();
       },
     });
+  }
+
+  /** A member has damaged blocks, which others may have whole. */
+  mend(handle: ChunkHandle, server: ServerId): void {
+    if (this.deps.recovery.isBeyondMending(handle)) return;
+    this.deps.leases.doubt(handle, server);
+    this.recoverSoon(handle);
   }
 
   stop(): void {

@@ -3,9 +3,9 @@
  *
  *   the server has, we deleted it             delete
  *   the server has, we do not know            aside: it may be of a past that this state does not have (timeline.ts)
- *   the server has, it is no member           stale (P9): delete; aside when the server comes from another past
+ *   the server has, it is no member           stale (P9): kept until the members are verified; aside when the server comes from another past
  *   the server has a version above all ours   this state was put back: that version is the newest, the others are in doubt
- *   it is a member, with an older version     lost: delete, suspect
+ *   it is a member, with an older version     it is one no longer: stale
  *   it is a member, under mutation when its machine went down    suspect
  *   it is a member, the page does not name it                    lost: suspect
  *
@@ -28,7 +28,7 @@ import type {
 } from '../protocol/generated/messages.js';
 import { getChunk, makeLossAnError, saveChunk } from './chunk-map.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from './keys.js';
-import type { Recovery } from './recovery.js';
+import type { Recovery, StraySink } from './recovery.js';
 import type { Server, ServerRegistry } from './servers.js';
 import type { State } from './state.js';
 import type { Key } from './store.js';
@@ -44,6 +44,8 @@ export interface ReportDeps {
   readonly wantedReplicas: number;
   /** Replicas that are being made now, of which the state does not know yet. */
   readonly isInMaking: (handle: ChunkHandle, server: ServerId) => boolean;
+  /** A replica that is no member. */
+  readonly onStale: StraySink;
   /** A chunk that has become doubtful. */
   readonly onDoubt: (handle: ChunkHandle) => void;
 }
@@ -72,15 +74,18 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
   const { lost, upTo, isWhole } = findLost(deps, server, { after: afterHandle, last, named });
   const toDelete: ReplicaVersion[] = [];
   const aside: ReplicaVersion[] = [];
+  const leaveOut: ReplicaVersion[] = [];
   const suspects: ChunkHandle[] = [];
   for (const replica of replicas) {
     if (replica.handle > upTo) continue;
     const verdict = judge(deps, server, replica);
-    if (verdict === 'delete' || verdict === 'replace') {
-      toDelete.push({ handle: replica.handle, version: replica.version });
+    if (verdict === 'delete') toDelete.push({ handle: replica.handle, version: replica.version });
+    if (verdict === 'stale') {
+      leaveOut.push({ handle: replica.handle, version: replica.version });
+      deps.onStale(chunkHandle(replica.handle), replica.version, server.id);
     }
     if (verdict === 'aside') aside.push({ handle: replica.handle, version: replica.version });
-    if (verdict === 'suspect' || verdict === 'replace') suspects.push(chunkHandle(replica.handle));
+    if (verdict === 'suspect') suspects.push(chunkHandle(replica.handle));
   }
   if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
   if (lost.length > 0 && !request.afterPowerLoss) {
@@ -93,14 +98,14 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
   if (aside.length > 0) {
     deps.logger.warn({ server: server.id, count: aside.length }, 'replicas of unknown chunks: they are kept aside');
   }
-  if (!isWhole) return { delete: toDelete, aside, upToHandle: upTo };
+  if (!isWhole) return { delete: toDelete, aside, leaveOut, upToHandle: upTo };
   if (request.upToHandle === 0) {
     deps.logger.info({ server: server.id }, 'chunkserver has reported all its replicas');
   }
-  return { delete: toDelete, aside };
+  return { delete: toDelete, aside, leaveOut };
 }
 
-type Verdict = 'keep' | 'delete' | 'aside' | 'replace' | 'suspect';
+type Verdict = 'keep' | 'delete' | 'aside' | 'stale' | 'suspect';
 
 function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict {
   const { state, logger } = deps;
@@ -117,7 +122,7 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
   if (!record.servers.includes(server.id)) {
     // The last replica was given up for lost and turns up after all: nothing was written since.
     const returns = record.servers.length === 0 && replica.version >= record.version;
-    if (!returns) return server.isParted ? 'aside' : 'delete';
+    if (!returns) return server.isParted ? 'aside' : 'stale';
     logger.warn({ chunk: handle, server: server.id }, 'a lost replica is back');
     state.mutate((m) => {
       record.servers.push(server.id);
@@ -127,7 +132,18 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
     });
     return 'suspect';
   }
-  if (replica.version < record.version) return 'replace';
+  if (replica.version < record.version) {
+    // What it had at the version is gone, and what it has is kept as any stale one.
+    state.mutate((m) => {
+      record.servers = record.servers.filter((id) => id !== server.id);
+      record.suspects = record.suspects.filter((id) => id !== server.id);
+      record.needsRecovery = true;
+      saveChunk(m, handle, record, deps.wantedReplicas);
+      makeLossAnError(m, handle);
+    });
+    deps.onDoubt(handle);
+    return 'stale';
+  }
   if (replica.version > record.version && !record.needsRecovery) return 'suspect';
   return replica.suspect ? 'suspect' : 'keep';
 }

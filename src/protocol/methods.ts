@@ -91,6 +91,7 @@ export const CHUNKSERVER_METHODS = {
   deleteChunks: method(105, master, m.DeleteChunksRequest, m.Empty),
   checkReplica: method(106, master, m.CheckReplicaRequest, m.Empty),
   leaveOut: method(107, master, m.LeaveOutRequest, m.Empty),
+  verifyReplica: method(108, master, m.VerifyReplicaRequest, m.VerifyReplicaReply),
 
   readChunk: method(120, data, m.ReadChunkRequest, m.ReadChunkReply, 'reply'),
   writeChunk: method(121, client, m.WriteChunkRequest, m.Empty, 'request'),

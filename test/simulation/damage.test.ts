@@ -87,3 +87,65 @@ story(
     await file.close();
   },
 );
+
+/** The files of the chunk, wherever. */
+function replicaFiles(s: Story): string[] {
+  return s.world.chunkservers.flatMap((name) =>
+    s.world
+      .disk(name)
+      .files('/data/chunks')
+      .map((path) => `${name}${path}`),
+  );
+}
+
+story(
+  'a member rotted unread while the machine of the whole one was away: when it is back, all is read right',
+  async (s) => {
+    const { world } = s;
+    const { file, rotten, sound } = await withRottenBlock(s);
+    await world.kill(sound);
+    await world.sleep(75_000);
+    await world.start(sound);
+    await world.sleep(30_000);
+    const fs = await world.connect('client-3');
+    const reader = (await fs.open(root, file.inode, { read: true, write: false })).file;
+    equalBytes(await reader.read(0, SIZE), bytes, 'a little later');
+    await reader.close();
+    await world.sleep(120_000);
+    assert.equal((await s.holders(file)).length, 2);
+    assert.equal(replicaFiles(s).length, 2, 'what is not needed any more is gone');
+    await file.close();
+    await s.check('f', bytes);
+    // Each member is whole by itself.
+    for (const holder of [rotten, ...world.chunkservers]) {
+      const holders = await s.holders(file);
+      if (!holders.includes(holder)) continue;
+      const others = holders.filter((name) => name !== holder);
+      for (const other of others) await world.kill(other);
+      const alone = await world.connect(`alone-${holder}`);
+      const again = (await alone.open(root, file.inode, { read: true, write: false })).file;
+      equalBytes(await again.read(0, SIZE), bytes, `from ${holder} alone`);
+      await again.close();
+      for (const other of others) await world.start(other);
+      await world.sleep(10_000);
+    }
+  },
+);
+
+story('a member rotted unread, and the whole one comes back with an older version of other blocks', async (s) => {
+  const { world } = s;
+  const { file, sound } = await withRottenBlock(s);
+  await world.kill(sound);
+  await world.sleep(12_000);
+  const newer = pattern(BLOCK_SIZE_BYTES, 9);
+  await file.write(0, newer);
+  await file.sync();
+  await world.sleep(75_000);
+  await world.start(sound);
+  await world.sleep(120_000);
+  const expected = Buffer.from(bytes);
+  expected.set(newer);
+  await file.close();
+  await s.check('f', expected);
+  assert.equal(replicaFiles(s).length, 2, 'what is not needed any more is gone');
+});

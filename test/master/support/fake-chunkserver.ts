@@ -82,6 +82,10 @@ export class FakeChunkserver {
         .map(([handle, { version, suspect }]) => ({ handle, version, suspect, length: 1 }));
       const result = await this.peer?.call(MASTER_METHODS.report, { afterHandle, upToHandle: 0, replicas });
       for (const { handle, version } of result?.reply.delete ?? []) this.remove(handle, version);
+      for (const { handle, version } of result?.reply.leaveOut ?? []) {
+        const replica = this.replicas.get(handle);
+        if (replica !== undefined && replica.version <= version) replica.leftOut = true;
+      }
       for (const { handle, version } of result?.reply.aside ?? []) {
         // What holds nothing is not kept.
         const replica = this.replicas.get(handle);
@@ -244,6 +248,10 @@ export class FakeChunkserver {
           for (const { handle, version } of chunks) this.remove(handle, version);
           return {};
         }),
+      verifyReplica: ({ handle, version }) => {
+        this.at(handle, version);
+        return { reply: { damagedBlocks: 0 } };
+      },
       checkReplica: ({ handle, version }) => {
         this.at(handle, version);
         return { reply: {} };
