@@ -15,6 +15,9 @@ async function holders(cluster: TestCluster, fs: FileSystem, path: string): Prom
   return cluster.chunkserverIndexes.filter((index) => addresses.has(cluster.addressOf(index)));
 }
 
+// A killed chunkserver is waited for until it has fenced itself, 10 s each time.
+t.setTimeout(120_000);
+
 t.test(
   'P11: each chunkserver in turn is killed during reads and writes, and no application sees an error',
   async (t) => {
