@@ -93,7 +93,7 @@ async function freeze(
     // Mostly for longer than it takes until others go on without it, and not for so long that nobody remembers it.
     const { random } = scene;
     await world.sleep(random.below(3) === 0 ? lengthOf(scene, roughMs) : 9_000 + random.below(25_000));
-    if (random.below(2) === 0) scene.bustle();
+    if (random.below(8) === 0) scene.bustle();
   }
   const held = world.thaw(name);
   scene.bustle();
