@@ -392,12 +392,12 @@ export class ChunkLeases {
     return true;
   }
 
-  /** Under the lock. */
-  async recoverLocked(handle: ChunkHandle): Promise<ChunkRecord> {
+  /** Under the lock. `isUrgent`: somebody waits for it. */
+  async recoverLocked(handle: ChunkHandle, isUrgent = true): Promise<ChunkRecord> {
     const lease = this.table.get(handle);
     if (lease !== undefined) lease.state = 'void';
     try {
-      const record = await this.deps.recovery.recover(handle);
+      const record = await this.deps.recovery.recover(handle, isUrgent);
       this.table.delete(handle);
       return record;
     } catch (error) {
@@ -425,10 +425,10 @@ export class ChunkLeases {
     return leases.map((lease) => lease.handle);
   }
 
-  /** Recovers the chunk if `stillNeeded` says so once its lock is held. Errors are for the caller. */
+  /** Recovers the chunk, for which nobody waits, if `stillNeeded` says so once its lock is held. Errors are for the caller. */
   async recover(handle: ChunkHandle, stillNeeded: () => boolean): Promise<void> {
     await this.locks.run(handle, async () => {
-      if (stillNeeded()) await this.recoverLocked(handle);
+      if (stillNeeded()) await this.recoverLocked(handle, false);
     });
   }
 

@@ -65,6 +65,8 @@ interface FullMembers {
   readonly servers: ReadonlySet<number>;
   /** Writing goes on without them; otherwise what they have is what all shall have. */
   readonly leaveOut: boolean;
+  /** They are only too many: none is left out unless so many others are in order. */
+  readonly least: number;
 }
 
 export class Recovery {
@@ -114,13 +116,14 @@ export class Recovery {
   /**
    * Recovers the chunk; the caller holds its lock and has taken its lease from the table. Returns its new record.
    * A lost chunk has no servers. UNAVAILABLE when no member can serve as source now (needs_recovery stays set), ENOENT
-   * when the chunk is gone, ENOSPC when there is no space for what has to be written down.
+   * when the chunk is gone, ENOSPC when there is no space for what has to be written down. `isUrgent`: somebody waits.
    */
-  async recover(handle: ChunkHandle): Promise<ChunkRecord> {
+  async recover(handle: ChunkHandle, isUrgent: boolean): Promise<ChunkRecord> {
     const { state, logger } = this.deps;
     if (this.living(handle).servers.length === 0) return this.settleLost(handle);
     state.mutate((m) => this.markDoubtful(m, handle));
     await this.untilSettled(handle);
+    this.keepNeeded(handle, isUrgent);
     const tried = new Set<number>();
     let failure: CairnError | undefined;
     while (tried.size < MAX_SOURCES_TRIED) {
@@ -165,14 +168,26 @@ export class Recovery {
     });
     const leaveOut = able.length === others.length && able.length >= Math.max(1, config.minReplicas);
     if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
-    this.full.set(handle, { servers: new Set(full), leaveOut });
+    this.full.set(handle, { servers: new Set(full), leaveOut, least: 0 });
     return leaveOut;
   }
 
   /** The next recovery leaves these members out: there are more than are wanted. */
   leaveOut(handle: ChunkHandle, members: readonly number[]): void {
     if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
-    this.full.set(handle, { servers: new Set(members), leaveOut: true });
+    this.full.set(handle, { servers: new Set(members), leaveOut: true, least: this.deps.config.wantedReplicas });
+  }
+
+  /** They are not too many when one of the others is not in order, and for a writer who waits none is left out for that. */
+  private keepNeeded(handle: ChunkHandle, isUrgent: boolean): void {
+    const full = this.full.get(handle);
+    if (full === undefined || full.least === 0) return;
+    if (isUrgent) this.full.delete(handle);
+    const { servers, suspects } = this.living(handle);
+    const others = servers.filter(
+      (id) => !full.servers.has(id) && !suspects.includes(id) && this.deps.servers.isUp(id),
+    );
+    if (others.length < full.least) this.full.delete(handle);
   }
 
   /**
@@ -286,6 +301,10 @@ export class Recovery {
     const succeeded = members.filter((id) => reply.succeeded.includes(id));
     if (succeeded[0] !== source) {
       throw new CairnError('UNAVAILABLE', `chunkserver ${source} did not bring its own replica to the new version`);
+    }
+    if (full !== undefined && succeeded.length < full.least) {
+      // Those that were reached have the new version, the others serve readers: it is tried again.
+      throw new CairnError('UNAVAILABLE', `chunk ${handle}: not all that are to keep it can be reached`);
     }
     const left = plan.servers.filter((id) => !succeeded.includes(id));
     if (left.length > 0) {

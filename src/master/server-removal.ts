@@ -205,7 +205,11 @@ const MAX_COUNTED = 10_000;
 function takeOut(m: Mutation, handle: ChunkHandle, record: ChunkRecord, id: ServerId, wantedReplicas: number): void {
   record.servers = record.servers.filter((other) => other !== id);
   record.suspects = record.suspects.filter((other) => other !== id);
-  // Without a member it is lost, which recovery writes down.
-  if (record.servers.length === 0 && m.get(keys.garbage(handle)) === undefined) record.needsRecovery = true;
+  if (m.get(keys.garbage(handle)) === undefined) {
+    // So that the others go on under a new version, and what it has is known to be old; without a member it is lost.
+    record.needsRecovery = true;
+    // No power loss took it.
+    record.unsynced = false;
+  }
   saveChunk(m, handle, record, wantedReplicas);
 }

@@ -124,3 +124,62 @@ t.test('P1: the only replicas are not removed but by force, and are back when th
     world.stop();
   }
 });
+
+t.test('P3: what went with a server that was removed by force is an error, also what nobody had synced', async () => {
+  for (const seed of seeds(2, 811)) {
+    const world = new World({ seed, chunkservers: 2, wantedReplicas: 1 });
+    await world.runReported(async () => {
+      await world.startAll();
+      const s = new Story(world, await world.connect('client-1'), await world.connect('client-2'));
+      const there: string[] = [];
+      for (let i = 0; i < 8; i++) {
+        const file = await s.create(`f-${i}`, pattern(50_000, i));
+        await file.close();
+        if ((await s.holders(file)).includes('chunkserver-1')) there.push(`f-${i}`);
+      }
+      assert.ok(there.length > 0);
+      await world.sleep(70_000);
+      const id = idAt(await s.two.status(), 'chunkserver-1');
+      await world.kill('chunkserver-1');
+      await world.sleep(12_000);
+      await remove(s, id, true);
+      await world.sleep(5_000);
+      for (const name of there) {
+        const file = await s.openAt(name, s.two);
+        await assert.rejects(file.read(0, 100), { code: 'EIO' });
+        await file.close();
+      }
+    });
+    world.stop();
+  }
+});
+
+story(
+  'P3: what a removed server had is not taken for the chunk when all that was written since is lost',
+  async (s) => {
+    const { world } = s;
+    const file = await s.create('f', pattern(50_000, 1));
+    await file.sync();
+    await world.sleep(70_000);
+    const id = idAt(await s.two.status(), 'chunkserver-1');
+    await world.kill('chunkserver-1');
+    await world.sleep(12_000);
+    await remove(s, id);
+    await file.write(0, pattern(50_000, 2));
+    await file.sync();
+    await file.close();
+    await world.sleep(70_000);
+    const before = idAt(await s.two.status(), 'chunkserver-2');
+    await world.kill('chunkserver-2');
+    world.disk('chunkserver-2').format('/data');
+    await world.start('chunkserver-2');
+    await world.sleep(12_000);
+    await remove(s, before, true);
+    await world.start('chunkserver-1');
+    await world.sleep(60_000);
+    const reader = await s.openAt('f', s.two);
+    await assert.rejects(reader.read(0, 100), { code: 'EIO' });
+    await reader.close();
+  },
+  { chunkservers: 2, wantedReplicas: 2 },
+);

@@ -67,3 +67,39 @@ for (const [from, to] of [
     },
   );
 }
+
+t.test(
+  'P1: no replica is left out for being too many when those that are to stay do not reach each other',
+  async () => {
+    for (const seed of seeds(2, 711)) {
+      const world = new World({ seed, chunkservers: 4, wantedReplicas: 3 });
+      await world.runReported(async () => {
+        await world.startAll();
+        const s = new Story(world, await world.connect('client-1'), await world.connect('client-2'));
+        const files: OpenFile[] = [];
+        for (let i = 0; i < FILES; i++) {
+          const file = await s.create(`f-${i}`, pattern(100_000, i));
+          await file.sync();
+          await file.close();
+          files.push(file);
+        }
+        await world.sleep(70_000);
+        await world.kill(MASTER);
+        world.wantedReplicas = 2;
+        for (const one of world.chunkservers) {
+          for (const other of world.chunkservers) if (one < other) world.network.partition(one, other);
+        }
+        await world.start(MASTER);
+        await world.sleep(60_000);
+        for (const file of files) assert.ok((await s.holders(file)).length >= 2, 'those that are to stay');
+        world.network.healAll();
+        await world.sleep(400_000);
+        for (const [i, file] of files.entries()) {
+          assert.equal((await s.holders(file)).length, 2);
+          await s.check(`f-${i}`, pattern(100_000, i));
+        }
+      });
+      world.stop();
+    }
+  },
+);
