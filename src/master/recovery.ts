@@ -123,6 +123,7 @@ export class Recovery {
     if (this.living(handle).servers.length === 0) return this.settleLost(handle);
     state.mutate((m) => this.markDoubtful(m, handle));
     await this.untilSettled(handle);
+    this.refuseUnjudged(handle);
     this.keepNeeded(handle, isUrgent);
     const tried = new Set<number>();
     let failure: CairnError | undefined;
@@ -201,6 +202,18 @@ export class Recovery {
     if (unsettled.length === 0 || !members.some((id) => servers.isUp(id))) return;
     const waitMs = Math.max(...unsettled.map((id) => CHUNKSERVER_DEAD_MS - servers.silentMs(id)));
     await servers.waitUntil(() => !members.some((id) => servers.isUnsettled(id)), waitMs);
+  }
+
+  /**
+   * A member that followed a newer state, before this one was put back, may have a version that was written since: until its
+   * report says so another member would pass for as good.
+   */
+  private refuseUnjudged(handle: ChunkHandle): void {
+    for (const id of this.living(handle).servers) {
+      const server = this.deps.servers.get(id);
+      if (server === undefined || server.peer === null || !server.isParted || server.reported) continue;
+      throw new CairnError('UNAVAILABLE', `chunkserver ${id} has not told yet how new its replica of ${handle} is`);
+    }
   }
 
   private living(handle: ChunkHandle): ChunkRecord {

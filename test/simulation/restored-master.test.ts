@@ -4,10 +4,9 @@ import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import type { FileSystem } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
-import { READ_WRITE, root, story } from './story.js';
-import type { Story } from './story.js';
-import { MASTER } from './world.js';
-import type { World } from './world.js';
+import { seeds } from './seeds.js';
+import { READ_WRITE, root, story, Story } from './story.js';
+import { MASTER, World } from './world.js';
 
 t.setTimeout(0);
 
@@ -155,6 +154,53 @@ story('P1: of a chunk that was recovered since the backup the newest replica cou
   await world.sleep(60_000);
   await s.check('f', pattern(5000, 2));
 });
+
+t.test('P1: the newest replica counts also for who writes before its server has reported', async () => {
+  for (const seed of seeds(8, 1)) {
+    const world = new World({ seed });
+    await world.runReported(async () => {
+      await world.startAll();
+      const s = new Story(world, await world.connect('client-1'), await world.connect('client-2'));
+      const file = await s.create('f', pattern(50_000, 1));
+      await file.sync();
+      await world.sleep(5_000);
+      const backup = backUp(world);
+      const [one, other] = await s.holders(file);
+      const stale = seed % 2 === 0 ? other : one;
+      assert.ok(stale !== undefined);
+      await world.kill(stale);
+      await file.write(0, pattern(50_000, 2));
+      await file.sync();
+      await file.close();
+      await world.sleep(5_000);
+      await world.kill(MASTER);
+      await world.start(stale);
+      await backup();
+      const written = writesSoon(s, 'f', pattern(100, 3));
+      await world.start(MASTER);
+      await written;
+      await world.sleep(60_000);
+      await s.check('f', Buffer.concat([pattern(100, 3), pattern(50_000, 2).subarray(100)]));
+    });
+    world.stop();
+  }
+});
+
+/** A new client that tries until it is done. */
+async function writesSoon(s: Story, name: string, bytes: Uint8Array): Promise<void> {
+  const fs = await s.world.connect('client-3');
+  for (;;) {
+    try {
+      const file = await s.openAt(name, fs);
+      await file.write(0, bytes);
+      await file.sync();
+      await file.close();
+      return;
+    } catch {
+      await s.world.sleep(200);
+    }
+  }
+}
 
 story('what was removed while a chunkserver was away is deleted there when it is back, not kept', async (s) => {
   const { world } = s;
