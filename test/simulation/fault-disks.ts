@@ -199,9 +199,11 @@ export const DISK_FAULTS: readonly Fault[] = [
   },
   {
     // A volume is as it was some time ago: a snapshot of the machine was restored, or a copy of the disk put in.
+    // Servers that stay away for longer than they are waited for leave what is old as the only one (failure-model.md).
     kind: 'old-disk',
     weight: 2,
     budget: 'loss',
+    isAlone: true,
     run: async (scene, server) => {
       const { world, random } = scene;
       const disk = world.disk(server);

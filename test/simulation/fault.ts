@@ -23,6 +23,8 @@ export interface Fault {
   /** How often it is drawn, beside others. */
   readonly weight: number;
   readonly budget: 'free' | 'place' | 'loss';
+  /** A loss that no other fault comes beside: it needs the other replicas to be there in time, not only some day. */
+  readonly isAlone?: boolean;
   /** Brings it about and ends it. `victim` is a chunkserver, of the budget. Returns whether it took effect. */
   run(scene: FaultScene, victim: string): Promise<boolean>;
 }

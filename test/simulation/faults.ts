@@ -126,7 +126,8 @@ export class Faults {
     });
     const lost = Promise.all(under).then(() => undefined);
     this.track(lost);
-    if (!this.scene.isGentle) await this.besides(ROUGH_HEALING_MS);
+    const isAlone = faults.some((fault) => fault.isAlone === true);
+    if (!this.scene.isGentle && !isAlone) await this.besides(ROUGH_HEALING_MS);
     await lost;
     await this.calm();
     await this.health.demandHealthy(`after ${faults.map((fault) => fault.kind).join(' and ')}`);

@@ -33,7 +33,11 @@ const READ_WRITE = { read: true, write: true } as const;
 const READ = { read: true, write: false } as const;
 
 /** What a call may be told while there is trouble. All else is wrong: the files are there, and nobody is refused. */
-const HONEST: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['EIO', 'ETIMEDOUT', 'ENOSPC', 'ESTALE']);
+const HONEST: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  ...['EIO', 'ETIMEDOUT', 'ENOSPC', 'ESTALE'],
+  // What a program is told as one of these.
+  ...['TIMEOUT', 'UNAVAILABLE', 'DISCONNECTED'],
+] as ErrorCode[]);
 
 /** A client: where it runs, and what it offers. */
 export interface VersionedClient {
@@ -182,18 +186,19 @@ class VersionedFile {
     this.fill(expected, at, version);
     const isWhole = page.equals(expected);
     if (isWhole && version >= least && version <= attempted) return undefined;
-    // A write that was under way, or in doubt, may be there in part.
-    for (let cell = 0; cell < page.length; cell += CELL_BYTES) {
-      const part = page.subarray(cell, cell + CELL_BYTES);
-      const of = part.readUInt32LE(0);
-      const isZeros = part.every((byte) => byte === 0);
-      if (isZeros && least === 0) continue;
-      this.fill(expected, at, of);
-      if (!part.equals(expected.subarray(0, part.length))) {
-        return `bytes that nobody wrote there, at ${cell}: ${part.subarray(0, WORD_BYTES).toString('hex')}${isZeros ? ' (zeros)' : ''}`;
+    // A write that was under way, or in doubt, may be there in part, to the byte when a process was killed in it.
+    for (let from = 0; from < page.length; from += WORD_BYTES) {
+      const word = page.subarray(from, from + WORD_BYTES);
+      if (least === 0 && word.every((byte) => byte === 0)) continue;
+      const of = word.readUInt32LE(0);
+      if (!word.subarray(4).equals(expected.subarray(4, word.length))) {
+        return `bytes that nobody wrote there, at ${from}: ${word.toString('hex')}`;
       }
-      if (of < least) return `version ${of}, and ${least} was closed before`;
-      if (of > attempted) return `version ${of} comes from the future`;
+      if (of >= least && of <= attempted) continue;
+      if (of < least && (least === attempted || of >> 8 === least >> 8)) {
+        return `version ${of}, and ${least} was closed before`;
+      }
+      if (least === attempted || of >> 8 > attempted >> 8) return `version ${of} comes from the future`;
     }
     return undefined;
   }
