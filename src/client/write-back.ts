@@ -5,7 +5,8 @@
  * flight at once; those that overlap never, and none into bytes that the chunkservers are changing by themselves.
  */
 import { segmentChecksums } from '../core/checksum.js';
-import { CairnError, asCairnError } from '../core/errors.js';
+import type { CairnError } from '../core/errors.js';
+import { asCairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_DIRTY_BYTES, MAX_WRITES_IN_FLIGHT, MAX_WRITE_BYTES_IN_FLIGHT } from '../core/limits.js';
 import { deferred, type Deferred } from '../core/sync.js';
@@ -200,21 +201,25 @@ export class WriteBack {
     const index = Math.floor(extent.offset / CHUNK_SIZE_BYTES);
     const offset = extent.offset - index * CHUNK_SIZE_BYTES;
     const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
-    const isWanted = (): boolean => !this.discarded.has(extent);
+    let attempts = 0;
+    const isWanted = (): boolean => {
+      attempts++;
+      return !this.discarded.has(extent);
+    };
     this.options.io
       .writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset), isWanted)
       .then(
-        (mark) => this.sent(extent, mark),
-        (error: unknown) => this.sent(extent, asCairnError(error)),
+        (mark) => this.sent(extent, mark, attempts <= 1),
+        (error: unknown) => this.sent(extent, asCairnError(error), false),
       );
   }
 
-  private sent(extent: Extent, outcome: WriteMark | CairnError): void {
+  private sent(extent: Extent, outcome: WriteMark | CairnError, isReusable: boolean): void {
     this.inFlight--;
     this.inFlightBytes -= extent.length;
     const before = this.dirty.heldBytes;
-    // After a failure an attempt may still lie in some queue: its buffer is left alone.
-    this.dirty.finish(extent, !(outcome instanceof CairnError));
+    // An attempt that failed may still lie in some queue, also when a later one succeeded: its buffer is left alone.
+    this.dirty.finish(extent, isReusable);
     this.options.onSent(extent, outcome, this.discarded.has(extent));
     extent.done.resolve();
     this.unblock();
