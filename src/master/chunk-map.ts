@@ -40,6 +40,23 @@ export function isLostHole(record: ChunkRecord): boolean {
   return record.servers.length === 0 && record.unsynced;
 }
 
+/** In `gone`: servers that come back under another id. */
+export const ANY_SERVER = 0;
+
+/** Takes `server` out of the members, which lost its replica at the version that they have. */
+export function takeOutMember(record: ChunkRecord, server: number, as: number = server): void {
+  record.servers = record.servers.filter((id) => id !== server);
+  record.suspects = record.suspects.filter((id) => id !== server);
+  if (!record.gone.includes(as)) record.gone.push(as);
+}
+
+/** Whether what this server has of a lost chunk at its version is what was lost: it was a member then. */
+export function mayBringBack(record: ChunkRecord, server: number): boolean {
+  // Lost before that was noted.
+  if (record.gone.length === 0) return true;
+  return record.gone.includes(server) || record.gone.includes(ANY_SERVER);
+}
+
 /** True when `record` belongs in the index of chunks that need care. */
 function needsCare(record: ChunkRecord, wantedReplicas: number): boolean {
   return !isLostHole(record) && (record.needsRecovery || record.servers.length !== wantedReplicas);
@@ -193,6 +210,7 @@ export function addChunk(
     suspects: [],
     losses,
     unsynced,
+    gone: [],
   };
   saveChunk(m, handle, record, options.wantedReplicas);
   addToCounter(m, 'chunk-count', 1);

@@ -28,7 +28,7 @@ import type { Logger } from '../core/logger.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { Backoffs } from './backoffs.js';
-import { getChunk, isLostHole, saveChunk } from './chunk-map.js';
+import { getChunk, isLostHole, saveChunk, takeOutMember } from './chunk-map.js';
 import { nextVersion } from './counters.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys } from './keys.js';
@@ -248,8 +248,7 @@ export class Recovery {
       }
       // What a report after a power loss did not name was doubted then: this one is gone for another reason.
       if (!record.suspects.includes(server)) record.unsynced = false;
-      record.servers = record.servers.filter((id) => id !== server);
-      record.suspects = record.suspects.filter((id) => id !== server);
+      takeOutMember(record, server);
       saveChunk(m, handle, record, this.deps.config.wantedReplicas);
       return record.servers.length;
     });
@@ -361,6 +360,7 @@ export class Recovery {
     }
     record.version = plan.lastVersion;
     record.servers = [...succeeded];
+    record.gone = [];
     if (done.isLossy) record.losses += 1;
     // What became suspect while this ran is still to be looked at.
     record.suspects = record.suspects.filter((id) => succeeded.includes(id) && !plan.suspects.includes(id));

@@ -26,7 +26,7 @@ import type {
   ReportReplyInit,
   ReportRequest,
 } from '../protocol/generated/messages.js';
-import { getChunk, makeLossAnError, saveChunk } from './chunk-map.js';
+import { getChunk, makeLossAnError, mayBringBack, saveChunk, takeOutMember } from './chunk-map.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from './keys.js';
 import type { Recovery, StraySink } from './recovery.js';
 import type { Server, ServerRegistry } from './servers.js';
@@ -121,7 +121,7 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
   }
   if (!record.servers.includes(server.id)) {
     // The last replica was given up for lost and turns up after all: nothing was written since.
-    const returns = record.servers.length === 0 && replica.version >= record.version;
+    const returns = record.servers.length === 0 && replica.version >= record.version && mayBringBack(record, server.id);
     if (!returns) return server.isParted ? 'aside' : 'stale';
     logger.warn({ chunk: handle, server: server.id }, 'a lost replica is back');
     state.mutate((m) => {
@@ -135,8 +135,7 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
   if (replica.version < record.version) {
     // What it had at the version is gone, and what it has is kept as any stale one.
     state.mutate((m) => {
-      record.servers = record.servers.filter((id) => id !== server.id);
-      record.suspects = record.suspects.filter((id) => id !== server.id);
+      takeOutMember(record, server.id);
       record.needsRecovery = true;
       saveChunk(m, handle, record, deps.wantedReplicas);
       makeLossAnError(m, handle);
@@ -163,6 +162,7 @@ function takeNewer(deps: ReportDeps, server: Server, handle: ChunkHandle, versio
     if (record === undefined) return;
     record.suspects = record.servers.filter((id) => id !== server.id);
     record.servers = [...record.suspects, server.id];
+    record.gone = [];
     record.version = version;
     record.lastVersion = version;
     record.needsRecovery = true;
@@ -184,7 +184,8 @@ export function takeAsideReport(state: State, server: Server, request: ReportAsi
   const restore = request.replicas.filter(({ handle, version }) => {
     const record = getChunk(state, chunkHandle(handle));
     if (record === undefined || state.get(keys.garbage(chunkHandle(handle))) !== undefined) return false;
-    const isWanted = record.servers.length === 0 || record.servers.includes(server.id);
+    const isLost = record.servers.length === 0 && mayBringBack(record, server.id);
+    const isWanted = isLost || record.servers.includes(server.id);
     return isWanted && version >= record.version;
   });
   return { restore };

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { LEASE_TTL_MS } from '../../src/core/limits.js';
+import { LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { root, story } from './story.js';
@@ -104,3 +104,39 @@ story('a server deletes what its report named while it is made a member of anoth
   const again = (await reader.open(root, file.inode, { read: true, write: false })).file;
   equalBytes(await again.read(0, SIZE), bytes, 'at the server that came back');
 });
+
+story(
+  'P3: a copy that came to nothing is not taken for the chunk when what was written since is lost',
+  async (s) => {
+    const { world } = s;
+    const size = 6 * MIB;
+    const file = await s.create('f', pattern(size, 1));
+    await file.sync();
+    await world.sleep(75_000);
+    const [only] = await s.holders(file);
+    const other = world.chunkservers.find((name) => name !== only);
+    assert.ok(only !== undefined && other !== undefined);
+    await world.kill(MASTER);
+    world.wantedReplicas = 2;
+    await world.start(MASTER);
+    world.network.slow(only, other, 300);
+    while (world.disk(other).files('/data/incoming').length === 0) await world.sleep(100);
+    // Beside the copy, which is of no use then.
+    await file.write(0, pattern(100_000, 2));
+    await file.sync();
+    await file.close();
+    while (world.disk(other).files('/data/chunks').length === 0) await world.sleep(20);
+    await world.kill(other);
+    assert.deepEqual(await s.holders(file), [only]);
+    await world.kill(only);
+    for (const path of world.disk(only).files('/data/chunks')) world.disk(only).remove(path);
+    await world.start(only);
+    await world.sleep(10_000);
+    await world.start(other);
+    await world.sleep(30_000);
+    const reader = await s.openAt('f', s.two);
+    await assert.rejects(reader.read(0, 100), { code: 'EIO' });
+    await reader.close();
+  },
+  { chunkservers: 2, wantedReplicas: 1 },
+);
