@@ -199,6 +199,7 @@ export class Recovery {
     for (const member of members) {
       if (member.corrupt.has(block)) continue;
       try {
+        const sum = await this.sumToKeep(handle, block);
         const { reply, payload } = await member.peer.call(CHUNKSERVER_METHODS.readChunk, {
           handle,
           version: member.version,
@@ -206,6 +207,7 @@ export class Recovery {
           length: wanted,
         });
         if (!segmentsMatch(payload, offset, reply.checksums)) continue;
+        if (sum !== undefined && !(payload.length === wanted && segmentsMatch(payload, offset, [sum]))) continue;
         const bytes = Buffer.alloc(wanted);
         bytes.set(payload);
         await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
@@ -219,6 +221,11 @@ export class Recovery {
       }
     }
     return false;
+  }
+
+  /** The checksum that `block` has to have; undefined when power loss may have hurt that, too. */
+  private sumToKeep(handle: ChunkHandle, block: number): Promise<number | undefined> {
+    return this.deps.store.use(handle, (file) => Promise.resolve(file.suspect ? undefined : file.checksums()[block]));
   }
 
   /** Takes a block from a replica that is none any more: it may be of an older version, so the checksum decides. */
@@ -310,6 +317,10 @@ export class Recovery {
       }
       const sound = await healing.run(() => this.soundAfterHealing(chunkHandle(handle), first, length, members));
       if (sound) await this.pushRun(request, member, members, run, healing);
+      else if (!member.corrupt.has(first) && (await this.sumToKeep(chunkHandle(handle), first)) !== undefined) {
+        // What it has there is older, and would be taken for what is lost. A new copy says that it is.
+        throw new CairnError('CORRUPT', `chunk ${handle}: block ${first} is damaged here, and another one there`);
+      }
       return;
     }
     // The member may have more bytes in its last block, even damaged ones: whole blocks need no look at those.

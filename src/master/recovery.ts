@@ -236,7 +236,10 @@ export class Recovery {
     if (usable[0] !== undefined) return usable[0] as ServerId;
     const awaited = sound.some((id) => !servers.isUp(id) && servers.silentMs(id) < config.suspectGraceMs);
     if (awaited) return undefined;
-    return record.suspects.find((id) => servers.isUp(id) && !tried.has(id)) as ServerId | undefined;
+    const suspects = record.suspects.filter((id) => servers.isUp(id) && !tried.has(id)) as ServerId[];
+    // One that was put back to an older state misses what was synced: not before the others are lost.
+    const isPutBack = (id: number): boolean => (servers.get(id)?.rolledBack.length ?? 0) > 0;
+    return suspects.find((id) => !isPutBack(id)) ?? (record.servers.every(isPutBack) ? suspects[0] : undefined);
   }
 
   /** `server` has no replica. Returns how many members are left. */

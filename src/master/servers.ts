@@ -214,6 +214,9 @@ export class ServerRegistry {
     server.placedSinceHeartbeat = 0;
     if (load !== null) server.load = load;
     if (this.takeDisks(server, disks)) this.save(server, 'if there is room');
+    server.rolledBack = server.rolledBack.filter((behind) => {
+      return disks.some(({ id, generation }) => id === behind.id && generation < behind.generation);
+    });
     const saved = this.saved.get(server.id);
     const drift = Math.abs((saved?.freeBytes ?? 0) - server.load.freeBytes);
     if (drift > server.load.totalBytes * SAVE_LOAD_FRACTION) this.save(server, 'if there is room');

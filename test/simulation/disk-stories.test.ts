@@ -1,7 +1,8 @@
 /** Disks that fail, are away, or come back as they were before, told as stories. */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import { MIB } from '../../src/core/limits.js';
+import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
+import type { OpenFile } from '../../src/client/filesystem.js';
 import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
@@ -350,3 +351,72 @@ story('a disk that was only killed or lost power is not taken for one that was p
   await file.close();
   assert.ok(!s.world.errorLines.some((line) => line.includes('older state')), s.world.errorLines.join());
 });
+
+/** A file written twice, and one of its two servers with its disk as it was after the first time. */
+async function putBackUnder(s: Story, size: number): Promise<{ file: OpenFile; ahead: string; behind: string }> {
+  const file = await s.create('f', pattern(size, 1));
+  await file.sync();
+  await s.world.sleep(75_000);
+  const [ahead, behind] = await s.holders(file);
+  assert.ok(ahead !== undefined && behind !== undefined);
+  const before = s.world.disk(behind).snapshot('/data');
+  await s.world.sleep(20_000);
+  await file.write(0, pattern(size, 2));
+  await file.sync();
+  await s.world.sleep(90_000);
+  await s.world.kill(behind);
+  s.world.disk(behind).putBack('/data', before);
+  return { file, ahead, behind };
+}
+
+story(
+  'P3: a disk that was put back to an older state does not mend what is damaged elsewhere with what was there before',
+  async (s) => {
+    const { world } = s;
+    const size = 300_000;
+    const { file, ahead, behind } = await putBackUnder(s, size);
+    const block = 2;
+    const start = block * BLOCK_SIZE_BYTES;
+    const written = pattern(size, 2);
+    for (const path of world.disk(ahead).files('/data/chunks')) {
+      const place = world
+        .disk(ahead)
+        .content(path)
+        .indexOf(written.subarray(start, start + 60));
+      if (place >= 0) world.disk(ahead).corrupt(path, place, Buffer.from('rot'));
+    }
+    await world.start(behind);
+    await world.sleep(60_000);
+    const fs = await world.connect('client-3');
+    const reader = await s.openAt('f', fs);
+    equalBytes(await reader.read(0, start), written.subarray(0, start), 'before the damage');
+    await assert.rejects(reader.read(start, 100), { code: 'EIO' });
+    await reader.close();
+    await file.write(0, written);
+    await file.sync();
+    await file.close();
+    await world.sleep(90_000);
+    await s.check('f', written);
+  },
+  { chunkservers: 2, wantedReplicas: 2 },
+);
+
+story(
+  'P3: a disk that was put back to an older state is not taken for the chunk while the other server is away',
+  async (s) => {
+    const { world } = s;
+    const size = 100_000;
+    const { file, ahead, behind } = await putBackUnder(s, size);
+    await file.close();
+    await world.kill(ahead);
+    await world.start(behind);
+    await world.sleep(120_000);
+    const reader = await s.openAt('f', s.two);
+    await assert.rejects(reader.read(0, 100), { code: 'EIO' });
+    await reader.close();
+    await world.start(ahead);
+    await world.sleep(90_000);
+    await s.check('f', pattern(size, 2));
+  },
+  { chunkservers: 2, wantedReplicas: 2 },
+);
