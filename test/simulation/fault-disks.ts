@@ -199,7 +199,7 @@ export const DISK_FAULTS: readonly Fault[] = [
   },
   {
     // A volume is as it was some time ago: a snapshot of the machine was restored, or a copy of the disk put in.
-    // Servers that stay away for longer than they are waited for leave what is old as the only one (failure-model.md).
+    // While the others are away this disk may come to hold the only replica that is current, and then nothing makes up for it.
     kind: 'old-disk',
     weight: 2,
     budget: 'loss',
@@ -211,6 +211,8 @@ export const DISK_FAULTS: readonly Fault[] = [
       const volumes = random.below(2) === 0 ? world.dataDirectories : [pick(random, world.dataDirectories)];
       const before = volumes.map((volume) => ({ volume, files: disk.snapshot(volume), changes: disk.changes }));
       await world.sleep(1000 + lengthOf(scene, 60_000));
+      // A step back over less work than this is not noticed (failure-model.md).
+      await world.sleep(UNNOTICED_WORK_MS);
       await world.kill(server);
       const isOther = before.some(({ changes }) => disk.changes > changes);
       for (const { volume, files } of before) disk.putBack(volume, files);
@@ -241,6 +243,9 @@ export const DISK_FAULTS: readonly Fault[] = [
     },
   },
 ];
+
+/** Time between generations of a data directory, and to tell the master of one. */
+const UNNOTICED_WORK_MS = 15_000;
 
 /** The id of the disk that is there: who replaces it says so. */
 function diskIn({ world }: FaultScene, server: string, volume: string): string {
