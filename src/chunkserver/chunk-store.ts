@@ -145,6 +145,12 @@ export class ChunkStore {
     return this.options.watch.run(this.index.get(handle)?.directory, work);
   }
 
+  /** Its disk was put back to an older state, and it has not been compared with another replica since. */
+  isOlder(handle: ChunkHandle): boolean {
+    const entry = this.entry(handle);
+    return entry.suspect && this.directories.of(entry).rolledBack;
+  }
+
   /** Its disk has not answered for long: it counts as lost until it does. */
   isAbsent(entry: IndexEntry): boolean {
     return this.options.watch.isAbsent(entry.directory);

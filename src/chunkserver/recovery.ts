@@ -28,6 +28,8 @@ import type { Replica, Replicas } from './replicas.js';
 import { CorruptBlockError } from './stored-blocks.js';
 
 interface Member {
+  /** Its disk was put back: what it has may be older than what was synced. */
+  readonly older: boolean;
   readonly serverId: number;
   readonly peer: Peer;
   readonly version: number;
@@ -148,8 +150,9 @@ export class Recovery {
         leaseId,
         belowVersion: toVersion,
       });
-      const { version, length, checksums } = reply;
-      return { serverId: member.serverId, peer, version, length, checksums, corrupt: new Set(reply.corruptBlocks) };
+      const { version, length, checksums, older } = reply;
+      const corrupt = new Set(reply.corruptBlocks);
+      return { serverId: member.serverId, peer, older, version, length, checksums, corrupt };
     } catch (error) {
       this.memberFailed(handle, member.serverId, error);
       return undefined;
@@ -199,7 +202,7 @@ export class Recovery {
     for (const member of members) {
       if (member.corrupt.has(block)) continue;
       try {
-        const sum = await this.sumToKeep(handle, block);
+        const sum = member.older ? await this.sumToKeep(handle, block) : undefined;
         const { reply, payload } = await member.peer.call(CHUNKSERVER_METHODS.readChunk, {
           handle,
           version: member.version,
@@ -317,7 +320,11 @@ export class Recovery {
       }
       const sound = await healing.run(() => this.soundAfterHealing(chunkHandle(handle), first, length, members));
       if (sound) await this.pushRun(request, member, members, run, healing);
-      else if (!member.corrupt.has(first) && (await this.sumToKeep(chunkHandle(handle), first)) !== undefined) {
+      else if (
+        member.older &&
+        !member.corrupt.has(first) &&
+        (await this.sumToKeep(chunkHandle(handle), first)) !== undefined
+      ) {
         // What it has there is older, and would be taken for what is lost. A new copy says that it is.
         throw new CairnError('CORRUPT', `chunk ${handle}: block ${first} is damaged here, and another one there`);
       }
@@ -346,12 +353,14 @@ export class Recovery {
     checksums: number[];
     corruptBlocks: number[];
     version: number;
+    older: boolean;
     syncFailed: boolean;
   }> {
     return this.deps.store.use(handle, async (file) => {
       const corruptBlocks = await file.damagedBlocks();
       const { length, version, syncFailed } = file;
-      return { length, checksums: file.checksums(), corruptBlocks, version, syncFailed };
+      const older = this.deps.store.isOlder(handle);
+      return { length, checksums: file.checksums(), corruptBlocks, version, older, syncFailed };
     });
   }
 
