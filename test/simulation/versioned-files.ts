@@ -80,6 +80,8 @@ export interface VersionedCounts {
 class VersionedFile {
   readonly pages: Page[] = [];
   private version = 0;
+  /** What each loss left for sure, by its number. */
+  private readonly kept: { readonly loss: number; readonly versions: readonly number[] }[] = [];
   /** Nobody works on it any more: the file itself went with what its master forgot. */
   isForgotten = false;
   /** Its bytes are anybody's guess, but its own, and calls for it may fail, until it is written anew. */
@@ -119,9 +121,19 @@ class VersionedFile {
     }
   }
 
-  /** Power failed everywhere: what was only closed may be gone. */
-  losePower(): void {
+  /** Loss number `loss`, power failed everywhere: what was only closed may be gone. */
+  losePower(loss: number): void {
     for (const page of this.pages) page.committed = page.durable;
+    this.kept.push({ loss, versions: this.pages.map((page) => page.durable) });
+  }
+
+  /**
+   * What a reader must see who opened the file when `versions` were there, before any loss after `losses`: what these left, and not
+   * what was written since, as he may have read ahead in between.
+   */
+  keptOf({ versions, losses }: Least): number[] {
+    const since = this.kept.filter(({ loss }) => loss > losses);
+    return versions.map((version, at) => Math.min(version, ...since.map((kept) => kept.versions[at] ?? 0)));
   }
 
   /** How often anybody tried to write it. */
@@ -132,12 +144,10 @@ class VersionedFile {
   /** A write is under way. */
   isBusy = false;
 
-  doubt(): void {
+  doubt(loss: number): void {
     this.isDoubtful = true;
-    for (const page of this.pages) {
-      page.committed = 0;
-      page.durable = 0;
-    }
+    for (const page of this.pages) page.durable = 0;
+    this.losePower(loss);
   }
 
   /** What must be there at least, page by page, to the end of what was ever committed. */
@@ -279,7 +289,7 @@ export class VersionedFiles {
   /** Power failed at every replica, or at the master. */
   losePower(): void {
     this.losses++;
-    for (const file of this.files) file.losePower();
+    for (const file of this.files) file.losePower(this.losses);
   }
 
   /** The master's backup is made now. */
@@ -293,8 +303,8 @@ export class VersionedFiles {
     for (const file of this.files) {
       const attempts = backup.get(file);
       if (attempts === undefined) file.isForgotten = true;
-      else if (attempts !== file.attempts) file.doubt();
-      else file.losePower();
+      else if (attempts !== file.attempts) file.doubt(this.losses);
+      else file.losePower(this.losses);
     }
     this.files = this.files.filter((file) => !file.isForgotten);
   }
@@ -410,22 +420,17 @@ export class VersionedFiles {
     });
   }
 
-  private async readSome(
-    opened: OpenFile,
-    file: VersionedFile,
-    random: Random,
-    { versions, losses }: Least,
-  ): Promise<void> {
-    if (versions.length === 0) return;
+  private async readSome(opened: OpenFile, file: VersionedFile, random: Random, opening: Least): Promise<void> {
+    const { length } = opening.versions;
+    if (length === 0) return;
     const isWhole = random.below(3) > 0;
-    const first = isWhole ? 0 : random.below(versions.length);
-    const count = isWhole ? versions.length : 1 + random.below(versions.length - first);
+    const first = isWhole ? 0 : random.below(length);
+    const count = isWhole ? length : 1 + random.below(length - first);
     const bytes = await opened.read(file.start + first * PAGE_BYTES, count * PAGE_BYTES);
     this.counts.reads++;
     if (file.isForgotten) return;
     // What was seen to be there may have gone with the power meanwhile.
-    const now = file.committed();
-    const least = losses === this.losses ? versions : versions.map((version, at) => Math.min(version, now[at] ?? 0));
+    const least = file.keptOf(opening);
     const wanted = Math.min(count, Math.max(0, least.findLastIndex((version) => version > 0) + 1 - first));
     if (bytes.length < wanted * PAGE_BYTES) {
       assert.fail(
