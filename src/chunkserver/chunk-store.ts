@@ -145,6 +145,15 @@ export class ChunkStore {
     return this.options.watch.run(this.index.get(handle)?.directory, work);
   }
 
+  /**
+   * There is no replica here, but some disk does not answer, on which what there was may still be under work. `isBusy`: it has
+   * a mutation under way.
+   */
+  isHeldUp(handle: ChunkHandle, isBusy: boolean): boolean {
+    if (this.options.watch.allAnswer || this.index.get(handle) !== undefined) return false;
+    return isBusy || this.changes.isBusy(handle);
+  }
+
   /** Its disk was put back to an older state, and it has not been compared with another replica since. */
   isOlder(handle: ChunkHandle): boolean {
     const entry = this.entry(handle);

@@ -306,8 +306,7 @@ export class Chunkserver {
         return { reply: await this.recovery.recover(request) };
       }),
     truncateChunk: (request) => this.onReplica(request.handle, () => this.mutations.truncate(request).then(() => DONE)),
-    copyChunk: (request, { signal }) =>
-      this.onReplica(request.handle, async () => ({ reply: await this.copies.pull(request, signal) })),
+    copyChunk: (request, { signal }) => this.counted(async () => ({ reply: await this.copies.pull(request, signal) })),
     leaveOut: ({ handle, leaseId }) => {
       this.replicas.leaveOut(chunkHandle(handle), leaseId);
       return DONE;
@@ -319,8 +318,7 @@ export class Chunkserver {
         await this.link.remove(request.chunks, begun).finally(() => begun.end());
         return DONE;
       }),
-    verifyReplica: (request) =>
-      this.onReplica(request.handle, async () => ({ reply: await this.verifier.verify(request) })),
+    verifyReplica: (request) => this.counted(async () => ({ reply: await this.verifier.verify(request) })),
     checkReplica: ({ handle, version }) =>
       this.onReplica(handle, async () => {
         if (version !== 0) this.replicas.checkVersion(chunkHandle(handle), version);
@@ -352,11 +350,7 @@ export class Chunkserver {
         request.knownTime,
       ),
     copyRange: (request, { signal }) =>
-      this.servedReplica(
-        request.handle,
-        async () => ({ reply: await this.rangeCopies.copy(request, signal) }),
-        request.knownTime,
-      ),
+      this.served(async () => ({ reply: await this.rangeCopies.copy(request, signal) }), request.knownTime),
 
     forward: (request, context) =>
       this.onReplica(request.handle, async () => {

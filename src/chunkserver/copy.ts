@@ -52,6 +52,10 @@ export class Copies {
     const { source, version } = request;
     const handle = chunkHandle(request.handle);
     if (source === null) throw new CairnError('EINVAL', `copy of chunk ${handle} from nowhere`);
+    if (this.store.isHeldUp(handle, this.replicas.isBusy(handle))) {
+      // The copy would wait behind that, and so would, once it is a member, whoever writes the chunk.
+      throw new CairnError('UNAVAILABLE', `what there was of chunk ${handle} here is held up by a disk that hangs`);
+    }
     const copy = Symbol('copy');
     this.current.set(handle, copy);
     this.store.making.begins(handle);
@@ -73,7 +77,9 @@ export class Copies {
       const make = async (file: ChunkFile): Promise<void> => {
         damagedBlocks = await fill(file, read, (block, length, sum) => this.ownBlock(handle, block, length, sum));
       };
-      await this.store.replace(handle, chunkVersion(version), make, refuseUnwanted);
+      const replace = (): Promise<void> => this.store.replace(handle, chunkVersion(version), make, refuseUnwanted);
+      // Given up with its permit when the disk does not answer, or a few such copies would keep all others away.
+      await this.store.answering(handle, replace);
       this.replicas.replaced(handle);
       return { damagedBlocks };
     } finally {

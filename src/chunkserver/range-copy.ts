@@ -88,9 +88,12 @@ export class RangeCopies {
       if (clock.monotonicMs() >= deadline) {
         throw new CairnError('BUSY', `${MAX_RANGE_COPIES} ranges are being copied here: try again`);
       }
-      // Where the target ends, zeros need not be written: what others write meanwhile may as well come after the copy.
-      const end = await store.use(handle, (file) => Promise.resolve(file.length));
-      return await this.run(request, end, () => signal.aborted || clock.monotonicMs() >= deadline);
+      // Given up with its permit when the disk does not answer.
+      return await store.answering(handle, async () => {
+        // Where the target ends, zeros need not be written: what others write meanwhile may as well come after the copy.
+        const end = await store.use(handle, (file) => Promise.resolve(file.length));
+        return this.run(request, end, () => signal.aborted || clock.monotonicMs() >= deadline);
+      });
     } finally {
       release();
     }

@@ -158,6 +158,11 @@ export class Replicas {
     return replica;
   }
 
+  /** Something is under way in the order of its mutations. */
+  isBusy(handle: ChunkHandle): boolean {
+    return this.replicas.get(handle)?.order.idle === false;
+  }
+
   async grant(request: GrantLeaseRequest): Promise<void> {
     const handle = chunkHandle(request.handle);
     if (request.create) {

@@ -1,7 +1,7 @@
 /** Reads whole replicas against their checksums, at a rate that leaves the disks to others. */
 import { sleep } from '../core/clock.js';
 import type { Clock } from '../core/clock.js';
-import { chunkHandle } from '../core/ids.js';
+import { chunkHandle, type ChunkHandle } from '../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
   MAX_PAYLOAD_BYTES,
@@ -29,18 +29,23 @@ export class Verifier {
     const handle = chunkHandle(asked);
     const release = await this.permits.acquire();
     try {
-      let damagedBlocks = 0;
-      for (let offset = 0; offset < CHUNK_SIZE_BYTES; offset += MAX_PAYLOAD_BYTES) {
-        if (offset > 0) await sleep(this.clock, VERIFY_PAUSE_MS);
-        this.replicas.checkVersion(handle, version);
-        const { bytes, damaged } = await this.store.use(handle, (file) => file.readSound(offset, MAX_PAYLOAD_BYTES));
-        damagedBlocks += damaged.length;
-        if (damaged.length === 0) payloadBuffers.giveBack(bytes);
-        if (bytes.length < MAX_PAYLOAD_BYTES) break;
-      }
-      return { damagedBlocks };
+      // Given up with its permit when the disk does not answer.
+      return await this.store.answering(handle, () => this.readWhole(handle, version));
     } finally {
       release();
     }
+  }
+
+  private async readWhole(handle: ChunkHandle, version: number): Promise<VerifyReplicaReplyInit> {
+    let damagedBlocks = 0;
+    for (let offset = 0; offset < CHUNK_SIZE_BYTES; offset += MAX_PAYLOAD_BYTES) {
+      if (offset > 0) await sleep(this.clock, VERIFY_PAUSE_MS);
+      this.replicas.checkVersion(handle, version);
+      const { bytes, damaged } = await this.store.use(handle, (file) => file.readSound(offset, MAX_PAYLOAD_BYTES));
+      damagedBlocks += damaged.length;
+      if (damaged.length === 0) payloadBuffers.giveBack(bytes);
+      if (bytes.length < MAX_PAYLOAD_BYTES) break;
+    }
+    return { damagedBlocks };
   }
 }

@@ -100,6 +100,10 @@ export class Mutex {
 export class KeyedMutex<K> {
   private readonly mutexes = new Map<K, Mutex>();
 
+  isBusy(key: K): boolean {
+    return this.mutexes.has(key);
+  }
+
   async run<T>(key: K, section: () => Promise<T> | T): Promise<T> {
     let mutex = this.mutexes.get(key);
     if (mutex === undefined) {

@@ -1,7 +1,7 @@
 /** A disk that hangs, without an error: one pause, and then service by the others, until it answers again. */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import { KIB } from '../../src/core/limits.js';
+import { KIB, MAX_CHUNK_COPIES } from '../../src/core/limits.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
@@ -100,6 +100,69 @@ story(
     disk.lift(fault);
     await s.world.sleep(60_000);
     for (const [i, name] of names.entries()) await s.check(name, pattern(LENGTH, i));
+  },
+  { dataDirectories: 2 },
+);
+
+story(
+  'P11: what was being written on a disk that hangs is not made anew beside it, to wait for it again and again',
+  async (s) => {
+    const file = await s.create('f', pattern(LENGTH, 1));
+    await file.sync();
+    await s.world.sleep(75_000);
+    const [name] = await s.holders(file);
+    assert.ok(name !== undefined);
+    const disk = s.world.disk(name);
+    const volume = disk.files('/data/chunks').length > 0 ? '/data/' : '/data-2/';
+    const hung = disk.plant((label, path) => label === 'chunk.write' && path.startsWith(volume), { hangs: true });
+    for (let i = 0; i < 20; i++) {
+      const took = await seconds(s, async () => {
+        await file.write(0, pattern(LENGTH, 2 + i));
+        await file.sync();
+      });
+      assert.ok(took < (i === 0 ? 15 : 2), `write ${i} took ${took} s`);
+      await s.world.sleep(5_000);
+    }
+    disk.lift(hung);
+    await s.world.sleep(90_000);
+    assert.equal((await (await s.world.connect('operator')).status()).underReplicatedChunks, 0);
+    await file.close();
+    await s.check('f', pattern(LENGTH, 21));
+  },
+  { chunkservers: 2, dataDirectories: 2 },
+);
+
+story(
+  'P11: copies that hang in one disk of a server do not keep others from its other disk',
+  async (s) => {
+    const { world } = s;
+    const [stays, leaves, target] = world.chunkservers;
+    assert.ok(stays !== undefined && leaves !== undefined && target !== undefined);
+    await world.kill(target);
+    await world.sleep(12_000);
+    for (let i = 0; i < 60; i++) {
+      const file = await s.create(`f${i}`, pattern(1000, i));
+      await file.sync();
+      await file.close();
+    }
+    await world.powerOff(leaves);
+    await world.sleep(75_000);
+    const disk = world.disk(target);
+    const hung = disk.plant((label, path) => label === 'chunk.sync' && path.startsWith('/data-2/incoming'), {
+      hangs: true,
+    });
+    await world.start(target);
+    await world.sleep(120_000);
+    const { underReplicatedChunks } = await (await world.connect('operator')).status();
+    assert.ok(hung.hits > 0);
+    assert.ok(underReplicatedChunks <= MAX_CHUNK_COPIES, `${underReplicatedChunks} chunks were not copied`);
+    disk.lift(hung);
+    await world.powerOff(stays);
+    await world.powerOn(leaves);
+    await world.sleep(10_000);
+    await world.powerOn(stays);
+    await world.sleep(120_000);
+    for (let i = 0; i < 60; i++) await s.check(`f${i}`, pattern(1000, i));
   },
   { dataDirectories: 2 },
 );
