@@ -426,6 +426,18 @@ export class ChunkFile {
     }
   }
 
+  /**
+   * Throws CorruptBlockError when a block of these bytes, written in place of a damaged one, cannot be read either: a disk may
+   * take what it does not give back.
+   */
+  async demandMended(offset: number, length: number): Promise<void> {
+    if (!this.blocks.sawDamage) return;
+    const last = blockOf(Math.min(offset + length, this.length) - 1);
+    for (let block = blockOf(offset); block <= last; block++) {
+      payloadBuffers.giveBack((await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)).bytes);
+    }
+  }
+
   private refuseBroken(): void {
     if (this.broken !== undefined) throw this.broken;
   }

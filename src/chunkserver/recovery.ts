@@ -75,7 +75,11 @@ export class Recovery {
     const replica = this.fenced(handle, leaseId);
     return replica.order.run(async () => {
       this.fenced(handle, leaseId);
-      await this.deps.store.mutate(handle, (file) => file.write(offset, payload, checksums));
+      await this.deps.store.mutate(handle, async (file) => {
+        await file.write(offset, payload, checksums);
+        // Or it would be a member for which every recovery does the same again.
+        await file.demandMended(offset, payload.length);
+      });
     });
   }
 
@@ -214,6 +218,8 @@ export class Recovery {
         const bytes = Buffer.alloc(wanted);
         bytes.set(payload);
         await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
+        // Another member's bytes would not be given back either.
+        if (!(await store.use(handle, (file) => file.isSound(block)))) return false;
         logger.warn({ handle, block, from: member.serverId }, 'damaged block replaced');
         return true;
       } catch (error) {
@@ -249,6 +255,7 @@ export class Recovery {
         const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, request);
         if (payload.length !== wanted || sum === undefined || !segmentsMatch(payload, offset, [sum])) continue;
         await store.mutate(handle, (file) => file.write(offset, payload, [sum]));
+        if (!(await store.use(handle, (file) => file.isSound(block)))) return false;
         logger.warn(
           { handle, block, from: server?.serverId, version },
           'damaged block replaced from a replica of before',

@@ -129,6 +129,35 @@ story('one file that cannot be read costs one replica, not its disk', async (s) 
   await checkFiles(s, names);
 });
 
+story(
+  'P11: a replica whose disk takes blocks and does not give them back is left out, and a writer goes on',
+  async (s) => {
+    const [name = ''] = await files(s, 1);
+    const [[victim = ''] = []] = await holders(s, [name]);
+    const disk = s.world.disk(victim);
+    const [bad] = disk.files('/data/chunks');
+    disk.plant((label, path) => path === bad && ['chunk.read', 'chunk.open', 'chunk.peek'].includes(label), {
+      failWith: 'EIO',
+    });
+    const expected = Buffer.from(pattern(SMALL, 0));
+    const file = await s.openAt(name);
+    // In the middle of a block: what is around it has to be read.
+    for (const at of [10, 70_000, 10]) {
+      const began = s.world.clock.nowUs;
+      const bytes = pattern(100, at);
+      await file.write(at, bytes);
+      await file.sync();
+      expected.set(bytes, at);
+      const took = (s.world.clock.nowUs - began) / 1e6;
+      assert.ok(took < 2, `a write took ${took} s`);
+    }
+    await file.close();
+    await s.world.sleep(120_000);
+    assert.equal((await statusOf(s)).underReplicatedChunks, 0);
+    await s.check(name, expected);
+  },
+);
+
 story('P1: after a sync that failed, what the kernel shows of the file is not believed', async (s) => {
   const file = await s.create('f', pattern(SMALL, 1));
   await file.sync();
