@@ -29,8 +29,12 @@ export interface StoredIdentity extends Identity {
   readonly list: DiskList | undefined;
 }
 
+/** Of a data directory. What older versions wrote is taken over, and refused by them from then on. */
+const FORMAT = 2;
+const KNOWN_FORMATS: readonly unknown[] = [1, FORMAT];
+
 export function encodeIdentity({ clusterId, serverId, before, disk, list }: StoredIdentity): object {
-  return { format: 1, clusterId, serverId, before, disk, changes: list?.changes, disks: list?.disks };
+  return { format: FORMAT, clusterId, serverId, before, disk, changes: list?.changes, disks: list?.disks };
 }
 
 export function parseIdentity(
@@ -39,7 +43,7 @@ export function parseIdentity(
 ): StoredIdentity | undefined {
   if (value === undefined) return undefined;
   const { format, clusterId, serverId, before, disk, changes, disks } = value;
-  const isKnown = format === 1 && typeof clusterId === 'string' && Number.isSafeInteger(serverId);
+  const isKnown = KNOWN_FORMATS.includes(format) && typeof clusterId === 'string' && Number.isSafeInteger(serverId);
   if (!isKnown) throw new CairnError('EINVAL', `${path}/identity was not written by this version of CairnFS`);
   const renewed = typeof before === 'number' ? { before } : {};
   const identity = { clusterId, serverId: Number(serverId), ...renewed };

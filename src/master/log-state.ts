@@ -40,8 +40,10 @@ import { ReadCache } from './read-cache.js';
 import type { Mutation, State, StateReader } from './state.js';
 import type { Key, KeyRange, Store, StoreChange } from './store.js';
 
-/** Of the tables in the store (docs/disk-format.md). */
-const FORMAT_VERSION = 1;
+/** Of the tables in the store (docs/disk-format.md). An earlier release refuses it, and would not keep what is promised here. */
+export const FORMAT_VERSION = 2;
+/** The oldest that is taken over, as it stands. */
+const OLDEST_FORMAT_VERSION = 1;
 
 export interface LogStateOptions {
   /** Stays open after `stop`: who opened it closes it. */
@@ -116,10 +118,16 @@ export class LogState implements State {
     // for a sync that had failed before the restart: it may succeed now without having written anything.
     await state.commitAll();
     const format = readCounter(state, 'format', FORMAT_VERSION);
-    if (format !== FORMAT_VERSION) {
+    if (format < OLDEST_FORMAT_VERSION || format > FORMAT_VERSION) {
       throw new CairnError(
         'EINVAL',
         `the metadata has format ${format}, this program knows ${FORMAT_VERSION}: use its release`,
+      );
+    }
+    if (format < FORMAT_VERSION) {
+      options.logger.warn(
+        { format, now: FORMAT_VERSION },
+        'metadata of an earlier release is taken over: that one cannot use it any more',
       );
     }
     state.startSequence = state.lastSequence;

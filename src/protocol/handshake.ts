@@ -23,7 +23,7 @@ import { Challenge, EnvelopeKind, Hello, Proof, Role, Welcome, type Envelope } f
 import type { PeerRole } from './rpc.js';
 import type { Transport } from './transport.js';
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 const NONCE_BYTES = 32;
 const MIN_NONCE_BYTES = 16;
 const MAX_NONCE_BYTES = 64;

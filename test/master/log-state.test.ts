@@ -159,8 +159,8 @@ void t.test('stop commits everything; a stopped state takes no mutations', async
 
 void t.test('metadata of another format is refused', async (test) => {
   const { options, store } = fixture();
-  await store.commit([{ key: 'Mformat', value: packed(2) }]);
-  await test.rejects(LogState.open(options), { message: /format 2/ });
+  await store.commit([{ key: 'Mformat', value: packed(3) }]);
+  await test.rejects(LogState.open(options), { message: /format 3/ });
 });
 
 void t.test('on a real disk with LMDB: what was not committed is replayed', async (test) => {

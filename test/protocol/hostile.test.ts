@@ -16,6 +16,7 @@ import { RpcPeer } from '../../src/protocol/rpc-peer.js';
 import type { TransportHandlers } from '../../src/protocol/transport.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { parseAddress, WebSocketNetwork } from '../../src/protocol/websocket.js';
+import { PROTOCOL_VERSION } from '../../src/protocol/handshake.js';
 
 const { readChunk, writeChunk, deleteChunks } = CHUNKSERVER_METHODS;
 const TABLE = { readChunk, writeChunk, deleteChunks };
@@ -96,13 +97,13 @@ class Stranger {
   /** Goes through the handshake honestly, and then is free to misbehave. */
   async authenticate(): Promise<void> {
     const nonce = Buffer.alloc(32, 9);
-    const hello = { protocolVersion: 1, role: m.Role.CLIENT, nonce };
+    const hello = { protocolVersion: PROTOCOL_VERSION, role: m.Role.CLIENT, nonce };
     this.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body: m.Hello.encode(hello).finish() }));
     const challenge = m.Challenge.decode((await this.next()).body);
     const hmac = createHmac('sha256', secret);
     const parts = [
       Buffer.from('cairnfs caller'),
-      Buffer.from([1, m.Role.CLIENT, m.Role.CHUNKSERVER]),
+      Buffer.from([PROTOCOL_VERSION, m.Role.CLIENT, m.Role.CHUNKSERVER]),
       Buffer.from(challenge.clusterId),
       nonce,
       challenge.nonce,
@@ -146,14 +147,22 @@ void t.test('hostile peers', async (t) => {
     [
       'a short nonce',
       (s) => {
-        const body = m.Hello.encode({ protocolVersion: 1, role: m.Role.CLIENT, nonce: Buffer.alloc(3) }).finish();
+        const body = m.Hello.encode({
+          protocolVersion: PROTOCOL_VERSION,
+          role: m.Role.CLIENT,
+          nonce: Buffer.alloc(3),
+        }).finish();
         s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
       },
     ],
     [
       'a wrong proof',
       async (s) => {
-        const body = m.Hello.encode({ protocolVersion: 1, role: m.Role.CLIENT, nonce: Buffer.alloc(32) }).finish();
+        const body = m.Hello.encode({
+          protocolVersion: PROTOCOL_VERSION,
+          role: m.Role.CLIENT,
+          nonce: Buffer.alloc(32),
+        }).finish();
         s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
         await s.next();
         const proof = m.Proof.encode({ proof: Buffer.alloc(32) }).finish();
@@ -165,7 +174,11 @@ void t.test('hostile peers', async (t) => {
     [
       "the server's own proof played back",
       async (s) => {
-        const body = m.Hello.encode({ protocolVersion: 1, role: m.Role.CLIENT, nonce: Buffer.alloc(32) }).finish();
+        const body = m.Hello.encode({
+          protocolVersion: PROTOCOL_VERSION,
+          role: m.Role.CLIENT,
+          nonce: Buffer.alloc(32),
+        }).finish();
         s.socket.send(frame({ kind: m.EnvelopeKind.HELLO, body }));
         const challenge = m.Challenge.decode((await s.next()).body);
         s.socket.send(frame({ kind: m.EnvelopeKind.PROOF, body: m.Proof.encode({ proof: challenge.proof }).finish() }));
