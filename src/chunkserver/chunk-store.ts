@@ -127,6 +127,7 @@ export class ChunkStore {
 
   /** Opens the directories and lists the replicas. Fails when none is usable or they belong to different servers. */
   async start(): Promise<void> {
+    this.options.watch.start(() => this.options.onLost());
     await this.directories.open((directory) => this.list(directory));
     // Reading every header finds what was under mutation. Only after a power loss must it come before serving.
     const { trusted } = this.directories;
@@ -137,7 +138,6 @@ export class ChunkStore {
       await scan;
     }
     this.probes.start();
-    this.options.watch.start(() => this.options.onLost());
   }
 
   /** Runs a request about a replica; not while its disk does not answer (DiskWatch.run). */
@@ -210,6 +210,7 @@ export class ChunkStore {
       this.suspectAll(directory);
       await directory.beginRollback();
     }
+    for (const directory of this.directories.usable()) directory.noteJoined();
     // From an earlier start, and the master knows nothing of it any more.
     for (const directory of this.directories.usable()) {
       if (directory.rolledBack && !this.rollbacks.has(directory)) this.rollbacks.set(directory, directory.generation);
@@ -441,7 +442,9 @@ export class ChunkStore {
       await this.aside.takeBack(entry);
       const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
       const isDirty = header?.dirty === true;
-      const suspect = isDirty && header.bootId !== this.options.disk.bootId();
+      const isDoubtful = isDirty && header.bootId !== this.options.disk.bootId();
+      const { rolledBack } = this.directories.of(entry);
+      const suspect = entry.suspect || rolledBack || isDoubtful || header?.syncFailed === true;
       this.index.set({ ...entry, suspect });
       if (isDirty && !suspect) this.dirty.found(handle);
     });
@@ -490,6 +493,7 @@ export class ChunkStore {
   private async list(directory: DataDirectory): Promise<void> {
     const twice: FoundReplica[] = [];
     for await (const found of directory.replicas()) {
+      if (directory.failure !== undefined) return;
       if (this.index.get(found.handle) === undefined) this.index.set(inDirectory(found, directory));
       else twice.push(found);
     }

@@ -321,7 +321,7 @@ export class Chunkserver {
     verifyReplica: (request) => this.counted(async () => ({ reply: await this.verifier.verify(request) })),
     checkReplica: ({ handle, version }) =>
       this.onReplica(handle, async () => {
-        if (version !== 0) this.replicas.checkVersion(chunkHandle(handle), version);
+        if (version !== 0) this.replicas.checkServed(chunkHandle(handle), version);
         await this.store.check(chunkHandle(handle));
         return DONE;
       }),

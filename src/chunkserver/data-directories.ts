@@ -45,8 +45,8 @@ export class DataDirectories {
   }
 
   /**
-   * Opens them and runs `list` on each. One that fails is out of service, and so is one that is empty where a disk was:
-   * the disk is not mounted. Fails when none is usable or they belong to different servers.
+   * Opens them and runs `list` on each. One that fails or does not answer is out of service, and so is one that is empty where
+   * a disk was: the disk is not mounted. Fails when none is usable or they belong to different servers.
    */
   async open(list: (directory: DataDirectory) => Promise<void>): Promise<void> {
     await this.eachUsable((directory) => directory.look());
@@ -54,7 +54,8 @@ export class DataDirectories {
     this.missDisks();
     await this.eachUsable(async (directory) => {
       await directory.open();
-      await list(directory);
+      // Given up meanwhile: it answered too late.
+      if (directory.failure === undefined) await list(directory);
     });
     if (this.usable().length === 0) {
       const reasons = this.all.map(({ failure }) => failure?.message).join('; ');
@@ -68,9 +69,9 @@ export class DataDirectories {
   private async eachUsable(action: (directory: DataDirectory) => Promise<void>): Promise<void> {
     for (const directory of this.usable()) {
       try {
-        await action(directory);
+        await this.options.watch.runPatiently(directory.number, () => action(directory));
       } catch (error) {
-        if (!DataDirectory.isFailure(error)) throw error;
+        if (!DataDirectory.isFailure(error) && this.options.watch.answers(directory.number)) throw error;
         this.lose(directory, error);
       }
     }
@@ -212,10 +213,11 @@ export class DataDirectories {
 
   /** What the master is told. `isJoined`: it has seen what the directories were like when this process began. */
   states(isJoined: boolean): DiskStateInit[] {
-    const states = this.all.map(({ path, identity, failure, generation, foundGeneration }) => ({
+    const states = this.all.map(({ path, number, identity, failure, generation, foundGeneration }) => ({
       id: identity?.disk ?? this.missing.find((disk) => disk.path === path)?.id ?? '',
       path,
-      problem: failure?.message ?? '',
+      // Not before it has joined: the generation of a disk with a problem is not looked at.
+      problem: failure?.message ?? (isJoined && !this.options.watch.answers(number) ? 'its disk does not answer' : ''),
       generation: isJoined ? generation : foundGeneration,
     }));
     const others = this.missing.filter((disk) => !this.all.some(({ path }) => path === disk.path));

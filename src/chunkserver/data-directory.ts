@@ -61,16 +61,17 @@ export class DataDirectory {
   freeBytes = 0;
   totalBytes = 0;
   /**
-   * Grows at each start, and while it is written to, durably and before the master is told: so one that the master knows
-   * with a higher one was put back to an older state.
+   * Grows after each start, once the master has seen it, and while it is written to, durably and before the master is told: so
+   * one that the master knows with a higher one was put back to an older state.
    */
   generation = 0;
   /** As it was found at the start of this process. */
   foundGeneration = 0;
   /** It was put back to an older state, and some of its replicas may miss mutations still. */
   rolledBack = false;
+  private hasJoined = false;
   private changed = false;
-  private raisedMs = 0;
+  private raisedMs = -Infinity;
   private raising = false;
   private readonly sessionWrites = new Mutex();
   private measuring = false;
@@ -103,8 +104,8 @@ export class DataDirectory {
     this.trusted = session === undefined || this.leftClean || session['bootId'] === this.disk.bootId();
     this.rolledBack = session?.['rolledBack'] === true;
     this.foundGeneration = this.generation = generationOf(session);
-    // One that is behind stays behind until all that may be wrong with it was mended.
-    await this.writeSession({ raise: !this.rolledBack, clean: false });
+    // Raised once the master has seen what was found here: starts without one would hide that it was put back.
+    await this.writeSession({ raise: false, clean: false });
     await this.makeDirectory(`${this.path}/chunks`);
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
@@ -251,9 +252,18 @@ export class DataDirectory {
     this.changed = true;
   }
 
+  /** The master has seen the generation that was found. */
+  noteJoined(): void {
+    if (this.hasJoined) return;
+    this.hasJoined = true;
+    this.changed = true;
+  }
+
   /** Raises the generation if anything was changed, and not more often than GENERATION_INTERVAL_MS. */
   async raiseGeneration(nowMs: number): Promise<void> {
-    if (!this.changed || this.rolledBack || this.raising || this.raisedMs + GENERATION_INTERVAL_MS > nowMs) return;
+    // One that is behind stays behind until all that may be wrong with it was mended.
+    if (!this.changed || !this.hasJoined || this.rolledBack || this.raising) return;
+    if (this.raisedMs + GENERATION_INTERVAL_MS > nowMs) return;
     this.raising = true;
     try {
       this.raisedMs = nowMs;
@@ -312,7 +322,7 @@ export class DataDirectory {
     if (this.unlock === undefined) return;
     try {
       if (clean && this.failure === undefined) {
-        await this.writeSession({ raise: !this.rolledBack, clean: true });
+        await this.writeSession({ raise: this.hasJoined && !this.rolledBack, clean: true });
       }
     } finally {
       await this.unlock();

@@ -49,6 +49,8 @@ const looks = (ms: number): number => Math.ceil(ms / DISK_WATCH_INTERVAL_MS);
 export class DiskWatch {
   private readonly volumes: readonly Volume[];
   private readonly waiting = new Set<Waiting>();
+  /** Who waits for a directory as long as it may answer yet. */
+  private readonly patient = new Set<Waiting>();
   private looked = 0;
   private timer: Timer | undefined;
   /** The disk, watched. */
@@ -99,18 +101,27 @@ export class DiskWatch {
       const path = this.volumes[directory]?.path ?? '';
       return Promise.reject(new CairnError('UNAVAILABLE', `the disk of ${path} does not answer`));
     }
+    return this.runUntilGivenUp(this.waiting, directory, work);
+  }
+
+  /** Runs `work` on a directory; TIMEOUT only when it becomes absent meanwhile: a disk may take long at a start. */
+  runPatiently<T>(directory: number, work: () => Promise<T>): Promise<T> {
+    return this.runUntilGivenUp(this.patient, directory, work);
+  }
+
+  private runUntilGivenUp<T>(all: Set<Waiting>, directory: number | undefined, work: () => Promise<T>): Promise<T> {
     // Once for each request: one promise rather than a race of two.
     return new Promise((resolve, reject) => {
       const running = work();
       const waiting = { directory, since: this.looked, giveUp: reject };
-      this.waiting.add(waiting);
+      all.add(waiting);
       running.then(
         (result) => {
-          this.waiting.delete(waiting);
+          all.delete(waiting);
           resolve(result);
         },
         (error: unknown) => {
-          this.waiting.delete(waiting);
+          all.delete(waiting);
           reject(asCairnError(error));
         },
       );
@@ -130,7 +141,7 @@ export class DiskWatch {
         { directory: path, calls: calls.size },
         'data directory does not answer: its replicas are not served',
       );
-      this.giveUp(number, path);
+      this.giveUp(this.waiting, number, path);
     } else if (age < looks(DISK_STALLED_MS)) {
       volume.state = 'answers';
       logger.warn({ directory: path }, 'data directory answers again');
@@ -141,13 +152,14 @@ export class DiskWatch {
         { directory: path },
         'data directory does not answer for long: its replicas count as lost until it does',
       );
+      this.giveUp(this.patient, number, path);
       return true;
     }
     return false;
   }
 
-  private giveUp(number: number, path: string): void {
-    for (const { directory, giveUp } of this.waiting) {
+  private giveUp(waiting: ReadonlySet<Waiting>, number: number, path: string): void {
+    for (const { directory, giveUp } of waiting) {
       if (directory !== undefined && directory !== number) continue;
       giveUp(new CairnError('TIMEOUT', `the disk of ${path} did not answer in time`));
     }

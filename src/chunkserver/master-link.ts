@@ -314,7 +314,10 @@ export class MasterLink {
       const last = page.at(-1);
       done = last === undefined || page.length < MAX_REPORT_ENTRIES;
       const upToHandle = done || last === undefined ? 0 : last.handle;
-      const replicas = present.map(({ handle, version, suspect }) => ({ handle, version, suspect }));
+      // One that a master went on without has missed something, also where this master does not know that: it was put back.
+      const replicas = present.map(({ handle, version, suspect }) => {
+        return { handle, version, suspect: suspect || members.isLeftOut(handle) };
+      });
       sentMs = clock.monotonicMs();
       const afterPowerLoss = store.afterPowerLoss && !this.everReported;
       const begun = store.making.watch();

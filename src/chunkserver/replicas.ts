@@ -225,6 +225,10 @@ export class Replicas {
     replica.leftOut = true;
   }
 
+  isLeftOut(handle: ChunkHandle): boolean {
+    return this.replicas.get(handle)?.leftOut === true;
+  }
+
   /** As `leaveOut`, of what a report found to be no member: unless it was raised since to a version above that. */
   refuseReaders(handle: ChunkHandle, version: number): void {
     const entry = this.store.index.get(handle);
@@ -305,7 +309,7 @@ export class Replicas {
   /** As `checkVersion`, and STALE_VERSION when readers are not to be served from this replica. */
   checkServed(handle: ChunkHandle, version: number): void {
     this.checkVersion(handle, version);
-    if (this.replicas.get(handle)?.leftOut === true) {
+    if (this.isLeftOut(handle)) {
       throw new CairnError('STALE_VERSION', `chunk ${handle} goes on without the replica here: ask the master again`);
     }
   }

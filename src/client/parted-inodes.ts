@@ -14,9 +14,13 @@ interface Range {
 const MAX_RANGES = 64;
 
 export class PartedInodes {
-  private readonly ranges: Range[] = [];
+  private ranges: Range[] = [];
 
+  /** Numbers below `from` are those of the state that is there now, also where an earlier one did not have them. */
   note(from: number, below: number): void {
+    this.ranges = this.ranges.flatMap((range) => {
+      return range.below <= from ? [] : [{ ...range, from: Math.max(range.from, from) }];
+    });
     if (this.ranges.length >= MAX_RANGES) this.ranges.shift();
     this.ranges.push({ from, below });
   }

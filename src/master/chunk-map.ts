@@ -40,21 +40,21 @@ export function isLostHole(record: ChunkRecord): boolean {
   return record.servers.length === 0 && record.unsynced;
 }
 
-/** In `gone`: servers that come back under another id. */
-export const ANY_SERVER = 0;
+/** In `gone`, of an earlier release: a server that was removed, which comes back under another id. */
+const ANY_SERVER = 0;
 
 /** Takes `server` out of the members, which lost its replica at the version that they have. */
-export function takeOutMember(record: ChunkRecord, server: number, as: number = server): void {
+export function takeOutMember(record: ChunkRecord, server: number): void {
   record.servers = record.servers.filter((id) => id !== server);
   record.suspects = record.suspects.filter((id) => id !== server);
-  if (!record.gone.includes(as)) record.gone.push(as);
+  if (!record.gone.includes(server)) record.gone.push(server);
 }
 
-/** Whether what this server has of a lost chunk at its version is what was lost: it was a member then. */
-export function mayBringBack(record: ChunkRecord, server: number): boolean {
+/** Whether what this server has of a lost chunk at its version is what was lost: it was a member then. `formerly`: before it was removed. */
+export function mayBringBack(record: ChunkRecord, server: { readonly id: number; readonly formerly: number }): boolean {
   // Lost before that was noted.
   if (record.gone.length === 0) return true;
-  return record.gone.includes(server) || record.gone.includes(ANY_SERVER);
+  return [server.id, server.formerly, ANY_SERVER].some((id) => record.gone.includes(id));
 }
 
 /** True when `record` belongs in the index of chunks that need care. */

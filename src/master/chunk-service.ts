@@ -157,7 +157,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     register: async (request, { peer }) => {
       const { timeline, identity } = deps;
       const parted = await timeline.take(request.mark, `chunkserver ${request.serverId} at ${request.address}`);
-      const id = await servers.register(peer, request, parted !== undefined);
+      const id = await servers.register(peer, request, parted);
       timeline.noteWitness();
       const renewed = request.serverId !== 0 && request.serverId !== id;
       const { rolledBack = [] } = servers.get(id) ?? {};

@@ -250,7 +250,8 @@ export class ChunkLeases {
         !record.needsRecovery &&
         state.get(keys.lease(handle)) === undefined &&
         record.servers.length > 0 &&
-        record.servers.every((id) => servers.isUp(id));
+        record.servers.every((id) => servers.isUp(id)) &&
+        servers.unjudged(record.lastLease).length === 0;
       if (!certain) record = await this.recoverLocked(handle);
       if (record.servers.length === 0) return this.create(request, handle);
       if (!(await this.reconnected(record.servers))) continue;
@@ -267,7 +268,10 @@ export class ChunkLeases {
       // A truncate that came while the id was awaited found no lease to cut by: this grant makes its cut.
       if (this.find(request).handle !== handle) return undefined;
       const { validBytes } = getChunk(state, handle) ?? record;
-      state.mutate((m) => this.recordLease(m, lease));
+      state.mutate((m) => {
+        this.recordLease(m, lease);
+        this.noteLastLease(m, lease);
+      });
       this.table.put(lease);
       await state.durable();
       const { failed, error } = await this.sendGrant(lease, validBytes);
@@ -319,6 +323,12 @@ export class ChunkLeases {
   private recordLease(m: Mutation, lease: Lease): void {
     const { id, primary, inode, index } = lease;
     m.put(keys.lease(lease.handle), LeaseRecord.encode({ leaseId: id, primary, inode, index }).finish());
+  }
+
+  /** What was written since a state was put back is told by this from what was not (reports.ts). */
+  private noteLastLease(m: Mutation, { handle, id }: Lease): void {
+    const record = getChunk(m, handle);
+    if (record !== undefined) m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, lastLease: id }).finish());
   }
 
   private activate(lease: Lease, expiresMs: number): Lease {

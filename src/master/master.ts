@@ -155,7 +155,6 @@ export class Master {
     const parts = this.compose(state);
     this.parts = parts;
     await state.durable();
-    const startEpoch = state.epoch;
     const identity = {
       clusterId,
       get epoch() {
@@ -169,7 +168,8 @@ export class Master {
     const handlers = masterHandlers({
       ...others,
       ...{ recovery, clock, logger, identity },
-      masterTime: () => ({ epoch: startEpoch, ms: Math.floor(clock.monotonicMs() - startedMs) }),
+      // The epoch as it is now: one that was put back has passed by then all that anybody heard of (timeline.ts).
+      masterTime: () => ({ epoch: state.epoch, ms: Math.floor(clock.monotonicMs() - startedMs) }),
       wantedReplicas: config.wantedReplicas,
       lastSequence: () => state.lastSequence,
       isShortOfSpace: () => state.isShortOfSpace,

@@ -205,15 +205,19 @@ export class Recovery {
   }
 
   /**
-   * A member that followed a newer state, before this one was put back, may have a version that was written since: until its
-   * report says so another member would pass for as good.
+   * A server that followed a newer state, before this one was put back, may have a version that was written since: until its
+   * report says so a member would pass for as good.
    */
   private refuseUnjudged(handle: ChunkHandle): void {
-    for (const id of this.living(handle).servers) {
+    const { servers, lastLease } = this.living(handle);
+    const unjudged = this.deps.servers.unjudged(lastLease);
+    const members = servers.filter((id) => {
       const server = this.deps.servers.get(id);
-      if (server === undefined || server.peer === null || !server.isParted || server.reported) continue;
-      throw new CairnError('UNAVAILABLE', `chunkserver ${id} has not told yet how new its replica of ${handle} is`);
-    }
+      return server?.isParted === true && server.peer !== null && !server.reported;
+    });
+    const [id] = [...members, ...unjudged];
+    if (id === undefined) return;
+    throw new CairnError('UNAVAILABLE', `chunkserver ${id} has not told yet how new its replica of ${handle} is`);
   }
 
   private living(handle: ChunkHandle): ChunkRecord {

@@ -27,6 +27,7 @@ import type {
   ReportRequest,
 } from '../protocol/generated/messages.js';
 import { getChunk, makeLossAnError, mayBringBack, saveChunk, takeOutMember } from './chunk-map.js';
+import { isSameTimeline } from './counters.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from './keys.js';
 import type { Recovery, StraySink } from './recovery.js';
 import type { Server, ServerRegistry } from './servers.js';
@@ -115,13 +116,13 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
   if (record === undefined) return state.get(keys.deletion(server.id, handle)) === undefined ? 'aside' : 'delete';
   if (state.get(keys.garbage(handle)) !== undefined) return 'delete';
   if (replica.version > record.lastVersion) {
-    if (!record.servers.includes(server.id) && hasSoundMember(deps, record)) return 'aside';
+    if (!isOfNewerState(deps, server, record, replica.version)) return 'aside';
     takeNewer(deps, server, handle, replica.version);
     return replica.suspect ? 'suspect' : 'keep';
   }
   if (!record.servers.includes(server.id)) {
     // The last replica was given up for lost and turns up after all: nothing was written since.
-    const returns = record.servers.length === 0 && replica.version >= record.version && mayBringBack(record, server.id);
+    const returns = record.servers.length === 0 && replica.version >= record.version && mayBringBack(record, server);
     if (!returns) return server.isParted ? 'aside' : 'stale';
     logger.warn({ chunk: handle, server: server.id }, 'a lost replica is back');
     state.mutate((m) => {
@@ -171,9 +172,16 @@ function takeNewer(deps: ReportDeps, server: Server, handle: ChunkHandle, versio
   deps.onDoubt(handle);
 }
 
-/** A member that has said that it has the version which this state knows: what was written lately may be on it. */
-function hasSoundMember({ servers }: ReportDeps, record: ChunkRecord): boolean {
-  return record.servers.some((id) => servers.get(id)?.reported === true && !record.suspects.includes(id));
+/**
+ * Whether a version above all that this state gave is to take the place of what its members have. Not when they may have what
+ * was written after this state was put back, or when that version is from after yet another time that one was.
+ */
+function isOfNewerState({ servers }: ReportDeps, server: Server, record: ChunkRecord, version: number): boolean {
+  if (record.servers.includes(server.id)) return true;
+  const isUntouched = server.isParted && record.lastLease < server.partedLease;
+  if (isUntouched && isSameTimeline(version, record.lastVersion)) return true;
+  const mayCount = (id: number): boolean => servers.isUp(id) || servers.isUnsettled(id);
+  return !record.servers.some((id) => mayCount(id) && !record.suspects.includes(id));
 }
 
 /** Of what a server keeps aside, what this state knows and can use. */
@@ -184,7 +192,7 @@ export function takeAsideReport(state: State, server: Server, request: ReportAsi
   const restore = request.replicas.filter(({ handle, version }) => {
     const record = getChunk(state, chunkHandle(handle));
     if (record === undefined || state.get(keys.garbage(chunkHandle(handle))) !== undefined) return false;
-    const isLost = record.servers.length === 0 && mayBringBack(record, server.id);
+    const isLost = record.servers.length === 0 && mayBringBack(record, server);
     const isWanted = isLost || record.servers.includes(server.id);
     return isWanted && version >= record.version;
   });

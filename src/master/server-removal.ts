@@ -14,7 +14,7 @@ import { CairnError } from '../core/errors.js';
 import { RECOUNT_SLICE } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { ChunkRecord, RemoveServerReplyInit } from '../protocol/generated/messages.js';
-import { ANY_SERVER, getChunk, saveChunk, takeOutMember } from './chunk-map.js';
+import { getChunk, saveChunk, takeOutMember } from './chunk-map.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from './keys.js';
 import type { Server, ServerRegistry } from './servers.js';
 import type { Mutation, State } from './state.js';
@@ -203,7 +203,7 @@ export class ServerRemovals {
 const MAX_COUNTED = 10_000;
 
 function takeOut(m: Mutation, handle: ChunkHandle, record: ChunkRecord, id: ServerId, wantedReplicas: number): void {
-  takeOutMember(record, id, ANY_SERVER);
+  takeOutMember(record, id);
   if (m.get(keys.garbage(handle)) === undefined) {
     // So that the others go on under a new version, and what it has is known to be old; without a member it is lost.
     record.needsRecovery = true;

@@ -57,6 +57,10 @@ export interface Server {
   removal: 'no' | 'asked' | 'forced';
   /** It followed a master that this one does not continue (timeline.ts): what it has may be from that past. */
   isParted: boolean;
+  /** The first lease that this master's state may have given after that. */
+  partedLease: number;
+  /** The id that it had before it was removed; 0: none. */
+  formerly: number;
 }
 
 export interface ServerEvents {
@@ -85,6 +89,8 @@ export class ServerRegistry {
   private readonly saved = new Map<ServerId, Saved>();
   private readonly startedMs: number;
   private readonly waiters = new Set<() => void>();
+  /** A server has come that followed another master: this one's state was put back. */
+  private someParted = false;
 
   constructor(
     private readonly deps: {
@@ -105,6 +111,7 @@ export class ServerRegistry {
       const server = this.add(id, record.address, load);
       server.removal = REMOVALS[record.removal] ?? 'no';
       server.generations = new Map(record.disks.map((disk) => [disk.id, disk.generation]));
+      server.formerly = record.formerly;
       this.saved.set(id, { address: record.address, freeBytes, totalBytes, generations: server.generations });
     }
   }
@@ -113,6 +120,7 @@ export class ServerRegistry {
     const server: Server = {
       ...{ id, address, load, peer: null, registrations: 0, lastHeardMs: undefined },
       ...{ placedSinceHeartbeat: 0, reported: false, removal: 'no', isParted: false },
+      ...{ partedLease: 0, formerly: 0 },
       ...{ disks: [], generations: new Map(), rolledBack: [] },
     };
     this.servers.set(id, server);
@@ -120,7 +128,7 @@ export class ServerRegistry {
   }
 
   /** Takes `peer` as the server of its id, or as a new one. The id is durable when this returns. */
-  async register(peer: Peer, request: RegisterRequest, isParted = false): Promise<ServerId> {
+  async register(peer: Peer, request: RegisterRequest, parted?: { readonly firstLease: number }): Promise<ServerId> {
     const { address } = request;
     if (!/^[^\s]{1,250}:\d{1,5}$/.test(address)) {
       throw new CairnError('EINVAL', 'a chunkserver registers with the host:port that others reach it at');
@@ -134,7 +142,9 @@ export class ServerRegistry {
       if (this.servers.size >= MAX_CHUNKSERVERS) {
         throw new CairnError('BUSY', `the cluster has ${MAX_CHUNKSERVERS} chunkservers already`);
       }
-      server = this.add(await this.newId(request.serverId), address, load);
+      const id = await this.newId(request.serverId);
+      server = this.add(id, address, load);
+      if (id !== request.serverId) server.formerly = request.serverId;
     } else {
       if (known.peer !== null && known.peer !== peer && known.address !== address) {
         throw new CairnError(
@@ -163,7 +173,9 @@ export class ServerRegistry {
     server.registrations++;
     server.lastHeardMs = this.deps.listening.nowMs();
     server.reported = false;
-    server.isParted = isParted;
+    server.isParted = parted !== undefined;
+    server.partedLease = parted?.firstLease ?? 0;
+    this.someParted ||= server.isParted;
     server.placedSinceHeartbeat = 0;
     this.byPeer.set(peer, server);
     const gone = peer.closed.then((reason) => {
@@ -257,6 +269,20 @@ export class ServerRegistry {
   isUnsettled(id: number): boolean {
     const liveness = this.liveness(id);
     return liveness === 'lost' || liveness === 'expected';
+  }
+
+  /**
+   * Servers that may yet show a newer state of a chunk than any that is known here, on which `lastLease` was given last: they
+   * followed a master that this one does not continue, and have not told all that they have, or have not come back yet.
+   */
+  unjudged(lastLease: number): ServerId[] {
+    if (!this.someParted) return [];
+    const lastParted = Math.max(...[...this.servers.values()].map(({ partedLease }) => partedLease));
+    const awaited = (server: Server): boolean =>
+      server.peer === null
+        ? lastLease < lastParted && this.liveness(server.id) === 'expected'
+        : server.isParted && !server.reported && lastLease < server.partedLease;
+    return this.all().flatMap((server) => (awaited(server) ? [server.id] : []));
   }
 
   /** For how long it has been unheard of. */
@@ -357,7 +383,10 @@ export class ServerRegistry {
     if (isSame && saved.generations === server.generations) return;
     const removal = REMOVALS.indexOf(server.removal);
     const disks = [...server.generations].map(([id, generation]) => ({ id, generation }));
-    const record = ServerRecord.encode({ address, totalBytes, freeBytes, replicas: chunks, removal, disks }).finish();
+    const { formerly } = server;
+    const record = ServerRecord.encode({
+      ...{ address, totalBytes, freeBytes, replicas: chunks, removal, disks, formerly },
+    }).finish();
     const write = (m: Mutation): void => m.put(keys.server(server.id), record);
     if (when === 'always') this.deps.state.mutate(write);
     else if (!this.deps.state.mutateIfRoom(write)) return;

@@ -49,6 +49,8 @@ export interface TimelineDeps {
 export interface PartedInodes {
   readonly from: number;
   readonly below: number;
+  /** A chunk that was leased last below this was not written since the two parted. */
+  readonly firstLease: number;
 }
 
 export class Timeline {
@@ -100,13 +102,16 @@ export class Timeline {
     const { state } = this.deps;
     const isAhead =
       mark.handle >= readReserved(state, 'next-handle') || mark.leaseId >= readReserved(state, 'next-lease');
-    const parted = this.partedAt(mark) ?? (isAhead ? this.beginnings.at(-1) : undefined);
+    const known = this.partedAt(mark);
+    const parted = known ?? (isAhead ? this.beginnings.at(-1) : undefined);
     if (parted === undefined) return undefined;
+    // Some time after the epoch that it heard of last, when that is all that is known.
+    const since = known ?? this.beginnings.find(({ epoch }) => epoch >= mark.epoch) ?? parted;
     const hasJumped = this.beginnings.some(({ branch, epoch }) => branch && epoch >= parted.epoch);
     if (!hasJumped || isAhead || mark.epoch >= state.epoch) this.branch(mark, who);
     await state.durable();
     const jumpedTo = this.beginnings.findLast(({ branch }) => branch)?.firstInode ?? parted.firstInode;
-    return { from: parted.firstInode, below: jumpedTo };
+    return { from: parted.firstInode, below: jumpedTo, firstLease: since.firstLease };
   }
 
   /** The first epoch of this state that does not continue what `mark` tells of; undefined when all of them do. */
@@ -151,7 +156,8 @@ export class Timeline {
   private begin(m: Mutation, epoch: number, sequence: number, branch: boolean): void {
     const incarnation = Number(this.deps.random.bytes(6).readUIntBE(0, 6));
     const firstInode = readCounter(m, 'next-inode', FIRST_INODE);
-    this.beginnings.push({ epoch, incarnation, sequence, firstInode, branch });
+    const firstLease = readReserved(m, 'next-lease');
+    this.beginnings.push({ epoch, incarnation, sequence, firstInode, branch, firstLease });
     while (this.beginnings.length > MAX_EPOCHS_REMEMBERED) this.beginnings.shift();
     m.put(keys.meta('epochs'), EpochHistory.encode({ beginnings: this.beginnings }).finish());
   }

@@ -6,6 +6,7 @@ import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { silentLogger } from '../../src/core/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
+import { eventually } from '../support/eventually.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const seed = Number(process.env['CAIRN_SEED'] ?? 1);
@@ -27,6 +28,7 @@ async function join(disk: CrashDisk, directories: string[], forgetDisks: string[
   const store = makeStore(disk, directories, forgetDisks);
   await store.start();
   await store.setIdentity(IDENTITY);
+  await store.rollBack([]);
   return store;
 }
 
@@ -194,15 +196,22 @@ t.test('what an older version left behind is taken over', async (t) => {
   await store.stop();
 });
 
-t.test('a directory counts a generation at each start, and while it is written to', async (t) => {
+t.test('a directory counts a generation after each start that a master has seen, and only then', async (t) => {
   const disk = new CrashDisk(new SeededRandom(seed));
   let told = -1;
   for (let round = 0; round < 5; round++) {
+    const unseen = makeStore(disk, ['a']);
+    await unseen.start();
+    const before = unseen.disks(true)[0]?.generation ?? -1;
+    unseen.tend();
+    await unseen.stop();
+    t.equal(unseen.disks(true)[0]?.generation, before, 'no master has seen it');
     const store = await join(disk, ['a']);
     const found = store.disks(false)[0]?.generation ?? -1;
     t.ok(found >= told, 'never behind what was told');
+    store.tend();
+    await eventually('a higher generation', () => (store.disks(true)[0]?.generation ?? -1) > found);
     told = store.disks(true)[0]?.generation ?? -1;
-    t.ok(told > found);
     if (round % 2 === 0) disk.kill();
     else if (round === 1) disk.powerLoss();
     else await store.stop();

@@ -1,0 +1,306 @@
+/** Two misfortunes that overlap: each of these courses of events once lost what was synced, or brought back old bytes. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
+import type { RemoveServerReply, StatusReply } from '../../src/protocol/generated/messages.js';
+import { equalBytes, pattern } from '../conformance/case.js';
+import { story } from './story.js';
+import type { Story } from './story.js';
+import { MASTER } from './world.js';
+import type { World } from './world.js';
+
+t.setTimeout(0);
+
+type Backup = () => Promise<void>;
+
+/** Takes a copy of the master's directory now; the function returned puts it back, and starts the master. */
+function backUp(world: World): Backup {
+  const log = world.disk(MASTER).snapshot('/log');
+  const store = world.store.snapshot();
+  return async () => {
+    await world.kill(MASTER);
+    world.disk(MASTER).putBack('/log', log);
+    await world.store.putBack(store);
+    await world.start(MASTER);
+  };
+}
+
+const idAt = (status: StatusReply, name: string): number =>
+  status.servers.find(({ address }) => address.startsWith(`${name}:`))?.serverId ?? 0;
+
+async function remove(s: Story, id: number): Promise<RemoveServerReply> {
+  for (let asked = false; ; asked = true) {
+    const reply = await s.two.removeServer(id, !asked);
+    if (reply.removed || reply.refused) return reply;
+    await s.world.sleep(300);
+  }
+}
+
+async function overwrite(s: Story, name: string, bytes: Uint8Array, host: string): Promise<void> {
+  const fs = await s.world.connect(host);
+  for (let attempt = 0; ; attempt++) {
+    try {
+      const file = await s.openAt(name, fs);
+      await file.write(0, bytes);
+      await file.sync();
+      await file.close();
+      break;
+    } catch (error) {
+      if (attempt === 20) throw error;
+      await s.world.sleep(1_000);
+    }
+  }
+  await fs.close();
+}
+
+story('P9: a machine that slept through a restore of the master serves nobody by what it knew before', async (s) => {
+  const { world } = s;
+  const size = 100_000;
+  const file = await s.create('f', pattern(size, 1));
+  await file.sync();
+  await file.close();
+  await world.sleep(LEASE_TTL_MS + 15_000);
+  const restore = backUp(world);
+  // Later starts, which the backup does not know of.
+  for (let i = 0; i < 3; i++) {
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    await world.sleep(12_000);
+  }
+  const { handle, replicas } = await s.chunk(await s.openAt('f'));
+  const first = replicas[handle % 2]?.address.split(':')[0] ?? assert.fail();
+  world.freeze(first, 'suspended');
+  await restore();
+  await world.sleep(3_000);
+  const reads = async (version: number): Promise<void> => {
+    const reader = await s.openAt('f', s.two);
+    equalBytes(await reader.read(0, size), pattern(size, version), 'what is read');
+    await reader.close();
+  };
+  await reads(1);
+  await overwrite(s, 'f', pattern(size, 2), 'client-3');
+  await world.sleep(20_000);
+  world.thaw(first);
+  for (let round = 0; round < 40; round++) {
+    await reads(2);
+    await world.sleep(30);
+  }
+  await world.sleep(60_000);
+  await s.check('f', pattern(size, 2));
+});
+
+story('P3: a copy that came to nothing is not taken for a chunk that went with removed servers', async (s) => {
+  const { world } = s;
+  const size = 5 * MIB;
+  const file = await s.create('f', pattern(size, 1));
+  await file.sync();
+  await world.sleep(LEASE_TTL_MS + 15_000);
+  const [gone, last] = await s.holders(file);
+  const third = world.chunkservers.find((name) => name !== gone && name !== last);
+  assert.ok(gone !== undefined && last !== undefined && third !== undefined);
+  await world.kill(third);
+  await world.kill(gone);
+  await file.write(0, pattern(1000, 2));
+  await file.sync();
+  await world.sleep(LEASE_TTL_MS + 15_000);
+  const slow = world.disk(third).plant((label) => label === 'chunk.write', { delayUs: 2e6 });
+  await world.start(third);
+  await world.sleep(3_500);
+  await file.write(0, pattern(1000, 3));
+  await file.sync();
+  await file.close();
+  // Made, and of no use: power fails before it is deleted, or made again.
+  while (world.disk(third).files('/data/chunks').length === 0) await world.sleep(10);
+  await world.sleep(20);
+  await world.powerOff(third, 'nothing');
+  assert.equal(world.disk(third).files('/data/chunks').length, 1);
+  await world.kill(last);
+  world.disk(third).lift(slow);
+  await world.sleep(12_000);
+  const status = await s.two.status();
+  for (const name of [gone, last]) await remove(s, idAt(status, name));
+  await world.powerOn(third);
+  await world.sleep(60_000);
+  const reader = await s.openAt('f', s.two);
+  await assert.rejects(reader.read(0, 100), { code: 'EIO' });
+  await reader.close();
+  // Its own servers bring it back, under whatever name they come.
+  await world.start(last);
+  await world.sleep(60_000);
+  const again = await s.openAt('f', await world.connect('client-3'));
+  equalBytes(await again.read(0, 1000), pattern(1000, 3), 'what was written last');
+});
+
+story(
+  'P1: a disk that was put back is not believed because its server was started some times without a master',
+  async (s) => {
+    const { world } = s;
+    const size = 50_000;
+    const file = await s.create('f', pattern(size, 1));
+    await file.sync();
+    await world.sleep(LEASE_TTL_MS + 15_000);
+    const [, behind] = await s.holders(file);
+    assert.ok(behind !== undefined);
+    const before = world.disk(behind).snapshot('/data');
+    await world.sleep(20_000);
+    await file.write(0, pattern(size, 2));
+    await file.sync();
+    await file.close();
+    await world.sleep(90_000);
+    await world.kill(MASTER);
+    await world.kill(behind);
+    world.disk(behind).putBack('/data', before);
+    for (let i = 0; i < 12; i++) {
+      await world.start(behind);
+      await world.sleep(1_000);
+      await world.kill(behind);
+    }
+    await world.start(MASTER);
+    await world.start(behind);
+    for (let round = 0; round < 10; round++) {
+      const fs = await world.connect(`reader-${round}`);
+      const reader = await s.openAt('f', fs);
+      equalBytes(await reader.read(0, size), pattern(size, 2), `round ${round}`);
+      await reader.close();
+      await world.sleep(500);
+    }
+    assert.ok(world.errorLines.some((line) => line.includes('older state')));
+    await world.sleep(60_000);
+    await s.check('f', pattern(size, 2));
+  },
+  { chunkservers: 2 },
+);
+
+story(
+  'P1: what comes back from aside, on a disk that was put back, is compared with others before it is read',
+  async (s) => {
+    const { world } = s;
+    const size = 50_000;
+    await world.sleep(10_000);
+    const yesterday = backUp(world);
+    const file = await s.create('f', pattern(size, 1));
+    await file.sync();
+    await file.close();
+    await world.sleep(LEASE_TTL_MS + 15_000);
+    const today = backUp(world);
+    await yesterday();
+    await world.sleep(30_000);
+    const [behind] = world.chunkservers;
+    assert.ok(behind !== undefined);
+    const before = world.disk(behind).snapshot('/data');
+    await today();
+    await world.sleep(30_000);
+    await overwrite(s, 'f', pattern(size, 2), 'client-3');
+    await world.sleep(90_000);
+    await world.kill(behind);
+    world.disk(behind).putBack('/data', before);
+    await world.start(behind);
+    for (let round = 0; round < 20; round++) {
+      const fs = await world.connect(`reader-${round}`);
+      const reader = await s.openAt('f', fs);
+      equalBytes(await reader.read(0, size), pattern(size, 2), `round ${round}`);
+      await reader.close();
+      await world.sleep(250);
+    }
+    await world.sleep(60_000);
+    await s.check('f', pattern(size, 2));
+  },
+  { chunkservers: 2 },
+);
+
+for (const late of ['those of the backup', 'the newest']) {
+  story(
+    `P1: of a chunk that has moved since the backup the newest replica counts, also when ${late} come late`,
+    async (s) => {
+      const { world } = s;
+      const size = 50_000;
+      const file = await s.create('f', pattern(size, 1));
+      await file.sync();
+      await world.sleep(LEASE_TTL_MS + 15_000);
+      const restore = backUp(world);
+      const before = await s.holders(file);
+      const spare = world.chunkservers.filter((name) => !before.includes(name));
+      // One after the other they go, each before a write, and the chunk is copied to the next.
+      for (const name of spare) await world.kill(name);
+      for (const [i, name] of before.entries()) {
+        await world.kill(name);
+        await file.write(0, pattern(size, 2 + i));
+        await file.sync();
+        await world.start(spare[i] ?? assert.fail());
+        await world.sleep(LEASE_TTL_MS + 15_000);
+      }
+      await file.close();
+      assert.deepEqual(await s.holders(file), [...spare].sort());
+      const cut = late === 'the newest' ? spare : before;
+      for (const name of cut) world.network.partition(MASTER, name);
+      await restore();
+      for (const name of before) await world.start(name);
+      await world.sleep(4_000);
+      world.network.healAll();
+      await world.sleep(60_000);
+      await s.check('f', pattern(size, 3));
+    },
+    { chunkservers: 4 },
+  );
+}
+
+story(
+  'P11: a chunkserver that starts on a disk that hangs comes up with its other disks, and says which is not there',
+  async (s) => {
+    const { world } = s;
+    const names = Array.from({ length: 12 }, (_, i) => `f${i}`);
+    for (const [i, name] of names.entries()) {
+      const file = await s.create(name, pattern(50_000, i));
+      await file.sync();
+      await file.close();
+    }
+    await world.sleep(LEASE_TTL_MS + 15_000);
+    const [victim] = world.chunkservers;
+    assert.ok(victim !== undefined);
+    await world.kill(victim);
+    const hung = world.disk(victim).plant((_, path) => path.startsWith('/data-2'), { hangs: true });
+    const began = world.clock.nowUs;
+    await world.start(victim);
+    assert.ok(world.clock.nowUs - began < 60e6, 'it took long to start');
+    await world.sleep(100_000);
+    const status = await s.two.status();
+    const told = status.servers.find(({ address }) => address.startsWith(victim))?.disks ?? [];
+    assert.deepEqual(
+      told.map(({ path, problem }) => [path, problem !== '']),
+      [
+        ['/data', false],
+        ['/data-2', true],
+      ],
+    );
+    assert.equal(status.underReplicatedChunks, 0);
+    assert.equal(status.unavailableChunks, 0);
+    for (const [i, name] of names.entries()) await s.check(name, pattern(50_000, i));
+    world.disk(victim).lift(hung);
+    await world.sleep(30_000);
+    await world.kill(victim);
+    await world.start(victim);
+    await world.sleep(60_000);
+    for (const [i, name] of names.entries()) await s.check(name, pattern(50_000, i));
+    const after = (await s.two.status()).servers.find(({ address }) => address.startsWith(victim))?.disks ?? [];
+    assert.ok(after.every(({ problem }) => problem === ''));
+  },
+  { dataDirectories: 2 },
+);
+
+story('a disk that hangs in a running chunkserver is named, and no more once it answers', async (s) => {
+  const { world } = s;
+  const [victim] = world.chunkservers;
+  assert.ok(victim !== undefined);
+  const problem = async (): Promise<string> => {
+    const { servers } = await s.two.status();
+    return servers.find(({ address }) => address.startsWith(victim))?.disks[0]?.problem ?? 'no disk';
+  };
+  await world.sleep(15_000);
+  assert.equal(await problem(), '');
+  const hung = world.disk(victim).plant((_, path) => path.startsWith('/data'), { hangs: true });
+  await world.sleep(30_000);
+  assert.match(await problem(), /does not answer/);
+  world.disk(victim).lift(hung);
+  await world.sleep(15_000);
+  assert.equal(await problem(), '');
+});
