@@ -24,9 +24,17 @@ export interface DiskWatchOptions {
   readonly paths: readonly string[];
 }
 
-/** A call that has not come back; when it was made, in looks. A look that came late makes no call old. */
-interface Call {
-  readonly madeAt: number;
+/**
+ * The calls made between two looks: how many have not come back. Age is counted in looks, as a look that came late makes no
+ * call old. Counted rather than kept, since every request makes some.
+ */
+class Calls {
+  out = 0;
+  readonly end = (): void => {
+    this.out--;
+  };
+
+  constructor(readonly madeAt: number) {}
 }
 
 /** A request; on a certain directory, or on any. */
@@ -38,8 +46,9 @@ interface Waiting {
 
 interface Volume {
   readonly path: string;
-  /** In the order in which they were made. */
-  readonly calls: Set<Call>;
+  calls: Calls;
+  /** Of before the last look, oldest first: those that have not all come back. */
+  late: readonly Calls[];
   state: 'answers' | 'stalled' | 'absent';
   readonly watch: Watch;
 }
@@ -58,8 +67,16 @@ export class DiskWatch {
 
   constructor(private readonly options: DiskWatchOptions) {
     this.volumes = options.paths.map((path) => {
-      const calls = new Set<Call>();
-      return { path, calls, state: 'answers', watch: (call) => this.watch(calls, call) };
+      const volume: Volume = {
+        ...{ path, state: 'answers', calls: new Calls(0), late: [] },
+        watch: (work) => {
+          const { calls } = volume;
+          calls.out++;
+          work.then(calls.end, calls.end);
+          return work;
+        },
+      };
+      return volume;
     });
     this.disk = new WatchedDisk(options.disk, (path) => this.watchOf(path));
   }
@@ -131,14 +148,16 @@ export class DiskWatch {
   /** True when it has become absent, or answers again. */
   private look(number: number, volume: Volume): boolean {
     const { logger } = this.options;
-    const { path, calls, state } = volume;
-    const [oldest] = calls;
+    const { path, state } = volume;
+    volume.late = [...volume.late, volume.calls].filter(({ out }) => out > 0);
+    volume.calls = new Calls(this.looked);
+    const [oldest] = volume.late;
     const age = oldest === undefined ? 0 : this.looked - oldest.madeAt;
     if (state === 'answers') {
       if (age < looks(DISK_STALLED_MS)) return false;
       volume.state = 'stalled';
       logger.error(
-        { directory: path, calls: calls.size },
+        { directory: path, calls: volume.late.reduce((sum, { out }) => sum + out, 0) },
         'data directory does not answer: its replicas are not served',
       );
       this.giveUp(this.waiting, number, path);
@@ -178,16 +197,6 @@ export class DiskWatch {
   private watchOf(path: string): Watch {
     const volume = this.volumes.find((each) => path === each.path || path.startsWith(`${each.path}/`));
     return volume?.watch ?? unwatched;
-  }
-
-  private watch<T>(calls: Set<Call>, work: Promise<T>): Promise<T> {
-    const call = { madeAt: this.looked };
-    const end = (): void => {
-      calls.delete(call);
-    };
-    calls.add(call);
-    work.then(end, end);
-    return work;
   }
 }
 
