@@ -427,7 +427,12 @@ export class ChunkStore {
       }
       const chunk = this.open.get(handle);
       if (chunk !== undefined) await this.open.retire(chunk);
-      await this.aside.put(entry);
+      try {
+        await this.aside.put(entry);
+      } catch (error) {
+        const directory = this.directories.of(entry);
+        throw this.examine({ handle, directory, path: this.directories.pathOf(entry) }, error);
+      }
       this.forget(handle);
     });
   }

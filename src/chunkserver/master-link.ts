@@ -40,6 +40,11 @@ export interface MasterLinkOptions {
 
 /** Time for a report of a failure to reach the master before the writer is told anyway. */
 const FAILURE_REPORT_TIMEOUT_MS = 2_000;
+/** Errors at one replica, for which a report does not fail: or one bad file would keep the whole server from joining. */
+const OF_ONE_REPLICA: readonly ErrorCode[] = [
+  ...(['UNAVAILABLE', 'TIMEOUT', 'NO_REPLICA', 'CORRUPT', 'EIO', 'ENOSPC', 'EDQUOT'] as const),
+  ...(['EROFS', 'ENODEV', 'ENXIO'] as const),
+];
 /** Deletions of one request that run at the same time. */
 const DELETE_WIDTH = 8;
 
@@ -359,15 +364,24 @@ export class MasterLink {
       const replicas = page.map(({ handle, version }) => ({ handle, version }));
       const { reply } = await peer.call(MASTER_METHODS.reportAside, { replicas });
       for (const { handle, version } of reply.restore) {
-        await store.restore(chunkHandle(handle), chunkVersion(version));
-        restored++;
+        try {
+          await store.restore(chunkHandle(handle), chunkVersion(version));
+          restored++;
+        } catch (error) {
+          demandOfOneReplica(error);
+          // It is offered again by the next report.
+          logger.error(
+            { handle, version, reason: asCairnError(error).message },
+            'a replica that is aside cannot be used',
+          );
+        }
       }
     }
     if (restored > 0)
       logger.warn({ count: restored, left: store.aside.size }, 'replicas that were aside are back in service');
   }
 
-  /** While its disk does not answer, a replica is only known here no more: the next start reports it again. */
+  /** While its disk does not answer or fails at it, a replica is only known here no more: the next start reports it again. */
   private async setAside({ handle: number, version: least }: ReplicaVersion): Promise<void> {
     const { replicas, store, logger } = this.options;
     const [handle, version] = [chunkHandle(number), chunkVersion(least)];
@@ -379,10 +393,11 @@ export class MasterLink {
     try {
       await store.answering(handle, () => replicas.exclusive(handle, put));
     } catch (error) {
-      if (!hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) throw error;
+      demandOfOneReplica(error);
       isGivenUp = true;
       store.disown(handle, version);
-      logger.info({ handle, version }, 'unknown replica left on a disk that does not answer');
+      const reason = asCairnError(error).message;
+      logger.warn({ handle, version, reason }, 'unknown replica left where it is: the next start reports it again');
     }
   }
 
@@ -418,6 +433,10 @@ export class MasterLink {
       logger.info({ handle, version }, 'replica left on a disk that does not answer: the next start deletes it');
     }
   }
+}
+
+function demandOfOneReplica(error: unknown): void {
+  if (!hasCode(error, ...OF_ONE_REPLICA)) throw error;
 }
 
 /** Waits for `delayMs`, or until `end` settles. Leaves no timer behind. */

@@ -42,7 +42,8 @@ async function runSeed(seed: number, counts: FaultCounts): Promise<string> {
   const { reads, writes, errors, simulatedMs } = isDisaster
     ? await runDisasters({ seed, counts, kinds: DISASTER_KINDS, first: disaster })
     : await runStorm(options);
-  if (reads === 0 || writes === 0) throw new Error(`seed ${seed}: no work was done`);
+  // Who writes once in a while only may not have come to it in a short run; all files were written when they were made.
+  if (reads === 0) throw new Error(`seed ${seed}: no work was done`);
   const told = [...errors].map(([code, count]) => `${count} ${code}`).join(', ');
   return `${reads} reads, ${writes} writes, told ${told || 'no error'}, ${(simulatedMs / 1000).toFixed(0)} simulated seconds`;
 }

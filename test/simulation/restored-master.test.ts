@@ -226,3 +226,45 @@ story('what was removed while a chunkserver was away is deleted there when it is
     ],
   );
 });
+
+story('P11: a file that can be neither set aside nor taken back keeps no server from joining', async (s) => {
+  const { world } = s;
+  const [victim = ''] = world.chunkservers;
+  await make(s.one, 'before', pattern(1000, 1));
+  await world.sleep(10_000);
+  const yesterday = backUp(world);
+  for (let i = 0; i < 8; i++) await make(s.one, `lost-${i}`, pattern(3000, 100 + i));
+  await world.sleep(40_000);
+  const today = backUp(world);
+  const disk = world.disk(victim);
+  const bad = disk.files('/data/chunks').at(-1) ?? assert.fail('it has replicas');
+  const name = bad.slice(bad.lastIndexOf('/') + 1);
+  const failing = disk.plant((_, path) => path.includes(name), { failWith: 'EIO' });
+  await restore(world, yesterday);
+  await world.sleep(30_000);
+  const allJoined = async (when: string): Promise<void> => {
+    const { servers } = await s.two.status();
+    assert.ok(
+      servers.every(({ alive }) => alive),
+      `all serve, ${when}`,
+    );
+  };
+  await allJoined('after the restore');
+  equalBytes(await look(s.two, 'before'), pattern(1000, 1), 'before');
+  // It goes aside now, and cannot be taken back.
+  disk.lift(failing);
+  await world.kill(victim);
+  await world.start(victim);
+  await world.sleep(30_000);
+  const again = disk.plant((label) => label === 'aside.rename', { failWith: 'EIO' });
+  await restore(world, today);
+  await world.sleep(30_000);
+  await allJoined('after the newer state');
+  assert.ok(again.hits > 0);
+  disk.lift(again);
+  await world.kill(victim);
+  await world.start(victim);
+  await world.sleep(60_000);
+  const fresh = await world.connect('client-4');
+  for (let i = 0; i < 8; i++) equalBytes(await look(fresh, `lost-${i}`), pattern(3000, 100 + i), `lost-${i}`);
+});
