@@ -14,6 +14,7 @@ import type { Handlers } from '../protocol/rpc.js';
 import { getChunk, makeLossAnError } from './chunk-map.js';
 import type { ChunkLeases } from './leases.js';
 import { checkChunkIndex, getChunks } from './locations.js';
+import type { MadeReplicas } from './made-replicas.js';
 import type { NewChunks } from './new-chunks.js';
 import type { Recovery } from './recovery.js';
 import type { Repair } from './repair.js';
@@ -45,6 +46,7 @@ export interface ChunkServiceDeps {
   readonly recovery: Recovery;
   readonly repair: Repair;
   readonly stale: StaleReplicas;
+  readonly made: MadeReplicas;
   readonly wantedReplicas: number;
   readonly timeline: Timeline;
   readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
@@ -150,6 +152,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     reportReplica: (request, { peer }) => {
       if (peer.role === 'client') sessions.require(peer);
       const believed = peer.role === 'chunkserver' && servers.require(peer).id === request.serverId;
+      if (believed) deps.made.lose(servers.require(peer).id, (handle) => handle === request.handle);
       takeReplicaReport(request, believed);
       return { reply: {} };
     },

@@ -23,6 +23,7 @@ import { getChunk, saveChunk } from './chunk-map.js';
 import { readInode } from './inodes.js';
 import { keys } from './keys.js';
 import type { Lease } from './lease-table.js';
+import type { MadeReplicas } from './made-replicas.js';
 import type { ChunkLeases } from './leases.js';
 import { chooseServers } from './placement.js';
 import type { StraySink } from './recovery.js';
@@ -89,6 +90,7 @@ export class ChunkCopies {
       readonly health: ReplicaHealth;
       readonly config: CopyConfig;
       readonly onStray: StraySink;
+      readonly made: MadeReplicas;
       /** A copy became a member. */
       readonly onAdded: (handle: ChunkHandle) => void;
       /** A source has damaged blocks, and other members may have them whole. */
@@ -270,8 +272,11 @@ export class ChunkCopies {
       const peer = servers.peerOf(route.target);
       if (peer === undefined) return 'not begun';
       const damaged = await this.transfer(route, before, peer, config.copyTimeoutMs);
+      // It may be lost again before the lock is free.
+      this.deps.made.note(route.handle, route.target);
       return await leases.locks.run(route.handle, () => {
-        return !watch.granted && this.addMember(route, before, peer, damaged) ? 'added' : 'late';
+        const isThere = this.deps.made.settle(route.handle, route.target);
+        return isThere && !watch.granted && this.addMember(route, before, peer, damaged) ? 'added' : 'late';
       });
     } finally {
       watch.end();

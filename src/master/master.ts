@@ -44,6 +44,7 @@ import { ServerRegistry } from './servers.js';
 import { masterHandlers } from './service.js';
 import { Sessions } from './sessions.js';
 import { checkState } from './state-check.js';
+import { MadeReplicas } from './made-replicas.js';
 import { StaleReplicas } from './stale-replicas.js';
 import type { State } from './state.js';
 import type { Store } from './store.js';
@@ -113,6 +114,7 @@ interface Parts {
   readonly reaper: OrphanReaper;
   readonly collector: Collector;
   readonly stale: StaleReplicas;
+  readonly made: MadeReplicas;
   readonly timeline: Timeline;
   readonly recount: Recount;
   readonly removals: ServerRemovals;
@@ -221,8 +223,9 @@ export class Master {
       ...{ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray },
       stale: (handle) => stale.of(handle),
     });
+    const made = new MadeReplicas();
     const newChunks = new NewChunks({
-      ...{ clock, random, logger, servers, handles, leaseIds, config: chunkConfig, onStray },
+      ...{ clock, random, logger, servers, handles, leaseIds, config: chunkConfig, onStray, made },
       maxSpares: config.maxSpareChunks ?? MAX_SPARE_CHUNKS,
     });
     const leases = new ChunkLeases({
@@ -232,7 +235,7 @@ export class Master {
     leases.inherit(inherited);
     const cuts = new LeaseCuts({ state, logger, servers, leases });
     const repair = new Repair({
-      ...{ state, clock, random, logger, servers, leases, recovery, onStray },
+      ...{ state, clock, random, logger, servers, leases, recovery, onStray, made },
       config: {
         wantedReplicas,
         graceMs: config.repairGraceMs ?? 30_000,
@@ -284,7 +287,7 @@ export class Master {
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector, stale, timeline, recount, removals },
+      ...{ leases, cuts, recovery, repair, reaper, collector, stale, made, timeline, recount, removals },
     };
   }
 

@@ -21,6 +21,7 @@ import { unawaited } from '../core/sync.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { IdReserve } from './id-reserve.js';
 import { chooseServers, placementError } from './placement.js';
+import type { MadeReplicas } from './made-replicas.js';
 import type { ChunkConfig, StraySink } from './recovery.js';
 import type { ServerRegistry } from './servers.js';
 
@@ -61,6 +62,7 @@ export class NewChunks {
       readonly config: ChunkConfig;
       readonly maxSpares: number;
       readonly onStray: StraySink;
+      readonly made: MadeReplicas;
     },
   ) {}
 
@@ -111,14 +113,18 @@ export class NewChunks {
   }
 
   /** The state knows the chunk now. */
-  attach(chunk: NewChunk): void {
-    this.unattached.delete(chunk.handle);
+  attach({ handle, members }: NewChunk): void {
+    this.unattached.delete(handle);
+    for (const id of members) this.deps.made.settle(handle, id);
   }
 
   /** Nobody wants the chunk: its replicas are deleted. */
   discard({ handle, members }: NewChunk): void {
     this.unattached.delete(handle);
-    for (const id of members) this.deps.onStray(handle, NEW_CHUNK_VERSION, id);
+    for (const id of members) {
+      this.deps.made.settle(handle, id);
+      this.deps.onStray(handle, NEW_CHUNK_VERSION, id);
+    }
   }
 
   /** A server's connection ended: it may know nothing any more of leases that it had. */
@@ -145,9 +151,10 @@ export class NewChunks {
   }
 
   /** Its lease is young enough to be handed out without a renewal, and its members are there. */
-  private isFit({ members, expiresMs }: NewChunk): boolean {
-    const { clock, servers } = this.deps;
-    return expiresMs - clock.monotonicMs() > LEASE_TTL_MS - SPARE_AGE_MS && members.every((id) => servers.isUp(id));
+  private isFit({ handle, members, expiresMs }: NewChunk): boolean {
+    const { clock, servers, made } = this.deps;
+    if (expiresMs - clock.monotonicMs() <= LEASE_TTL_MS - SPARE_AGE_MS) return false;
+    return members.every((id) => servers.isUp(id) && made.isThere(handle, id));
   }
 
   private makeSpares(): void {
@@ -176,7 +183,7 @@ export class NewChunks {
     members: readonly ServerId[],
     lostBytes: number,
   ): Promise<{ chunk?: NewChunk; failed: readonly ServerId[]; error?: CairnError }> {
-    const { clock, servers, logger, handles, leaseIds } = this.deps;
+    const { clock, servers, logger, handles, leaseIds, made } = this.deps;
     const [primary] = members;
     if (primary === undefined) throw new CairnError('INTERNAL', 'a chunk on no server');
     const handle = chunkHandle(await handles.take());
@@ -196,6 +203,7 @@ export class NewChunks {
           const peer = servers.peerOf(member);
           if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${member} is not connected`);
           await peer.call(CHUNKSERVER_METHODS.grantLease, request, { timeoutMs: REQUEST_TIMEOUT_MS });
+          made.note(handle, member);
         } catch (cause) {
           error = asCairnError(cause);
           failed.push(member);
@@ -204,6 +212,8 @@ export class NewChunks {
         }
       };
       await Promise.all(members.map(send));
+      // Gone again while another server took its time.
+      failed.push(...members.filter((member) => !failed.includes(member) && !made.isThere(handle, member)));
       const chunk = { handle, leaseId: id, members, expiresMs: clock.monotonicMs() + LEASE_TTL_MS };
       if (failed.length === 0) return { chunk, failed };
       // What has this handle on a server from before is not the chunk that was to be made.

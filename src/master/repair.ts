@@ -17,6 +17,7 @@ import { Backoffs } from './backoffs.js';
 import { getChunk } from './chunk-map.js';
 import { ChunkCopies } from './copies.js';
 import type { Candidate, CopyConfig } from './copies.js';
+import type { MadeReplicas } from './made-replicas.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from './keys.js';
 import type { Key } from './store.js';
 import type { ChunkLeases } from './leases.js';
@@ -62,6 +63,7 @@ export class Repair {
       readonly recovery: Recovery;
       readonly config: RepairConfig;
       readonly onStray: StraySink;
+      readonly made: MadeReplicas;
     },
   ) {
     this.health = new ReplicaHealth(deps.servers, deps.config);

@@ -29,6 +29,7 @@ import type {
 import { getChunk, makeLossAnError, mayBringBack, saveChunk, takeOutMember } from './chunk-map.js';
 import { isSameTimeline } from './counters.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from './keys.js';
+import type { MadeReplicas } from './made-replicas.js';
 import type { Recovery, StraySink } from './recovery.js';
 import type { Server, ServerRegistry } from './servers.js';
 import type { State } from './state.js';
@@ -45,6 +46,8 @@ export interface ReportDeps {
   readonly wantedReplicas: number;
   /** Replicas that are being made now, of which the state does not know yet. */
   readonly isInMaking: (handle: ChunkHandle, server: ServerId) => boolean;
+  /** Of these, what is made already, as far as its server has said. */
+  readonly made: MadeReplicas;
   /** A replica that is no member. */
   readonly onStale: StraySink;
   /** A chunk that has become doubtful. */
@@ -73,6 +76,9 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     named.set(replica.handle, replica);
   }
   const { lost, upTo, isWhole } = findLost(deps, server, { after: afterHandle, last, named });
+  deps.made.lose(server.id, (handle) => {
+    return handle > afterHandle && handle <= upTo && named.get(handle)?.suspect !== false;
+  });
   const toDelete: ReplicaVersion[] = [];
   const aside: ReplicaVersion[] = [];
   const leaveOut: ReplicaVersion[] = [];

@@ -5,6 +5,7 @@ import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
+import { Health } from './health.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
 
@@ -88,6 +89,35 @@ story('P11: a disk that fails while nobody uses it is noticed, and its replicas 
   }
   await s.world.powerOff(s.world.chunkservers[1] ?? '');
   await checkFiles(s, names);
+});
+
+story('P11: chunks that were made ahead and went with a disk become no part of a file', async (s) => {
+  const { world } = s;
+  const [victim = ''] = world.chunkservers;
+  // Many at once: as many are made ahead.
+  const made = Array.from({ length: 6 }, async (_, i) => {
+    const file = await s.create(`f${i}`, pattern(SMALL, i));
+    await file.sync();
+    await file.close();
+  });
+  await Promise.all(made);
+  world.disk(victim).onCall = (_, path) => (path.startsWith('/data') ? { failWith: 'EIO' } : undefined);
+  await world.sleep(14_000);
+  const dying = await world.connect('client-3');
+  for (const name of world.chunkservers) world.network.partition('client-3', name);
+  const files: OpenFile[] = [];
+  for (let i = 0; i < 6; i++) {
+    const file = await s.create(`late-${i}`, undefined, dying);
+    files.push(file);
+    await file.truncate(SMALL);
+    await file.write(0, pattern(SMALL, i));
+    // It gets a chunk, and nothing of this is in it when the client dies.
+    world.background(() => file.flush().catch(() => undefined));
+  }
+  await world.sleep(500);
+  await world.kill('client-3');
+  for (const file of files) await s.chunk(file);
+  await new Health(world, s.two).demandHealthy('after a disk has failed');
 });
 
 story('P11: a disk that hangs while nobody uses it is given up in the end', async (s) => {
