@@ -182,6 +182,9 @@ export const DISK_FAULTS: readonly Fault[] = [
     kind: 'unmounted-disk',
     weight: 2,
     budget: 'loss',
+    // Without another disk that knows of it, the server begins anew in the mount point, and what it takes there goes when the
+    // volume is mounted over it: the other replicas are needed until then.
+    isAlone: ({ dataDirectories }) => dataDirectories.length === 1,
     run: async (scene, server) => {
       const { world, random } = scene;
       const disk = world.disk(server);
@@ -203,7 +206,7 @@ export const DISK_FAULTS: readonly Fault[] = [
     kind: 'old-disk',
     weight: 2,
     budget: 'loss',
-    isAlone: true,
+    isAlone: () => true,
     run: async (scene, server) => {
       const { world, random } = scene;
       const disk = world.disk(server);

@@ -24,7 +24,7 @@ export interface Fault {
   readonly weight: number;
   readonly budget: 'free' | 'place' | 'loss';
   /** A loss that no other fault comes beside: it needs the other replicas to be there in time, not only some day. */
-  readonly isAlone?: boolean;
+  readonly isAlone?: (world: World) => boolean;
   /** Brings it about and ends it. `victim` is a chunkserver, of the budget. Returns whether it took effect. */
   run(scene: FaultScene, victim: string): Promise<boolean>;
 }

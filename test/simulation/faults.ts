@@ -126,7 +126,7 @@ export class Faults {
     });
     const lost = Promise.all(under).then(() => undefined);
     this.track(lost);
-    const isAlone = faults.some((fault) => fault.isAlone === true);
+    const isAlone = faults.some((fault) => fault.isAlone?.(world) === true);
     if (!this.scene.isGentle && !isAlone) await this.besides(ROUGH_HEALING_MS);
     await lost;
     await this.calm();
