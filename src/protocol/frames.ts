@@ -17,6 +17,8 @@ export const MAX_FRAME_HEADER_BYTES = 14;
 export const MAX_CONTROL_BYTES = 125;
 /** Frames up to this are received together; larger ones are worth a system call of their own. */
 const STAGING_BYTES = 16 * KIB;
+/** The same before much is believed of the peer: thousands of such come and go in a flood, and each is garbage then. */
+const FIRST_STAGING_BYTES = 2 * KIB;
 const FIN = 0x80;
 const RESERVED = 0x70;
 const MASKED = 0x80;
@@ -104,7 +106,7 @@ interface Frame {
 }
 
 export class FrameReceiver {
-  private readonly staging = Buffer.allocUnsafeSlow(STAGING_BYTES);
+  private staging = Buffer.allocUnsafe(FIRST_STAGING_BYTES);
   /** What has come and is not yet looked at: [start, end) of the staging buffer. */
   private start = 0;
   private end = 0;
@@ -114,11 +116,20 @@ export class FrameReceiver {
   private fragments: Buffer[] | undefined;
   private messageBytes = 0;
 
-  /** May be raised. */
-  limits: FrameLimits;
+  private limits: FrameLimits;
 
   constructor(private readonly options: FrameReceiverOptions) {
     this.limits = options.limits;
+  }
+
+  /** Takes larger messages from now on, and more at once. What `space` gave before must not be used any more. */
+  raise(limits: FrameLimits): void {
+    this.limits = limits;
+    const staging = Buffer.allocUnsafeSlow(STAGING_BYTES);
+    this.staging.copy(staging, 0, this.start, this.end);
+    this.staging = staging;
+    this.end -= this.start;
+    this.start = 0;
   }
 
   /** Where the next bytes go. Never empty. */
@@ -167,7 +178,7 @@ export class FrameReceiver {
     if (opcode < OPCODES.close) this.checkSize(length);
     const body = start + headerBytes;
     const here = Math.min(length, this.end - body);
-    if (here < length && headerBytes + length <= STAGING_BYTES) return this.keep();
+    if (here < length && headerBytes + length <= staging.length) return this.keep();
     const key = masked ? staging.subarray(body - MASK_BYTES, body) : undefined;
     const mask = key === undefined || key.readUInt32LE(0) === 0 ? undefined : Buffer.from(key);
     const frame = { opcode, fin, mask };

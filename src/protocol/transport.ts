@@ -48,7 +48,10 @@ export interface Listener {
 }
 
 export interface Network {
-  /** Accepts connections at 'host:port'. EADDRINUSE and the like are CairnError with a remedy in the message. */
+  /**
+   * Accepts connections at 'host:port'; each is handed over once its caller has spoken. EADDRINUSE and the like are CairnError
+   * with a remedy in the message.
+   */
   listen(address: string, onConnection: (transport: Transport) => void): Promise<Listener>;
   /** Connects to 'host:port'. Fails with UNAVAILABLE when nobody answers within `timeoutMs`. */
   connect(address: string, timeoutMs: number): Promise<Transport>;

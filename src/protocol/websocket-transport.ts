@@ -79,6 +79,22 @@ export class WebSocketTransport implements Transport {
     bytes: 0,
   };
 
+  private readonly bytes: BytesReceiver = {
+    space: () => (this.ended ? waste : this.receiver.space()),
+    took: (count) => this.took(count),
+  };
+  private readonly copied = (data: Buffer): void => copyInto(this.bytes, data);
+  private readonly failed = (error: Error): void => {
+    this.closeReason ??= error.message; // 'close' follows
+  };
+  private readonly hungUp = (): void => {
+    this.socket.end();
+  };
+  private readonly closed = (): void => {
+    this.upgraded.onEnd?.();
+    this.end(this.closeReason ?? 'the peer hung up');
+  };
+
   constructor(private readonly upgraded: Upgraded) {
     this.peer = upgraded.peer;
     this.socket = upgraded.socket;
@@ -96,28 +112,36 @@ export class WebSocketTransport implements Transport {
 
   start(handlers: TransportHandlers): void {
     this.handlers = handlers;
-    const receiver: BytesReceiver = {
-      space: () => (this.ended ? waste : this.receiver.space()),
-      took: (count) => this.took(count),
-    };
-    const socket = receiveInto(this.socket, receiver);
-    this.socket = socket;
+    const { socket } = this;
+    this.listen(socket);
+    socket.on('data', this.copied);
+    copyInto(this.bytes, this.upgraded.head);
+    if (this.trusted) this.receiveDirectly();
+  }
+
+  private listen(socket: Socket): void {
     socket.setNoDelay(true);
-    socket.on('error', (error) => {
-      this.closeReason ??= error.message; // 'close' follows
-    });
-    socket.on('end', () => socket.end());
-    socket.on('close', () => {
-      this.upgraded.onEnd?.();
-      this.end(this.closeReason ?? 'the peer hung up');
-    });
-    copyInto(receiver, this.upgraded.head);
+    socket.on('error', this.failed);
+    socket.on('end', this.hungUp);
+    socket.on('close', this.closed);
+  }
+
+  /** From now on received bytes go where they stay: worth the making of a socket for peers that have the secret only. */
+  private receiveDirectly(): void {
+    const { socket } = this;
+    if (this.handlers === undefined || this.ended || socket.destroyed) return;
+    socket.off('data', this.copied).off('end', this.hungUp).off('close', this.closed);
+    this.socket = receiveInto(socket, this.bytes);
+    this.listen(this.socket);
   }
 
   trust(): boolean {
     if (this.trusted) return true;
     this.trusted = this.upgraded.onTrust?.() ?? true;
-    if (this.trusted) this.receiver.limits = LIMITS;
+    if (this.trusted) {
+      this.receiver.raise(LIMITS);
+      this.receiveDirectly();
+    }
     return this.trusted;
   }
 

@@ -99,9 +99,9 @@ export class WebSocketNetwork implements Network {
 
   listen(address: string, onConnection: (transport: Transport) => void): Promise<Listener> {
     const { host, port } = parseAddress(address);
-    const open = new Set<WebSocketTransport>();
+    const open = new Set<{ destroy(): void }>();
     const { server, onUpgrade } = this.httpServer();
-    onUpgrade(({ upgraded, stranger, peer }) => {
+    const begin = ({ upgraded, stranger, peer }: UpgradedConnection): void => {
       let isProven = false;
       const transport = new WebSocketTransport({
         ...upgraded,
@@ -122,6 +122,28 @@ export class WebSocketNetwork implements Network {
       stranger.end = (reason) => transport.cut(reason);
       open.add(transport);
       onConnection(transport);
+    };
+    onUpgrade((connection) => {
+      const { socket, head } = connection.upgraded;
+      if (head.length > 0) {
+        begin(connection);
+        return;
+      }
+      // The caller speaks first. Until it does, nothing is made for it.
+      const left = (): void => {
+        open.delete(socket);
+        this.strangers.delete(connection.stranger);
+      };
+      const hungUp = (): void => {
+        socket.destroy();
+      };
+      open.add(socket);
+      socket.once('close', left).once('end', hungUp);
+      socket.once('data', (first: Buffer) => {
+        socket.off('close', left).off('end', hungUp);
+        open.delete(socket);
+        begin({ ...connection, upgraded: { socket, head: first } });
+      });
     });
     const sweep = setInterval(() => this.strangers.sweep(performance.now()), SWEEP_MS);
     sweep.unref();
@@ -138,7 +160,7 @@ export class WebSocketNetwork implements Network {
           close: () =>
             new Promise((done) => {
               clearInterval(sweep);
-              for (const transport of open) transport.destroy();
+              for (const connection of open) connection.destroy();
               server.close(() => done());
               server.closeAllConnections();
             }),

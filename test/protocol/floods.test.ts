@@ -40,7 +40,7 @@ class Flooder {
   isClosed = false;
   readonly closed: Promise<void>;
 
-  constructor(server: PeerServer) {
+  constructor(server: { readonly address: string }) {
     const { host, port } = parseAddress(server.address);
     this.socket = connectTcp(port, host);
     this.socket.on('error', () => undefined);
@@ -87,6 +87,37 @@ t.test('idle connections stay few, and who has the secret is served at once', as
   t.notOk(peer.isClosed, 'who proved the secret stays');
   t.equal(network.accepted.unproven, 0);
   peer.close('done');
+});
+
+t.test('for who does not speak nothing is made, and nothing is left of who hangs up', async (t) => {
+  const network = new WebSocketNetwork(BOUNDS);
+  let handedOver = 0;
+  const listener = await network.listen('127.0.0.1:0', (transport) => {
+    handedOver++;
+    transport.start({ onMessage: () => undefined, onClose: () => undefined });
+  });
+  t.teardown(() => listener.close());
+  const upgraded = async (): Promise<Flooder> => {
+    const flooder = await new Flooder(listener).opened();
+    const answered = new Promise((resolve) => flooder.socket.once('data', resolve));
+    flooder.socket.write(UPGRADE);
+    await answered;
+    return flooder;
+  };
+  const silent = [await upgraded(), await upgraded(), await upgraded()];
+  t.same([handedOver, network.accepted.unproven], [0, 3], 'they count as strangers');
+  silent[0]?.socket.write(Buffer.from([0x82]));
+  await eventually('the one that speaks is handed over', () => handedOver === 1);
+  silent[1]?.socket.end();
+  await silent[1]?.closed;
+  await eventually('the one that hangs up is gone', () => network.accepted.unproven === 2);
+  network.shed();
+  await Promise.all(silent.map(({ closed }) => closed));
+  t.equal(network.accepted.unproven, 0);
+  const last = await upgraded();
+  await listener.close();
+  await last.closed;
+  t.equal(handedOver, 1);
 });
 
 t.test('before the proof a message is small, a request is small, and nothing is answered to pings', async (t) => {

@@ -76,6 +76,21 @@ const bytesOf = (length: number, start = 1): Buffer =>
   Buffer.from(Array.from({ length }, (_, i) => (start + i * 7) % 256));
 const ZERO_MASK = Buffer.alloc(4);
 
+t.test('more is taken at once after the raise, in the middle of a frame too', (t) => {
+  const { heard, receiver: raised } = receiver();
+  const payload = Buffer.alloc(10_000, 7);
+  const bytes = Buffer.alloc(14 + payload.length);
+  const at = putFrameHeader(bytes, 0, { opcode: OPCODES.binary, fin: true, masked: false, length: payload.length });
+  payload.copy(bytes, at);
+  const frame = bytes.subarray(0, at + payload.length);
+  feed(raised, Buffer.concat([frame, frame.subarray(0, 3)]));
+  raised.raise({ messageBytes: MAX_MESSAGE, fragments: 1024 });
+  feed(raised, Buffer.concat([frame.subarray(3), frame]));
+  t.same(heard.messages, [[payload], [payload], [payload]]);
+  t.same(heard.allocated, [payload.length], 'then such a frame needs no memory of its own');
+  t.end();
+});
+
 t.test('messages arrive whole, wherever the stream is cut', async (t) => {
   const header = frame(bytesOf(60), { fin: false });
   const large = frame(bytesOf(40_000, 3), { opcode: OPCODES.continuation });
