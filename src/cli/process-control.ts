@@ -4,11 +4,12 @@
  * with that directory: numbers are used again.
  */
 import { spawn } from 'node:child_process';
-import { constants, open, readFile, readlink, unlink } from 'node:fs/promises';
+import { constants, open, readFile, readlink, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sleep, SystemClock } from '../core/clock.js';
 import { asCairnError, CairnError, hasCode, isErrorCode } from '../core/errors.js';
+import { tryLock } from '../core/file-lock.js';
 import { makeDirectories } from './make-directories.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
@@ -59,36 +60,60 @@ async function isZombie(pid: number): Promise<boolean> {
   return status === undefined || /\) [ZX] /.test(status);
 }
 
-/** Takes `directory` for this process; fails with EBUSY when another one runs there. */
-export async function claimDirectory(directory: string): Promise<void> {
-  await makeDirectories(directory);
-  const other = await runningIn(directory);
-  if (other !== undefined && other !== process.pid) {
-    throw new CairnError('EBUSY', `process ${other} uses ${directory} already: stop it, or choose another --data`);
-  }
-  await writePid(directory);
-}
+/** The pid files of the directories that this process has, open and locked. */
+const claimed = new Map<string, FileHandle>();
 
-/** Over what a killed process left: that needs no space, which there may be none of. */
-async function writePid(directory: string): Promise<void> {
+/**
+ * Takes `directory` for this process; fails with EBUSY when another one runs there, by whatever name it knows the directory
+ * and in whatever container: two masters would ruin one store.
+ */
+export async function claimDirectory(directory: string): Promise<void> {
+  if (claimed.has(directory)) return;
+  await makeDirectories(directory);
+  const inUse = (by: string): CairnError =>
+    new CairnError('EBUSY', `${by} uses ${directory} already: stop it, or choose another --data`);
+  const other = await runningIn(directory);
+  if (other !== undefined && other !== process.pid) throw inUse(`process ${other}`);
   const path = pidFile(directory);
   try {
-    const file = await open(path, constants.O_WRONLY | constants.O_CREAT, PRIVATE_MODE);
-    try {
-      await file.chmod(PRIVATE_MODE); // of an earlier version
-      const { bytesWritten } = await file.write(`${process.pid}\n`, 0);
-      await file.truncate(bytesWritten);
-    } finally {
-      await file.close();
-    }
+    const file = await openLocked(path);
+    if (file === undefined) throw inUse('another process');
+    claimed.set(directory, file);
+    await file.chmod(PRIVATE_MODE); // of an earlier version
+    // Over what a killed process left: that needs no space, which there may be none of.
+    const { bytesWritten } = await file.write(`${process.pid}\n`, 0);
+    await file.truncate(bytesWritten);
   } catch (error) {
     const { code, message } = asCairnError(error);
+    if (code === 'EBUSY') throw error;
     throw new CairnError(code, `cannot write ${path}: ${message}`, { cause: error });
+  }
+}
+
+/** The file at `path`, locked; undefined when another process has it. */
+async function openLocked(path: string): Promise<FileHandle | undefined> {
+  for (;;) {
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT, PRIVATE_MODE);
+    try {
+      if (!(await tryLock(file.fd))) {
+        await file.close();
+        return undefined;
+      }
+      // Who had it may have removed it meanwhile: then another file has the name, and others lock that.
+      const [mine, named] = [await file.stat(), await stat(path).catch(() => undefined)];
+      if (named?.ino === mine.ino && named.dev === mine.dev) return file;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    await file.close();
   }
 }
 
 export async function leaveDirectory(directory: string): Promise<void> {
   if ((await readIfThere(pidFile(directory)))?.trim() === String(process.pid)) await unlink(pidFile(directory));
+  await claimed.get(directory)?.close();
+  claimed.delete(directory);
 }
 
 /** Tells the parent, if it waits, that this process serves. */

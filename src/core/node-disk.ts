@@ -17,12 +17,12 @@ import {
   write,
   writeSync,
 } from 'node:fs';
-import { mkdir, opendir, rename, stat, statfs, unlink } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { mkdir, opendir, rename, statfs, unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { SpareDescriptors } from './descriptors.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
 import { CairnError, asCairnError } from './errors.js';
+import { tryLock } from './file-lock.js';
 import { DIRECT_ALIGNMENT_BYTES, payloadBuffers } from './payload-buffers.js';
 import { watched } from './sync.js';
 
@@ -265,23 +265,22 @@ export class NodeDisk implements Disk {
   }
 
   /**
-   * By listening on an abstract socket named after the directory's device and inode: atomic, and the kernel ends it
-   * with the process, however that dies. Excludes processes of one machine and network namespace.
+   * On the directory itself, so that it takes no space and leaves nothing behind. Who cannot open the directory cannot
+   * take its lock. Excludes all processes of a machine; on a network file system not those of others.
    */
   async lock(label: DiskLabel, path: string): Promise<() => Promise<void>> {
-    const { dev, ino } = await stat(path).catch((error: unknown) => {
-      throw failure(error, label, path);
-    });
-    const server = createServer((socket) => socket.destroy());
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error: NodeJS.ErrnoException) => {
-        const message = `${label} ${path}: another process uses this directory`;
-        reject(error.code === 'EADDRINUSE' ? new CairnError('EBUSY', message) : failure(error, label, path));
+    try {
+      const fd = await this.opened(() => openAsync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+      const isLocked = await tryLock(fd).catch(async (error: unknown) => {
+        await closeAsync(fd);
+        throw error;
       });
-      server.listen(`\0cairnfs-${dev}-${ino}`, resolve);
-    });
-    server.unref();
-    return () => new Promise((resolve) => server.close(() => resolve()));
+      if (isLocked) return () => closeAsync(fd);
+      await closeAsync(fd);
+    } catch (error) {
+      throw failure(error, label, path);
+    }
+    throw new CairnError('EBUSY', `${label} ${path}: another process uses this directory`);
   }
 
   bootId(): string {

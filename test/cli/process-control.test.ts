@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -29,8 +29,13 @@ t.test('a directory is claimed and left', async (t) => {
   await claimDirectory(directory);
   t.equal((await stat(join(directory, 'pid'))).mode & 0o777, 0o600, 'also one of an earlier release');
   await claimDirectory(directory);
+  const other = `${directory}-by-another-name`;
+  await symlink(directory, other);
+  await t.rejects(claimDirectory(other), { code: 'EBUSY', message: /another process uses .*-by-another-name already/ });
   await leaveDirectory(directory);
   await t.rejects(stat(join(directory, 'pid')), { code: 'ENOENT' });
+  await claimDirectory(other);
+  await leaveDirectory(other);
 });
 
 t.test('a process that does not start tells why by its log', async (t) => {

@@ -1,6 +1,10 @@
 import nodeFs, { constants, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { stat, symlink } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -197,4 +201,32 @@ t.test('a directory has one holder', async (t) => {
   await (
     await disk.lock('test', directory)
   )();
+});
+
+t.test('nobody else can take the lock of a directory that he cannot open, and none outlives its holder', async (t) => {
+  // What an earlier release took for the lock, anybody could take.
+  const { dev, ino } = await stat(directory);
+  const stranger = createServer().listen(`\0cairnfs-${dev}-${ino}`);
+  t.teardown(() => stranger.close());
+  await (
+    await disk.lock('test', directory)
+  )();
+  const other = join(directory, 'by-another-name');
+  await symlink(directory, other);
+  const module = new URL('../../src/core/node-disk.js', import.meta.url).href;
+  const code = `import { NodeDisk } from '${module}'; await new NodeDisk().lock('test', '${other}'); console.log('has it'); setTimeout(() => 0, 60000);`;
+  const holder = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.teardown(() => holder.kill('SIGKILL'));
+  await once(holder.stdout, 'data');
+  await t.rejects(disk.lock('test', directory), { code: 'EBUSY' });
+  holder.kill('SIGKILL');
+  await once(holder, 'close');
+  await (
+    await disk.lock('test', directory)
+  )();
+  await t.rejects(disk.lock('test', join(directory, 'none')), { code: 'ENOENT' });
+  const path = process.env['PATH'];
+  process.env['PATH'] = '/nonexistent';
+  await t.rejects(disk.lock('test', directory), { code: 'EOPNOTSUPP', message: /install the package util-linux/ });
+  process.env['PATH'] = path;
 });
