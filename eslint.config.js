@@ -156,7 +156,13 @@ export default tseslint.config(
   {
     // The production ends of the injected interfaces, and the edge where the kernel is.
     files: [
-      ...['src/core/clock.ts', 'src/core/random.ts', 'src/core/node-disk.ts', 'src/core/descriptors.ts', 'src/core/file-lock.ts'],
+      ...[
+        'src/core/clock.ts',
+        'src/core/random.ts',
+        'src/core/node-disk.ts',
+        'src/core/descriptors.ts',
+        'src/core/file-lock.ts',
+      ],
       ...['src/core/logger.ts', 'src/core/log-file.ts'],
       ...['src/protocol/websocket.ts', 'src/protocol/websocket-transport.ts', 'src/protocol/bulk-socket.ts'],
       ...[

@@ -44,6 +44,10 @@ export const MAX_UNPROVEN_FRAGMENTS = 4;
 export const MAX_UPGRADE_BYTES = 4 * KIB;
 /** Bytes of messages that have come in part, of all connections together: some 400 of the largest. */
 export const MAX_PARTIAL_BYTES = 512 * MIB;
+/** Bytes that wait for peers which read slowly or not at all, of all connections together: as much as for one of them. */
+export const MAX_UNREAD_BYTES = 512 * MIB;
+/** Bytes of the requests of clients that a server works on, of all connections together: sixteen windows. */
+export const MAX_SERVED_BYTES = 512 * MIB;
 /** Lines of a log with one message: so many at once, then one in so long; and how many messages are told apart. */
 export const LOG_LINE_BURST = 50;
 export const LOG_LINE_INTERVAL_MS = 2_000;
@@ -371,6 +375,7 @@ assert.ok(HEARTBEAT_INTERVAL_MS * 3 < MAX_MASTER_LAG_MS, 'two lost heartbeats mu
 assert.ok(MAX_MASTER_LAG_MS + HEARTBEAT_INTERVAL_MS < CHUNKSERVER_DEAD_MS, 'readers must know before it is replaced');
 assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out with a fresh lease');
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
+assert.ok(MAX_SEND_QUEUE_BYTES <= MAX_UNREAD_BYTES && 2 * MAX_IN_FLIGHT_BYTES <= MAX_SERVED_BYTES);
 assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
 assert.ok(2 * MAX_OVERLAY_CHANGES < LOST_INODES_BOUND, 'an inode number must not come again after a power loss');
 assert.ok(Number.isSafeInteger(COUNTER_JUMP * 4096));

@@ -90,6 +90,7 @@ export async function servePeers<T extends MethodTable>(
   const methods = servedMethods(server);
   const connections = new Set<Transport>();
   const peers = new Set<RpcPeer>();
+  const load = { bytes: 0 };
   const { logger } = options;
 
   async function accept(transport: Transport): Promise<void> {
@@ -101,7 +102,7 @@ export async function servePeers<T extends MethodTable>(
       accept: server.accept,
       clusterId: server.clusterId(),
     });
-    const peer = new RpcPeer({ channel, clock: options.clock, logger, role: peerRole, clusterId, methods });
+    const peer = new RpcPeer({ channel, clock: options.clock, logger, role: peerRole, clusterId, methods, load });
     if (peer.isClosed) return;
     peers.add(peer);
     server.onPeer?.(peer);

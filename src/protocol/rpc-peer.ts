@@ -10,6 +10,7 @@ import {
   MAX_IN_FLIGHT_REQUESTS,
   MAX_PAYLOAD_BYTES,
   MAX_SEND_QUEUE_BYTES,
+  MAX_SERVED_BYTES,
   REQUEST_TIMEOUT_MS,
   SEND_HIGH_WATER_BYTES,
 } from '../core/limits.js';
@@ -84,6 +85,13 @@ export interface RpcPeerOptions {
   readonly role: PeerRole;
   readonly clusterId: string;
   readonly methods: ReadonlyMap<number, ServedMethod>;
+  /** Of all peers of one server. */
+  readonly load?: Load;
+}
+
+/** What clients make a server hold: payload of requests that are being served. */
+export interface Load {
+  bytes: number;
 }
 
 export class RpcPeer implements Peer {
@@ -97,6 +105,7 @@ export class RpcPeer implements Peer {
   private readonly window = new Window();
   private readonly calls = new Map<number, PendingCall>();
   private readonly served = new Map<number, ServedRequest>();
+  private readonly load: Load;
   private servedBytes = 0;
   private unsentReplies = 0;
   private nextId = 1;
@@ -112,6 +121,8 @@ export class RpcPeer implements Peer {
     this.role = options.role;
     this.clusterId = options.clusterId;
     this.methods = options.methods;
+    // Servers wait for each other: theirs must not stand back behind what clients sent, and there are few of them.
+    this.load = options.role === 'client' ? (options.load ?? { bytes: 0 }) : { bytes: 0 };
     const closed = deferred<string>();
     this.closed = closed.promise;
     this.resolveClosed = closed.resolve;
@@ -298,6 +309,10 @@ export class RpcPeer implements Peer {
       this.sendError(id, new CairnError('BUSY', `${inFlight} requests of this connection are being served: slow down`));
       return;
     }
+    if (this.load.bytes + payload.length > MAX_SERVED_BYTES) {
+      this.sendError(id, new CairnError('BUSY', 'too much of other clients is being served: try again later'));
+      return;
+    }
     let request: unknown;
     try {
       request = definition.request.decode(envelope.body);
@@ -308,6 +323,7 @@ export class RpcPeer implements Peer {
     const context = new ServedRequest(this, payload, this.clock, envelope.deadlineMs);
     this.served.set(id, context);
     this.servedBytes += payload.length;
+    this.load.bytes += payload.length;
     let result: HandlerResult<unknown> | Promise<HandlerResult<unknown>>;
     try {
       result = method.handler(request, context);
@@ -331,6 +347,7 @@ export class RpcPeer implements Peer {
     context.finish();
     this.served.delete(id);
     this.servedBytes -= context.payload.length;
+    this.load.bytes -= context.payload.length;
     if (this.closeReason !== undefined) return;
     send();
     if (this.channel.queuedBytes < SEND_HIGH_WATER_BYTES) return;

@@ -14,6 +14,7 @@ import {
   MAX_PAYLOAD_BYTES,
   MAX_UNPROVEN_FRAGMENTS,
   MAX_UNPROVEN_MESSAGE_BYTES,
+  MAX_UNREAD_BYTES,
   SEND_HIGH_WATER_BYTES,
 } from '../core/limits.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
@@ -29,7 +30,7 @@ import {
   OPCODES,
   putFrameHeader,
 } from './frames.js';
-import { PartialMessages, type PartialMessage } from './partial-messages.js';
+import { HeldMemory, type Holder } from './held-memory.js';
 import type { Message, Transport, TransportHandlers } from './transport.js';
 
 const LENGTH_BYTES = 4;
@@ -45,8 +46,9 @@ const LIMITS = { messageBytes: MAX_MESSAGE_BYTES, fragments: 1024 };
 /** Takes what comes after the end of any connection. */
 const waste = Buffer.allocUnsafeSlow(64 * KIB);
 
-/** Of this process. */
-const partialMessages = new PartialMessages(MAX_PARTIAL_BYTES);
+/** Of this process: messages that have come in part, and what peers should have read. */
+const partialMessages = new HeldMemory(MAX_PARTIAL_BYTES);
+const unreadMessages = new HeldMemory(MAX_UNREAD_BYTES);
 
 /** A connection whose handshake is done. */
 export interface Upgraded {
@@ -74,11 +76,16 @@ export class WebSocketTransport implements Transport {
   private readonly receiver: FrameReceiver;
   private trusted = false;
   /** The message that is on its way to this side. */
-  private readonly partial: PartialMessage = {
+  private readonly partial: Holder = {
     cut: () => this.close('protocol: a message that does not end'),
     bytes: 0,
   };
 
+  /** Holds while more is queued than a sender waits for. */
+  private readonly unread: Holder = {
+    cut: () => this.giveUp('the peer reads too slowly, and too much waits for such peers'),
+    bytes: 0,
+  };
   private readonly bytes: BytesReceiver = {
     space: () => (this.ended ? waste : this.receiver.space()),
     took: (count) => this.took(count),
@@ -164,9 +171,9 @@ export class WebSocketTransport implements Transport {
       at = putFrameHeader(first, at, { opcode: OPCODES.continuation, fin: true, masked, length: payload.length });
     }
     const size = at + (inline ? 0 : payload.length);
-    this.queuedBytes += size;
+    this.queued(size);
     const sent = (error?: Error | null): void => {
-      this.queuedBytes -= size;
+      this.unqueued(size);
       if (reusable === true && (error ?? undefined) === undefined) payloadBuffers.giveBack(payload);
       if (this.queuedBytes < SEND_HIGH_WATER_BYTES) this.wake();
     };
@@ -223,14 +230,19 @@ export class WebSocketTransport implements Transport {
     this.end(reason);
   }
 
+  /** Ends the connection at once, with what is queued. */
+  private giveUp(reason: string): void {
+    this.end(reason);
+    this.destroy();
+  }
+
   /** A stranger's connection is cut at once: to read on, for the peer to hear why, is work that he could ask for without end. */
   private refuse(status: number, reason: string): void {
     if (this.trusted) {
       this.closeWith(status, reason);
       return;
     }
-    this.end(reason);
-    this.destroy();
+    this.giveUp(reason);
   }
 
   private took(count: number): void {
@@ -259,10 +271,20 @@ export class WebSocketTransport implements Transport {
     // A peer that pings and does not read is not answered more and more.
     if (this.ended || this.queuedBytes >= SEND_HIGH_WATER_BYTES) return;
     const frame = controlFrame(OPCODES.pong, payload, this.upgraded.connecting);
-    this.queuedBytes += frame.length;
-    this.socket.write(frame, () => {
-      this.queuedBytes -= frame.length;
-    });
+    this.queued(frame.length);
+    this.socket.write(frame, () => this.unqueued(frame.length));
+  }
+
+  private queued(size: number): void {
+    this.queuedBytes += size;
+    if (this.queuedBytes < SEND_HIGH_WATER_BYTES) return;
+    unreadMessages.grow(this.unread, this.unread.bytes === 0 ? this.queuedBytes : size);
+  }
+
+  private unqueued(size: number): void {
+    this.queuedBytes -= size;
+    if (this.queuedBytes < SEND_HIGH_WATER_BYTES) unreadMessages.end(this.unread);
+    else unreadMessages.shrink(this.unread, size);
   }
 
   private closedByPeer(status: number, reason: string): void {
@@ -279,6 +301,7 @@ export class WebSocketTransport implements Transport {
     if (this.ended) return;
     this.ended = true;
     partialMessages.end(this.partial);
+    unreadMessages.end(this.unread);
     this.closeReason ??= reason;
     this.wake();
     this.handlers?.onClose(this.closeReason);

@@ -2,14 +2,15 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import t, { type Test } from 'tap';
 import { SystemClock } from '../../src/core/clock.js';
-import { KIB, MAX_PAYLOAD_BYTES, MAX_UNPROVEN_MESSAGE_BYTES, MIB } from '../../src/core/limits.js';
+import { KIB, MAX_PAYLOAD_BYTES, MAX_UNPROVEN_MESSAGE_BYTES, MAX_UNREAD_BYTES, MIB } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
-import { PartialMessages } from '../../src/protocol/partial-messages.js';
+import { HeldMemory } from '../../src/protocol/held-memory.js';
 import { Strangers, type Stranger } from '../../src/protocol/strangers.js';
 import { eventually } from '../support/eventually.js';
+import type { Transport } from '../../src/protocol/transport.js';
 import { parseAddress, WebSocketNetwork } from '../../src/protocol/websocket.js';
 
 const { readChunk } = CHUNKSERVER_METHODS;
@@ -205,7 +206,7 @@ t.test('strangers of one address push out their own oldest, and nobody of anothe
 });
 
 t.test('messages that do not end take a bounded memory, and the oldest is cut', (t) => {
-  const partial = new PartialMessages(10 * MIB);
+  const partial = new HeldMemory(10 * MIB);
   const cut: number[] = [];
   const messages = Array.from({ length: 30 }, (_, i) => ({ bytes: 0, cut: () => void cut.push(i) }));
   for (const message of messages) partial.grow(message, MIB);
@@ -214,7 +215,44 @@ t.test('messages that do not end take a bounded memory, and the oldest is cut', 
     Array.from({ length: 20 }, (_, i) => i),
   );
   t.equal(partial.heldBytes, 10 * MIB);
+  const [held, gone] = [messages[25], messages[3]];
+  if (held !== undefined) partial.shrink(held, MIB / 2);
+  if (gone !== undefined) partial.shrink(gone, MIB / 2);
+  t.equal(partial.heldBytes, 9.5 * MIB);
   for (const message of messages) partial.end(message);
   t.equal(partial.heldBytes, 0);
   t.end();
+});
+
+/** A server that hands over its side of each connection, and a caller that sends so much and reads nothing. */
+async function deafCallers(t: Test, count: number): Promise<{ transports: Transport[]; reasons: string[] }> {
+  const [transports, reasons]: [Transport[], string[]] = [[], []];
+  const listener = await new WebSocketNetwork().listen('127.0.0.1:0', (transport) => {
+    const at = transports.push(transport) - 1;
+    transport.trust();
+    transport.start({ onMessage: () => undefined, onClose: (reason) => (reasons[at] = reason) });
+  });
+  t.teardown(() => listener.close());
+  for (let i = 1; i <= count; i++) {
+    const caller = await new Flooder(listener).opened();
+    caller.socket.pause();
+    caller.socket.write(Buffer.concat([Buffer.from(UPGRADE), Buffer.from([0x82, 0x84, 0, 0, 0, 0, 0, 0, 0, 0])]));
+    await eventually('it is there', () => transports.length === i);
+  }
+  return { transports, reasons };
+}
+
+t.test('what peers do not read is bounded over all of them: who has not read for longest is cut', async (t) => {
+  const { transports, reasons } = await deafCallers(t, 4);
+  // One buffer again and again: what is bounded is what might be as many.
+  const message = { header: Buffer.from('reply'), payload: Buffer.alloc(MIB) };
+  const third = Math.floor(MAX_UNREAD_BYTES / MIB / 3);
+  for (const transport of transports.slice(0, 3)) for (let i = 0; i < third - 8; i++) transport.send(message);
+  t.same(reasons, [], 'as much as there is room for');
+  for (let i = 0; i < third; i++) transports[3]?.send(message);
+  t.match(reasons[0], /reads too slowly/);
+  t.same(Object.keys(reasons), ['0'], 'the others stay');
+  const queued = transports.slice(1).reduce((sum, { queuedBytes }) => sum + queuedBytes, 0);
+  t.ok(queued <= MAX_UNREAD_BYTES, `${Math.round(queued / MIB)} MiB wait`);
+  for (const transport of transports) transport.close('done');
 });

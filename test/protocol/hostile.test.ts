@@ -4,7 +4,15 @@ import { connect as connectTcp } from 'node:net';
 import t from 'tap';
 import { WebSocket } from 'ws';
 import { SystemClock } from '../../src/core/clock.js';
-import { KIB, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MIB, SEND_HIGH_WATER_BYTES } from '../../src/core/limits.js';
+import { errorNumber } from '../../src/core/errors.js';
+import {
+  KIB,
+  MAX_HEADER_BYTES,
+  MAX_PAYLOAD_BYTES,
+  MAX_SERVED_BYTES,
+  MIB,
+  SEND_HIGH_WATER_BYTES,
+} from '../../src/core/limits.js';
 import type { Logger } from '../../src/core/logger.js';
 import { SeededRandom, SystemRandom } from '../../src/core/random.js';
 import { Channel } from '../../src/protocol/channel.js';
@@ -12,7 +20,7 @@ import { connectPeer, servePeers, type EndpointOptions } from '../../src/protoco
 import * as m from '../../src/protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Handlers } from '../../src/protocol/rpc.js';
-import { RpcPeer } from '../../src/protocol/rpc-peer.js';
+import { RpcPeer, type ServedMethod } from '../../src/protocol/rpc-peer.js';
 import type { TransportHandlers } from '../../src/protocol/transport.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { parseAddress, WebSocketNetwork } from '../../src/protocol/websocket.js';
@@ -295,6 +303,54 @@ void t.test('hostile peers', async (t) => {
     t.equal(sent.at(-1)?.kind, m.EnvelopeKind.PONG, 'and is again when it has read');
     t.notOk(peer.isClosed);
     t.end();
+  });
+
+  await t.test('what clients send to be served is bounded over all of them; servers do not stand behind them', (t) => {
+    const load = { bytes: MAX_SERVED_BYTES - MIB };
+    const release: (() => void)[] = [];
+    const hold = (): Promise<{ reply: object }> => new Promise((resolve) => release.push(() => resolve({ reply: {} })));
+    const methods = new Map([
+      [
+        1,
+        {
+          name: 'hold',
+          definition: {
+            ...writeChunk,
+            number: 1,
+            callers: ['client', 'chunkserver'],
+          } as unknown as ServedMethod['definition'],
+          handler: hold,
+        },
+      ],
+    ]);
+    const payload = new Uint8Array(MIB);
+    const ask = (role: 'client' | 'chunkserver'): number[] => {
+      const errors: number[] = [];
+      let handlers: TransportHandlers | undefined;
+      const transport = {
+        ...{ peer: 'another', queuedBytes: 0, trust: () => true, drained: () => Promise.resolve() },
+        start: (given: TransportHandlers) => void (handlers = given),
+        send: ({ header }: { header: Uint8Array }) => void errors.push(m.Envelope.decode(header).errorCode),
+        close: () => undefined,
+      };
+      const about = { clock: new ManualClock(), logger, role, clusterId: 'c', methods, load } as const;
+      new RpcPeer({ ...about, channel: new Channel(transport) });
+      for (const id of [1, 2]) {
+        const header = m.Envelope.encode({ kind: m.EnvelopeKind.REQUEST, id, method: 1 }).finish();
+        handlers?.onMessage({ header, payload });
+      }
+      return errors;
+    };
+    t.same(ask('client'), [errorNumber('BUSY')], 'the second has no place');
+    t.same(ask('client'), [errorNumber('BUSY'), errorNumber('BUSY')], 'nor has another client');
+    t.same(ask('chunkserver'), []);
+    t.equal(release.length, 3);
+    t.equal(load.bytes, MAX_SERVED_BYTES);
+    for (const each of release) each();
+    setImmediate(() => {
+      t.equal(load.bytes, MAX_SERVED_BYTES - MIB, 'and there is room again');
+      t.end();
+    });
   });
 
   await t.test('what is no frame, in one piece with the handshake', async (t) => {
