@@ -9,13 +9,18 @@
  *   { sent: send() }     f(send(), await other())
  *   for (const sent of list.map(send)) await sent;       // the second rejects during the first
  *
+ *   const sent = send(); if (wanted) await sent;         // and if not?
+ *   this.sending = send().catch((error) => { throw … }); // makes another that rejects
+ *
  * What makes one right: await it at once, give it a handler (`.catch(…)`, `.then(…, …)`), or `watched(…)` of core/sync.ts.
  */
 
-const KEEPERS = new Set(['push', 'unshift', 'set', 'add']);
+const KEEPERS = new Set(['push', 'unshift', 'set', 'add', 'concat', 'splice', 'fill']);
 const FUNCTIONS = new Set(['FunctionDeclaration', 'FunctionExpression', 'ArrowFunctionExpression']);
 const PAUSES = new Set(['AwaitExpression', 'YieldExpression']);
 const EXITS = new Set(['ReturnStatement', 'ThrowStatement']);
+const BRANCHES = new Set(['IfStatement', 'ConditionalExpression']);
+const LOOPS = new Set(['ForStatement', 'ForInStatement', 'ForOfStatement', 'WhileStatement']);
 
 const functionOf = (node) => {
   let at = node.parent;
@@ -63,14 +68,27 @@ export default {
       return false;
     }
 
+    /** The handler makes a promise that may reject again: it throws, is async, or returns a promise that nobody handles. */
+    function rejectsOn(handler) {
+      if (!isFunction(handler)) return false;
+      if (handler.async) return true;
+      const isOpen = (value) =>
+        value?.type !== undefined && isPromise(value) && !(value.type === 'CallExpression' && isHandling(value));
+      if (handler.body.type !== 'BlockStatement') return isOpen(handler.body);
+      return finds(
+        handler.body,
+        (node) => node.type === 'ThrowStatement' || (node.type === 'ReturnStatement' && isOpen(node.argument)),
+      );
+    }
+
     /** The call gives its promise a handler, or makes one that cannot reject. */
     function isHandling(call) {
       const { callee } = call;
       if (callee.type === 'Identifier') return callee.name === 'watched' || callee.name === 'unawaited';
       if (callee.type !== 'MemberExpression' || callee.property.type !== 'Identifier') return false;
       const name = callee.property.name;
-      if (name === 'catch') return call.arguments.length > 0;
-      if (name === 'then') return call.arguments.length > 1;
+      if (name === 'catch') return call.arguments.length > 0 && !rejectsOn(call.arguments[0]);
+      if (name === 'then') return call.arguments.length > 1 && !call.arguments.some(rejectsOn);
       if (name === 'finally') return callee.object.type === 'CallExpression' && isHandling(callee.object);
       return (
         callee.object.type === 'Identifier' &&
@@ -109,7 +127,12 @@ export default {
     /** An expression that makes a promise, or a list of them, which nobody listens to. */
     function makesUnwatched(node) {
       switch (node?.type) {
+        case 'SpreadElement':
+          return makesUnwatched(node.argument);
+        case 'SequenceExpression':
+          return makesUnwatched(node.expressions.at(-1));
         case 'TSAsExpression':
+        case 'TSSatisfiesExpression':
         case 'TSNonNullExpression':
           return makesUnwatched(node.expression);
         case 'ConditionalExpression':
@@ -142,6 +165,29 @@ export default {
 
     const report = (node) => context.report({ node, messageId: 'unwatched' });
 
+    const interrupts = (node) =>
+      PAUSES.has(node.type) || EXITS.has(node.type) || (node.type === 'ForOfStatement' && node.await);
+
+    /** Whether `use` may be left out on the way from `above`: it is in a loop, or in a branch whose other side has no such use. */
+    function isConditional(use, above, uses) {
+      // `if (made instanceof Promise)`: what decides is whether there is a promise at all.
+      const isItself = (node) => node.type === 'Identifier' && node.name === use.name;
+      for (let at = use; at.parent !== null && at !== above; at = at.parent) {
+        const { parent } = at;
+        if (BRANCHES.has(parent.type) && finds(parent.test, isItself)) continue;
+        if (LOOPS.has(parent.type) && (at === parent.body || at === parent.update)) return true;
+        if (parent.type === 'LogicalExpression' && at === parent.right) return true;
+        if (parent.type === 'SwitchCase' || parent.type === 'CatchClause') return true;
+        if (!BRANCHES.has(parent.type) || at === parent.test) continue;
+        const side = at === parent.consequent ? parent.alternate : parent.consequent;
+        const inSide = (each) => side !== null && each.range[0] >= side.range[0] && each.range[1] <= side.range[1];
+        const other = uses.find(inSide);
+        if (other === undefined || isConditional(other, side, uses)) return true;
+        if (finds(side, interrupts, side.range[0], other.range[0])) return true;
+      }
+      return false;
+    }
+
     /** After it was made at `made`, is the variable first used before anything else can happen? */
     function isUsedAtOnce(variable, made, isList) {
       const home = functionOf(made);
@@ -153,9 +199,11 @@ export default {
       const first = uses.find(attaches) ?? uses[0];
       if (first === undefined) return false;
       const root = home ?? sourceCode.ast;
-      const interrupts = (node) =>
-        PAUSES.has(node.type) || EXITS.has(node.type) || (node.type === 'ForOfStatement' && node.await);
       if (finds(root, interrupts, made.range[1], first.range[0])) return false;
+      let block = made;
+      while (block.parent !== null && !(block.range[0] <= first.range[0] && block.range[1] >= first.range[1]))
+        block = block.parent;
+      if (isConditional(first, block, uses)) return false;
       if (!isList) return true;
       const call = first.parent?.type === 'SpreadElement' ? first.parent.parent.parent : first.parent;
       return call?.type === 'CallExpression' || call?.type === 'ReturnStatement';
@@ -186,10 +234,15 @@ export default {
                 ? next.expression
                 : undefined;
           const taken = argument?.type === 'AwaitExpression' ? argument.argument : argument;
-          if (taken !== undefined && taken !== null && sourceCode.getText(taken) === left) return;
+          const names = node.right.type === 'Identifier' ? [left, node.right.name] : [left];
+          if (taken !== undefined && taken !== null && names.includes(sourceCode.getText(taken))) return;
           if (taken?.type === 'CallExpression' && isHandling(taken) && sourceCode.getText(taken).includes(left)) return;
         }
         report(node.right);
+      },
+      // A default: nobody knows what the promise is used for, and when.
+      AssignmentPattern(node) {
+        if (makesUnwatched(node.right)) report(node.right);
       },
       PropertyDefinition(node) {
         if (keepsUnwatched(node.value)) report(node.value);
@@ -211,7 +264,7 @@ export default {
       },
       ForOfStatement(node) {
         if (!makesUnwatched(node.right) || !isListType(typeOf(node.right))) return;
-        if (finds(node.body, (inner) => PAUSES.has(inner.type))) report(node.right);
+        if (node.await || finds(node.body, (inner) => PAUSES.has(inner.type))) report(node.right);
       },
       CallExpression(node) {
         const { callee } = node;

@@ -15,7 +15,7 @@ declare function watched<T>(promise: Promise<T>): Promise<T>;
 declare const sends: Promise<number>[];
 declare const byName: Map<string, Promise<number>>;
 declare const list: number[];
-export class Place { sending: Promise<number> | undefined;
+export class Place { sending: Promise<number> | undefined; all: Promise<number>[] = [];
 `;
 
 const FAULTS: Readonly<Record<string, string>> = {
@@ -37,6 +37,34 @@ const FAULTS: Readonly<Record<string, string>> = {
   'used in a callback only': 'const sent = send(); list.forEach(() => use(sent));',
   'an executor that may reject': 'this.sending = new Promise((resolve, reject) => use(resolve, reject));',
   void: 'void send();',
+  'used under a condition only': 'const sent = send(); if (list.length > 0) await sent;',
+  'used at once in one branch, late in the other':
+    'const sent = send(); if (list.length > 0) { await sent; } else { await other(); await sent; }',
+  'used by one side of an expression': 'const sent = send(); return list.length > 0 ? sent : 0;',
+  'used behind an and': 'const sent = send(); list.length > 0 && (await sent);',
+  'used in a loop that may not run': 'const sent = send(); for (const one of list) use(one, await sent);',
+  'used in a case': 'const sent = send(); switch (list.length) { case 0: await sent; }',
+  'spread into a list': 'sends.push(...list.map(() => send())); await other();',
+  'spread into a new list': 'this.all = [...list.map(() => send())]; await other();',
+  'appended to a copy': 'this.all = sends.concat(send()); await other();',
+  'put into the middle': 'sends.splice(0, 1, send()); await other();',
+  'a handler that throws on': 'const sent = send().catch((error) => { throw error; }); await other(); await sent;',
+  'a second handler that throws on':
+    'this.sending = send().then((n) => n, (error) => { if (list.length > 0) throw error; return 0; });',
+  'a handler that rejects on': 'this.sending = send().catch((error) => Promise.reject(error));',
+  'a handler that makes another promise': 'this.sending = send().catch(() => send());',
+  'a handler that is async': 'this.sending = send().catch(async () => { await other(); return 0; });',
+  'waited for in turn': 'for await (const sent of list.map(() => send())) use(sent);',
+  'behind a comma': 'const sent = (use(1), send()); await other(); await sent;',
+  'of a type that it satisfies': 'const sent = send() satisfies Promise<number>; await other(); await sent;',
+  'a default of a parameter': 'const run = async (sent = send()) => { await other(); await sent; }; await run();',
+  'a default in a pattern': 'const { sent = send() } = {} as { sent?: Promise<number> }; await other(); await sent;',
+  'a list in a variable of another name': 'let sent: Promise<number>; sent = send(); await other(); await sent;',
+  'made by a call in place': 'const sent = (async () => { throw new Error(); })(); await other(); await sent;',
+  'one that is rejected': "const sent = Promise.reject(new Error('')); await other(); await sent;",
+  'put at a place in a list': 'sends[0] = send(); await other();',
+  'made in a field by a declaration': 'const keep = new Map([["a", send()]]); await other(); use(keep);',
+  'joined by all, and kept': 'const all = Promise.all(list.map(() => send())); await other(); await all;',
 };
 
 const RIGHT: Readonly<Record<string, string>> = {
@@ -50,6 +78,14 @@ const RIGHT: Readonly<Record<string, string>> = {
   'kept in a field and returned': 'this.sending ??= send(); return this.sending;',
   'taken out of a list': 'const sent = sends.shift(); await other(); await sent;',
   'an executor that cannot reject': 'this.sending = new Promise((resolve) => use(resolve)); await other();',
+  'a handler that throws nothing': 'this.sending = send().catch((error) => { use(error); return 0; }); await other();',
+  'a handler that throws, awaited at once': 'await send().catch((error) => { throw error; });',
+  'used in both branches at once':
+    'const sent = send(); if (list.length > 0) { await sent; } else { use(await sent); }',
+  'used if it is a promise': 'const sent = list.length > 0 ? send() : undefined; if (sent !== undefined) await sent;',
+  'kept and returned': 'const sent = send(); this.sending = sent; return sent;',
+  'watched and conditional': 'const sent = watched(send()); if (list.length > 0) await sent;',
+  'made in the branch that uses it': 'if (list.length > 0) { const sent = send(); await sent; }',
   'a list waited for together': 'const all = list.map(() => send()); await Promise.all(all);',
 };
 
