@@ -27,6 +27,9 @@ export interface AsideOptions {
 const PAGE = 4096;
 /** Replicas that one round of `tidy` deletes at most: more than a disk that fills up can need in that time. */
 const MAX_DELETED = 256;
+/** Nobody is deleted by a clock that was moved, or by one that this process does not know yet, before it went evenly for so long. */
+const EVEN_CLOCK_MS = 3_600_000;
+const UNEVEN_MS = 60_000;
 /** A clock that says less was not set when the replica was set aside: its time begins anew. */
 const SANE_SECONDS = 1_600_000_000;
 
@@ -34,6 +37,8 @@ export class AsideReplicas {
   private readonly index = new ReplicaIndex();
   /** When each was set aside, in seconds, in place of the version. */
   private readonly since = new ReplicaIndex();
+  /** The wall clock minus the monotonic one, and since when it is that. */
+  private clockOffset: { readonly ms: number; readonly sinceMs: number } | undefined;
 
   constructor(private readonly options: AsideOptions) {}
 
@@ -105,9 +110,10 @@ export class AsideReplicas {
 
   /** Deletes those whose time is over, and the oldest on a disk that is nearly full. To be called now and then. */
   async tidy(): Promise<void> {
+    const isEven = this.lookAtClock();
     if (this.size === 0) return;
     const { clock, directories, logger } = this.options;
-    const expired = clock.now().seconds - ASIDE_KEEP_MS / 1000;
+    const expired = isEven ? clock.now().seconds - ASIDE_KEEP_MS / 1000 : -Infinity;
     const oldest = new Map<number, IndexEntry[]>();
     const over: IndexEntry[] = [];
     for (const entry of this.all()) {
@@ -129,6 +135,15 @@ export class AsideReplicas {
       }
       logger.warn({ count, left: this.size }, 'the disk is nearly full: replicas that were kept aside are deleted');
     }
+  }
+
+  /** Whether the wall clock goes as the monotonic one does, for long. */
+  private lookAtClock(): boolean {
+    const nowMs = this.options.clock.monotonicMs();
+    const ms = this.options.clock.now().seconds * 1000 - nowMs;
+    const before = this.clockOffset;
+    if (before === undefined || Math.abs(ms - before.ms) > UNEVEN_MS) this.clockOffset = { ms, sinceMs: nowMs };
+    return nowMs - (this.clockOffset?.sinceMs ?? nowMs) >= EVEN_CLOCK_MS;
   }
 
   /** The MAX_DELETED of a directory that are aside for longest, the oldest first. */

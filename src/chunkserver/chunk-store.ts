@@ -165,9 +165,9 @@ export class ChunkStore {
     return this.options.watch.isAbsent(entry.directory);
   }
 
-  /** The machine lost power since the directories were used last: what was not synced may be gone. */
+  /** The machine lost power since the directories were used last, and nothing else happened: what is gone was not synced. */
   get afterPowerLoss(): boolean {
-    return !this.directories.trusted;
+    return !this.directories.trusted && !this.directories.someAway && this.options.forgetDisks.length === 0;
   }
 
   get identity(): Identity | undefined {

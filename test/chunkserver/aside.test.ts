@@ -27,6 +27,7 @@ class Calendar extends ManualClock {
   }
 }
 
+const HOUR_MS = 3_600_000;
 const version = chunkVersion(1);
 const bytes = (handle: number): Buffer => Buffer.alloc(4 * KIB, handle);
 
@@ -46,6 +47,15 @@ async function make(store: ChunkStore, handle: ChunkHandle): Promise<void> {
   await store.create(handle, version);
   await store.mutate(handle, (file) => file.write(0, bytes(handle), segmentChecksums(bytes(handle), 0)));
   await store.sync(handle);
+}
+
+/** They go by evenly. */
+async function hours(store: ChunkStore, clock: Calendar, count: number): Promise<void> {
+  for (let i = 0; i < 100 * count; i++) {
+    clock.advance(HOUR_MS / 100);
+    await new Promise(setImmediate);
+    await store.aside.tidy();
+  }
 }
 
 const content = (store: ChunkStore, handle: ChunkHandle): Promise<Buffer> =>
@@ -93,6 +103,8 @@ t.test('they go when their time is over, and before that when the disk is nearly
   await store.stop();
   store = await start(disk, clock);
   await store.aside.tidy();
+  t.equal(store.aside.size, 4, 'a clock that is new to it may be wrong');
+  await hours(store, clock, 1.1);
   t.same(
     store.aside.page(-1, 9).map(({ handle }) => handle),
     [3, 4],
@@ -100,8 +112,11 @@ t.test('they go when their time is over, and before that when the disk is nearly
   );
   let isFull = true;
   disk.space = () => Promise.resolve({ totalBytes: 1000 * KIB, freeBytes: isFull ? 10 * KIB : 500 * KIB });
-  store.tend();
-  await eventually('the space is measured', () => Promise.resolve(store.space().freeBytes === 10 * KIB));
+  await eventually('the space is measured', () => {
+    clock.advance(1_000);
+    store.tend();
+    return store.space().freeBytes === 10 * KIB;
+  });
   const { unlink } = disk;
   disk.unlink = (label, path) => {
     isFull = false;
@@ -113,5 +128,23 @@ t.test('they go when their time is over, and before that when the disk is nearly
     [4],
     'no more than must go',
   );
+  await store.stop();
+});
+
+t.test('a clock that jumps deletes nothing, unless it stays there', async (t) => {
+  const [disk, clock] = [new CrashDisk(new SeededRandom(1)), new Calendar()];
+  const store = await start(disk, clock);
+  await make(store, chunkHandle(1));
+  await store.setAside(chunkHandle(1), version);
+  await hours(store, clock, 2);
+  clock.pass(30 * ASIDE_KEEP_MS);
+  await hours(store, clock, 0.8);
+  t.equal(store.aside.size, 1);
+  clock.pass(-30 * ASIDE_KEEP_MS);
+  await hours(store, clock, 4);
+  t.equal(store.aside.size, 1, 'it was set right');
+  clock.pass(ASIDE_KEEP_MS);
+  await hours(store, clock, 1.1);
+  t.equal(store.aside.size, 0);
   await store.stop();
 });

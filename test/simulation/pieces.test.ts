@@ -46,7 +46,12 @@ async function peers(seed: number) {
   const client: Incarnation = { host: 'client', time: new MachineTime(clock), isAlive: true };
   const options = (owner: Incarnation) => ({
     network: network.forProcess(owner),
-    clock: clock.forProcess({ isAlive: () => owner.isAlive, time: owner.time, skewUs: 0, onFire: () => undefined }),
+    clock: clock.forProcess({
+      isAlive: () => owner.isAlive,
+      time: owner.time,
+      skewUs: () => 0,
+      onFire: () => undefined,
+    }),
     random,
     logger: silentLogger,
     secret: Buffer.alloc(32, 1),
@@ -220,7 +225,7 @@ t.test(
 t.test('a frozen machine: no timer, no call, no message; its clock stands or goes on', async (t) => {
   for (const kind of ['suspended', 'stopped'] as const) {
     const { clock, network, server, read } = await peers(3);
-    const view = clock.forProcess({ isAlive: () => true, time: server.time, skewUs: 0, onFire: () => undefined });
+    const view = clock.forProcess({ isAlive: () => true, time: server.time, skewUs: () => 0, onFire: () => undefined });
     let firedUs = 0;
     view.setTimer(5_000, () => (firedUs = clock.nowUs));
     const beganMs = view.monotonicMs();

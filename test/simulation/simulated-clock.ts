@@ -51,11 +51,11 @@ export class SimulatedClock {
   }
 
   /** The clock as one process sees it. `isAlive` false: its timers never fire. */
-  forProcess(options: { isAlive: () => boolean; time: MachineTime; skewUs: number; onFire: () => void }): Clock {
+  forProcess(options: { isAlive: () => boolean; time: MachineTime; skewUs: () => number; onFire: () => void }): Clock {
     const { time } = options;
     return {
       now: (): Timespec => {
-        const us = this.currentUs + options.skewUs;
+        const us = this.currentUs + options.skewUs();
         const seconds = Math.floor(us / 1e6);
         return { seconds: EPOCH_SECONDS + seconds, nanoseconds: (us - seconds * 1e6) * 1000 };
       },

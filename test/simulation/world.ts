@@ -57,7 +57,8 @@ interface Machine {
   readonly name: string;
   readonly disk: SimulatedDisk;
   readonly time: MachineTime;
-  readonly skewUs: number;
+  /** Its wall clock, against that of the world. */
+  skewUs: number;
   incarnation: Incarnation | undefined;
 }
 
@@ -281,6 +282,12 @@ export class World {
     return this.machine(name).time.thaw();
   }
 
+  /** Somebody sets its wall clock. */
+  moveClock(name: string, byMs: number): void {
+    this.trace.add(`fault clock ${name} ${byMs} ms`);
+    this.machine(name).skewUs += byMs * 1000;
+  }
+
   isFrozen(name: string): boolean {
     return this.machine(name).time.isFrozen;
   }
@@ -332,7 +339,7 @@ export class World {
       clock: this.clock.forProcess({
         isAlive: () => incarnation.isAlive,
         time: machine.time,
-        skewUs: machine.skewUs,
+        skewUs: () => machine.skewUs,
         onFire: () => this.trace.add(`timer ${name}`),
       }),
       random: this.fork(),
