@@ -49,6 +49,7 @@ import { StaleReplicas } from './stale-replicas.js';
 import type { State } from './state.js';
 import type { Store } from './store.js';
 import { Timeline } from './timeline.js';
+import { UnpublishedWrites } from './unpublished.js';
 
 export interface MasterDeps {
   readonly clock: Clock;
@@ -112,6 +113,7 @@ interface Parts {
   readonly cuts: LeaseCuts;
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
+  readonly unpublished: UnpublishedWrites;
   readonly collector: Collector;
   readonly stale: StaleReplicas;
   readonly made: MadeReplicas;
@@ -261,18 +263,30 @@ export class Master {
       fence: (inode) => leases.endAll(inode),
       onLost: (inode) => sessions.noteTail(inode),
     });
-    const lostLocks = new LostLocks({ logger, locks, fence: (inode) => leases.endAll(inode) });
+    const unpublished = new UnpublishedWrites(state);
+    const lostLocks = new LostLocks({
+      ...{ logger, locks },
+      fence: async (inode) => {
+        await leases.endAll(inode);
+        // Now nothing more arrives: who gets the lock looks at what is there.
+        unpublished.tell([inode]);
+      },
+    });
     const sessions: Sessions = new Sessions({
       ...{ state, random, listening, logger, locks, lostLocks, appends },
       sessionIds: new IdReserve(state, 'next-session', 1),
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
-          for (const [, lease] of inherited) reaper.cutTail(inodeId(lease.inode));
+          const left = new Set(inherited.map(([, lease]) => inodeId(lease.inode)));
+          for (const inode of left) reaper.cutTail(inode);
           for (const lease of leases.table.voided()) repair.recoverSoon(lease.handle);
           appends.tick();
+          // Locks are granted from now on.
+          unpublished.tell(left);
         },
         onWriterDied: (inode) => reaper.cutTail(inode),
+        onWriterLost: (inode) => unpublished.note(inode),
         onUnused: () => reaper.kick(),
       },
     });
@@ -287,7 +301,7 @@ export class Master {
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector, stale, made, timeline, recount, removals },
+      ...{ leases, cuts, recovery, repair, reaper, collector, stale, made, timeline, recount, removals, unpublished },
     };
   }
 
@@ -331,6 +345,7 @@ export class Master {
     this.repeat('recount', () => (recount.tick() ? BUSY_INTERVAL_MS : idleMs * 40));
     this.repeat('removed servers', () => (removals.tick() ? BUSY_INTERVAL_MS : idleMs * 4));
     this.repeat('orphans', () => (reaper.tick() ? BUSY_INTERVAL_MS : idleMs));
+    this.repeat('unpublished writes', () => (parts.unpublished.tick() ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('stale replicas', () => {
       parts.stale.tick();
       return idleMs;

@@ -75,6 +75,8 @@ export interface SessionEvents {
   onSettled(): void;
   /** `inode` was open for writing in a session that ended, and no other session writes it. */
   onWriterDied(inode: InodeId): void;
+  /** `inode` was open for writing in a session that ended without its client: what that wrote may not be published. */
+  onWriterLost(inode: InodeId): void;
   /** An inode is open nowhere any more. */
   onUnused(inode: InodeId): void;
 }
@@ -339,6 +341,7 @@ export class Sessions {
     session.peer = null;
     for (const [inode, counts] of opens) {
       if (counts.writers > 0) this.tails.add(inode);
+      if (counts.writers > 0 && reason === 'expired') this.deps.events.onWriterLost(inode);
       this.released(inode, counts);
     }
     session.opens.clear();

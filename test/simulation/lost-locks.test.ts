@@ -2,7 +2,13 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import { KIB } from '../../src/core/limits.js';
+import {
+  CLIENT_CACHE_TTL_MS,
+  KIB,
+  MIB,
+  SESSION_TTL_MS,
+  WRITE_BACK_AGE_MS,
+} from '../../src/core/limits.js';
 import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
 import { story } from './story.js';
@@ -135,3 +141,62 @@ story(
     await other.close();
   },
 );
+
+const LONG = 4 * MIB;
+const long = (letter: string): Buffer => Buffer.alloc(LONG, letter);
+
+/** Read in order, as what keeps what it read: the handle's readahead. */
+async function readThrough(file: OpenFile): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for (let at = 0; at < LONG; at += MIB) parts.push(await file.read(at, MIB));
+  return Buffer.concat(parts);
+}
+
+/** The first client sends all of a long write and is gone before it can tell the master of it. */
+async function goInTheMiddle(s: Story, kind: LockKind | undefined): Promise<OpenFile> {
+  const held = await s.create('f', long('o'), s.two);
+  await held.sync();
+  equalBytes(await readThrough(held), long('o'), 'before');
+  const writer = await s.openAt('f');
+  if (kind !== undefined) await s.one.setLock(writer.inode, lockOf(kind, 'one'), { wait: false });
+  const { change } = await s.two.getAttributes(held.inode);
+  await writer.write(0, long('N'));
+  await s.world.sleep(WRITE_BACK_AGE_MS / 2);
+  s.world.freeze('client-1', 'stopped');
+  await s.world.sleep(2 * CLIENT_CACHE_TTL_MS);
+  assert.equal((await s.two.getAttributes(held.inode)).change, change, 'nobody told the master');
+  return held;
+}
+
+/** What one client sees through a handle that it has read by before is what another sees that never looked. */
+async function demandOneContent(s: Story, held: OpenFile): Promise<void> {
+  const third = await s.world.connect('client-3');
+  const file = await s.openAt('f', third);
+  const content = await readThrough(file);
+  equalBytes(content, long('N'), 'all of it had been sent');
+  equalBytes(await readThrough(held), content, 'what was read before is old');
+  await file.close();
+}
+
+for (const kind of ['posix', 'flock'] as const) {
+  story(`P2: who is granted the ${kind} lock of a client that died sees what that had sent`, async (s) => {
+    const held = await goInTheMiddle(s, kind);
+    await s.two.setLock(held.inode, lockOf(kind, 'two'), { wait: true });
+    await demandOneContent(s, held);
+  });
+}
+
+story('P2: and so after a restart of the master', async (s) => {
+  const held = await goInTheMiddle(s, 'posix');
+  await s.world.kill(MASTER);
+  await s.world.start(MASTER);
+  await s.two.setLock(held.inode, lockOf('posix', 'two'), { wait: true });
+  await demandOneContent(s, held);
+});
+
+story('P2: what a client that died had sent shows at the next open, also where others write the file', async (s) => {
+  const held = await goInTheMiddle(s, undefined);
+  await s.world.sleep(SESSION_TTL_MS + 10_000);
+  await (await s.openAt('f', s.two)).close();
+  await demandOneContent(s, held);
+});
