@@ -74,7 +74,10 @@ export class FileRequests {
     const names = secondLook.isSecondOpen(pid, inode) ? [] : session.toldNames.namesOf(inode);
     const opening = names === undefined ? Promise.reject(unknownName(inode)) : open(names);
     const { file, attributes } = await opening.catch((error: unknown) => {
-      if (!hasCode(error, 'ESTALE')) throw error;
+      if (!hasCode(error, 'ESTALE')) {
+        secondLook.done(pid);
+        throw error;
+      }
       // It does not try once more, and holds what it found by a file handle.
       if (names?.length !== 0 && session.isKernelThread(pid)) return open([]);
       // Whoever asks for the attributes next learns it too, which makes the kernel look the name up again.

@@ -21,8 +21,11 @@ import { kindOfMode } from '../linux.js';
 
 /** After an ESTALE a thread's steps are taken for those of its second try so long. They come at once, as a rule. */
 const SECOND_TRY_MS = 1_000;
-/** And the same for what was no open: who was only to look at something may open something else next. */
-const SECOND_TRY_OF_LOOK_MS = 25;
+/**
+ * And the same for what was no open, from step to step: who was only to look at something may open something else next. A
+ * busy machine needs some time from one step to the next.
+ */
+const SECOND_TRY_OF_LOOK_MS = 100;
 /** After an ESTALE files are opened with their look-ups so long, and held. */
 const OPENING_LOOKS_MS = 250;
 const HOLD_MS = 1_000;
@@ -35,6 +38,8 @@ export interface SecondLookOptions {
 
 interface SecondTry {
   readonly sinceMs: number;
+  /** When it was answered last: refused, or told what it looked up. */
+  stepMs: number;
   /** What was to be opened, when that was refused. */
   refusedOpen: InodeId | undefined;
 }
@@ -70,19 +75,36 @@ export class SecondLook {
       if (this.tries.size < MAX_SECOND_LOOKS) break;
       this.tries.delete(oldest);
     }
-    this.tries.set(thread, { sinceMs, refusedOpen: opens });
+    this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens });
   }
 
   /** As `lookup` of the file system, by a thread. */
   async lookup(thread: number, credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
-    const { fileSystem, clock } = this.options;
-    const attributes = await fileSystem.lookup(credentials, parent, name).catch((error: unknown) => {
+    const { clock } = this.options;
+    const second = this.tries.get(thread);
+    const isSecond = second !== undefined && clock.monotonicMs() - second.sinceMs < SECOND_TRY_MS;
+    try {
+      return await this.lookupNow(isSecond, credentials, parent, name);
+    } catch (error) {
       // A second try ends here.
       this.done(thread);
       throw error;
-    });
+    } finally {
+      if (isSecond) second.stepMs = clock.monotonicMs();
+    }
+  }
+
+  private async lookupNow(
+    isSecond: boolean,
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+  ): Promise<Attributes> {
+    const { fileSystem, clock } = this.options;
+    const attributes = await fileSystem.lookup(credentials, parent, name);
     const sinceMs = clock.monotonicMs();
-    if (sinceMs >= this.looksOpenUntilMs || kindOfMode(attributes.mode) !== 'file') return attributes;
+    if (sinceMs >= this.looksOpenUntilMs && !isSecond) return attributes;
+    if (kindOfMode(attributes.mode) !== 'file') return attributes;
     try {
       // The caller may look the name up; whether he may open the file is asked when he does.
       const opened = await fileSystem.openAt(ROOT_CREDENTIALS, parent, name, { read: true, write: false });
@@ -110,8 +132,9 @@ export class SecondLook {
   private tryOf(thread: number): SecondTry | undefined {
     const second = this.tries.get(thread);
     if (second === undefined) return undefined;
-    const limitMs = second.refusedOpen === undefined ? SECOND_TRY_OF_LOOK_MS : SECOND_TRY_MS;
-    return this.options.clock.monotonicMs() - second.sinceMs < limitMs ? second : undefined;
+    const { refusedOpen, sinceMs, stepMs } = second;
+    const untilMs = refusedOpen === undefined ? stepMs + SECOND_TRY_OF_LOOK_MS : sinceMs + SECOND_TRY_MS;
+    return this.options.clock.monotonicMs() < untilMs ? second : undefined;
   }
 
   private hold(file: OpenFile, sinceMs: number): void {

@@ -46,6 +46,25 @@ t.test('P2: after ESTALE the file that a name leads to stays for the open that f
   await replace();
   await pause(1100);
   t.equal(await openErrno(third), ESTALE, 'not for long');
+
+  // As on a busy machine.
+  for (const stepMs of [60, 300]) {
+    const before = await lookUp(THREE);
+    // What the client knows of it is not believed any more.
+    await pause(1100);
+    await replace();
+    const looked = await mount.kernel.request('GETATTR', before, Buffer.concat([u32(0, 0), u64(0)]), { pid: THREE });
+    t.equal(looked.error, ESTALE, 'on its way to the open the kernel looks at what it found');
+    await pause(stepMs);
+    const after = await lookUp(THREE);
+    await replace();
+    await pause(60);
+    t.equal(await openErrno(after, THREE), 0, `a thread that needs ${stepMs} ms for a step is in its second try yet`);
+    await pause(1100);
+    const last = await lookUp(THREE);
+    await replace();
+    t.equal(await openErrno(last, THREE), ESTALE, 'and not for ever');
+  }
 });
 
 t.test('an open leads to what its name leads to at the master, also while the old file is open here', async (t) => {
