@@ -334,17 +334,14 @@ export class ClusterFileSystem implements FileSystem {
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
     const asked = this.cache.now();
     let reply: wire.CreateReply | undefined;
-    const attributes = await this.files.openWith(
-      this.knownInode(parent, name),
-      credentials,
-      options.flags,
-      async () => {
-        reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-          ...{ operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) },
-        }));
-        return fromWireAttributes(present(reply.attributes));
-      },
-    );
+    const known = this.knownInode(parent, name);
+    const attributes = await this.files.openWith(known, credentials, options.flags, async () => {
+      reply = await this.master.mutate(MASTER_METHODS.create, (operation) => {
+        this.requireMayCut(known, options.flags);
+        return { operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) };
+      });
+      return fromWireAttributes(present(reply.attributes));
+    });
     const created = reply?.created === true;
     if (created) this.learnDirectory(parent, reply?.parent, asked);
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
@@ -394,7 +391,10 @@ export class ClusterFileSystem implements FileSystem {
     const attributes = await this.files.openWith(known, credentials, flags, async () => {
       reply =
         flags.truncate === true
-          ? await this.master.mutate(MASTER_METHODS.open, (operation) => ({ ...request, operation }))
+          ? await this.master.mutate(MASTER_METHODS.open, (operation) => {
+              this.requireMayCut(known, flags);
+              return { ...request, operation };
+            })
           : await this.master.call(MASTER_METHODS.open, request);
       return fromWireAttributes(present(reply.attributes));
     });
@@ -481,6 +481,11 @@ export class ClusterFileSystem implements FileSystem {
     if (isDirectory(attributes.mode)) this.cache.putDirectoryName(parent, name, attributes.inode, asked);
     else this.cache.putName(parent, name, attributes.inode, asked);
     return this.files.learn(attributes, asked);
+  }
+
+  /** Before each attempt: locks may have been lost since the one before. */
+  private requireMayCut(known: InodeId | undefined, flags: OpenFlags): void {
+    if (flags.truncate === true && known !== undefined) this.files.requireWritable(known);
   }
 
   private knownInode(parent: InodeId, name: Buffer): InodeId | undefined {

@@ -187,7 +187,7 @@ export class FileTable implements OpenFileHost {
   }
 
   /** Refuses what would change a file on which locks were lost: others may hold them by now. */
-  private requireWritable(inode: InodeId): void {
+  requireWritable(inode: InodeId): void {
     if (this.inodes.get(inode)?.locksLost === true) throw locksLost();
   }
 
@@ -461,6 +461,7 @@ export class FileTable implements OpenFileHost {
       if (writer !== undefined) {
         this.unsynced.put(open.inode, writer.unsyncedChunks);
         if (writer.failures > writer.toldFailures) this.failed.set(open.inode, writer.failure);
+        else if (!writer.isClean) this.failed.set(open.inode, notPublished(open.inode));
         writer.dispose();
       }
       this.inodes.delete(open.inode);
@@ -555,6 +556,9 @@ export class FileTable implements OpenFileHost {
 }
 
 const MAX_LOGGED_INODES = 10;
+
+const notPublished = (inode: InodeId): CairnError =>
+  new CairnError('EIO', `inode ${inode}: the size of what was written last could not be told to the master`);
 
 const withoutName = (inode: InodeId): CairnError =>
   new CairnError('ESTALE', `inode ${inode} has no name any more, and is not open here`);

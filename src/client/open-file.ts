@@ -41,8 +41,10 @@ export interface OpenFileHost {
 
 export class ClusterOpenFile implements OpenFile {
   private closed: Promise<void> | undefined;
-  /** Failures of write-back that this handle's user was told, or that came before it was opened. */
+  /** Failures of write-back that this handle's user was told by a write or an fsync, or that came before it was opened. */
   private seenFailures: number;
+  /** And by a flush. Nobody may have looked: it comes with the close of another descriptor, or the end of a child process. */
+  private flushedFailures: number;
   /** Losses at the master, likewise. */
   private seenLosses: number;
 
@@ -53,7 +55,7 @@ export class ClusterOpenFile implements OpenFile {
     readonly flags: OpenFlags,
     readonly readahead: Readahead | undefined,
   ) {
-    this.seenFailures = open.writer?.failures ?? 0;
+    this.seenFailures = this.flushedFailures = open.writer?.failures ?? 0;
     this.seenLosses = host.losses;
   }
 
@@ -129,11 +131,15 @@ export class ClusterOpenFile implements OpenFile {
       await this.host.syncFile(inode, writer);
     } catch (error) {
       // Told with this one: what was lost meanwhile is why.
-      if (writer !== undefined && this.flags.write) this.seenFailures = writer.toldFailures = writer.failures;
+      if (writer !== undefined) this.seenFailures = writer.toldFailures = writer.failures;
       throw error;
     }
     this.requireLocks();
-    if (writer !== undefined && this.flags.write) this.throwFailure(writer);
+    if (writer !== undefined) {
+      // What nobody was told is told to whoever syncs the file first, as Linux does.
+      if (writer.failures > writer.toldFailures) this.seenFailures = writer.toldFailures;
+      this.throwFailure(writer);
+    }
     if (this.seenLosses === this.host.losses) return;
     this.seenLosses = this.host.losses;
     throw changesLost();
@@ -212,7 +218,7 @@ export class ClusterOpenFile implements OpenFile {
       if (writer === undefined) return;
       if (!writer.isClean) await writer.flush();
       this.requireLocks();
-      this.throwOnClose(writer);
+      if (writer.failures !== this.flushedFailures) this.throwOnClose(writer);
     } finally {
       this.host.release(this, this.open);
     }
@@ -265,10 +271,10 @@ export class ClusterOpenFile implements OpenFile {
     throw writer.failure;
   }
 
-  /** As `throwFailure`, by a close: the next fsync of the file tells it again. */
+  /** As `throwFailure`, by a close: the next write or fsync tells it again. */
   private throwOnClose(writer: Writer): void {
     if (writer.failures === this.seenFailures) return;
-    this.seenFailures = writer.failures;
+    this.flushedFailures = writer.failures;
     throw writer.failure;
   }
 

@@ -272,20 +272,30 @@ export class Writer {
       const { generation } = io;
       const marks = new Map(this.unsynced);
       const synced = [...closed, ...(await this.syncChunks(deadlineMs))];
-      await this.publish(
-        true,
-        synced.map(({ handle }) => handle),
-        deadlineMs,
-      );
+      try {
+        await this.publish(
+          true,
+          synced.map(({ handle }) => handle),
+          deadlineMs,
+        );
+      } catch (error) {
+        // The master may not know that they were synced, without which the next sync promises nothing.
+        this.unsyncAgain(marks);
+        throw error;
+      }
       if (io.generation === generation) {
         io.noteSynced(synced);
         return;
       }
       // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.
-      for (const [index, mark] of marks) {
-        const isCut = index * CHUNK_SIZE_BYTES >= this.size;
-        if (!isCut) this.unsynced.set(index, mark ?? this.unsynced.get(index));
-      }
+      this.unsyncAgain(marks);
+    }
+  }
+
+  private unsyncAgain(marks: UnsyncedChunks): void {
+    for (const [index, mark] of marks) {
+      const isCut = index * CHUNK_SIZE_BYTES >= this.size;
+      if (!isCut) this.unsynced.set(index, mark ?? this.unsynced.get(index));
     }
   }
 

@@ -123,6 +123,8 @@ test('P7: a failed write-back is told once to each handle that was open, and not
   };
   await file.write(0, pattern(100));
   await t.rejects(file.flush(), { code: 'ENOSPC' });
+  await t.rejects(file.flush(), { code: 'ENOSPC' }, 'the first was perhaps that of a child process');
+  await t.rejects(file.write(0, pattern(10)), { code: 'ENOSPC' });
   await file.flush();
   await t.rejects(second.write(0, pattern(10)), { code: 'ENOSPC' });
   const third = (await fs.openAt(root, ROOT_INODE, name('f'), READ_WRITE)).file;
@@ -150,7 +152,7 @@ test('what was given up in doubt does not overwrite what is written after it', a
     await new Promise((resolve) => setTimeout(resolve, 100));
   };
   await file.write(0, name('older'));
-  await t.rejects(file.flush(), { code: 'EIO' });
+  await t.rejects(file.sync(), { code: 'EIO' });
   await file.write(0, name('newer'));
   await file.flush();
   await new Promise((resolve) => setTimeout(resolve, 150));
@@ -220,6 +222,7 @@ test('a lost session: unpublished bytes are reported, open files go on under the
   cluster.hooks.master = () => undefined;
   await t.rejects(flushed, { code: 'EIO' });
   t.equal((await file.attributes()).size, 1000);
+  await t.rejects(file.sync(), { code: 'EIO' });
   await file.write(1000, pattern(500));
   await file.close();
   t.equal((await content(fs, 'f')).length, 1500);
@@ -309,4 +312,53 @@ test('P7: a lost write that only a close told of is told by the next fsync of th
   const other = (await fs.openAt(root, ROOT_INODE, name('g'), { ...READ_WRITE, truncate: true })).file;
   await other.sync();
   await other.close();
+});
+
+test('P7: a lost write is told by the next fsync, through whatever handle, also when a close told of it', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect();
+  const lose = async (file: OpenFile): Promise<void> => {
+    cluster.hooks.write = () => Promise.reject(new CairnError('ENOSPC', 'planted'));
+    await file.write(0, pattern(1000));
+    // As the end of a child process, or of another descriptor: nobody looks at what it says.
+    await t.rejects(file.flush(), { code: 'ENOSPC' });
+    delete cluster.hooks.write;
+  };
+  const file = await create(fs, 'f');
+  const open = async (flags = READ_WRITE): Promise<OpenFile> =>
+    (await fs.openAt(root, ROOT_INODE, name('f'), flags)).file;
+  const others = [await open(), await open({ read: true, write: false })];
+  await lose(file);
+  for (const one of [file, ...others]) {
+    await t.rejects(one.sync(), { code: 'ENOSPC' }, 'who had it open');
+    await one.sync();
+  }
+  const late = await open();
+  await late.sync();
+  await lose(file);
+  await t.rejects((await open({ read: true, write: false })).sync(), { code: 'ENOSPC' }, 'nobody was told by then');
+  await (await open()).sync();
+  await t.rejects(file.sync(), { code: 'ENOSPC' }, 'it had it open');
+  await lose(file);
+  await t.rejects(file.write(0, name('again')), { code: 'ENOSPC' });
+  await file.write(0, name('again'));
+  await (await open()).sync();
+});
+
+test('P7: a size that could not be told with the last close is an error of the next fsync', async (t, clients) => {
+  const { cluster, connect } = clients;
+  const fs = await connect({ operationTimeoutMs: 300 });
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(1000));
+  cluster.hooks.master = (method) => {
+    if (method === 'publish') throw new CairnError('UNAVAILABLE', 'planted');
+  };
+  await t.rejects(file.flush());
+  await t.rejects(file.close());
+  delete cluster.hooks.master;
+  const again = (await fs.openAt(root, ROOT_INODE, name('f'), { read: true, write: false })).file;
+  t.equal((await again.attributes()).size, 0);
+  await t.rejects(again.sync(), { code: 'EIO' });
+  await again.sync();
+  await again.close();
 });

@@ -1,5 +1,6 @@
 /** The writer of one inode against chunkservers and a master that answer when the test says so. */
 import t from 'tap';
+import { CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
 import { MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
@@ -123,8 +124,14 @@ function syncing(during: () => void = () => undefined) {
   });
   const tell = (handles: readonly number[]): Promise<InodeAttributes> => {
     told.push([...handles]);
+    const before = new Set(known);
     for (const handle of handles) known.add(handle);
-    during();
+    try {
+      during();
+    } catch (error) {
+      for (const handle of handles) if (!before.has(handle)) known.delete(handle);
+      return Promise.reject(error);
+    }
     return Promise.resolve(attributes());
   };
   const writer = new Writer({
@@ -178,4 +185,16 @@ t.test('P1: when the master loses power while a sync tells it, the sync looks at
   await other.writer.sync();
   t.equal(other.writer.failures, 1, 'another chunk is in its place: the bytes are gone');
   other.writer.dispose();
+});
+
+t.test('P1: what a sync could not tell the master is told by the next one', async (t) => {
+  let failures = 1;
+  const { writer, told } = syncing(() => {
+    if (failures-- > 0) throw new CairnError('TIMEOUT', 'planted');
+  });
+  await writer.write(0, Buffer.from('x'));
+  await t.rejects(writer.sync(), { code: 'TIMEOUT' });
+  await writer.sync();
+  t.same(told, [[1], [1]]);
+  writer.dispose();
 });

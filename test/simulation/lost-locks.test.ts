@@ -2,16 +2,10 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import {
-  CLIENT_CACHE_TTL_MS,
-  KIB,
-  MIB,
-  SESSION_TTL_MS,
-  WRITE_BACK_AGE_MS,
-} from '../../src/core/limits.js';
+import { CLIENT_CACHE_TTL_MS, KIB, MIB, SESSION_TTL_MS, WRITE_BACK_AGE_MS } from '../../src/core/limits.js';
 import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
-import { story } from './story.js';
+import { READ_WRITE, root, story } from './story.js';
 import type { Story } from './story.js';
 import { MASTER } from './world.js';
 
@@ -20,6 +14,7 @@ t.setTimeout(0);
 const lockOf = (kind: LockKind, owner: string): LockRequest => ({
   ...{ kind, owner, type: 'write', start: 0, end: MAX_LOCK_END, pid: 1 },
 });
+const nothing = (): void => undefined;
 const of = (letter: string): Buffer => Buffer.alloc(100 * KIB, letter);
 
 /** A client writes to a file under a lock, and to another one that the lock stands for, and all of it is unsent. */
@@ -63,6 +58,7 @@ for (const how of ['suspended', 'stopped'] as const) {
         await fails('EIO', locked.read(0, 10));
         await fails('EIO', locked.write(0, of('C')));
         await fails('EIO', locked.truncate(0));
+        await fails('EIO', s.one.open(root, locked.inode, { ...READ_WRITE, truncate: true }).then(nothing));
         await fails('EIO', locked.sync());
         await fails('EIO', locked.flush());
         await fails('EIO', s.one.setLock(locked.inode, lockOf(kind, 'three'), { wait: false }));
