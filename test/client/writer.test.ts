@@ -1,6 +1,6 @@
 /** The writer of one inode against chunkservers and a master that answer when the test says so. */
 import t from 'tap';
-import { CairnError } from '../../src/core/errors.js';
+import { asCairnError, CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
 import { MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
@@ -130,7 +130,7 @@ function syncing(during: () => void = () => undefined) {
       during();
     } catch (error) {
       for (const handle of handles) if (!before.has(handle)) known.delete(handle);
-      return Promise.reject(error);
+      return Promise.reject(asCairnError(error));
     }
     return Promise.resolve(attributes());
   };
