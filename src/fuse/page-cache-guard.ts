@@ -4,7 +4,8 @@
  * and `rsync -t` or `cp -p` on another mount set it back. And libfuse takes the pages for dropped as soon as it has answered
  * an open, while the kernel is only about to drop them: a second open would keep them. The `change` counter of the inode
  * cannot be wrong, but libfuse does not look at it. So when an open must drop pages and libfuse would not see why, the one
- * answer that it compares tells another mtime.
+ * answer that it compares tells another mtime: one that it has not been told before, as several opens may be on their
+ * way, and the answer of one must not look like that of another.
  *
  * By path, as libfuse does it: each name of a file is an inode of its own to the kernel.
  */
@@ -19,14 +20,16 @@ interface Seen {
   readonly size: number;
   /** All pages that the kernel keeps are at least as new as this state of the file; undefined when that is not known. */
   pagesChange: number | undefined;
-  /** The last mtime that was told in place of the true one. */
-  toldMs: number | undefined;
 }
+
+/** Told mtimes count up from 1970 on, where true ones are rare, and come again after weeks of opens. */
+const TOLD_MTIMES = 2 ** 31;
 
 export class PageCacheGuard {
   private readonly seen: LruMap<string, Seen>;
   /** Of a path that is not known here the kernel may have pages all the same. */
   private hasForgotten = false;
+  private toldMs = 0;
 
   constructor(capacity: number) {
     this.seen = new LruMap<string, Seen>(capacity, () => {
@@ -47,14 +50,15 @@ export class PageCacheGuard {
     const isSame = before?.inode === inode;
     const seen: Seen = {
       ...{ inode, mtimeMs, size },
-      ...{ pagesChange: isSame ? before.pagesChange : undefined, toldMs: before?.toldMs },
+      pagesChange: isSame ? before.pagesChange : undefined,
     };
     this.seen.set(path, seen);
     const drops = seen.pagesChange !== change;
     const looksAlike = before === undefined ? this.hasForgotten : before.mtimeMs === mtimeMs && before.size === size;
     if (!drops || !looksAlike) return { drops, tellMs: undefined };
-    seen.toldMs = seen.toldMs === mtimeMs + 1 ? mtimeMs + 2 : mtimeMs + 1;
-    return { drops, tellMs: seen.toldMs };
+    do this.toldMs = (this.toldMs % TOLD_MTIMES) + 1;
+    while (this.toldMs === mtimeMs);
+    return { drops, tellMs: this.toldMs };
   }
 
   /** A program uses a file that was opened by the path in the state of `change`: the pages from before that are gone. */

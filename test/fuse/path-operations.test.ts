@@ -164,6 +164,17 @@ t.test('P2: pages are dropped at an open when only the change counter tells that
   node.isValid = true;
   t.equal(await dropsAtOpen(), false, 'its use says that its open returned');
   for (const { handle } of [first, second, third]) await close(handle);
+
+  // Opens that overlap: libfuse asks about each in any order.
+  await change();
+  const handles: number[] = [];
+  for (let count = 0; count < 5; count++) handles.push(await operations.open('/f', O_RDWR));
+  for (const handle of [1, 3, 0, 2, 4].map((index) => handles[index] ?? -1)) {
+    await stat(handle);
+    t.notOk(node.isValid, 'what one was told does not pass for the answer to another');
+    node.isValid = true;
+  }
+  for (const handle of handles) await close(handle);
 });
 
 t.test('extended attributes: what the kernel asks before each write is answered without the cluster', async (t) => {
