@@ -251,7 +251,7 @@ export class ChunkLeases {
         state.get(keys.lease(handle)) === undefined &&
         record.servers.length > 0 &&
         record.servers.every((id) => servers.isUp(id)) &&
-        servers.unjudged(record.lastLease).length === 0;
+        servers.unjudged(handle, record.lastLease).length === 0;
       if (!certain) record = await this.recoverLocked(handle);
       if (record.servers.length === 0) return this.create(request, handle);
       if (!(await this.reconnected(record.servers))) continue;

@@ -210,10 +210,10 @@ export class Recovery {
    */
   private refuseUnjudged(handle: ChunkHandle): void {
     const { servers, lastLease } = this.living(handle);
-    const unjudged = this.deps.servers.unjudged(lastLease);
+    const unjudged = this.deps.servers.unjudged(handle, lastLease);
     const members = servers.filter((id) => {
       const server = this.deps.servers.get(id);
-      return server?.isParted === true && server.peer !== null && !server.reported;
+      return server?.isParted === true && server.peer !== null && server.judgedUpTo < handle;
     });
     const [id] = [...members, ...unjudged];
     if (id === undefined) return;

@@ -102,6 +102,7 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
   }
   markSuspects(deps, server, [...suspects, ...lost]);
   forgetDeletions(deps, server, { after: afterHandle, last: upTo, named });
+  server.judgedUpTo = Math.max(server.judgedUpTo, upTo);
   if (aside.length > 0) {
     deps.logger.warn({ server: server.id, count: aside.length }, 'replicas of unknown chunks: they are kept aside');
   }

@@ -9,7 +9,7 @@
 import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { serverId } from '../core/ids.js';
-import type { ServerId } from '../core/ids.js';
+import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS, MAX_DATA_DIRECTORIES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { unawaited } from '../core/sync.js';
@@ -53,6 +53,8 @@ export interface Server {
    * deleted there any more that is made from now on.
    */
   reported: boolean;
+  /** Of its replicas up to this handle its report has told since it registered. */
+  judgedUpTo: number;
   /** It is being taken out of the cluster (server-removal.ts). */
   removal: 'no' | 'asked' | 'forced';
   /** It followed a master that this one does not continue (timeline.ts): what it has may be from that past. */
@@ -120,7 +122,7 @@ export class ServerRegistry {
     const server: Server = {
       ...{ id, address, load, peer: null, registrations: 0, lastHeardMs: undefined },
       ...{ placedSinceHeartbeat: 0, reported: false, removal: 'no', isParted: false },
-      ...{ partedLease: 0, formerly: 0 },
+      ...{ partedLease: 0, formerly: 0, judgedUpTo: 0 },
       ...{ disks: [], generations: new Map(), rolledBack: [] },
     };
     this.servers.set(id, server);
@@ -173,6 +175,7 @@ export class ServerRegistry {
     server.registrations++;
     server.lastHeardMs = this.deps.listening.nowMs();
     server.reported = false;
+    server.judgedUpTo = 0;
     server.isParted = parted !== undefined;
     server.partedLease = parted?.firstLease ?? 0;
     this.someParted ||= server.isParted;
@@ -273,15 +276,15 @@ export class ServerRegistry {
 
   /**
    * Servers that may yet show a newer state of a chunk than any that is known here, on which `lastLease` was given last: they
-   * followed a master that this one does not continue, and have not told all that they have, or have not come back yet.
+   * followed a master that this one does not continue, and have not told what they have of it, or have not come back yet.
    */
-  unjudged(lastLease: number): ServerId[] {
+  unjudged(handle: ChunkHandle, lastLease: number): ServerId[] {
     if (!this.someParted) return [];
     const lastParted = Math.max(...[...this.servers.values()].map(({ partedLease }) => partedLease));
     const awaited = (server: Server): boolean =>
       server.peer === null
         ? lastLease < lastParted && this.liveness(server.id) === 'expected'
-        : server.isParted && !server.reported && lastLease < server.partedLease;
+        : server.isParted && server.judgedUpTo < handle && lastLease < server.partedLease;
     return this.all().flatMap((server) => (awaited(server) ? [server.id] : []));
   }
 

@@ -244,6 +244,31 @@ for (const late of ['those of the backup', 'the newest']) {
   );
 }
 
+story('P11: what was there at the backup is written again long before all is aside that was not', async (s) => {
+  const { world } = s;
+  const make = async (name: string, version: number): Promise<void> => {
+    const file = await s.create(name, pattern(20_000, version));
+    await file.sync();
+    await file.close();
+  };
+  await make('f', 1);
+  await world.sleep(LEASE_TTL_MS + 15_000);
+  const restore = backUp(world);
+  for (let i = 0; i < 40; i++) await make(`g${i}`, i);
+  await world.sleep(5_000);
+  for (const name of world.chunkservers) {
+    world.disk(name).plant((label) => label === 'aside.rename', { delayUs: 6e6 });
+  }
+  await restore();
+  await world.sleep(2_000);
+  const began = world.clock.nowUs;
+  await overwrite(s, 'f', pattern(20_000, 2), 'client-3');
+  const took = (world.clock.nowUs - began) / 1e6;
+  assert.ok(took < 20, `it took ${took} s`);
+  await world.sleep(300_000);
+  await s.check('f', pattern(20_000, 2));
+});
+
 story(
   'P3: what was on a disk that is replaced after a power cut is lost for good, and does not read as a hole',
   async (s) => {
