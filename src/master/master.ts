@@ -283,7 +283,7 @@ export class Master {
           for (const lease of leases.table.voided()) repair.recoverSoon(lease.handle);
           appends.tick();
           // Locks are granted from now on.
-          unpublished.tell(left);
+          unpublished.tellIfRoom(left);
         },
         onWriterDied: (inode) => reaper.cutTail(inode),
         onWriterLost: (inode) => unpublished.note(inode),

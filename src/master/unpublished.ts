@@ -6,7 +6,7 @@
 import type { InodeId } from '../core/ids.js';
 import { isRegular } from '../core/mode.js';
 import { readInode, saveInode } from './inodes.js';
-import type { State } from './state.js';
+import type { Mutation, State } from './state.js';
 
 /** Files in one record of the log. */
 const SLICE = 256;
@@ -21,27 +21,46 @@ export class UnpublishedWrites {
     this.left.add(inode);
   }
 
-  /** Tells of these now, as somebody else comes next: where that fails, `tick` does. */
+  /** Tells of these now, as somebody else comes next. Throws when the log has no room for it: then `tick` does it later. */
   tell(inodes: Iterable<InodeId>): void {
     for (const inode of inodes) this.left.add(inode);
     while (this.tick());
   }
 
+  /** As `tell`, for where nobody can wait until the log has room. */
+  tellIfRoom(inodes: Iterable<InodeId>): void {
+    for (const inode of inodes) this.left.add(inode);
+    let some = this.some();
+    while (some.length > 0 && this.state.mutateIfRoom((m) => raiseChanges(m, some))) some = this.next(some);
+  }
+
   /** One bounded step. Returns true when more is to be done at once. */
   tick(): boolean {
+    const some = this.some();
+    if (some.length === 0) return false;
+    this.state.mutate((m) => raiseChanges(m, some));
+    return this.next(some).length > 0;
+  }
+
+  private some(): InodeId[] {
     const some: InodeId[] = [];
     for (const inode of this.left) {
       if (some.length === SLICE) break;
       some.push(inode);
     }
-    if (some.length === 0) return false;
-    this.state.mutate((m) => {
-      for (const inode of some) {
-        const record = readInode(m, inode);
-        if (record !== undefined && isRegular(record.mode)) saveInode(m, inode, record);
-      }
-    });
-    for (const inode of some) this.left.delete(inode);
-    return this.left.size > 0;
+    return some;
+  }
+
+  /** Those that follow when these are told of. */
+  private next(told: readonly InodeId[]): InodeId[] {
+    for (const inode of told) this.left.delete(inode);
+    return this.some();
+  }
+}
+
+function raiseChanges(m: Mutation, inodes: readonly InodeId[]): void {
+  for (const inode of inodes) {
+    const record = readInode(m, inode);
+    if (record !== undefined && isRegular(record.mode)) saveInode(m, inode, record);
   }
 }
