@@ -3,9 +3,9 @@
  * and size are what they were at the open before. Both can be equal though the bytes differ: mtime has milliseconds here,
  * and `rsync -t` or `cp -p` on another mount set it back. And libfuse takes the pages for dropped as soon as it has answered
  * an open, while the kernel is only about to drop them: a second open would keep them. The `change` counter of the inode
- * cannot be wrong, but libfuse does not look at it. So when an open must drop pages and libfuse would not see why, the one
- * answer that it compares tells another mtime: one that it has not been told before, as several opens may be on their
- * way, and the answer of one must not look like that of another.
+ * cannot be wrong, but libfuse does not look at it. So when an open must drop pages, the one answer that it compares tells
+ * another mtime: one that it has not been told before, as several opens may be on their way, in any order, and the answer of one
+ * must not look like that of another, or like what a look-up told meanwhile.
  *
  * By path, as libfuse does it: each name of a file is an inode of its own to the kernel.
  */
@@ -15,9 +15,6 @@ import type { Attributes } from '../client/filesystem.js';
 
 interface Seen {
   readonly inode: InodeId;
-  /** At the last open. */
-  readonly mtimeMs: number;
-  readonly size: number;
   /** All pages that the kernel keeps are at least as new as this state of the file; undefined when that is not known. */
   pagesChange: number | undefined;
 }
@@ -38,24 +35,20 @@ export class PageCacheGuard {
   }
 
   /**
-   * Call at each open. `drops`: the kernel drops its pages with it, or has none. `tellMs`: the mtime to tell so that it does,
-   * where the true one would not do.
+   * Call at each open. `drops`: the kernel drops its pages with it, or has none. `tellMs`: the mtime to tell so that it does;
+   * undefined for the true one.
    */
   opened(
     path: string,
-    { inode, change, size }: Attributes,
+    { inode, change }: Attributes,
     mtimeMs: number,
   ): { readonly drops: boolean; readonly tellMs: number | undefined } {
     const before = this.seen.peek(path);
-    const isSame = before?.inode === inode;
-    const seen: Seen = {
-      ...{ inode, mtimeMs, size },
-      pagesChange: isSame ? before.pagesChange : undefined,
-    };
-    this.seen.set(path, seen);
-    const drops = seen.pagesChange !== change;
-    const looksAlike = before === undefined ? this.hasForgotten : before.mtimeMs === mtimeMs && before.size === size;
-    if (!drops || !looksAlike) return { drops, tellMs: undefined };
+    const pagesChange = before?.inode === inode ? before.pagesChange : undefined;
+    this.seen.set(path, { inode, pagesChange });
+    const drops = pagesChange !== change;
+    const hasPages = before !== undefined || this.hasForgotten;
+    if (!drops || !hasPages) return { drops, tellMs: undefined };
     do this.toldMs = (this.toldMs % TOLD_MTIMES) + 1;
     while (this.toldMs === mtimeMs);
     return { drops, tellMs: this.toldMs };

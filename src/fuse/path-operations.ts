@@ -328,6 +328,7 @@ export class PathOperations {
   /** Of requests that only programs make, not of writes, by which the kernel brings pages of mappings, too. */
   private used(handle: number): Open {
     const open = this.opens.get(handle);
+    open.tellMs = undefined;
     if (open.drops !== undefined) this.guard.dropped(open.path, open.file.inode, open.drops);
     open.drops = undefined;
     return open;

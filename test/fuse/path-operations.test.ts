@@ -175,6 +175,20 @@ t.test('P2: pages are dropped at an open when only the change counter tells that
     node.isValid = true;
   }
   for (const handle of handles) await close(handle);
+
+  // And where the time says it too, after a look-up has told that time.
+  const { file } = await fileSystem.open(ROOT_CREDENTIALS, inode, { read: false, write: true });
+  await file.write(0, Buffer.from('now'));
+  await file.close();
+  await fileSystem.setAttributes(ROOT_CREDENTIALS, inode, { mtime: { ...mtime, seconds: mtime.seconds + 1 } });
+  node.isValid = false;
+  node.mtimeMs = toMs((await operations.getattr('/f')).mtime);
+  const [earlier, later] = [await operations.open('/f', O_RDWR), await operations.open('/f', O_RDWR)];
+  // The later one is answered first, without a question, as nothing is valid.
+  node.isValid = true;
+  await stat(earlier);
+  t.notOk(node.isValid, 'the first open drops pages whichever is answered first');
+  for (const handle of [earlier, later]) await close(handle);
 });
 
 t.test('extended attributes: what the kernel asks before each write is answered without the cluster', async (t) => {

@@ -1,7 +1,8 @@
 /**
  * P2, P7: what programs on different mounts see of each other when they meet at one file, in random rounds: several open or lock
  * it at once after another mount wrote; it is replaced, moved away or removed while it is open; times are set between a
- * write and its close. Meanwhile a third mount is stopped for longer than its session, with a lock and unsent bytes.
+ * write and its close. Meanwhile a third mount is stopped for longer than its session, with a lock and unsent bytes, and
+ * a fourth is killed with a lock in the middle of a long write. A fifth is of the other driver.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
@@ -13,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import { SESSION_TTL_MS } from '../../src/core/limits.js';
+import { MIB, SESSION_TTL_MS } from '../../src/core/limits.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS as root } from '../../src/client/filesystem.js';
 import type { FileSystem, LockRequest, OpenFile } from '../../src/client/filesystem.js';
@@ -44,6 +45,8 @@ class Meetings {
     private readonly random: SeededRandom,
     /** Of one directory. */
     private readonly mounts: readonly { readonly fs: FileSystem; readonly directory: InodeId; readonly path: string }[],
+    /** The same directory on a mount of the other driver, which has no locks between mounts. */
+    private readonly nativePath: string,
     /** The program of at-once.c. */
     private readonly atOnce: string,
   ) {}
@@ -51,6 +54,7 @@ class Meetings {
   readonly kinds = {
     'opens at once': () => this.opensAtOnce(),
     'readers who open at once': () => this.readersAtOnce('open'),
+    'readers of fuse-native who open at once': () => this.readersAtOnce('open', this.nativePath),
     'readers who lock at once': () => this.readersAtOnce('lock'),
     'locks at once': () => this.locksAtOnce(),
     'a replaced file': () => this.replaced(),
@@ -127,13 +131,14 @@ class Meetings {
     await file.close();
   }
 
-  async readersAtOnce(how: 'open' | 'lock'): Promise<void> {
+  async readersAtOnce(how: 'open' | 'lock', readerPath?: string): Promise<void> {
     const [writer, reader] = this.sides();
+    const path = readerPath ?? this.mount(reader).path;
     const text = `readers-${this.version}`;
     const { fs } = this.mount(writer);
     const block = (): Buffer => Buffer.from(String(++this.version).padEnd(4096));
     const file = await this.create(writer, text, block());
-    const readers = spawn(this.atOnce, [how, `${this.mount(reader).path}/${text}`, '8']);
+    const readers = spawn(this.atOnce, [how, `${path}/${text}`, '8']);
     try {
       const lines = createInterface({ input: readers.stdout })[Symbol.asyncIterator]();
       for (let round = 0; round < 12; round++) {
@@ -293,23 +298,64 @@ class StoppedMount {
   }
 }
 
+const LONG = 4 * MIB;
+
+/** A mount that died with a lock in the middle of a long write: who gets the lock sees one content, however he reads it. */
+class DeadMount {
+  private constructor(
+    private readonly other: FileSystem,
+    private readonly held: OpenFile,
+    readonly granted: Promise<void>,
+  ) {}
+
+  static async kill(pid: number, fs: FileSystem, other: FileSystem): Promise<DeadMount> {
+    const directory = (await other.lookup(root, 1 as InodeId, name('meetings'))).inode;
+    const { file: held } = await other.create(root, directory, name('dying'), { mode: 0o644, flags: READ_WRITE });
+    await held.write(0, Buffer.alloc(LONG, 'o'));
+    await held.sync();
+    equalBytes(await held.read(0, LONG), Buffer.alloc(LONG, 'o'), 'before');
+    const there = (await fs.lookup(root, 1 as InodeId, name('meetings'))).inode;
+    const { file } = await fs.openAt(root, there, name('dying'), READ_WRITE);
+    await fs.setLock(file.inode, lockOf('dying', 'write'), { wait: true });
+    await file.write(0, Buffer.alloc(LONG, 'N'));
+    process.kill(pid, 'SIGKILL');
+    const granted = other.setLock(held.inode, lockOf('heir', 'write'), { wait: true });
+    granted.catch(() => undefined);
+    return new DeadMount(other, held, granted);
+  }
+
+  /** `fresh` has looked at nothing yet. */
+  async demandOneContent(fresh: FileSystem): Promise<void> {
+    const seen = await this.held.read(0, LONG);
+    const directory = await fresh.lookup(root, 1 as InodeId, name('meetings'));
+    const { file } = await fresh.openAt(root, directory.inode, name('dying'), READ_ONLY);
+    const parts: Buffer[] = [];
+    for (let at = 0; at < LONG; at += MIB) parts.push(await file.read(at, MIB));
+    equalBytes(seen, Buffer.concat(parts), 'what was read before the lock is not what is there');
+    await file.close();
+    await this.other.releaseLocks(this.held.inode, 'posix', 'heir');
+    await this.held.close();
+  }
+}
+
 t.test(
-  'mounts that meet at files, and one that is stopped with a lock',
+  'mounts that meet at files, one that is stopped with a lock, and one that dies with one',
   { skip: cannotMount, timeout: LIMIT_MS },
   async (t) => {
     const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
     await chmod(cluster.directory.path, 0o711);
     const mounts: DirectoryFileSystem[] = [];
     const paths: string[] = [];
-    for (const index of [0, 1, 2]) {
+    for (const index of [0, 1, 2, 3]) {
       const path = await cluster.mount(index);
       const mount = await DirectoryFileSystem.open(path);
       t.teardown(() => mount.close());
       mounts.push(mount);
       paths.push(`${path}/meetings`);
     }
-    const [one, two, third] = mounts;
-    assert.ok(one !== undefined && two !== undefined && third !== undefined);
+    const nativePath = `${await cluster.mount(4, ['--driver', 'fuse-native'])}/meetings`;
+    const [one, two, third, fourth] = mounts;
+    assert.ok(one !== undefined && two !== undefined && third !== undefined && fourth !== undefined);
     const made = await one.makeNode(root, 1 as InodeId, name('meetings'), { kind: 'directory', mode: 0o755 });
     const directories = [made.inode, (await two.lookup(root, 1 as InodeId, name('meetings'))).inode];
     const pid = (await cluster.pids()).get('mount-2') ?? assert.fail('the third mount does not run');
@@ -320,19 +366,23 @@ t.test(
     const atOnce = join(cluster.directory.path, 'at-once');
     await run('cc', ['-O1', '-pthread', '-o', atOnce, SOURCE]);
     const stopped = await StoppedMount.stop(pid, third, one);
+    const dying = (await cluster.pids()).get('mount-3') ?? assert.fail('the fourth mount does not run');
+    const dead = await DeadMount.kill(dying, fourth, two);
     let isGranted = false;
-    const granted = stopped.granted.then(() => {
+    const granted = Promise.all([stopped.granted, dead.granted]).then(() => {
       isGranted = true;
     });
+    granted.catch(() => undefined);
     const random = new SeededRandom(seed);
     const meetings = new Meetings(
       random,
       [one, two].map((fs, index) => ({ fs, directory: directories[index] ?? made.inode, path: paths[index] ?? '' })),
+      nativePath,
       atOnce,
     );
     const counts: Record<string, number> = {};
     const started = performance.now();
-    for (let round = 0; !isGranted || Object.keys(counts).length < 6 || round < 6 * MIN_ROUNDS; round++) {
+    for (let round = 0; !isGranted || Object.keys(counts).length < 7 || round < 7 * MIN_ROUNDS; round++) {
       assert.ok(performance.now() - started < 2 * SESSION_TTL_MS || isGranted, 'the lock of the stopped mount is free');
       const [kind, meet] = pick(random, Object.entries(meetings.kinds));
       await meet().catch((error: unknown) => {
@@ -342,6 +392,7 @@ t.test(
     }
     await granted;
     isGoingOn = true;
+    await dead.demandOneContent(await cluster.client());
     await stopped.goOn();
     t.comment(JSON.stringify(counts));
   },
