@@ -310,9 +310,11 @@ class DeadMount {
 
   static async kill(pid: number, fs: FileSystem, other: FileSystem): Promise<DeadMount> {
     const directory = (await other.lookup(root, 1 as InodeId, name('meetings'))).inode;
-    const { file: held } = await other.create(root, directory, name('dying'), { mode: 0o644, flags: READ_WRITE });
-    await held.write(0, Buffer.alloc(LONG, 'o'));
-    await held.sync();
+    const { file: made } = await other.create(root, directory, name('dying'), { mode: 0o644, flags: READ_WRITE });
+    await made.write(0, Buffer.alloc(LONG, 'o'));
+    await made.close();
+    // Its pages are those of the file as it is: nothing but a change would make the kernel drop them.
+    const { file: held } = await other.openAt(root, directory, name('dying'), READ_WRITE);
     equalBytes(await held.read(0, LONG), Buffer.alloc(LONG, 'o'), 'before');
     const there = (await fs.lookup(root, 1 as InodeId, name('meetings'))).inode;
     const { file } = await fs.openAt(root, there, name('dying'), READ_WRITE);
