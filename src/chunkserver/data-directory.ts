@@ -98,7 +98,9 @@ export class DataDirectory {
   /** Locks and reads what is not chunks; makes what is missing. */
   async open(): Promise<void> {
     if (await this.makeDirectory(this.path)) await this.disk.syncDirectory('directory.sync', dirname(this.path));
-    this.unlock = await this.disk.lock('directory.lock', this.path);
+    // That is this user's alone also where the directory itself is one that many share, as /tmp.
+    await this.makeDirectory(`${this.path}/chunks`);
+    this.unlock = await this.disk.lock('directory.lock', `${this.path}/chunks`);
     const session = await this.readJson('session');
     this.leftClean = session?.['clean'] === true;
     this.trusted = session === undefined || this.leftClean || session['bootId'] === this.disk.bootId();
