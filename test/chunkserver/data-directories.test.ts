@@ -1,5 +1,10 @@
 /** Which disks a chunkserver has: those that are missed, those that are new, those that are gone for good. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join as joinPath } from 'node:path';
 import t from 'tap';
+import { DataDirectory } from '../../src/chunkserver/data-directory.js';
+import { NodeDisk } from '../../src/core/node-disk.js';
 import { ChunkStore } from '../../src/chunkserver/chunk-store.js';
 import { DiskWatch } from '../../src/chunkserver/disk-watch.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
@@ -223,4 +228,15 @@ t.test('a server whose disks all fail to be read says so, and does not start', a
   await (await join(disk, ['a', 'b'])).stop();
   for (let i = 0; i < 2; i++) disk.failOn('directory.identity');
   await t.rejects(join(disk, ['a', 'b']), { code: 'EIO' });
+});
+
+t.test('a data directory that many share: who locks the directory itself keeps no server out', async (t) => {
+  const path = await mkdtemp(joinPath(tmpdir(), 'cairn-shared-'));
+  t.teardown(() => rm(path, { recursive: true }));
+  const disk = new NodeDisk();
+  const release = await disk.lock('another user', path);
+  const serve = (): Promise<void> => new DataDirectory(disk, path, 0, silentLogger, () => undefined).open();
+  await serve();
+  await t.rejects(serve(), { code: 'EBUSY' }, 'but a second server is kept out');
+  await release();
 });
