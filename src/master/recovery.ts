@@ -238,7 +238,10 @@ export class Recovery {
     const preferred = usable.find((id) => full !== undefined && full.servers.has(id) !== full.leaveOut);
     if (preferred !== undefined) return preferred as ServerId;
     if (usable[0] !== undefined) return usable[0] as ServerId;
-    const awaited = sound.some((id) => !servers.isUp(id) && servers.silentMs(id) < config.suspectGraceMs);
+    // Also one that is up and could not do it just now: its disk may hang for a moment. What is wrong for longer its report tells.
+    const awaited = sound.some(
+      (id) => tried.has(id) || (!servers.isUp(id) && servers.silentMs(id) < config.suspectGraceMs),
+    );
     if (awaited) return undefined;
     const suspects = record.suspects.filter((id) => servers.isUp(id) && !tried.has(id)) as ServerId[];
     // One that was put back to an older state misses what was synced: not before the others are lost.

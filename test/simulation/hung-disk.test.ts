@@ -166,3 +166,24 @@ story(
   },
   { dataDirectories: 2 },
 );
+
+story(
+  'P1, P2: what lost power is not taken for the chunk while the disk of the other member hangs for a moment',
+  async (s) => {
+    const { world } = s;
+    const file = await s.create('f', pattern(LENGTH, 1));
+    await file.sync();
+    const [one = '', other = ''] = await s.holders(file);
+    await file.write(0, pattern(LENGTH, 2));
+    await file.flush();
+    const answer = hang(s, other);
+    await world.powerOff(one, 'nothing');
+    await world.sleep(1_000);
+    await world.powerOn(one);
+    await world.sleep(20_000);
+    answer();
+    await world.sleep(90_000);
+    await s.check('f', pattern(LENGTH, 2));
+    await file.close();
+  },
+);
