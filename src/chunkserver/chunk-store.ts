@@ -361,7 +361,7 @@ export class ChunkStore {
 
   /**
    * Makes a replica at `version` from what `fill` writes, in place of what is there. It appears whole and synced, or
-   * not at all: not when `confirm`, asked when it is whole, throws.
+   * not at all: not when `confirm`, asked when it is whole and in the moment in which it appears, throws.
    */
   async replace(
     handle: ChunkHandle,
@@ -386,9 +386,17 @@ export class ChunkStore {
         if (this.index.get(handle) !== undefined) await this.discard(handle);
         // Or power loss may bring back a file of before beside this one.
         for (const other of this.directories.usable()) if (other !== directory) await other.syncRemoval(handle);
-        await this.options.disk.rename('chunk.rename', incoming, directory.chunkPath(handle, version));
+        const path = directory.chunkPath(handle, version);
+        await this.options.disk.rename('chunk.rename', incoming, path);
         await directory.syncEntry(handle);
         directory.noteChange();
+        try {
+          // All this may have taken long: given up meanwhile it would be here without anybody's knowledge.
+          confirm();
+        } catch (error) {
+          await this.options.disk.unlink('chunk.discard', path);
+          throw error;
+        }
         this.index.set({ handle, version, directory: directory.number, suspect: false });
       });
     });

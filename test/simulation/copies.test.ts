@@ -140,3 +140,45 @@ story(
   },
   { chunkservers: 2, wantedReplicas: 1 },
 );
+
+story(
+  'P9: a copy that is given up while its target deletes what was there before does not come to be there',
+  async (s) => {
+    const { world } = s;
+    const [target = ''] = world.chunkservers;
+    const disk = world.disk(target);
+    const file = await s.create('f', pattern(SIZE, 1));
+    await file.sync();
+    await world.kill(target);
+    await file.write(0, pattern(SIZE, 2));
+    await file.sync();
+    await file.close();
+    await world.sleep(REST_MS);
+    let isWhole = false;
+    let isCut = false;
+    disk.onCall = (label, path) => {
+      if (label === 'chunk.sync' && path.includes('/incoming/')) isWhole = true;
+      if (label !== 'chunk.unlink' || !isWhole) return undefined;
+      isCut = true;
+      return { delayUs: 3e6 };
+    };
+    // The copy comes before the members are read to delete what is old.
+    for (const member of world.chunkservers) {
+      if (member !== target)
+        world.disk(member).onCall = (label) => (label === 'chunk.read' ? { delayUs: 2e6 } : undefined);
+    }
+    await world.start(target);
+    while (!isCut) await world.sleep(10);
+    for (const member of world.chunkservers) if (member !== target) world.disk(member).onCall = undefined;
+    await world.sleep(500);
+    world.network.partition(target, MASTER);
+    world.network.breakConnection(target, MASTER);
+    await world.sleep(3_500);
+    await s.check('f', pattern(SIZE, 2));
+    disk.onCall = undefined;
+    world.network.heal(target, MASTER);
+    await world.sleep(120_000);
+    await s.check('f', pattern(SIZE, 2));
+  },
+  { wantedReplicas: 3 },
+);

@@ -8,6 +8,7 @@ import { pick, SeededRandom } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
 import type { FaultKind } from './fault.js';
 import type { FaultCounts } from './fault-counts.js';
+import { diskIn, rot } from './fault-disks.js';
 import { startIfDown } from './fault-machines.js';
 import { checkReplicas, demandQuiet, filesOf } from './final-check.js';
 import { Health } from './health.js';
@@ -26,6 +27,8 @@ interface Scene {
 
 interface Disaster {
   readonly kind: FaultKind;
+  /** Nothing comes after it: something may be lost for good, and is told as an error. */
+  readonly isLast?: boolean;
   /** Returns whether it took effect. */
   run(scene: Scene): Promise<boolean>;
 }
@@ -91,6 +94,34 @@ export const DISASTERS: readonly Disaster[] = [
     },
   },
   {
+    // Blocks of the only replicas that are left had rotted unread: each is told as an error, or is right (P3).
+    kind: 'rot-and-loss',
+    isLast: true,
+    run: async ({ world, random, versioned }) => {
+      const observer = await world.connect('observer-rot');
+      await new Health(world, observer).demandHealthy('before rot-and-loss');
+      await observer.close();
+      const servers = [...world.chunkservers];
+      const take = (): string => servers.splice(random.below(servers.length), 1)[0] ?? assert.fail('no server is left');
+      const hasRotted = rot(world, random, take());
+      versioned.mayLoseBlocks = true;
+      if (random.below(3) === 0) await world.sleep(random.below(5_000));
+      // As many as may be lost; at once, or one by one without time to make up for it.
+      for (let count = world.wantedReplicas - 1; count > 0; count--) {
+        const victim = take();
+        if (random.below(2) === 0) await world.kill(victim);
+        else await world.powerOff(victim);
+        for (const volume of world.dataDirectories) {
+          world.forgottenDisks.push(diskIn({ world }, victim, volume));
+          world.disk(victim).replaceVolume(volume);
+        }
+        await world.sleep(random.below(3_000));
+        await world.tryPowerOn(victim);
+      }
+      return hasRotted;
+    },
+  },
+  {
     kind: 'master-put-back',
     run: async ({ world, random, versioned, clients }) => {
       const disk = world.disk(MASTER);
@@ -128,7 +159,10 @@ export const DISASTERS: readonly Disaster[] = [
 ];
 
 /** A server that cannot be used is left out after so long at most, and the call is made again. */
-const LONGEST_CALL_MS = 20_000;
+const LONGEST_CALL_MS = 12_000;
+
+/** For longer than anybody is believed who is not heard of. */
+const LONG_SLEEP_MS = 11_000;
 
 /** No disasters, but what takes a calm cluster and a look at it afterwards. */
 export const TRIALS: readonly Disaster[] = [
@@ -153,6 +187,22 @@ export const TRIALS: readonly Disaster[] = [
       world.disk(server).lift(hung);
       await world.start(server);
       return hung.hits > 0;
+    },
+  },
+  {
+    // A machine that sleeps, while all others go on without it, does not know that when it wakes up (P9).
+    kind: 'suspended-alone',
+    run: async ({ world, random, versioned }) => {
+      let held = 0;
+      for (let count = 2 + random.below(4); count > 0; count--) {
+        const server = pick(random, world.chunkservers);
+        world.freeze(server, 'suspended');
+        await world.sleep(LONG_SLEEP_MS + random.below(15_000));
+        held += world.thaw(server);
+        versioned.bustle();
+        await world.sleep(random.below(20_000));
+      }
+      return held > 0;
     },
   },
   {
@@ -202,6 +252,13 @@ export async function runDisasters(options: DisasterOptions): Promise<StormResul
         world.trace.add(`disaster ${disaster.kind}`);
         counts.note(disaster.kind, await disaster.run({ world, random, versioned: files, clients }));
         await world.sleep(random.below(30_000));
+        if (disaster.isLast === true) {
+          await files.stop();
+          await world.sleep(QUIET_MS);
+          const observer = await world.connect('final-checker');
+          await files.check(observer);
+          return;
+        }
         const observer = await world.connect(`observer-${rounds}`);
         await new Health(world, observer).demandHealthy(`after ${disaster.kind}`);
         await files.check(observer);

@@ -1,5 +1,6 @@
 /** Faults of a chunkserver's disks: of one volume, where it has several. */
 import { pick } from '../../src/core/random.js';
+import type { Random } from '../../src/core/random.js';
 import type { ErrorCode } from '../../src/core/errors.js';
 import { KIB } from '../../src/core/limits.js';
 import { DATA_OFFSET, TABLE_OFFSET } from '../../src/chunkserver/chunk-format.js';
@@ -7,6 +8,7 @@ import { lengthOf } from './fault-length.js';
 import { startIfDown } from './fault-machines.js';
 import type { Fault, FaultScene } from './fault.js';
 import type { PlantedFault } from './simulated-disk.js';
+import type { World } from './world.js';
 
 /** Calls by what they are for: each has its own way of failing half-way. */
 const LABELS = [
@@ -231,27 +233,32 @@ export const DISK_FAULTS: readonly Fault[] = [
     budget: 'loss',
     run: async (scene, server) => {
       const { world, random } = scene;
-      const disk = world.disk(server);
-      const files = chunkFiles(scene, server);
-      for (let count = Math.min(files.length, 1 + random.below(6)); count > 0; count--) {
-        const path = pick(random, files);
-        const size = disk.content(path).length;
-        const part = random.below(8);
-        const [from, to] =
-          part === 0 ? [0, TABLE_OFFSET] : part === 1 ? [TABLE_OFFSET, DATA_OFFSET] : [DATA_OFFSET, size];
-        if (to > from && size >= to) disk.rot(path, from + random.below(to - from));
-      }
+      const hasRotted = rot(world, random, server);
       await world.sleep(lengthOf(scene, ROUGH_MS));
-      return files.length > 0;
+      return hasRotted;
     },
   },
 ];
+
+/** Flips a few bits of the replicas of a server, mostly in their data. False when it has none. */
+export function rot(world: World, random: Random, server: string): boolean {
+  const disk = world.disk(server);
+  const files = chunkFiles({ world }, server);
+  for (let count = Math.min(files.length, 1 + random.below(6)); count > 0; count--) {
+    const path = pick(random, files);
+    const size = disk.content(path).length;
+    const part = random.below(8);
+    const [from, to] = part === 0 ? [0, TABLE_OFFSET] : part === 1 ? [TABLE_OFFSET, DATA_OFFSET] : [DATA_OFFSET, size];
+    if (to > from && size >= to) disk.rot(path, from + random.below(to - from));
+  }
+  return files.length > 0;
+}
 
 /** Time between generations of a data directory, and to tell the master of one. */
 const UNNOTICED_WORK_MS = 15_000;
 
 /** The id of the disk that is there: who replaces it says so. */
-function diskIn({ world }: FaultScene, server: string, volume: string): string {
+export function diskIn({ world }: Pick<FaultScene, 'world'>, server: string, volume: string): string {
   try {
     const { disk } = JSON.parse(world.disk(server).content(`${volume}/identity`).toString()) as { disk?: string };
     return disk ?? '';
@@ -278,7 +285,7 @@ async function restart(scene: FaultScene, server: string): Promise<void> {
   await startIfDown(world, server);
 }
 
-function chunkFiles({ world }: FaultScene, server: string): string[] {
+function chunkFiles({ world }: Pick<FaultScene, 'world'>, server: string): string[] {
   const disk = world.disk(server);
   return world.dataDirectories.flatMap((volume) => disk.files(volume).filter((path) => path.includes('/chunks/')));
 }

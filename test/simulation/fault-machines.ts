@@ -42,6 +42,34 @@ export const MACHINE_FAULTS: readonly Fault[] = [
     run: (scene, server) => freeze(scene, server, 'suspended', 40_000),
   },
   {
+    // It comes back with replicas that are old by then, deletes them slowly, and its answers are lost now and then: what the master
+    // has asked for and given up may come to pass when it has asked for something else.
+    kind: 'slow-return',
+    weight: 2,
+    budget: 'place',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const disk = world.disk(server);
+      const delayUs = pick(random, [300e3, 3e6, 9e6]);
+      const labels = pick(random, [['chunk.unlink'], ['chunk.unlink', 'chunk.sync'], ['chunk.unlink', 'chunk.write']]);
+      await world.kill(server);
+      await world.sleep(scene.isGentle ? lengthOf(scene) : 11_000 + random.below(30_000));
+      const slow = disk.plant((label) => labels.includes(label), { delayUs });
+      await startIfDown(world, server);
+      for (let count = 1 + random.below(5); count > 0; count--) {
+        await world.sleep(random.below(scene.isGentle ? 1_500 : 8_000));
+        world.network.partition(server, MASTER, true);
+        await world.sleep(1 + random.below(random.below(2) === 0 ? 100 : 2_000));
+        world.network.breakConnection(server, MASTER);
+        world.network.heal(server, MASTER);
+      }
+      await world.sleep(lengthOf(scene, 20_000));
+      disk.lift(slow);
+      scene.bustle();
+      return slow.hits > 0;
+    },
+  },
+  {
     kind: 'stop-chunkserver',
     weight: 1,
     budget: 'place',

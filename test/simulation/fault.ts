@@ -25,6 +25,8 @@ export interface Fault {
   readonly budget: 'free' | 'place' | 'loss';
   /** A loss that no other fault comes beside: it needs the other replicas to be there in time, not only some day. */
   readonly isAlone?: (world: World) => boolean;
+  /** Programs are told of it: it is not for those that may not see any error. */
+  readonly isTold?: boolean;
   /** Brings it about and ends it. `victim` is a chunkserver, of the budget. Returns whether it took effect. */
   run(scene: FaultScene, victim: string): Promise<boolean>;
 }

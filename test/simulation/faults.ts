@@ -3,6 +3,7 @@
  *
  *   fault-network   connections and links           free: any number at a time
  *   fault-machines  processes and machines          place: a server that is away; at most one less than there are replicas
+ *   fault-master    the master's disk               free
  *   fault-disks     volumes and their calls         loss: a server that may lose replicas, or what was not synced
  *
  * Losses need the replicas of the other servers: they come when all is whole, and no other before all is whole again. What is
@@ -14,6 +15,7 @@ import type { FaultCounts } from './fault-counts.js';
 import { DISK_FAULTS } from './fault-disks.js';
 import { MACHINE_FAULTS } from './fault-machines.js';
 import type { Fault, FaultKind, FaultScene } from './fault.js';
+import { MASTER_FAULTS } from './fault-master.js';
 import { NETWORK_FAULTS } from './fault-network.js';
 import { Health } from './health.js';
 
@@ -30,7 +32,7 @@ export interface FaultOptions extends Omit<FaultScene, 'isGentle' | 'health' | '
   readonly first?: FaultKind;
 }
 
-export const FAULTS: readonly Fault[] = [...NETWORK_FAULTS, ...MACHINE_FAULTS, ...DISK_FAULTS];
+export const FAULTS: readonly Fault[] = [...NETWORK_FAULTS, ...MACHINE_FAULTS, ...DISK_FAULTS, ...MASTER_FAULTS];
 
 /** Those that any cluster gets over, be it of as many servers as replicas. */
 export const PLAIN_KINDS: readonly FaultKind[] = [
@@ -64,9 +66,8 @@ export class Faults {
     const { world, random, clients, isGentle = true, kinds = PLAIN_KINDS, bustle = () => undefined } = options;
     this.health = new Health(world, options.observer);
     this.scene = { world, random, clients, isGentle, health: this.health, bustle };
-    this.deck = FAULTS.filter((fault) => kinds.includes(fault.kind)).flatMap((fault) =>
-      Array.from({ length: fault.weight }, () => fault),
-    );
+    const fit = FAULTS.filter(({ kind, isTold }) => kinds.includes(kind) && !(isGentle && isTold === true));
+    this.deck = fit.flatMap((fault) => Array.from({ length: fault.weight }, () => fault));
   }
 
   /** One fault after another, some at once, until `stop`. */

@@ -52,6 +52,15 @@ export class Health {
     return false;
   }
 
+  /** What it says, when it can be asked. */
+  async isMasterShortOfSpace(): Promise<boolean> {
+    try {
+      return (await this.observer.status()).masterShortOfSpace;
+    } catch {
+      return false;
+    }
+  }
+
   /** undefined: all is well. */
   private async whatMasterSays(): Promise<string | undefined> {
     const { world, observer } = this;

@@ -222,6 +222,8 @@ export class VersionedFiles {
   slowest: { readonly what: string; readonly tookMs: number } = { what: 'none', tookMs: 0 };
   /** Power losses everywhere, and masters put back: what was seen before may be gone. */
   private losses = 0;
+  /** Some blocks may be nowhere any more: they cannot be read, and are told so. */
+  mayLoseBlocks = false;
   private bustlesUntilUs = 0;
   private readonly resting = new Set<() => void>();
   private isStopped = false;
@@ -314,10 +316,28 @@ export class VersionedFiles {
     for (const file of this.files) {
       if (file.isDoubtful) continue;
       const least = file.committed();
+      const what = `f${file.number}, read at the end`;
       const opened = await fs.openAt(ROOT_CREDENTIALS, this.home(), file.name, READ);
-      const bytes = await opened.file.read(file.start, file.pages.length * PAGE_BYTES);
+      if (this.mayLoseBlocks) await this.checkPages(file, opened.file, least, what);
+      else this.demand(file, await opened.file.read(file.start, file.pages.length * PAGE_BYTES), 0, least, what);
       await opened.file.close();
-      this.demand(file, bytes, 0, least, `f${file.number}, read at the end`);
+    }
+  }
+
+  /** Each page is right, or cannot be read. */
+  private async checkPages(
+    file: VersionedFile,
+    opened: OpenFile,
+    least: readonly number[],
+    what: string,
+  ): Promise<void> {
+    for (let page = 0; page < file.pages.length; page++) {
+      try {
+        this.demand(file, await opened.read(file.start + page * PAGE_BYTES, PAGE_BYTES), page, least, what);
+      } catch (error) {
+        if (asCairnError(error).code !== 'EIO') throw error;
+        this.counts.errors.set('EIO at the end', (this.counts.errors.get('EIO at the end') ?? 0) + 1);
+      }
     }
   }
 

@@ -185,6 +185,12 @@ export class World {
         },
       );
       await master.start();
+      // Its program ends then.
+      const ended = master.failed.then(async (error) => {
+        this.trace.add(`${name} ends: ${error.message}`);
+        if (machine.incarnation === incarnation) await this.kill(name);
+      });
+      this.background(() => ended);
     } else {
       const chunkserver = new Chunkserver(dependencies, {
         ...common,
