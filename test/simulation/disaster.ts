@@ -175,7 +175,7 @@ export const TRIALS: readonly Disaster[] = [
       const label = random.below(2) === 0 ? undefined : pick(random, ['chunk.sync', 'chunk.write', 'chunk.read']);
       const matches = (each: string, path: string): boolean =>
         path.startsWith(`${volume}/`) && (label === undefined || each === label);
-      versioned.slowest = { what: 'none', tookMs: 0 };
+      versioned.timeCalls();
       const hung = world.disk(server).plant(matches, { hangs: true });
       await world.sleep(90_000);
       const { what, tookMs } = versioned.slowest;
