@@ -355,16 +355,15 @@ export class FileTable implements OpenFileHost {
   /** Returns the chunks that the master takes for unsynced. */
   private async syncClosed(inode: InodeId, chunks: UnsyncedChunks): Promise<SyncedChunk[]> {
     const synced: SyncedChunk[] = [];
-    let isLost = false;
+    const lost = new Set<number>();
     const sync = async ([index, written]: [number, WriteMark | undefined]): Promise<void> => {
       const now = await this.chunkWriter.syncChunk(inode, index);
       if (now.unsynced) synced.push({ inode, index, handle: now.handle });
-      if (written !== undefined && !isKept(written, now)) isLost = true;
+      if (written !== undefined && !isKept(written, now)) lost.add(index);
     };
     await Promise.all([...chunks].map(sync));
-    if (!isLost) return synced;
-    // Told once.
-    this.unsynced.done(inode, chunks);
+    if (lost.size === 0) return synced;
+    this.unsynced.lossTold(inode, chunks, lost);
     throw lostBeforeSync(inode);
   }
 

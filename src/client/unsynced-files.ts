@@ -35,6 +35,12 @@ export class UnsyncedFiles {
     if (this.files.peek(inode) === chunks) this.files.delete(inode);
   }
 
+  /** That some of these were lost was told: nothing is to be compared any more, but the master is to be told of the others. */
+  lossTold(inode: InodeId, chunks: UnsyncedChunks, lost: ReadonlySet<number>): void {
+    if (this.files.peek(inode) !== chunks) return;
+    this.files.set(inode, new Map([...chunks].map(([index, mark]) => [index, lost.has(index) ? undefined : mark])));
+  }
+
   /** The master lost what it was told of these files, their sizes among it. */
   operationsLost(): void {
     for (const [inode, chunks] of [...this.files.entries()]) {

@@ -271,15 +271,16 @@ export class Writer {
     for (;;) {
       const { generation } = io;
       const marks = new Map(this.unsynced);
-      const synced = [...closed, ...(await this.syncChunks(deadlineMs))];
+      let synced: SyncedChunk[];
       try {
+        synced = [...closed, ...(await this.syncChunks(marks, deadlineMs))];
         await this.publish(
           true,
           synced.map(({ handle }) => handle),
           deadlineMs,
         );
       } catch (error) {
-        // The master may not know that they were synced, without which the next sync promises nothing.
+        // The master may not know of any that they were synced, without which the next sync promises nothing.
         this.unsyncAgain(marks);
         throw error;
       }
@@ -299,10 +300,13 @@ export class Writer {
     }
   }
 
-  /** Syncs what was written since it was synced last. Returns the chunks that the master takes for unsynced. */
-  private async syncChunks(deadlineMs: number): Promise<SyncedChunk[]> {
+  /**
+   * Syncs what was written since it was synced last, which `marks` says. Returns the chunks that the master takes for
+   * unsynced. What is found to be lost is told once: it has no mark any more.
+   */
+  private async syncChunks(marks: Map<number, WriteMark | undefined>, deadlineMs: number): Promise<SyncedChunk[]> {
     const { inode } = this.options;
-    const chunks = [...this.unsynced];
+    const chunks = [...marks];
     this.unsynced.clear();
     const results = await Promise.allSettled(
       chunks.map(([index]) => this.options.io.syncChunk(inode, index, deadlineMs)),
@@ -312,14 +316,12 @@ export class Writer {
     const synced: SyncedChunk[] = [];
     chunks.forEach(([index, written], i) => {
       const result = results[i];
-      if (result?.status === 'fulfilled' && result.value.unsynced) {
-        synced.push({ inode, index, handle: result.value.handle });
-      }
-      if (result?.status === 'rejected') {
-        // Older than what may have been noted meanwhile.
-        this.unsynced.set(index, written ?? this.unsynced.get(index));
-        failed ??= result;
-      } else if (written !== undefined && result !== undefined && !isKept(written, result.value)) isLost = true;
+      if (result?.status === 'rejected') failed ??= result;
+      if (result?.status !== 'fulfilled') return;
+      if (result.value.unsynced) synced.push({ inode, index, handle: result.value.handle });
+      if (written === undefined || isKept(written, result.value)) return;
+      marks.set(index, undefined);
+      isLost = true;
     });
     if (isLost) this.fail(lostBeforeSync(inode));
     if (failed !== undefined) throw failed.reason;

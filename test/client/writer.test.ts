@@ -2,7 +2,7 @@
 import t from 'tap';
 import { asCairnError, CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
-import { MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../src/core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
 import type { InodeAttributes } from '../../src/client/attributes.js';
 import { WriteBudget } from '../../src/client/write-budget.js';
@@ -110,12 +110,16 @@ function syncing(during: () => void = () => undefined) {
   const io = {
     ...IO,
     handle: 1,
+    losses: 0,
     synced: [] as number[],
+    failing: -1,
     writeRange: (): Promise<typeof MARK> => Promise.resolve({ ...MARK, handle: io.handle, generation: io.generation }),
     syncChunk: (_inode: number, index: number): Promise<typeof MARK> => {
       const handle = io.handle + index;
       io.synced.push(index);
-      return Promise.resolve({ ...MARK, handle, generation: io.generation, unsynced: !known.has(handle) });
+      if (index === io.failing) return Promise.reject(new CairnError('EIO', 'planted'));
+      const { generation, losses } = io;
+      return Promise.resolve({ ...MARK, handle, generation, losses, unsynced: !known.has(handle) });
     },
   };
   const attributes = (): InodeAttributes => ({
@@ -198,3 +202,35 @@ t.test('P1: what a sync could not tell the master is told by the next one', asyn
   t.same(told, [[1], [1]]);
   writer.dispose();
 });
+
+t.test('P1: a chunk that was synced beside one that could not be is told by the next sync', async (t) => {
+  const { writer, io, told } = syncing();
+  await writer.write(0, Buffer.from('x'));
+  await writer.write(CHUNK_SIZE_BYTES, Buffer.from('x'));
+  io.failing = 1;
+  await t.rejects(writer.sync(), { code: 'EIO' });
+  t.same(told.splice(0), []);
+  io.failing = -1;
+  await writer.sync();
+  t.same(told, [[1, 2]]);
+  writer.dispose();
+});
+
+t.test(
+  'P7: bytes that power took before a sync are told of once, also when the master was not told then',
+  async (t) => {
+    let failures = 1;
+    const { writer, io } = syncing(() => {
+      if (failures-- > 0) throw new CairnError('TIMEOUT', 'planted');
+    });
+    await writer.write(0, Buffer.from('x'));
+    await writer.flush().catch(() => undefined);
+    failures = 1;
+    io.losses = 1;
+    await t.rejects(writer.sync(), { code: 'TIMEOUT' });
+    t.equal(writer.failures, 1);
+    await writer.sync();
+    t.equal(writer.failures, 1);
+    writer.dispose();
+  },
+);
