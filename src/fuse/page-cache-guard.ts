@@ -60,8 +60,9 @@ export class PageCacheGuard {
     if (seen?.inode === inode) seen.pagesChange = Math.max(change, seen.pagesChange ?? 0);
   }
 
-  /** What the kernel keeps of a file moves along. */
+  /** What the kernel keeps of a file moves along; and of those in a directory, which are known here by other paths. */
   renamed(from: string, to: string): void {
+    this.hasForgotten = true;
     const seen = this.seen.peek(from);
     this.seen.delete(from);
     if (seen === undefined) this.seen.delete(to);

@@ -136,7 +136,11 @@ export class PathOperations {
     const [source, target] = [await this.walker.place(from), await this.placeForNew(to)];
     if (source.parent === target.parent && isHiddenName(target.name)) {
       const { inode } = await this.walker.attributesAt(source);
-      if (this.openCounts.has(inode)) return this.removeOpenFile(source, target, inode);
+      if (this.openCounts.has(inode)) {
+        await this.removeOpenFile(source, target, inode);
+        this.guard.renamed(from, to);
+        return;
+      }
     }
     const replaced = await this.existing(target);
     if (replaced !== undefined) this.refuseWhileHiding(replaced.inode, to);

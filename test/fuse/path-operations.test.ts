@@ -191,6 +191,37 @@ t.test('P2: pages are dropped at an open when only the change counter tells that
   for (const handle of [earlier, later]) await close(handle);
 });
 
+t.test('P2: and so when a directory above it was renamed, or it was removed while it is open', async (t) => {
+  const { fileSystem, operations } = setUp();
+  await operations.mkdir('/d', 0o755);
+  await writeFile(operations, '/d/f', 'old');
+  const { inode, mtime } = await operations.getattr('/d/f');
+  const read = async (path: string): Promise<{ readonly handle: number; readonly mtimeMs: number }> => {
+    const handle = await operations.open(path, O_RDWR);
+    const { mtimeMs } = await operations.fgetattr(handle);
+    await operations.read(handle, Buffer.alloc(1), 0);
+    return { handle, mtimeMs };
+  };
+  // By another mount, which sets the time back.
+  const change = async (): Promise<void> => {
+    const { file } = await fileSystem.open(ROOT_CREDENTIALS, inode, { read: false, write: true });
+    await file.write(0, Buffer.from('new'));
+    await file.close();
+    await fileSystem.setAttributes(ROOT_CREDENTIALS, inode, { mtime });
+  };
+  const first = await read('/d/f');
+  await operations.release(first.handle);
+  await operations.rename('/d', '/e');
+  await change();
+  const { handle, mtimeMs } = await read('/e/f');
+  t.not(mtimeMs, toMs(mtime), 'libfuse is told that it has changed');
+  await operations.rename('/e/f', `/e/${HIDDEN}`);
+  await change();
+  const hidden = await read(`/e/${HIDDEN}`);
+  t.not(hidden.mtimeMs, toMs(mtime), 'also by its hidden path');
+  for (const open of [handle, hidden.handle]) await operations.release(open);
+});
+
 t.test('extended attributes: what the kernel asks before each write is answered without the cluster', async (t) => {
   const { operations } = setUp();
   await writeFile(operations, '/f', 'x');
