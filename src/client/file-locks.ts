@@ -6,17 +6,19 @@
  * before it is given up, so that what is told again is no lock that another has got meanwhile.
  *
  * Locks order the bytes too: what was written is published before a lock is given up, and what is cached is looked at
- * anew when one was granted, so that its holder sees what the one before wrote (P2).
+ * anew when one was granted, so that its holder sees what the one before wrote (P2). When the master does not take what was
+ * written, who unlocks is told, and the lock stands until it does, or the session ends: it is given up late, unless its owner
+ * locks the same bytes again before.
  */
 import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from '../core/limits.js';
-import { LockRanges } from '../core/lock-ranges.js';
-import type { LockedRange } from '../core/lock-ranges.js';
+import { LockRanges, MAX_LOCK_END } from '../core/lock-ranges.js';
+import type { ByteSpan, LockedRange } from '../core/lock-ranges.js';
 import type { Logger } from '../core/logger.js';
 import type { Random } from '../core/random.js';
-import { deferred, type Deferred, unawaited } from '../core/sync.js';
+import { deferred, type Deferred, unawaited, watched } from '../core/sync.js';
 import { LockKindKind, LockTypeType } from '../protocol/generated/messages.js';
 import type { LockStateInit, SetLockReply, SetLockRequestInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
@@ -41,12 +43,17 @@ export interface FileLocksOptions {
 /** After a restart of the master no lock is granted until its clients of before are back or given up. */
 const SET_TIMEOUT_MS = 2 * SESSION_TTL_MS + REQUEST_TIMEOUT_MS;
 const ATTEMPT_MS = REQUEST_TIMEOUT_MS / 2;
+const ALL: ByteSpan = { start: 0, end: MAX_LOCK_END };
 
 interface Owner {
   readonly inode: InodeId;
   readonly kind: LockKind;
   readonly name: string;
   readonly ranges: LockRanges;
+  /** Bytes to be given up late. */
+  readonly late: LockRanges;
+  isLate: boolean;
+  givingUp: Promise<void> | undefined;
   /** Requests under way. */
   pending: number;
 }
@@ -102,10 +109,15 @@ export class FileLocks {
     const owner = this.owners.get(ownerKey(inode, kind, name));
     if (owner === undefined) return;
     for (const wait of this.waits.values()) if (wait.owner === owner) wait.ended.resolve('released');
-    await this.publish(owner);
-    owner.ranges.clear();
-    await this.options.master.call(MASTER_METHODS.releaseLocks, { inode, kind: wireKind(kind), owner: name });
-    this.forgetUnused(owner);
+    owner.pending++;
+    try {
+      await this.publishFirst(owner, ALL);
+      owner.ranges.clear();
+      await this.options.master.call(MASTER_METHODS.releaseLocks, { inode, kind: wireKind(kind), owner: name });
+    } finally {
+      owner.pending--;
+      this.forgetUnused(owner);
+    }
   }
 
   /** What is held, for the master after a reconnect. */
@@ -127,7 +139,7 @@ export class FileLocks {
   }
 
   private async unlock(owner: Owner, request: LockRequest): Promise<void> {
-    await this.publish(owner);
+    await this.publishFirst(owner, request);
     owner.ranges.clear(request);
     await this.options.master.call(MASTER_METHODS.setLock, { lock: wireLock(owner.inode, request) });
   }
@@ -139,6 +151,25 @@ export class FileLocks {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     this.options.requireUsable(owner.inode);
+    const kept = owner.late.overlapping(request);
+    owner.late.clear(request);
+    try {
+      await this.lockNow(owner, request, wait, signal);
+    } catch (error) {
+      for (const span of kept)
+        this.giveUpLate(owner, { start: Math.max(span.start, request.start), end: Math.min(span.end, request.end) });
+      throw error;
+    }
+  }
+
+  private async lockNow(
+    owner: Owner,
+    request: LockRequest & { readonly type: 'read' | 'write' },
+    wait: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    // Behind what is being given up right now.
+    if (owner.givingUp !== undefined) await this.unlessAborted(owner.givingUp, signal);
     const { type, start, end, pid } = request;
     const range = { type, start, end, pid };
     const lowered = await this.lower(owner, range);
@@ -204,14 +235,85 @@ export class FileLocks {
     return lowered;
   }
 
+  /** TIMEOUT or ENOSPC when what was written under the lock cannot be told to the master now. */
   private async publish({ inode, ranges }: Owner): Promise<void> {
     if (!ranges.hasWrites) return;
     try {
       await this.options.publish(inode);
     } catch (error) {
-      // The lock goes all the same; whoever wrote hears of it by the next write, fsync or close (P7).
       const { code, message } = asCairnError(error);
-      this.options.logger.warn({ inode, code, reason: message }, 'not published before a lock is given up');
+      const about = { inode, code, reason: message };
+      if (hasCode(error, 'TIMEOUT', 'ENOSPC') && ranges.hasWrites) {
+        this.options.logger.warn(about, 'not published: the lock is not given up yet');
+        throw error;
+      }
+      // The lock goes all the same; whoever wrote hears of it by the next write, fsync or close (P7).
+      this.options.logger.warn(about, 'not published before a lock is given up');
+    }
+  }
+
+  /** Before `span` is given up. If it fails the span is given up later. */
+  private async publishFirst(owner: Owner, span: ByteSpan): Promise<void> {
+    try {
+      await this.publish(owner);
+    } catch (error) {
+      this.giveUpLate(owner, span);
+      throw error;
+    }
+    owner.late.clear(span);
+  }
+
+  private giveUpLate(owner: Owner, { start, end }: ByteSpan): void {
+    owner.late.set({ type: 'write', start, end, pid: 0 });
+    if (!owner.isLate) unawaited(this.giveUpWhenPublished(owner), this.options.logger, 'giving a lock up late');
+  }
+
+  /** Ends with the session at the latest, as its locks do. */
+  private async giveUpWhenPublished(owner: Owner): Promise<void> {
+    const { master, clock, random } = this.options;
+    const backoff = new Backoff(clock, random);
+    owner.isLate = true;
+    owner.pending++;
+    try {
+      while (owner.late.size > 0) {
+        await backoff.pause();
+        if (owner.ranges.size === 0 || master.isClosing) owner.late.clear();
+        else if (owner.late.size > 0 && (await this.isPublished(owner))) {
+          owner.givingUp = watched(this.giveUp(owner, [...owner.late]));
+          await owner.givingUp;
+          owner.givingUp = undefined;
+        }
+      }
+    } finally {
+      owner.isLate = false;
+      owner.pending--;
+      this.forgetUnused(owner);
+    }
+  }
+
+  private async isPublished(owner: Owner): Promise<boolean> {
+    try {
+      await this.publish(owner);
+      return true;
+    } catch (error) {
+      if (error instanceof CairnError) return false;
+      throw error;
+    }
+  }
+
+  /** Never rejects. */
+  private async giveUp({ inode, kind, name, ranges, late }: Owner, spans: readonly ByteSpan[]): Promise<void> {
+    late.clear();
+    for (const span of spans) ranges.clear(span);
+    for (const { start, end } of spans) {
+      const lock = wireLock(inode, { kind, type: 'unlock', start, end, owner: name, pid: 0 });
+      try {
+        await this.options.master.call(MASTER_METHODS.setLock, { lock });
+      } catch (error) {
+        // After a reconnect the master is told of what is held, and this is not.
+        const { code, message } = asCairnError(error);
+        this.options.logger.warn({ inode, code, reason: message }, 'a lock could not be given up');
+      }
     }
   }
 
@@ -296,7 +398,13 @@ export class FileLocks {
     const key = ownerKey(inode, kind, name);
     let owner = this.owners.get(key);
     if (owner === undefined)
-      this.owners.set(key, (owner = { inode, kind, name, ranges: new LockRanges(), pending: 0 }));
+      this.owners.set(
+        key,
+        (owner = {
+          ...{ inode, kind, name, ranges: new LockRanges(), pending: 0 },
+          ...{ late: new LockRanges(), isLate: false, givingUp: undefined },
+        }),
+      );
     return owner;
   }
 

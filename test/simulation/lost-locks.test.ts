@@ -196,3 +196,54 @@ story('P2: what a client that died had sent shows at the next open, also where o
   await (await s.openAt('f', s.two)).close();
   await demandOneContent(s, held);
 });
+
+for (const kind of ['posix', 'flock'] as const) {
+  story(
+    `P2: a ${kind} lock goes on when the size was told, also if the master was silent for longer than calls take`,
+    async (s) => {
+      const held = await s.create('f', of('o'), s.two);
+      await held.sync();
+      const writer = await s.openAt('f');
+      await s.one.setLock(writer.inode, lockOf(kind, 'one'), { wait: false });
+      const granted = s.two.setLock(held.inode, lockOf(kind, 'two'), { wait: true });
+      await s.world.sleep(1_000);
+      await writer.write(0, of('N'));
+      await writer.write(100 * KIB, of('N'));
+      await s.world.sleep(WRITE_BACK_AGE_MS / 2);
+      await s.world.kill(MASTER);
+      const unlocked =
+        kind === 'posix'
+          ? s.one.setLock(writer.inode, { ...lockOf(kind, 'one'), type: 'unlock' }, { wait: false })
+          : s.one.releaseLocks(writer.inode, kind, 'one');
+      await fails('TIMEOUT', unlocked);
+      // So that others can be faster than what it tells.
+      s.world.network.slow('client-1', MASTER, 1_000);
+      await s.world.start(MASTER);
+      await granted;
+      equalBytes(await held.read(0, 300 * KIB), Buffer.concat([of('N'), of('N')]), 'what was written under the lock');
+      await writer.close();
+    },
+  );
+}
+
+story('P2: what is locked again before it could be given up is not given up behind its owner', async (s) => {
+  const held = await s.create('f', of('o'), s.two);
+  await held.sync();
+  const writer = await s.openAt('f');
+  await s.one.setLock(writer.inode, lockOf('posix', 'one'), { wait: false });
+  await writer.write(0, of('N'));
+  await s.world.sleep(WRITE_BACK_AGE_MS / 2);
+  await s.world.kill(MASTER);
+  const all = { ...lockOf('posix', 'one'), type: 'unlock' as const };
+  await fails('TIMEOUT', s.one.setLock(writer.inode, all, { wait: false }));
+  const again = s.one.setLock(writer.inode, { ...lockOf('posix', 'one'), end: 99 }, { wait: false });
+  await s.world.start(MASTER);
+  await again;
+  await s.world.sleep(10_000);
+  await fails('EAGAIN', s.two.setLock(held.inode, { ...lockOf('posix', 'two'), start: 50 }, { wait: false }));
+  await s.two.setLock(held.inode, { ...lockOf('posix', 'two'), start: 100 }, { wait: false });
+  equalBytes(await held.read(0, 100 * KIB), of('N'), 'what was written under the lock');
+  await s.one.setLock(writer.inode, all, { wait: false });
+  await s.two.setLock(held.inode, lockOf('posix', 'two'), { wait: false });
+  await writer.close();
+});
