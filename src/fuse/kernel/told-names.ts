@@ -19,14 +19,25 @@ interface Told {
   /** As latin1, which is shorter than a Buffer. */
   readonly name: string;
   readonly untilMs: number;
+  /** It still counts. */
+  isKnown: boolean;
 }
 
+/** So many that count no more may be kept beside each that does. */
+const FORGOTTEN_PER_KNOWN = 1;
+const MAX_FORGOTTEN = 1_024;
+
 export class ToldNames {
-  /** In the order in which they expire. */
-  private readonly told = new Set<Told>();
+  /**
+   * In the order in which they expire, from `first` on, with some that count no more: to take the first of a Set again and
+   * again would go over the holes of all that were taken before.
+   */
+  private told: Told[] = [];
+  private first = 0;
+  private known = 0;
   /** What was told of each name last. */
   private readonly byName = new Map<string, Told>();
-  private readonly byInode = new Map<InodeId, readonly Told[]>();
+  private readonly byInode = new Map<InodeId, Told[]>();
   /** Until then the kernel may believe names that were forgotten here for want of room. */
   private incompleteUntilMs = -Infinity;
 
@@ -36,7 +47,12 @@ export class ToldNames {
   ) {}
 
   get size(): number {
-    return this.told.size;
+    return this.known;
+  }
+
+  /** With those that count no more, and are not let go of yet. */
+  get held(): number {
+    return this.told.length;
   }
 
   /**
@@ -45,19 +61,32 @@ export class ToldNames {
    */
   tell(parent: InodeId, name: Buffer, inode: InodeId): void {
     const nowMs = this.clock.monotonicMs();
-    const told = { inode, parent, name: name.toString('latin1'), untilMs: nowMs + this.entryTimeoutMs + SLACK_MS };
-    const before = this.byName.get(keyOf(told));
+    const untilMs = nowMs + this.entryTimeoutMs + SLACK_MS;
+    const told: Told = { inode, parent, name: name.toString('latin1'), untilMs, isKnown: true };
+    const key = keyOf(told);
+    const before = this.byName.get(key);
     if (before?.inode === inode) this.forget(before);
-    this.told.add(told);
-    this.byName.set(keyOf(told), told);
-    this.byInode.set(inode, [...(this.byInode.get(inode) ?? []), told]);
-    for (const oldest of this.told) {
+    this.told.push(told);
+    this.known++;
+    this.byName.set(key, told);
+    const others = this.byInode.get(inode);
+    if (others === undefined) this.byInode.set(inode, [told]);
+    else others.push(told);
+    this.expire(nowMs);
+  }
+
+  private expire(nowMs: number): void {
+    for (let oldest = this.told[this.first]; oldest !== undefined; oldest = this.told[++this.first]) {
+      if (!oldest.isKnown) continue;
       if (oldest.untilMs > nowMs) {
-        if (this.told.size <= MAX_TOLD_NAMES) break;
+        if (this.known <= MAX_TOLD_NAMES) break;
         this.incompleteUntilMs = Math.max(this.incompleteUntilMs, oldest.untilMs);
       }
       this.forget(oldest);
     }
+    if (this.told.length <= this.known * (1 + FORGOTTEN_PER_KNOWN) + MAX_FORGOTTEN) return;
+    this.told = this.told.filter(({ isKnown }) => isKnown);
+    this.first = 0;
   }
 
   /** Every name that may lead the kernel to the file; undefined when that cannot be said. */
@@ -86,8 +115,10 @@ export class ToldNames {
   }
 
   private forget(told: Told): void {
-    this.told.delete(told);
-    if (this.byName.get(keyOf(told)) === told) this.byName.delete(keyOf(told));
+    told.isKnown = false;
+    this.known--;
+    const key = keyOf(told);
+    if (this.byName.get(key) === told) this.byName.delete(key);
     const left = (this.byInode.get(told.inode) ?? []).filter((other) => other !== told);
     if (left.length > 0) this.byInode.set(told.inode, left);
     else this.byInode.delete(told.inode);
