@@ -63,6 +63,11 @@ export class WriteBack {
     return this.dirty.heldBytes;
   }
 
+  /** What was past `size` on the chunkservers is not there any more. */
+  cut(size: number): void {
+    this.drainedEnd = Math.min(this.drainedEnd, size);
+  }
+
   /** Too much is buffered, here or in all files together: who writes must `waitForRoom`. */
   get isFull(): boolean {
     return this.dirty.heldBytes >= this.maxDirtyBytes || this.options.budget.isExhausted;

@@ -350,6 +350,7 @@ export class Writer {
             if (index * CHUNK_SIZE_BYTES >= attributes.size) this.unsynced.delete(index);
           }
           if (this.buffered.isEmpty) this.localEnd = this.writtenEnd = 0;
+          this.buffered.cut(attributes.size);
           this.unsyncedEnd = Math.min(this.unsyncedEnd, attributes.size);
           return attributes;
         });

@@ -2,8 +2,9 @@
 import t from 'tap';
 import { asCairnError, CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../src/core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logger.js';
+import { deferred, type Deferred } from '../../src/core/sync.js';
 import type { InodeAttributes } from '../../src/client/attributes.js';
 import { WriteBudget } from '../../src/client/write-budget.js';
 import { Writer, type Publication } from '../../src/client/writer.js';
@@ -234,3 +235,48 @@ t.test(
     writer.dispose();
   },
 );
+
+t.test('P2: after a cut, too, no size is told past bytes that are still on their way', async (t) => {
+  let size = 0;
+  const attributes = (): InodeAttributes => ({
+    ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
+    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+  });
+  const arrivals = new Map<number, Deferred<void>>();
+  const clock = new ManualClock();
+  const writer = new Writer({
+    ...{ inode: INODE, clock, logger: silentLogger, budget: new WriteBudget(), attributes },
+    io: {
+      writeRange: (_inode, _index, offset) => (arrivals.get(offset)?.promise ?? Promise.resolve()).then(() => MARK),
+      syncChunk: () => Promise.resolve(MARK),
+      ...IO,
+    },
+    publish: (current) => {
+      size = Math.max(size, current().end);
+      return Promise.resolve(attributes());
+    },
+    syncMetadata: () => Promise.resolve(),
+    onWritten: () => undefined,
+  });
+  const part = Buffer.alloc(MAX_PAYLOAD_BYTES);
+  await writer.write(0, Buffer.concat([part, part, part]));
+  await writer.flush();
+  t.equal(size, 3 * MAX_PAYLOAD_BYTES);
+  const cut = (): Promise<InodeAttributes> => {
+    size = 0;
+    return Promise.resolve(attributes());
+  };
+  await writer.truncate(cut);
+  for (const offset of [0, MAX_PAYLOAD_BYTES]) arrivals.set(offset, deferred());
+  await writer.write(0, part);
+  const flushed = writer.flush();
+  // The third part arrives before the second.
+  await writer.write(MAX_PAYLOAD_BYTES, Buffer.concat([part, part]));
+  arrivals.get(0)?.resolve();
+  await flushed;
+  t.equal(size, MAX_PAYLOAD_BYTES, 'nobody reads zeros in the place of the second part');
+  arrivals.get(MAX_PAYLOAD_BYTES)?.resolve();
+  await writer.flush();
+  t.equal(size, 3 * MAX_PAYLOAD_BYTES);
+  writer.dispose();
+});
