@@ -44,7 +44,7 @@ import type {
   RenameFlags,
 } from './filesystem.js';
 import { FileTable, type FileTunables } from './file-table.js';
-import { changesLost } from './open-file.js';
+import { changesLost, locksLost } from './open-file.js';
 import { MasterConnection } from './master-connection.js';
 
 export interface ClusterFileSystemDependencies {
@@ -334,10 +334,10 @@ export class ClusterFileSystem implements FileSystem {
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes; readonly created: boolean }> {
     const asked = this.cache.now();
     let reply: wire.CreateReply | undefined;
-    const known = this.knownInode(parent, name);
-    const attributes = await this.files.openWith(known, credentials, options.flags, async () => {
+    const target = await this.targetOf(credentials, parent, name, options.flags);
+    const attributes = await this.files.openWith(target.known, credentials, options.flags, async () => {
       reply = await this.master.mutate(MASTER_METHODS.create, (operation) => {
-        this.requireMayCut(known, options.flags);
+        this.requireMayCut(target, options.flags);
         return { operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) };
       });
       return fromWireAttributes(present(reply.attributes));
@@ -355,7 +355,8 @@ export class ClusterFileSystem implements FileSystem {
     flags: OpenFlags,
     names: readonly EntryName[] = [],
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
-    return this.openEntry(credentials, { inode, parent: 0, name: Buffer.alloc(0), names }, flags, inode);
+    const request = { inode, parent: 0, name: Buffer.alloc(0), names };
+    return this.openEntry(credentials, request, flags, { known: inode, isCertain: true });
   }
 
   async openAt(
@@ -365,34 +366,34 @@ export class ClusterFileSystem implements FileSystem {
     flags: OpenFlags,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
     const asked = this.cache.now();
-    const known = this.knownInode(parent, name);
-    const result = await this.openEntry(credentials, { inode: 0, parent, name, names: [] }, flags, known);
+    const target = await this.targetOf(credentials, parent, name, flags);
+    const result = await this.openEntry(credentials, { inode: 0, parent, name, names: [] }, flags, target);
     this.cache.putName(parent, name, result.attributes.inode, asked);
     return result;
   }
 
   private async openEntry(
     credentials: Credentials,
-    target: Pick<wire.OpenRequest, 'inode' | 'parent' | 'name'> & { readonly names: readonly EntryName[] },
+    asked: Pick<wire.OpenRequest, 'inode' | 'parent' | 'name'> & { readonly names: readonly EntryName[] },
     flags: OpenFlags,
-    known: InodeId | undefined,
+    target: Target,
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
-    const withChunk = this.files.needsChunk(known, flags);
+    const withChunk = this.files.needsChunk(target.known, flags);
     const request = {
       caller: toWireCaller(credentials),
-      ...target,
-      names: [...target.names],
+      ...asked,
+      names: [...asked.names],
       flags: openBits(flags),
       withChunk,
     };
     const { appends } = this.files;
     const moment = appends.moment;
     let reply: wire.OpenReply | undefined;
-    const attributes = await this.files.openWith(known, credentials, flags, async () => {
+    const attributes = await this.files.openWith(target.known, credentials, flags, async () => {
       reply =
         flags.truncate === true
           ? await this.master.mutate(MASTER_METHODS.open, (operation) => {
-              this.requireMayCut(known, flags);
+              this.requireMayCut(target, flags);
               return { ...request, operation };
             })
           : await this.master.call(MASTER_METHODS.open, request);
@@ -483,13 +484,25 @@ export class ClusterFileSystem implements FileSystem {
     return this.files.learn(attributes, asked);
   }
 
-  /** Before each attempt: locks may have been lost since the one before. */
-  private requireMayCut(known: InodeId | undefined, flags: OpenFlags): void {
-    if (flags.truncate === true && known !== undefined) this.files.requireWritable(known);
+  /** What will be opened by a name. It is asked for where a file may be cut on which locks were lost. */
+  private async targetOf(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Target> {
+    const known = this.cache.getName(parent, name);
+    const mustAsk = known === undefined && flags.truncate === true && this.files.hasLostLocks;
+    if (!mustAsk) return { known, isCertain: known !== undefined };
+    try {
+      const { inode } = await this.lookup(credentials, parent, name);
+      return { known: inode, isCertain: true };
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return { known: undefined, isCertain: true };
+      throw error;
+    }
   }
 
-  private knownInode(parent: InodeId, name: Buffer): InodeId | undefined {
-    return this.cache.getName(parent, name);
+  /** Before each attempt: locks may have been lost since the one before. */
+  private requireMayCut({ known, isCertain }: Target, { truncate }: OpenFlags): void {
+    if (truncate !== true) return;
+    if (known !== undefined) this.files.requireWritable(known);
+    else if (!isCertain && this.files.hasLostLocks) throw locksLost();
   }
 
   private async createEntry(
@@ -523,6 +536,12 @@ export class ClusterFileSystem implements FileSystem {
   private learnDirectory(directory: InodeId, told: wire.Attributes | null | undefined, asked: Moment): void {
     this.cache.putChanged(directory, told ? fromWireAttributes(told) : undefined, asked);
   }
+}
+
+/** `known`: the inode that an open is taken to be about; `isCertain`: that was looked at, also if there is none. */
+interface Target {
+  readonly known: InodeId | undefined;
+  readonly isCertain: boolean;
 }
 
 function newFile({ mode, umask, flags, exclusive }: NewFile): wire.CreateRequestInit {

@@ -74,6 +74,8 @@ export class FileTable implements OpenFileHost {
   lostListener: ((inode: InodeId) => void) | undefined;
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
+  /** Of those that are open: locks on them were lost. */
+  private readonly withLostLocks = new Set<InodeId>();
   /** Failed write-backs that only a close has told, if anything. */
   private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);
   readonly locks: FileLocks;
@@ -176,6 +178,7 @@ export class FileTable implements OpenFileHost {
       const open = this.inodes.get(inode);
       if (open === undefined) continue;
       open.locksLost = true;
+      this.withLostLocks.add(inode);
       this.lostListener?.(inode);
     }
     for (const { inode, writer } of this.inodes.values()) {
@@ -184,6 +187,10 @@ export class FileTable implements OpenFileHost {
       if (locked.size > 0) writer?.locksLost(locked.has(inode));
       else writer?.sessionLost();
     }
+  }
+
+  get hasLostLocks(): boolean {
+    return this.withLostLocks.size > 0;
   }
 
   /** Refuses what would change a file on which locks were lost: others may hold them by now. */
@@ -464,6 +471,7 @@ export class FileTable implements OpenFileHost {
         writer.dispose();
       }
       this.inodes.delete(open.inode);
+      this.withLostLocks.delete(open.inode);
       this.appends.closed(open.inode);
     }
     const { inode, readAt } = open;

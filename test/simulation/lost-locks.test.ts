@@ -1,6 +1,7 @@
 /** Clients that lose their session, and with it their locks: nothing that was written under them comes behind what others wrote. */
 import assert from 'node:assert/strict';
 import t from 'tap';
+import { ROOT_INODE } from '../../src/core/ids.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { CLIENT_CACHE_TTL_MS, KIB, MIB, SESSION_TTL_MS, WRITE_BACK_AGE_MS } from '../../src/core/limits.js';
 import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
@@ -58,7 +59,11 @@ for (const how of ['suspended', 'stopped'] as const) {
         await fails('EIO', locked.read(0, 10));
         await fails('EIO', locked.write(0, of('C')));
         await fails('EIO', locked.truncate(0));
-        await fails('EIO', s.one.open(root, locked.inode, { ...READ_WRITE, truncate: true }).then(nothing));
+        const cutting = { ...READ_WRITE, truncate: true };
+        await fails('EIO', s.one.open(root, locked.inode, cutting).then(nothing));
+        await fails('EIO', s.one.openAt(root, ROOT_INODE, Buffer.from('f'), cutting).then(nothing));
+        const created = s.one.create(root, ROOT_INODE, Buffer.from('f'), { mode: 0o644, flags: cutting });
+        await fails('EIO', created.then(nothing));
         await fails('EIO', locked.sync());
         await fails('EIO', locked.flush());
         await fails('EIO', s.one.setLock(locked.inode, lockOf(kind, 'three'), { wait: false }));
@@ -70,6 +75,8 @@ for (const how of ['suspended', 'stopped'] as const) {
         await beside.close();
         await s.check('f', of('B'));
         await s.check('g', of('D'));
+        const other = { mode: 0o644, flags: cutting };
+        await (await s.one.create(root, ROOT_INODE, Buffer.from('h'), other)).file.close();
 
         await s.two.releaseLocks(held.inode, kind, 'two');
         await held.close();
