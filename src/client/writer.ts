@@ -103,6 +103,7 @@ export class Writer {
   private readonly unsynced = new Map<number, WriteMark | undefined>();
   /** Locks on the file were lost: nothing of it is written or told any more. */
   private isVoid = false;
+  private isDisposed = false;
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
   private readonly truncating = new Mutex();
@@ -453,13 +454,15 @@ export class Writer {
     return this.unsynced;
   }
 
-  /** No more writes will come. */
+  /** No more writes will come, and what could not be told until now is told no more: nobody would say when it must not be. */
   dispose(): void {
+    this.isDisposed = true;
     this.writeBack?.cancel();
     this.buffered.dispose();
   }
 
   private scheduleWriteBack(): void {
+    if (this.isDisposed) return;
     this.writeBack ??= this.options.clock.setTimer(WRITE_BACK_AGE_MS, () => {
       this.writeBack = undefined;
       this.flush().catch((error: unknown) => {
@@ -533,7 +536,7 @@ export class Writer {
       if (synced.length > MAX_CHUNKS_PER_PAGE) {
         await this.options.syncMetadata(synced.slice(MAX_CHUNKS_PER_PAGE), timeoutMs);
       }
-      if (!this.unpublished) {
+      if (!this.unpublished || this.isDisposed) {
         if (durable) {
           await this.options.syncMetadata(syncedChunks, timeoutMs);
           this.noteTold(true, 0, false);
@@ -547,6 +550,7 @@ export class Writer {
       this.inPublication = true;
       try {
         const current = (): Publication => {
+          if (this.isDisposed) throw new CairnError('EIO', `inode ${inode}: the file was closed meanwhile`);
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
           end = this.buffered.endWithoutGaps(this.writtenEnd);
           const { layoutVersion } = attributes();

@@ -287,6 +287,7 @@ export class Master {
         },
         onWriterDied: (inode) => reaper.cutTail(inode),
         onWriterLost: (inode) => unpublished.note(inode),
+        onWritersGone: (inodes) => unpublished.tellIfRoom(inodes),
         onUnused: () => reaper.kick(),
       },
     });

@@ -77,6 +77,8 @@ export interface SessionEvents {
   onWriterDied(inode: InodeId): void;
   /** `inode` was open for writing in a session that ended without its client: what that wrote may not be published. */
   onWriterLost(inode: InodeId): void;
+  /** As `onWriterLost` of each, by a client that is done with them: its locks on them go on next. */
+  onWritersGone(inodes: readonly InodeId[]): void;
   /** An inode is open nowhere any more. */
   onUnused(inode: InodeId): void;
 }
@@ -281,12 +283,13 @@ export class Sessions {
       throw new CairnError('PROTOCOL', `a session holds at most ${MAX_LOCKS_PER_SESSION} locks`);
     }
     if (!request.done) return [];
+    const before = [...session.opens.entries()];
+    this.notePartings(before.flatMap(([inode, { writers }]) => (writers > 0 && !told.has(inode) ? [inode] : [])));
     if (!this.deps.locks.replace(session.id, locks)) {
       // It was away for longer than others wait after a restart.
       this.end(session, 'expired');
       throw new CairnError('SESSION_EXPIRED', 'locks that the session held are held by others now');
     }
-    const before = [...session.opens.entries()];
     const after = [...told.entries()];
     session.reclaiming = undefined;
     session.replies.countAgain();
@@ -302,6 +305,13 @@ export class Sessions {
     this.unsettled.delete(session.id);
     this.checkSettled();
     return lost;
+  }
+
+  /** Files that a client closed while it was away, or left open when it went: it could not tell what it had written. */
+  private notePartings(inodes: readonly InodeId[]): void {
+    if (inodes.length === 0) return;
+    for (const inode of inodes) this.tails.add(inode);
+    this.deps.events.onWritersGone(inodes);
   }
 
   private checkSettled(): void {
@@ -339,6 +349,7 @@ export class Sessions {
     logger.info({ session: session.id, client: session.clientName, open: opens.length }, `session ${reason}`);
     if (session.peer !== null) this.byPeer.delete(session.peer);
     session.peer = null;
+    if (reason === 'closed') this.notePartings(written);
     for (const [inode, counts] of opens) {
       if (counts.writers > 0) this.tails.add(inode);
       if (counts.writers > 0 && reason === 'expired') this.deps.events.onWriterLost(inode);

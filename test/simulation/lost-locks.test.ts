@@ -173,7 +173,7 @@ async function goInTheMiddle(s: Story, kind: LockKind | undefined): Promise<Open
 
 /** What one client sees through a handle that it has read by before is what another sees that never looked. */
 async function demandOneContent(s: Story, held: OpenFile): Promise<void> {
-  const third = await s.world.connect('client-3');
+  const third = await s.world.connect('client-4');
   const file = await s.openAt('f', third);
   const content = await readThrough(file);
   equalBytes(content, long('N'), 'all of it had been sent');
@@ -253,4 +253,38 @@ story('P2: what is locked again before it could be given up is not given up behi
   await s.one.setLock(writer.inode, all, { wait: false });
   await s.two.setLock(held.inode, lockOf('posix', 'two'), { wait: false });
   await writer.close();
+});
+
+/** A client that gives up sooner than its session ends: a third one, cut off from the master before it can tell what it sent. */
+async function giveUpPublishing(s: Story, content: Buffer): Promise<void> {
+  const hasty = await s.world.connect('client-3', { operationTimeoutMs: 20_000 });
+  const file = await s.openAt('f', hasty);
+  await file.write(0, content);
+  await s.world.sleep(WRITE_BACK_AGE_MS / 2);
+  s.world.network.refuse('client-3', MASTER);
+  await fails('TIMEOUT', file.close());
+  await s.world.sleep(25_000);
+  s.world.network.heal('client-3', MASTER);
+  await s.world.sleep(10_000);
+  assert.ok(await hasty.getAttributes(file.inode), 'its session goes on');
+}
+
+story('P2: what a client sent and closed without being able to tell of it shows at the next open', async (s) => {
+  const held = await s.create('f', long('o'), s.two);
+  await held.sync();
+  equalBytes(await readThrough(held), long('o'), 'before');
+  await giveUpPublishing(s, long('N'));
+  await (await s.openAt('f', s.two)).close();
+  await demandOneContent(s, held);
+});
+
+story('P5: and what it sent past the end does not show when others make the file longer', async (s) => {
+  await (await s.create('f', Buffer.alloc(0), s.two)).close();
+  await giveUpPublishing(s, of('N'));
+  const file = await s.openAt('f', s.two);
+  assert.equal((await file.attributes()).size, 0);
+  await file.write(200 * KIB, of('x'));
+  await file.sync();
+  equalBytes(await file.read(0, 200 * KIB), Buffer.alloc(200 * KIB), 'nobody wrote there');
+  await file.close();
 });

@@ -13,6 +13,7 @@ import type { Random } from '../../src/core/random.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
+import type { FileTunables } from '../../src/client/file-table.js';
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
@@ -220,13 +221,14 @@ export class World {
   }
 
   /** A client in a process of its own. */
-  connect(name: string): Promise<ClusterFileSystem> {
+  connect(name: string, tunables: FileTunables = {}): Promise<ClusterFileSystem> {
     return ClusterFileSystem.connect(this.processDependencies(name), {
       master: `${MASTER}:${PORT}`,
       secret: this.secret,
       clientName: name,
       // Files are small here.
       minDirectCopyBytes: 1,
+      ...tunables,
     });
   }
 
