@@ -71,6 +71,9 @@ export function lostBeforeSync(inode: InodeId): CairnError {
   return new CairnError('EIO', `inode ${inode}: bytes written before may have been lost in a power failure`);
 }
 
+const locksWereLost = (): CairnError =>
+  new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written');
+
 export class Writer {
   /** Counts failed write-backs. */
   failures = 0;
@@ -103,6 +106,8 @@ export class Writer {
   private readonly unsynced = new Map<number, WriteMark | undefined>();
   /** Locks on the file were lost: nothing of it is written or told any more. */
   private isVoid = false;
+  /** Times that locks were lost: a write that began before must not be made any more. */
+  private lockLosses = 0;
   private isDisposed = false;
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
@@ -153,6 +158,7 @@ export class Writer {
    * leave setuid and setgid.
    */
   async write(offset: number | 'end', bytes: Uint8Array, kills = false): Promise<void> {
+    const { lockLosses } = this;
     while (this.gate !== undefined) await this.gate.promise;
     if (bytes.length === 0) return;
     let at = offset === 'end' ? Math.max(this.size, this.reservedEnd) : offset;
@@ -167,6 +173,7 @@ export class Writer {
       let from = 0;
       while (from < bytes.length) {
         if (this.buffered.isFull) await this.buffered.waitForRoom();
+        if (this.lockLosses !== lockLosses) throw locksWereLost();
         const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
         const whole = from === 0 && count === bytes.length;
         this.buffered.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
@@ -208,6 +215,7 @@ export class Writer {
     change: () => Promise<{ readonly changed: number; readonly mark?: WriteMark }>,
     kills = false,
   ): Promise<number> {
+    const { lockLosses } = this;
     while (this.gate !== undefined) await this.gate.promise;
     const range = { offset, length };
     const index = Math.floor(offset / CHUNK_SIZE_BYTES);
@@ -217,6 +225,7 @@ export class Writer {
         if (tries === MAX_SETTLE_TRIES) return 0;
         await this.buffered.settle(range);
       }
+      if (this.lockLosses !== lockLosses) throw locksWereLost();
       this.buffered.beginAlteration(range);
       const { changed, mark } = await change();
       if (mark !== undefined) this.noteUnsynced(index, mark);
@@ -408,9 +417,10 @@ export class Writer {
    * be written any more. Which bytes those are cannot be told, so it is all. `ofThisFile`: nor may anything else of this one.
    */
   locksLost(ofThisFile: boolean): void {
+    this.lockLosses++;
     const had = this.buffered.discardPast(0) || this.writtenEnd > this.options.attributes().size;
     if (had) {
-      this.fail(new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written'));
+      this.fail(locksWereLost());
     }
     this.isVoid ||= ofThisFile;
     if (this.isVoid) this.unpublished = this.killing = false;

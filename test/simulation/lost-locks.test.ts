@@ -145,6 +145,35 @@ story(
   },
 );
 
+story('P7: a write that waited for room while locks were lost is not made behind what others wrote', async (s) => {
+  const first = await s.world.connect('client-3', { maxDirtyBytes: MIB });
+  const [locked, beside] = [await s.create('f', of('-'), first), await s.create('g', of('-'), first)];
+  await first.setLock(locked.inode, lockOf('posix', 'one'), { wait: false });
+  for (const file of [locked, beside]) {
+    await file.write(0, of('a'));
+    await file.sync();
+  }
+  for (const server of s.world.chunkservers) s.world.network.partition('client-3', server);
+  await beside.write(MIB, Buffer.alloc(MIB, 'x'));
+  const late = [beside.write(0, of('A')), beside.write(100 * KIB, of('A'))].map((write) => write.then(nothing));
+  const outcomes = Promise.allSettled(late);
+  await s.world.sleep(100);
+  s.world.freeze('client-3', 'suspended');
+  await writeAfterwards(s, 'posix');
+  s.world.thaw('client-3');
+  for (const server of s.world.chunkservers) s.world.network.heal('client-3', server);
+  const all = await outcomes;
+  await beside.flush().catch(nothing);
+  await s.world.sleep(10_000);
+  const found = await s.openAt('g', s.two);
+  equalBytes(await found.read(0, 100 * KIB), of('B'), 'what was written under the next lock');
+  assert.deepEqual(
+    all.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  );
+  await fails('EIO', beside.sync());
+});
+
 const LONG = 4 * MIB;
 const long = (letter: string): Buffer => Buffer.alloc(LONG, letter);
 
