@@ -119,6 +119,7 @@ export class ClusterFileSystem implements FileSystem {
         onOperationsLost: () => table.current?.operationsLost(),
         appends: () => table.current?.appends.inodes() ?? [],
         onReclaimed: (lost) => table.current?.appends.reclaimed(lost),
+        lockLosses: () => table.current?.lockLosses ?? 0,
         onSessionLost: () => table.current?.sessionLost(),
         // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
         onStale: () => cache.dropAll(),
@@ -356,7 +357,7 @@ export class ClusterFileSystem implements FileSystem {
     names: readonly EntryName[] = [],
   ): Promise<{ readonly file: OpenFile; readonly attributes: Attributes }> {
     const request = { inode, parent: 0, name: Buffer.alloc(0), names };
-    return this.openEntry(credentials, request, flags, { known: inode, isCertain: true });
+    return this.openEntry(credentials, request, flags, { known: inode, isCertain: true, since: this.files.lockLosses });
   }
 
   async openAt(
@@ -486,23 +487,24 @@ export class ClusterFileSystem implements FileSystem {
 
   /** What will be opened by a name. It is asked for where a file may be cut on which locks were lost. */
   private async targetOf(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Target> {
+    const since = this.files.lockLosses;
     const known = this.cache.getName(parent, name);
     const mustAsk = known === undefined && flags.truncate === true && this.files.hasLostLocks;
-    if (!mustAsk) return { known, isCertain: known !== undefined };
+    if (!mustAsk) return { known, isCertain: known !== undefined, since };
     try {
       const { inode } = await this.lookup(credentials, parent, name);
-      return { known: inode, isCertain: true };
+      return { known: inode, isCertain: true, since };
     } catch (error) {
-      if (hasCode(error, 'ENOENT')) return { known: undefined, isCertain: true };
+      if (hasCode(error, 'ENOENT')) return { known: undefined, isCertain: true, since };
       throw error;
     }
   }
 
   /** Before each attempt: locks may have been lost since the one before. */
-  private requireMayCut({ known, isCertain }: Target, { truncate }: OpenFlags): void {
+  private requireMayCut({ known, isCertain, since }: Target, { truncate }: OpenFlags): void {
     if (truncate !== true) return;
-    if (known !== undefined) this.files.requireWritable(known);
-    else if (!isCertain && this.files.hasLostLocks) throw locksLost();
+    if (known !== undefined) this.files.requireWritable(known, since);
+    else if (since !== this.files.lockLosses || (!isCertain && this.files.hasLostLocks)) throw locksLost();
   }
 
   private async createEntry(
@@ -538,10 +540,14 @@ export class ClusterFileSystem implements FileSystem {
   }
 }
 
-/** `known`: the inode that an open is taken to be about; `isCertain`: that was looked at, also if there is none. */
+/**
+ * `known`: the inode that an open is taken to be about; `isCertain`: that was looked at, also if there is none; `since`: how often
+ * locks had been lost then.
+ */
 interface Target {
   readonly known: InodeId | undefined;
   readonly isCertain: boolean;
+  readonly since: number;
 }
 
 function newFile({ mode, umask, flags, exclusive }: NewFile): wire.CreateRequestInit {

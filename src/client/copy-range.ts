@@ -30,6 +30,8 @@ export interface RangeCopy {
   readonly target: OpenFile;
   readonly offset: number;
   readonly length: number;
+  /** Throws when nothing must be written any more. */
+  readonly mayGoOn: () => void;
 }
 
 /** The ends of a copy that this client's chunkservers can make. */
@@ -40,6 +42,8 @@ export interface DirectEnds {
     readonly writer: Writer;
     /** Who copies may not leave setuid and setgid. */
     readonly kills: boolean;
+    /** Of the writer, when the copy began. */
+    readonly lockLosses: number;
     /** Makes a hole of a whole chunk. */
     punch(index: number): Promise<void>;
   };
@@ -50,7 +54,7 @@ export interface DirectEnds {
  * there can be one, and does what comes before a write to the target.
  */
 export async function copyRange(
-  { source, sourceOffset, target, offset, length }: RangeCopy,
+  { source, sourceOffset, target, offset, length, mayGoOn }: RangeCopy,
   direct: DirectCopies,
   begin: () => Promise<DirectEnds | undefined>,
 ): Promise<number> {
@@ -72,7 +76,7 @@ export async function copyRange(
       const [from, to, left] = [sourceOffset + copied, offset + copied, wanted - copied];
       let count = ends === undefined ? 0 : await direct.copy(ends, from, to, left);
       if (count === 0) {
-        count = await copyPiece(source, from, target, to, Math.min(MAX_PAYLOAD_BYTES, left));
+        count = await copyPiece(source, from, target, to, Math.min(MAX_PAYLOAD_BYTES, left), mayGoOn);
         if (count === 0) break;
       }
       copied += count;
@@ -118,20 +122,22 @@ export class DirectCopies {
     if (location.lost === true || replicas.length === 0) return 0;
     const readable = { handle, version, replicas: [...replicas], offset: from.offset, length: valid };
     const change = (): Promise<Altered> => this.request(target.inode, offset, count, readable);
-    return target.writer.alter(offset, count, change, target.kills);
+    return target.writer.alter(offset, count, change, target.kills, target.lockLosses);
   }
 
   /** Makes holes where that is cheap, and writes zeros where the target has other bytes. All is in one chunk of it. */
   private async zero(
-    { inode, writer, kills, punch }: DirectEnds['target'],
+    { inode, writer, kills, lockLosses, punch }: DirectEnds['target'],
     offset: number,
     length: number,
   ): Promise<number> {
     const { extents } = this.options;
     if (length === CHUNK_SIZE_BYTES) {
       await writer.settle(offset, length);
-      for await (const data of extents.dataWithin(inode, offset, offset + length))
+      for await (const data of extents.dataWithin(inode, offset, offset + length)) {
+        writer.demandLocks(lockLosses);
         await punch(placeOf(data.start).index);
+      }
     }
     const change = async (): Promise<Altered> => {
       let altered: Altered = { changed: 0 };
@@ -144,7 +150,7 @@ export class DirectCopies {
       }
       return { ...altered, changed: length };
     };
-    return writer.alter(offset, length, change, kills);
+    return writer.alter(offset, length, change, kills, lockLosses);
   }
 
   private async request(inode: InodeId, offset: number, length: number, source: CopySource | null): Promise<Altered> {
@@ -174,10 +180,18 @@ async function copyPiece(
   target: OpenFile,
   to: number,
   length: number,
+  mayGoOn: () => void,
 ): Promise<number> {
   const { parts, release } = await source.lend(from, length);
   let copied = 0;
-  for (const part of parts) if (part.length > 0) copied += await target.write(to + copied, part);
-  release();
+  try {
+    for (const part of parts) {
+      if (part.length === 0) continue;
+      mayGoOn();
+      copied += await target.write(to + copied, part);
+    }
+  } finally {
+    release();
+  }
   return copied;
 }

@@ -74,6 +74,8 @@ export class FileTable implements OpenFileHost {
   lostListener: ((inode: InodeId) => void) | undefined;
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
+  /** Times that locks were lost with a session. */
+  lockLosses = 0;
   /** Of those that are open: locks on them were lost. */
   private readonly withLostLocks = new Set<InodeId>();
   /** Failed write-backs that only a close has told, if anything. */
@@ -169,6 +171,7 @@ export class FileTable implements OpenFileHost {
     this.appends.sessionLost();
     const locked = this.locks.sessionLost();
     if (locked.size > 0) {
+      this.lockLosses++;
       this.options.logger.error(
         { files: locked.size, some: [...locked].slice(0, MAX_LOGGED_INODES) },
         'locks were lost with the session: what was written under them is given up, the files answer EIO until they are closed',
@@ -193,9 +196,12 @@ export class FileTable implements OpenFileHost {
     return this.withLostLocks.size > 0;
   }
 
-  /** Refuses what would change a file on which locks were lost: others may hold them by now. */
-  requireWritable(inode: InodeId): void {
-    if (this.inodes.get(inode)?.locksLost === true) throw locksLost();
+  /**
+   * Refuses what would change a file on which locks were lost: others may hold them by now; and what began before some were
+   * lost on any file (`since`).
+   */
+  requireWritable(inode: InodeId, since = this.lockLosses): void {
+    if (this.inodes.get(inode)?.locksLost === true || since !== this.lockLosses) throw locksLost();
   }
 
   /** `attributes` with what was written here and not published. */
@@ -245,12 +251,13 @@ export class FileTable implements OpenFileHost {
     openedForWriting: boolean,
   ): Promise<InodeAttributes> {
     const { atime, mtime, ...plain } = changes;
+    const { lockLosses } = this;
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.setAttributes,
         (operation) => {
           // Also when it is repeated in a new session.
-          if (changes.size !== undefined) this.requireWritable(inode);
+          if (changes.size !== undefined) this.requireWritable(inode, lockLosses);
           return {
             ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
             ...(atime === 'now' ? { atimeNow: true } : { atime }),
@@ -284,11 +291,12 @@ export class FileTable implements OpenFileHost {
   }
 
   async punch(inode: InodeId, firstIndex: number, count: number): Promise<void> {
+    const { lockLosses } = this;
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.punchChunks,
         (operation) => {
-          this.requireWritable(inode);
+          this.requireWritable(inode, lockLosses);
           return { operation, inode, firstIndex, count };
         },
         { idempotent: true },
@@ -549,7 +557,7 @@ export class FileTable implements OpenFileHost {
                 this.requireWritable(open.inode);
                 return { operation, ...current() };
               },
-              { idempotent: true, durable, timeoutMs },
+              { idempotent: true, needsNoLock: true, durable, timeoutMs },
             ),
           ),
         ),

@@ -52,6 +52,8 @@ export interface MasterConnectionOptions {
   readonly appends: () => readonly number[];
   /** It was told what it holds; others hold the append leases of these inodes by now. */
   readonly onReclaimed: (lostAppends: readonly number[]) => void;
+  /** Times that locks were lost with a session. */
+  readonly lockLosses: () => number;
   /** The session ended, a new one takes its place: what the old one did not publish is gone. */
   readonly onSessionLost: () => void;
   /** The master does not know an inode any more that it once told of: another client removed or replaced it. */
@@ -135,16 +137,24 @@ export class MasterConnection {
 
   /**
    * Changes something, exactly once within the session. `build` makes the request with the operation id it is given.
-   * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost. With `durable`, the
+   * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost; but nothing is done in one
+   * that was asked for before locks were lost, as others may hold them by now, unless it `needsNoLock`. With `durable`, the
    * answer says that all before it is synced.
    */
   async mutate<Q, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
     build: (operation: OperationIdInit) => QI,
-    options: { readonly idempotent?: boolean; readonly durable?: boolean; readonly timeoutMs?: number } = {},
+    options: {
+      readonly idempotent?: boolean;
+      readonly needsNoLock?: boolean;
+      readonly durable?: boolean;
+      readonly timeoutMs?: number;
+    } = {},
   ): Promise<R> {
     const { changes } = this;
-    const place: Place = { sequence: 0, session: -1, inDoubt: false, idempotent: options.idempotent === true };
+    const { idempotent = false, needsNoLock = false } = options;
+    const lockLosses = needsNoLock ? undefined : this.options.lockLosses();
+    const place: Place = { sequence: 0, session: -1, inDoubt: false, idempotent, lockLosses };
     try {
       const reply = await this.attempt(method, (link) => build(this.operationId(link, place)), options, place);
       if (method.number !== MASTER_METHODS.publish.number) this.changes++;
@@ -246,6 +256,9 @@ export class MasterConnection {
           'EIO',
           'the session with the master ended during a change: whether it took effect is unknown',
         );
+      }
+      if (place.lockLosses !== undefined && place.lockLosses !== this.options.lockLosses()) {
+        throw new CairnError('EIO', 'locks were lost with the session during a change: it is not made');
       }
       place.session = link.session;
       place.sequence = this.nextSequence++;
@@ -468,6 +481,8 @@ interface Place {
   /** An attempt was sent, and no answer came: it may have taken effect. */
   inDoubt: boolean;
   readonly idempotent: boolean;
+  /** When it was asked for; undefined when that does not matter. */
+  readonly lockLosses: number | undefined;
 }
 
 const opens: ReadonlySet<number> = new Set([MASTER_METHODS.open.number, MASTER_METHODS.create.number]);

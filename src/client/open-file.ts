@@ -86,6 +86,7 @@ export class ClusterOpenFile implements OpenFile {
 
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
     const writer = this.writerOf();
+    const { lockLosses } = writer;
     this.throwFailure(writer);
     this.requireLocks();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
@@ -93,8 +94,8 @@ export class ClusterOpenFile implements OpenFile {
     // An append need not know what another client made of the file, but for set-user-ID that it must take away.
     if (kills && this.flags.append === true) await this.host.freshAttributes(this.open.inode);
     if (kills && bytes.length > 0) await this.losePrivileges();
-    if (this.flags.append === true) await this.append(writer, bytes, kills);
-    else await writer.write(offset, bytes, kills);
+    if (this.flags.append === true) await this.append(writer, bytes, kills, lockLosses);
+    else await writer.write(offset, bytes, kills, lockLosses);
     if (this.flags.sync === true) {
       await writer.sync();
       this.throwFailure(writer);
@@ -102,12 +103,12 @@ export class ClusterOpenFile implements OpenFile {
     return bytes.length;
   }
 
-  private async append(writer: Writer, bytes: Uint8Array, kills: boolean): Promise<void> {
+  private async append(writer: Writer, bytes: Uint8Array, kills: boolean, since: number): Promise<void> {
     const { appends } = this.host;
     const { inode } = this.open;
     const lease = appends.tryBegin(inode, bytes.length) ?? (await appends.begin(inode, bytes.length));
     try {
-      await writer.write('end', bytes, kills);
+      await writer.write('end', bytes, kills, since);
     } finally {
       appends.end(lease);
     }
@@ -171,16 +172,21 @@ export class ClusterOpenFile implements OpenFile {
     this.requireLocks();
     const { inode } = this.open;
     const { host } = this;
+    const { lockLosses } = writer;
     await allocate(
       {
         ...{ inode, extents: host.extents },
         settle: () => this.settle(),
-        write: (at, bytes) => writer.write(at, bytes),
-        punch: (firstIndex, count) => host.punch(inode, firstIndex, count),
+        write: (at, bytes) => writer.write(at, bytes, false, lockLosses),
+        punch: (firstIndex, count) => {
+          writer.demandLocks(lockLosses);
+          return host.punch(inode, firstIndex, count);
+        },
         extend: async (end) => {
           if (this.credentials.uid !== 0) await this.losePrivileges();
           await writer.flush();
           this.throwFailure(writer);
+          writer.demandLocks(lockLosses);
           await host.extend(this.credentials, inode, end);
         },
         freeBytes: () => host.freeBytes(),
@@ -194,8 +200,10 @@ export class ClusterOpenFile implements OpenFile {
   async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
     const writer = this.writerOf();
     if (this.flags.append === true) throw notOpenFor('writing at an offset');
-    const range = { source, sourceOffset, target: this, offset, length };
-    const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source));
+    const { lockLosses } = writer;
+    const mayGoOn = (): void => writer.demandLocks(lockLosses);
+    const range = { source, sourceOffset, target: this, offset, length, mayGoOn };
+    const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source, lockLosses));
     if (this.flags.sync === true && copied > 0) {
       await writer.sync();
       this.throwFailure(writer);
@@ -232,7 +240,7 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   /** What comes before a write, and the ends of a copy from `source` if both are files of this client. */
-  private async directEnds(writer: Writer, source: OpenFile): Promise<DirectEnds | undefined> {
+  private async directEnds(writer: Writer, source: OpenFile, lockLosses: number): Promise<DirectEnds | undefined> {
     if (!(source instanceof ClusterOpenFile) || source.host !== this.host) return undefined;
     // To be refused by its `read`.
     if (source.closed !== undefined || source.readahead === undefined || source.open.locksLost) return undefined;
@@ -244,7 +252,7 @@ export class ClusterOpenFile implements OpenFile {
     const { inode, host } = this;
     return {
       source: { inode: source.inode, writer: source.open.writer },
-      target: { inode, writer, kills, punch: (index) => host.punch(inode, index, 1) },
+      target: { inode, writer, kills, lockLosses, punch: (index) => host.punch(inode, index, 1) },
     };
   }
 

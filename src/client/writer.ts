@@ -75,6 +75,8 @@ const locksWereLost = (): CairnError =>
   new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written');
 
 export class Writer {
+  /** Times that locks were lost with the session: what began before must not be done any more. */
+  lockLosses = 0;
   /** Counts failed write-backs. */
   failures = 0;
   /** How many of them a write or an fsync has told. A close tells, too, but many programs do not look. */
@@ -106,8 +108,6 @@ export class Writer {
   private readonly unsynced = new Map<number, WriteMark | undefined>();
   /** Locks on the file were lost: nothing of it is written or told any more. */
   private isVoid = false;
-  /** Times that locks were lost: a write that began before must not be made any more. */
-  private lockLosses = 0;
   private isDisposed = false;
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
@@ -155,10 +155,9 @@ export class Writer {
 
   /**
    * Buffers `bytes` at `offset`, or at the end of the file. Waits while too much is buffered. `kills`: who writes may not
-   * leave setuid and setgid.
+   * leave setuid and setgid. `since`: `lockLosses` when what this is part of began.
    */
-  async write(offset: number | 'end', bytes: Uint8Array, kills = false): Promise<void> {
-    const { lockLosses } = this;
+  async write(offset: number | 'end', bytes: Uint8Array, kills = false, since = this.lockLosses): Promise<void> {
     while (this.gate !== undefined) await this.gate.promise;
     if (bytes.length === 0) return;
     let at = offset === 'end' ? Math.max(this.size, this.reservedEnd) : offset;
@@ -173,7 +172,7 @@ export class Writer {
       let from = 0;
       while (from < bytes.length) {
         if (this.buffered.isFull) await this.buffered.waitForRoom();
-        if (this.lockLosses !== lockLosses) throw locksWereLost();
+        this.demandLocks(since);
         const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
         const whole = from === 0 && count === bytes.length;
         this.buffered.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
@@ -185,6 +184,11 @@ export class Writer {
     } finally {
       this.end();
     }
+  }
+
+  /** For what began when `lockLosses` was `since`. */
+  demandLocks(since: number): void {
+    if (this.lockLosses !== since) throw locksWereLost();
   }
 
   /** A write up to `end` is under way: the next append goes behind it. */
@@ -214,8 +218,8 @@ export class Writer {
     length: number,
     change: () => Promise<{ readonly changed: number; readonly mark?: WriteMark }>,
     kills = false,
+    since = this.lockLosses,
   ): Promise<number> {
-    const { lockLosses } = this;
     while (this.gate !== undefined) await this.gate.promise;
     const range = { offset, length };
     const index = Math.floor(offset / CHUNK_SIZE_BYTES);
@@ -225,7 +229,7 @@ export class Writer {
         if (tries === MAX_SETTLE_TRIES) return 0;
         await this.buffered.settle(range);
       }
-      if (this.lockLosses !== lockLosses) throw locksWereLost();
+      this.demandLocks(since);
       this.buffered.beginAlteration(range);
       const { changed, mark } = await change();
       if (mark !== undefined) this.noteUnsynced(index, mark);

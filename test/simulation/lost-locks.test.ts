@@ -174,6 +174,53 @@ story('P7: a write that waited for room while locks were lost is not made behind
   await fails('EIO', beside.sync());
 });
 
+story('P7: no change that was asked for under a lock is made when the lock was lost meanwhile', async (s) => {
+  const lock = await s.create('f');
+  const text = 'cut open punched zeroed copied renamed';
+  const files = new Map<string, OpenFile>();
+  for (const name of text.split(' ')) files.set(name, await s.create(name, of('a')));
+  const file = (name: string): OpenFile => files.get(name) ?? assert.fail(name);
+  const small = await s.create('small', Buffer.from('small'));
+  for (const each of [small, ...files.values()]) await each.sync();
+  await s.one.setLock(lock.inode, lockOf('posix', 'one'), { wait: false });
+  s.world.network.refuse('client-1', MASTER);
+  await s.world.sleep(20_000);
+  const name = Buffer.from('open');
+  const cutting = { ...READ_WRITE, truncate: true };
+  const late = Promise.allSettled([
+    file('cut').truncate(0),
+    s.one.openAt(root, ROOT_INODE, name, cutting),
+    file('punched').allocate(0, 50 * KIB, { punchHole: true, keepSize: true }),
+    file('zeroed').allocate(0, 50 * KIB, { zeroRange: true }),
+    file('copied').copyFrom(small, 0, 0, 5),
+    s.one.rename(
+      root,
+      { parent: ROOT_INODE, name: Buffer.from('small') },
+      { parent: ROOT_INODE, name: Buffer.from('renamed') },
+    ),
+  ]);
+  const next = await s.openAt('f', s.two);
+  await s.two.setLock(next.inode, lockOf('posix', 'two'), { wait: true });
+  for (const each of files.keys()) {
+    const other = await s.openAt(each, s.two);
+    await other.write(0, of('B'));
+    await other.sync();
+    await other.close();
+  }
+  s.world.network.heal('client-1', MASTER);
+  const outcomes = await late;
+  await s.world.sleep(2_000);
+  for (const each of files.keys()) {
+    const other = await s.openAt(each, s.two);
+    equalBytes(await other.read(0, 200 * KIB), of('B'), each);
+    await other.close();
+  }
+  assert.deepEqual(
+    outcomes.map(({ status }) => status),
+    outcomes.map(() => 'rejected'),
+  );
+});
+
 const LONG = 4 * MIB;
 const long = (letter: string): Buffer => Buffer.alloc(LONG, letter);
 
