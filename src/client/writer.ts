@@ -74,6 +74,9 @@ export function lostBeforeSync(inode: InodeId): CairnError {
 const locksWereLost = (): CairnError =>
   new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written');
 
+const endWasLost = (): CairnError =>
+  new CairnError('EIO', 'others appended to the file while this client was away: what it appended is lost');
+
 export class Writer {
   /** Times that locks were lost with the session: what began before must not be done any more. */
   lockLosses = 0;
@@ -108,6 +111,8 @@ export class Writer {
   private readonly unsynced = new Map<number, WriteMark | undefined>();
   /** Locks on the file were lost: nothing of it is written or told any more. */
   private isVoid = false;
+  /** Times that the end of the file went to others: an append that began before must not be made where that was. */
+  private endLosses = 0;
   private isDisposed = false;
   private readonly publishing = new Mutex();
   private readonly syncing = new Mutex();
@@ -158,6 +163,7 @@ export class Writer {
    * leave setuid and setgid. `since`: `lockLosses` when what this is part of began.
    */
   async write(offset: number | 'end', bytes: Uint8Array, kills = false, since = this.lockLosses): Promise<void> {
+    const { endLosses } = this;
     while (this.gate !== undefined) await this.gate.promise;
     if (bytes.length === 0) return;
     let at = offset === 'end' ? Math.max(this.size, this.reservedEnd) : offset;
@@ -173,6 +179,7 @@ export class Writer {
       while (from < bytes.length) {
         if (this.buffered.isFull) await this.buffered.waitForRoom();
         this.demandLocks(since);
+        if (offset === 'end' && this.endLosses !== endLosses) throw endWasLost();
         const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
         const whole = from === 0 && count === bytes.length;
         this.buffered.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
@@ -447,12 +454,11 @@ export class Writer {
    * way is refused by the chunkservers, or counts for nothing.
    */
   discardUnpublished(): void {
+    this.endLosses++;
     const { size } = this.options.attributes();
     if (!this.buffered.discardPast(size) && this.writtenEnd <= size) return;
     this.writtenEnd = 0;
-    this.fail(
-      new CairnError('EIO', 'others appended to the file while this client was away: what it appended is lost'),
-    );
+    this.fail(endWasLost());
     this.forgetLocalEnd();
   }
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { CairnError } from '../../src/core/errors.js';
-import { KIB } from '../../src/core/limits.js';
+import { KIB, MIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { FileSystem, OpenFile } from '../../src/client/filesystem.js';
@@ -151,6 +151,32 @@ story('what a client that was cut off sends late does not reach the records of o
   await assert.rejects(file.close(), (error) => error instanceof CairnError && error.code === 'EIO');
   await other.close();
   assert.deepEqual(readRecords(await contentOf(s.two)).get(2), [0, 1, 2, 3, 4]);
+});
+
+story('P7: an append that waited for room while the end went to others does not reach what they synced', async (s) => {
+  const full = await s.world.connect('client-3', { maxDirtyBytes: MIB });
+  const file = await openLog(full);
+  await file.write(0, record(1, 0, 1000));
+  await file.sync();
+  for (const host of [MASTER, ...s.world.chunkservers]) s.world.network.partition(host, 'client-3');
+  await file.write(0, record(1, 1, 900 * KIB));
+  const late = Promise.allSettled([file.write(0, record(1, 2, 200 * KIB))]);
+  await s.world.sleep(2000);
+  const other = await openLog(s.two);
+  for (let sequence = 0; sequence < 3; sequence++) await other.write(0, record(2, sequence, 900 * KIB));
+  await other.sync();
+  s.world.network.healAll();
+  const [outcome] = await late;
+  await file.sync().catch(() => undefined);
+  await s.world.sleep(5000);
+  assert.deepEqual(
+    [...readRecords(await contentOf(s.two))],
+    [
+      [1, [0]],
+      [2, [0, 1, 2]],
+    ],
+  );
+  assert.equal(outcome?.status, 'rejected');
 });
 
 story('P7: it loses them too when the others are done by the time that it is back', async (s) => {
