@@ -211,9 +211,13 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
 function failuresIn(tap) {
   const lines = tap.split('\n');
   const kept = [];
-  for (let i = 0; i < lines.length && kept.length < 200; i++) {
+  // What a random test says before it fails may not be seen a second time: its seed, and what differs.
+  let said = [];
+  for (let i = 0; i < lines.length && kept.length < 300; i++) {
+    if (/^\s*# (?!Subtest)/.test(lines[i])) said.push(lines[i]);
     if (!/^\s*not ok /.test(lines[i]) || /# (SKIP|TODO)/i.test(lines[i])) continue;
-    kept.push(lines[i]);
+    kept.push(...said.filter((line) => /seed/i.test(line)).slice(0, 10), ...said.slice(-60), lines[i]);
+    said = [];
     if (!/^\s*---$/.test(lines[i + 1] ?? '')) continue;
     for (i++; i < lines.length && !/^\s*\.\.\.$/.test(lines[i]); i++) kept.push(lines[i]);
   }
@@ -242,10 +246,8 @@ const worker = async () => {
     );
     if (process.env.TEST_TIMES) appendFileSync(process.env.TEST_TIMES, `${seconds.toFixed(1)} ${name}\n`);
     for (const note of notes) console.log(`         ${note}`);
-    // A random test says its seed in a comment line: without it a failure cannot be run again.
     if (counts.failed > 0) {
-      const seeds = stdout.match(/^\s*# .*seed.*$/gim) ?? [];
-      console.log([...seeds, failuresIn(stdout), stderr.trim().split('\n').slice(-60).join('\n')].join('\n'));
+      console.log([failuresIn(stdout), stderr.trim().split('\n').slice(-60).join('\n')].join('\n'));
     }
   }
 };
