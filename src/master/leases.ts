@@ -107,10 +107,16 @@ export class ChunkLeases {
   private async leaseSlowly(request: LeaseRequest): Promise<LeaseChunkReplyInit> {
     for (;;) {
       const { handle } = this.find(request);
-      const lease =
-        handle === undefined
-          ? await this.holeLocks.run(`${request.inode}:${request.index}`, () => this.create(request))
-          : await this.locks.run(handle, () => this.leaseExisting(request, handle));
+      let lease: Lease | undefined;
+      try {
+        lease =
+          handle === undefined
+            ? await this.holeLocks.run(`${request.inode}:${request.index}`, () => this.create(request))
+            : await this.locks.run(handle, () => this.leaseExisting(request, handle));
+      } catch (error) {
+        // Cut off or punched while it was recovered: no failure of who writes there.
+        if (!hasCode(error, 'ENOENT') || this.find(request).handle === handle) throw error;
+      }
       // undefined: the map changed while this waited for the lock.
       if (lease !== undefined) return this.reply(this.find(request).record, lease);
     }

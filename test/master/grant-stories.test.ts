@@ -38,6 +38,43 @@ t.test('P4: a chunk in doubt is recovered before it is leased, also when recover
   await cluster.stop();
 });
 
+t.test(
+  'a chunk that is punched while it is recovered for a writer is replaced, and the writer is told of no failure',
+  async (t) => {
+    const cluster = new TestCluster();
+    await cluster.start();
+    const client = await cluster.client();
+    const inode = await client.create('file', 3);
+    const lease = await client.lease(inode);
+    t.ok(cluster.write(lease, 'acknowledged'));
+    const members = lease.replicas.map(({ serverId }) => cluster.server(serverId));
+    let failing = true;
+    let punching: Promise<unknown> | undefined;
+    for (const member of members) {
+      member.onCall = (method) => {
+        if (method !== 'recoverChunk') return;
+        if (!failing) {
+          const punch = { operation: client.operation(), inode, firstIndex: 0, count: 1 };
+          punching ??= client.peer.call(MASTER_METHODS.punchChunks, punch);
+        }
+        throw new CairnError('EIO', 'not now');
+      };
+    }
+    const { handle, version, leaseId } = lease;
+    const report = { handle, version, leaseId, failedServers: [] };
+    await cluster.until(
+      members[0]?.peer?.call(MASTER_METHODS.reportForwardFailure, report) ?? Promise.reject(new Error('no primary')),
+    );
+    failing = false;
+    const { reply } = await cluster.until(client.leaseNow(inode));
+    t.ok(punching, 'it was punched meanwhile');
+    t.not(reply.handle, lease.handle);
+    t.ok(cluster.write(reply, 'next'));
+    t.same(await cluster.words(client, inode), [['next'], ['next']]);
+    await cluster.stop();
+  },
+);
+
 t.test('P3, P4: so is one without a lease, of which a damaged replica was reported', async (t) => {
   const cluster = new TestCluster();
   await cluster.start();
