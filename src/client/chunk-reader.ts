@@ -65,6 +65,7 @@ export class ChunkReader implements ChunkReads {
     const deadline = clock.monotonicMs() + this.patienceMs(inode, index);
     const backoff = new Backoff(clock, random);
     let last = 'the chunk has no live replica';
+    let isAskedAnew = false;
     for (;;) {
       const location = await this.locate(inode, index, deadline, last);
       const wanted = location.handle === 0 ? 0 : Math.min(length, location.validBytes - offset);
@@ -81,6 +82,12 @@ export class ChunkReader implements ChunkReads {
       if (bytes !== undefined) return zeroFilled(bytes, length);
       for (const { replica, error } of failures) last = `${replica.address}: ${error.code} ${error.message}`;
       if (failures.length > 0 && failures.every(({ error }) => error.code === 'CORRUPT')) {
+        if (!isAskedAnew) {
+          // What is remembered may name fewer replicas than there are by now.
+          isAskedAnew = true;
+          map.dropChunk(inode, index);
+          continue;
+        }
         throw new CairnError(
           'EIO',
           `every replica of chunk ${location.handle} is corrupt (${last}): see the master's log`,

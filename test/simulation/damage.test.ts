@@ -149,3 +149,25 @@ story('a member rotted unread, and the whole one comes back with an older versio
   await s.check('f', expected);
   assert.equal(replicaFiles(s).length, 2, 'what is not needed any more is gone');
 });
+
+story('a reader who remembers only one of the replicas, which has rotted, asks where the other is (P11)', async (s) => {
+  const { world } = s;
+  const file = await s.create('f', bytes);
+  await file.sync();
+  const [only, other] = await s.holders(file);
+  assert.ok(only !== undefined && other !== undefined);
+  await world.kill(other);
+  const writer = await s.openAt('f');
+  await writer.write(0, bytes.subarray(0, 10));
+  await writer.sync();
+  assert.deepEqual(await s.holders(file), [only]);
+  const reader = await s.openAt('f', s.two);
+  do {
+    await world.sleep(100);
+    equalBytes(await reader.read(300_000, 10), bytes.subarray(300_000, 300_010), 'elsewhere');
+  } while ((await s.holders(file)).length < 2);
+  rot(s, only);
+  const start = ROTTEN * BLOCK_SIZE_BYTES;
+  equalBytes(await reader.read(start, 1_000), bytes.subarray(start, start + 1_000), 'what rotted');
+  await reader.close();
+});
