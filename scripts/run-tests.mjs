@@ -216,7 +216,8 @@ function failuresIn(tap) {
   for (let i = 0; i < lines.length && kept.length < 300; i++) {
     if (/^\s*# (?!Subtest)/.test(lines[i])) said.push(lines[i]);
     if (!/^\s*not ok /.test(lines[i]) || /# (SKIP|TODO)/i.test(lines[i])) continue;
-    kept.push(...said.filter((line) => /seed/i.test(line)).slice(0, 10), ...said.slice(-60), lines[i]);
+    const seeds = said.slice(0, -60).filter((line) => /seed/i.test(line));
+    kept.push(...seeds.slice(0, 10), ...said.slice(-60), lines[i]);
     said = [];
     if (!/^\s*---$/.test(lines[i + 1] ?? '')) continue;
     for (i++; i < lines.length && !/^\s*\.\.\.$/.test(lines[i]); i++) kept.push(lines[i]);

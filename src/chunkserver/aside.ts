@@ -27,7 +27,7 @@ export interface AsideOptions {
 const PAGE = 4096;
 /** Replicas that one round of `tidy` deletes at most: more than a disk that fills up can need in that time. */
 const MAX_DELETED = 256;
-/** Nobody is deleted by a clock that was moved, or by one that this process does not know yet, before it went evenly for so long. */
+/** Nothing is deleted by a clock that was moved, or that this process does not know yet, before it went evenly for so long. */
 const EVEN_CLOCK_MS = 3_600_000;
 const UNEVEN_MS = 60_000;
 /** A clock that says less was not set when the replica was set aside: its time begins anew. */

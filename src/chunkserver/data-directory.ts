@@ -108,7 +108,6 @@ export class DataDirectory {
     this.foundGeneration = this.generation = generationOf(session);
     // Raised once the master has seen what was found here: starts without one would hide that it was put back.
     await this.writeSession({ raise: false, clean: false });
-    await this.makeDirectory(`${this.path}/chunks`);
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
     this.mark = parseMark(await this.readJson('master-mark'));

@@ -100,7 +100,11 @@ async function openLocked(path: string): Promise<FileHandle | undefined> {
         return undefined;
       }
       // Who had it may have removed it meanwhile: then another file has the name, and others lock that.
-      const [mine, named] = [await file.stat(), await stat(path).catch(() => undefined)];
+      const named = await stat(path).catch((error: unknown) => {
+        if (asCairnError(error).code !== 'ENOENT') throw error;
+        return undefined;
+      });
+      const mine = await file.stat();
       if (named?.ino === mine.ino && named.dev === mine.dev) return file;
     } catch (error) {
       await file.close();

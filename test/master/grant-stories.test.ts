@@ -5,30 +5,41 @@ import { LEASE_TTL_MS } from '../../src/core/limits.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { TestCluster } from './support/cluster.js';
 
-t.test('P4: a chunk in doubt is recovered before it is leased, also when recovery failed before', async (t) => {
+/** A chunk in doubt: a write to it did not reach all members, and none of them lets it be recovered. */
+async function chunkInDoubt() {
   const cluster = new TestCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
   const lease = await client.lease(inode);
-  t.ok(cluster.write(lease, 'acknowledged'));
-  // It reached the primary and not the secondary, which is alive; nobody can recover the chunk just now.
   const members = lease.replicas.map(({ serverId }) => cluster.server(serverId));
-  members[0]?.replicas.get(lease.handle)?.words.push('torn');
-  let failing = true;
+  const doubt = { isRecoverable: false, onRecovery: (): void => undefined };
   for (const member of members) {
     member.onCall = (method) => {
-      if (failing && method === 'recoverChunk') throw new CairnError('EIO', 'not now');
+      if (method !== 'recoverChunk' || doubt.isRecoverable) return;
+      doubt.onRecovery();
+      throw new CairnError('EIO', 'not now');
     };
   }
-  const { handle, version, leaseId } = lease;
-  const report = { handle, version, leaseId, failedServers: [] };
-  await cluster.until(
-    members[0]?.peer?.call(MASTER_METHODS.reportForwardFailure, report) ?? Promise.reject(new Error('no primary')),
-  );
+  if (!cluster.write(lease, 'acknowledged')) throw new Error('not written');
+  const reportFailure = async (): Promise<void> => {
+    const { handle, version, leaseId } = lease;
+    const report = { handle, version, leaseId, failedServers: [] };
+    await cluster.until(
+      members[0]?.peer?.call(MASTER_METHODS.reportForwardFailure, report) ?? Promise.reject(new Error('no primary')),
+    );
+  };
+  return { cluster, client, inode, lease, members, doubt, reportFailure };
+}
+
+t.test('P4: a chunk in doubt is recovered before it is leased, also when recovery failed before', async (t) => {
+  const { cluster, client, inode, lease, members, doubt, reportFailure } = await chunkInDoubt();
+  // It reached the primary and not the secondary, which is alive; nobody can recover the chunk just now.
+  members[0]?.replicas.get(lease.handle)?.words.push('torn');
+  await reportFailure();
   for (const member of members) t.ok(member.calls.includes('recoverChunk'), 'asked in vain');
 
-  failing = false;
+  doubt.isRecoverable = true;
   const next = await client.lease(inode);
   t.ok(next.version > lease.version);
   t.ok(cluster.write(next, 'next'));
@@ -41,31 +52,13 @@ t.test('P4: a chunk in doubt is recovered before it is leased, also when recover
 t.test(
   'a chunk that is punched while it is recovered for a writer is replaced, and the writer is told of no failure',
   async (t) => {
-    const cluster = new TestCluster();
-    await cluster.start();
-    const client = await cluster.client();
-    const inode = await client.create('file', 3);
-    const lease = await client.lease(inode);
-    t.ok(cluster.write(lease, 'acknowledged'));
-    const members = lease.replicas.map(({ serverId }) => cluster.server(serverId));
-    let failing = true;
+    const { cluster, client, inode, lease, doubt, reportFailure } = await chunkInDoubt();
+    await reportFailure();
     let punching: Promise<unknown> | undefined;
-    for (const member of members) {
-      member.onCall = (method) => {
-        if (method !== 'recoverChunk') return;
-        if (!failing) {
-          const punch = { operation: client.operation(), inode, firstIndex: 0, count: 1 };
-          punching ??= client.peer.call(MASTER_METHODS.punchChunks, punch);
-        }
-        throw new CairnError('EIO', 'not now');
-      };
-    }
-    const { handle, version, leaseId } = lease;
-    const report = { handle, version, leaseId, failedServers: [] };
-    await cluster.until(
-      members[0]?.peer?.call(MASTER_METHODS.reportForwardFailure, report) ?? Promise.reject(new Error('no primary')),
-    );
-    failing = false;
+    doubt.onRecovery = () => {
+      const punch = { operation: client.operation(), inode, firstIndex: 0, count: 1 };
+      punching ??= client.peer.call(MASTER_METHODS.punchChunks, punch);
+    };
     const { reply } = await cluster.until(client.leaseNow(inode));
     t.ok(punching, 'it was punched meanwhile');
     t.not(reply.handle, lease.handle);

@@ -2,39 +2,13 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
-import type { RemoveServerReply, StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
+import { backUp, idAt, removeServer, restore } from './administrator.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
 import { MASTER } from './world.js';
-import type { World } from './world.js';
 
 t.setTimeout(0);
-
-type Backup = () => Promise<void>;
-
-/** Takes a copy of the master's directory now; the function returned puts it back, and starts the master. */
-function backUp(world: World): Backup {
-  const log = world.disk(MASTER).snapshot('/log');
-  const store = world.store.snapshot();
-  return async () => {
-    await world.kill(MASTER);
-    world.disk(MASTER).putBack('/log', log);
-    await world.store.putBack(store);
-    await world.start(MASTER);
-  };
-}
-
-const idAt = (status: StatusReply, name: string): number =>
-  status.servers.find(({ address }) => address.startsWith(`${name}:`))?.serverId ?? 0;
-
-async function remove(s: Story, id: number): Promise<RemoveServerReply> {
-  for (let asked = false; ; asked = true) {
-    const reply = await s.two.removeServer(id, !asked);
-    if (reply.removed || reply.refused) return reply;
-    await s.world.sleep(300);
-  }
-}
 
 async function overwrite(s: Story, name: string, bytes: Uint8Array, host: string): Promise<void> {
   const fs = await s.world.connect(host);
@@ -56,11 +30,8 @@ async function overwrite(s: Story, name: string, bytes: Uint8Array, host: string
 story('P9: a machine that slept through a restore of the master serves nobody by what it knew before', async (s) => {
   const { world } = s;
   const size = 100_000;
-  const file = await s.create('f', pattern(size, 1));
-  await file.sync();
-  await file.close();
-  await world.sleep(LEASE_TTL_MS + 15_000);
-  const restore = backUp(world);
+  await (await s.createAtRest('f', pattern(size, 1))).close();
+  const backup = backUp(world);
   // Later starts, which the backup does not know of.
   for (let i = 0; i < 3; i++) {
     await world.kill(MASTER);
@@ -70,7 +41,7 @@ story('P9: a machine that slept through a restore of the master serves nobody by
   const { handle, replicas } = await s.chunk(await s.openAt('f'));
   const first = replicas[handle % 2]?.address.split(':')[0] ?? assert.fail();
   world.freeze(first, 'suspended');
-  await restore();
+  await restore(world, backup);
   await world.sleep(3_000);
   const reads = async (version: number): Promise<void> => {
     const reader = await s.openAt('f', s.two);
@@ -92,9 +63,7 @@ story('P9: a machine that slept through a restore of the master serves nobody by
 story('P3: a copy that came to nothing is not taken for a chunk that went with removed servers', async (s) => {
   const { world } = s;
   const size = 5 * MIB;
-  const file = await s.create('f', pattern(size, 1));
-  await file.sync();
-  await world.sleep(LEASE_TTL_MS + 15_000);
+  const file = await s.createAtRest('f', pattern(size, 1));
   const [gone, last] = await s.holders(file);
   const third = world.chunkservers.find((name) => name !== gone && name !== last);
   assert.ok(gone !== undefined && last !== undefined && third !== undefined);
@@ -118,7 +87,7 @@ story('P3: a copy that came to nothing is not taken for a chunk that went with r
   world.disk(third).lift(slow);
   await world.sleep(12_000);
   const status = await s.two.status();
-  for (const name of [gone, last]) await remove(s, idAt(status, name));
+  for (const name of [gone, last]) await removeServer(s, idAt(status, name), true);
   await world.powerOn(third);
   await world.sleep(60_000);
   const reader = await s.openAt('f', s.two);
@@ -136,9 +105,7 @@ story(
   async (s) => {
     const { world } = s;
     const size = 50_000;
-    const file = await s.create('f', pattern(size, 1));
-    await file.sync();
-    await world.sleep(LEASE_TTL_MS + 15_000);
+    const file = await s.createAtRest('f', pattern(size, 1));
     const [, behind] = await s.holders(file);
     assert.ok(behind !== undefined);
     const before = world.disk(behind).snapshot('/data');
@@ -178,17 +145,14 @@ story(
     const size = 50_000;
     await world.sleep(10_000);
     const yesterday = backUp(world);
-    const file = await s.create('f', pattern(size, 1));
-    await file.sync();
-    await file.close();
-    await world.sleep(LEASE_TTL_MS + 15_000);
+    await (await s.createAtRest('f', pattern(size, 1))).close();
     const today = backUp(world);
-    await yesterday();
+    await restore(world, yesterday);
     await world.sleep(30_000);
     const [behind] = world.chunkservers;
     assert.ok(behind !== undefined);
     const before = world.disk(behind).snapshot('/data');
-    await today();
+    await restore(world, today);
     await world.sleep(30_000);
     await overwrite(s, 'f', pattern(size, 2), 'client-3');
     await world.sleep(90_000);
@@ -214,10 +178,8 @@ for (const late of ['those of the backup', 'the newest']) {
     async (s) => {
       const { world } = s;
       const size = 50_000;
-      const file = await s.create('f', pattern(size, 1));
-      await file.sync();
-      await world.sleep(LEASE_TTL_MS + 15_000);
-      const restore = backUp(world);
+      const file = await s.createAtRest('f', pattern(size, 1));
+      const backup = backUp(world);
       const before = await s.holders(file);
       const spare = world.chunkservers.filter((name) => !before.includes(name));
       // One after the other they go, each before a write, and the chunk is copied to the next.
@@ -233,7 +195,7 @@ for (const late of ['those of the backup', 'the newest']) {
       assert.deepEqual(await s.holders(file), [...spare].sort());
       const cut = late === 'the newest' ? spare : before;
       for (const name of cut) world.network.partition(MASTER, name);
-      await restore();
+      await restore(world, backup);
       for (const name of before) await world.start(name);
       await world.sleep(4_000);
       world.network.healAll();
@@ -253,13 +215,13 @@ story('P11: what was there at the backup is written again long before all is asi
   };
   await make('f', 1);
   await world.sleep(LEASE_TTL_MS + 15_000);
-  const restore = backUp(world);
+  const backup = backUp(world);
   for (let i = 0; i < 40; i++) await make(`g${i}`, i);
   await world.sleep(5_000);
   for (const name of world.chunkservers) {
     world.disk(name).plant((label) => label === 'aside.rename', { delayUs: 6e6 });
   }
-  await restore();
+  await restore(world, backup);
   await world.sleep(2_000);
   const began = world.clock.nowUs;
   await overwrite(s, 'f', pattern(20_000, 2), 'client-3');
@@ -309,10 +271,8 @@ story(
   async (s) => {
     const { world } = s;
     const size = 50_000;
-    const file = await s.create('f', pattern(size, 1));
-    await file.sync();
-    await world.sleep(LEASE_TTL_MS + 15_000);
-    const restore = backUp(world);
+    const file = await s.createAtRest('f', pattern(size, 1));
+    const backup = backUp(world);
     const [one, another] = await s.holders(file);
     assert.ok(one !== undefined && another !== undefined);
     world.network.partition(one, another);
@@ -322,7 +282,7 @@ story(
     assert.ok(other !== undefined && none === undefined);
     await world.kill(other);
     world.network.healAll();
-    await restore();
+    await restore(world, backup);
     // The newest one is away: what there is has missed something, and is taken only when none better comes.
     await world.sleep(60_000);
     const reader = await s.openAt('f', await world.connect('client-3'));

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
+import { backUp } from './administrator.js';
 import type { FaultKind } from './fault.js';
 import type { FaultCounts } from './fault-counts.js';
 import { diskIn, rot } from './fault-disks.js';
@@ -124,10 +125,8 @@ export const DISASTERS: readonly Disaster[] = [
   {
     kind: 'master-put-back',
     run: async ({ world, random, versioned, clients }) => {
-      const disk = world.disk(MASTER);
       const backup = versioned.backup();
-      const log = disk.snapshot('/log');
-      const store = world.store.snapshot();
+      const restoreState = backUp(world);
       await world.sleep(random.below(20_000));
       // A start takes ids from where the last life of the master did not get to: so does the one from the backup.
       if (random.below(2) === 0) {
@@ -138,8 +137,7 @@ export const DISASTERS: readonly Disaster[] = [
       await world.sleep(random.below(40_000));
       if (random.below(2) === 0) await world.kill(MASTER);
       else await world.powerOff(MASTER);
-      disk.putBack('/log', log);
-      await world.store.putBack(store);
+      await restoreState();
       versioned.putBack(backup);
       // Deleting takes a while, as on a hard disk: what is not known any more is still there when names are given anew.
       const delayUs = pick(random, [3_000, 300_000]);

@@ -10,6 +10,7 @@ import { asCairnError } from '../../src/core/errors.js';
 import { KIB } from '../../src/core/limits.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
+import { backUp } from './administrator.js';
 import { checkReplicas, demandQuiet, filesOf } from './final-check.js';
 import { Health } from './health.js';
 import { seeds } from './seeds.js';
@@ -123,13 +124,11 @@ const MISFORTUNES: Readonly<Record<string, Misfortune>> = {
   },
   'master put back': async ({ world, versioned, random, restored }) => {
     const backup = versioned.backup();
-    const log = world.disk(MASTER).snapshot('/log');
-    const store = world.store.snapshot();
+    const restoreState = backUp(world);
     if (random.below(2) === 0) await masterAgain(world);
     return async () => {
       await world.kill(MASTER);
-      world.disk(MASTER).putBack('/log', log);
-      await world.store.putBack(store);
+      await restoreState();
       versioned.putBack(backup);
       restored();
       await world.start(MASTER);

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import { CHUNKSERVER_DEAD_MS, LEASE_TTL_MS } from '../../src/core/limits.js';
+import { CHUNKSERVER_DEAD_MS } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
@@ -19,9 +19,7 @@ const after = pattern(SIZE, 2);
 
 /** A file at rest on two servers, and the one that readers ask first. The second client knows where it is. */
 async function fileAtRest(s: Story): Promise<{ file: OpenFile; first: string; other: string }> {
-  const file = await s.create('f', before);
-  await file.sync();
-  await s.world.sleep(LEASE_TTL_MS + 15_000);
+  const file = await s.createAtRest('f', before);
   const { handle, replicas } = await s.chunk(file);
   const names = replicas.map((replica) => replica.address.split(':')[0] ?? '');
   const [first, other] = [names[handle % 2] ?? assert.fail(), names[(handle + 1) % 2] ?? assert.fail()];

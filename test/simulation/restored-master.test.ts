@@ -4,29 +4,12 @@ import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import type { FileSystem } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
+import { backUp, restore } from './administrator.js';
 import { seeds } from './seeds.js';
 import { READ_WRITE, root, story, Story } from './story.js';
 import { MASTER, World } from './world.js';
 
 t.setTimeout(0);
-
-type Backup = () => Promise<void>;
-
-/** Takes a copy of the master's directory now; the function returned puts it back. */
-function backUp(world: World): Backup {
-  const log = world.disk(MASTER).snapshot('/log');
-  const store = world.store.snapshot();
-  return async () => {
-    world.disk(MASTER).putBack('/log', log);
-    await world.store.putBack(store);
-  };
-}
-
-async function restore(world: World, backup: Backup): Promise<void> {
-  await world.kill(MASTER);
-  await backup();
-  await world.start(MASTER);
-}
 
 async function make(fs: FileSystem, name: string, bytes: Uint8Array): Promise<void> {
   const { file } = await fs.create(root, ROOT_INODE, Buffer.from(name), { mode: 0o644, flags: READ_WRITE });

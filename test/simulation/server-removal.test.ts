@@ -1,26 +1,14 @@
 /** Chunkservers that do not come back, or come back empty: how a cluster becomes whole again without them. */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import type { RemoveServerReply, StatusReply } from '../../src/protocol/generated/messages.js';
 import { pattern } from '../conformance/case.js';
 import { healthOf } from '../../src/cli/health.js';
+import { idAt, removeServer } from './administrator.js';
 import { seeds } from './seeds.js';
 import { story, Story } from './story.js';
 import { MASTER, World } from './world.js';
 
 t.setTimeout(0);
-
-const idAt = (status: StatusReply, name: string): number =>
-  status.servers.find(({ address }) => address.startsWith(`${name}:`))?.serverId ?? 0;
-
-/** As the command does: asks until there is a result. */
-async function remove(s: Story, id: number, force = false): Promise<RemoveServerReply> {
-  for (let asked = false; ; asked = true) {
-    const reply = await s.two.removeServer(id, force && !asked);
-    if (reply.removed || reply.refused) return reply;
-    await s.world.sleep(300);
-  }
-}
 
 async function makeFiles(s: Story, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
@@ -57,10 +45,10 @@ story(
     const { world } = s;
     await makeFiles(s, 12);
     const id = idAt(await s.two.status(), 'chunkserver-1');
-    await assert.rejects(remove(s, id), { code: 'EBUSY' });
-    await assert.rejects(remove(s, 77), { code: 'ENOENT' });
+    await assert.rejects(removeServer(s, id), { code: 'EBUSY' });
+    await assert.rejects(removeServer(s, 77), { code: 'ENOENT' });
     await world.kill('chunkserver-1');
-    await assert.rejects(remove(s, id), { code: 'EBUSY' }, 'it may still be serving');
+    await assert.rejects(removeServer(s, id), { code: 'EBUSY' }, 'it may still be serving');
     await world.sleep(12_000);
     await s.two.removeServer(id, false);
     await world.sleep(1_100);
@@ -106,10 +94,10 @@ t.test('P1: the only replicas are not removed but by force, and are back when th
       assert.ok(there > 0);
       await world.kill('chunkserver-1');
       await world.sleep(12_000);
-      const refused = await remove(s, id);
+      const refused = await removeServer(s, id);
       assert.deepEqual([refused.refused, refused.lastReplicas], [true, there]);
       assert.equal((await s.two.status()).servers.length, 2, 'nothing was changed');
-      const forced = await remove(s, id, true);
+      const forced = await removeServer(s, id, true);
       assert.deepEqual([forced.removed, forced.lastReplicas], [true, there]);
       await world.sleep(5_000);
       const without = await s.two.status();
@@ -142,7 +130,7 @@ t.test('P3: what went with a server that was removed by force is an error, also 
       const id = idAt(await s.two.status(), 'chunkserver-1');
       await world.kill('chunkserver-1');
       await world.sleep(12_000);
-      await remove(s, id, true);
+      await removeServer(s, id, true);
       await world.sleep(5_000);
       for (const name of there) {
         const file = await s.openAt(name, s.two);
@@ -164,7 +152,7 @@ story(
     const id = idAt(await s.two.status(), 'chunkserver-1');
     await world.kill('chunkserver-1');
     await world.sleep(12_000);
-    await remove(s, id);
+    await removeServer(s, id);
     await file.write(0, pattern(50_000, 2));
     await file.sync();
     await file.close();
@@ -174,7 +162,7 @@ story(
     world.disk('chunkserver-2').format('/data');
     await world.start('chunkserver-2');
     await world.sleep(12_000);
-    await remove(s, before, true);
+    await removeServer(s, before, true);
     await world.start('chunkserver-1');
     await world.sleep(60_000);
     const reader = await s.openAt('f', s.two);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
+import { LEASE_TTL_MS } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { ChunkPlacement, OpenFile } from '../../src/client/filesystem.js';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
@@ -25,6 +26,14 @@ export class Story {
     const options = { mode: 0o644, flags: READ_WRITE };
     const { file } = await fs.create(root, ROOT_INODE, Buffer.from(text), options);
     if (content !== undefined) await file.write(0, content);
+    return file;
+  }
+
+  /** As `create`, synced, and so long ago that no lease of its chunks is left. */
+  async createAtRest(text: string, content: Uint8Array): Promise<OpenFile> {
+    const file = await this.create(text, content);
+    await file.sync();
+    await this.world.sleep(LEASE_TTL_MS + 15_000);
     return file;
   }
 

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import { LEASE_TTL_MS } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
@@ -20,9 +19,7 @@ const SLEEP_MS = 25_000;
 
 /** A file at rest, and the server that the second client asks first: it knows where the file is. */
 async function fileAtRest(s: Story): Promise<{ file: OpenFile; first: string }> {
-  const file = await s.create('f', before);
-  await file.sync();
-  await s.world.sleep(LEASE_TTL_MS + 15_000);
+  const file = await s.createAtRest('f', before);
   const { handle, replicas } = await s.chunk(file);
   await readsOf(s, before);
   return { file, first: replicas[handle % 2]?.address.split(':')[0] ?? assert.fail('two replicas were wanted') };

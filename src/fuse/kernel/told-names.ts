@@ -23,8 +23,7 @@ interface Told {
   isKnown: boolean;
 }
 
-/** So many that count no more may be kept beside each that does. */
-const FORGOTTEN_PER_KNOWN = 1;
+/** So many that count no more are kept at most, beside as many as count. */
 const MAX_FORGOTTEN = 1_024;
 
 export class ToldNames {
@@ -84,7 +83,7 @@ export class ToldNames {
       }
       this.forget(oldest);
     }
-    if (this.told.length <= this.known * (1 + FORGOTTEN_PER_KNOWN) + MAX_FORGOTTEN) return;
+    if (this.told.length <= 2 * this.known + MAX_FORGOTTEN) return;
     this.told = this.told.filter(({ isKnown }) => isKnown);
     this.first = 0;
   }
