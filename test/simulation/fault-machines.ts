@@ -66,6 +66,8 @@ export const MACHINE_FAULTS: readonly Fault[] = [
       await world.sleep(lengthOf(scene, 20_000));
       disk.lift(slow);
       scene.bustle();
+      // What is under way still takes its time: a disk that does not answer for that long is trouble enough.
+      await world.sleep(delayUs / 1000);
       return slow.hits > 0;
     },
   },
