@@ -62,7 +62,7 @@ t.test(
       await cluster.killChunkserver(index);
       await pause(1500);
       await cluster.startChunkserver(index);
-      await cluster.waitForChunkservers(3);
+      await cluster.waitUntilWhole();
     }
     stopped = true;
     await work;

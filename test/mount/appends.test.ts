@@ -78,7 +78,7 @@ t.test('appends of two mounts', { skip }, async (t) => {
       await cluster.killChunkserver(index);
       await pause(700);
       await cluster.startChunkserver(index);
-      await cluster.waitForChunkservers();
+      await cluster.waitUntilWhole();
     }
     await work;
     for (const mount of [a, b]) checkRecords(await readFile(join(mount, 'troubled')), writers, 600);

@@ -55,7 +55,7 @@ t.test('cp within a mount', { skip }, async (t) => {
       await copying;
       await shell('cmp "$1/from" copy', { directory: b, args: [a] });
       await cluster.startChunkserver(index);
-      await cluster.waitForChunkservers();
+      await cluster.waitUntilWhole();
       await shell('rm copy', { directory: a });
     }
     t.ok(cutShort > 0, `${cutShort} killed while it copied`);

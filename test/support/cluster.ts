@@ -207,6 +207,17 @@ export class TestCluster {
     return readFile(join(this.directory.path, name, 'log'), 'utf8');
   }
 
+  /** Until every chunk has its replicas again: what may come before the next failure, as two replicas survive one. */
+  async waitUntilWhole(): Promise<void> {
+    const client = await this.client();
+    while (!this.ended) {
+      const { servers, underReplicatedChunks, unavailableChunks } = await client.status();
+      const alive = servers.filter((server) => server.alive).length;
+      if (alive === this.chunkserverCount && underReplicatedChunks + unavailableChunks === 0) return;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
   async waitForChunkservers(count = this.addresses.length): Promise<void> {
     const client = await this.client();
     while (!this.ended) {
