@@ -172,7 +172,10 @@ export class ChunkFile {
     }
   }
 
-  /** As `read`, of whole blocks: those that are damaged are zeros and named, with the checksums that they should have. */
+  /**
+   * As `read`, of whole blocks: those that are damaged are named, with the checksums that they should have, and are as they can
+   * be read, or zeros.
+   */
   async readSound(offset: number, length: number): Promise<BlocksRead & { readonly damaged: number[] }> {
     try {
       return { ...(await this.read(offset, length)), damaged: [] };
@@ -193,17 +196,16 @@ export class ChunkFile {
       } catch (error) {
         if (!(error instanceof CorruptBlockError)) throw error;
         damaged.push(block);
+        (await this.rawBlock(block))?.copy(bytes, start - offset);
       }
     }
     return { bytes, checksums, damaged };
   }
 
-  /** Bytes of `block` if they have the checksum `sum` and are `length`, whatever this replica's table says of them. */
-  async blockWith(block: number, length: number, sum: number): Promise<Buffer | undefined> {
-    if (this.table.lengthOf(block) < length) return undefined;
+  /** The bytes of `block`, whatever this replica's table says of them; undefined when they cannot be read. */
+  async rawBlock(block: number): Promise<Buffer | undefined> {
     try {
-      const bytes = (await this.blocks.readBlock(block)).subarray(0, length);
-      return checksum(bytes) === sum ? bytes : undefined;
+      return await this.blocks.readBlock(block);
     } catch (error) {
       if (error instanceof CorruptBlockError) return undefined;
       throw error;

@@ -18,6 +18,7 @@ import type { ReadChunkReply } from '../protocol/generated/messages.js';
 import { ZERO_BLOCK_SUM } from './chunk-format.js';
 import type { ChunkFile } from './chunk-file.js';
 import type { ChunkStore } from './chunk-store.js';
+import { mendedBlock } from './lost-block.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Replicas } from './replicas.js';
 import { payloadBuffers } from '../core/payload-buffers.js';
@@ -75,7 +76,7 @@ export class Copies {
       };
       let damagedBlocks = 0;
       const make = async (file: ChunkFile): Promise<void> => {
-        damagedBlocks = await fill(file, read, (block, length, sum) => this.ownBlock(handle, block, length, sum));
+        damagedBlocks = await fill(file, read, (block, damaged, sum) => this.ownBlock(handle, block, damaged, sum));
       };
       const replace = (): Promise<void> => this.store.replace(handle, chunkVersion(version), make, refuseUnwanted);
       // Given up with its permit when the disk does not answer, or a few such copies would keep all others away.
@@ -88,11 +89,17 @@ export class Copies {
     }
   }
 
-  /** A block that the replica of before has as it should be, though it may be an older one. */
-  private async ownBlock(handle: ChunkHandle, block: number, length: number, sum: number): Promise<Buffer | undefined> {
+  /** A block that the replica of before has as it should be, or had before it was appended to, though it may be an older one. */
+  private async ownBlock(
+    handle: ChunkHandle,
+    block: number,
+    damaged: Uint8Array,
+    sum: number,
+  ): Promise<Buffer | undefined> {
     if (this.store.index.get(handle) === undefined) return undefined;
     try {
-      return await this.store.use(handle, (file) => file.blockWith(block, length, sum));
+      const own = await this.store.use(handle, (file) => file.rawBlock(block));
+      return own === undefined ? undefined : mendedBlock(own, damaged, sum);
     } catch (error) {
       if (hasCode(error, 'NO_REPLICA', 'EIO', 'CORRUPT')) return undefined;
       throw error;
@@ -101,7 +108,7 @@ export class Copies {
 }
 
 type Piece = CallResult<ReadChunkReply>;
-type BlockSource = (block: number, length: number, sum: number) => Promise<Buffer | undefined>;
+type BlockSource = (block: number, damaged: Uint8Array, sum: number) => Promise<Buffer | undefined>;
 
 /** Returns how many blocks are lost: neither the source has them whole, nor `spare`. */
 async function fill(file: ChunkFile, read: (offset: number) => Promise<Piece>, spare: BlockSource): Promise<number> {
@@ -149,7 +156,7 @@ async function writeSound(
       await writeUnlessZeros(file, at, part, [sum]);
       continue;
     }
-    const own = await spare(block, part.length, sum);
+    const own = await spare(block, part, sum);
     if (own !== undefined) {
       await writeUnlessZeros(file, at, own, [sum]);
       continue;

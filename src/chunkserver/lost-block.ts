@@ -33,3 +33,13 @@ export function lostBlock(length: number, lost: number): Buffer {
   bytes.writeUInt32LE((register ^ before) >>> 0, length - PATCH_BYTES);
   return bytes;
 }
+
+/**
+ * The block that has the checksum `sum`, from what an older replica has of it and from the damaged bytes that came in its place:
+ * the only thing that can be done to a damaged block, short of writing it anew, is to append to it.
+ */
+export function mendedBlock(older: Uint8Array, damaged: Uint8Array, sum: number): Buffer | undefined {
+  const block = Buffer.from(damaged);
+  block.set(older.subarray(0, block.length));
+  return checksum(block) === sum ? block : undefined;
+}

@@ -23,6 +23,7 @@ import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { Peer } from '../protocol/rpc.js';
 import { blockCount, blockLength, checksumZeros } from './chunk-format.js';
 import type { ChunkStore } from './chunk-store.js';
+import { mendedBlock } from './lost-block.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Replica, Replicas } from './replicas.js';
 import { CorruptBlockError } from './stored-blocks.js';
@@ -178,7 +179,7 @@ export class Recovery {
     for (const block of own.corruptBlocks) {
       if (block >= blockCount(length)) continue;
       if (await this.heal(handle, block, length, members)) continue;
-      if (await this.healFromStale(handle, block, length, stale)) continue;
+      if (await this.healFromStale(handle, block, { length, stale, members })) continue;
       // Power failed at every replica in the middle of a write, or lost a checksum of bytes that it kept.
       if (await store.mutate(handle, (file) => file.acceptTorn(block))) torn.push(block);
       else left.push(block);
@@ -237,24 +238,30 @@ export class Recovery {
     return this.deps.store.use(handle, (file) => Promise.resolve(file.suspect ? undefined : file.checksums()[block]));
   }
 
-  /** Takes a block from a replica that is none any more: it may be of an older version, so the checksum decides. */
+  /**
+   * Takes a block from a replica that is none any more: it may be of an older version, so the checksum decides. What was appended
+   * to the block since comes from those that have it damaged.
+   */
   private async healFromStale(
     handle: ChunkHandle,
     block: number,
-    length: number,
-    stale: readonly StaleReplica[],
+    about: { readonly length: number; readonly stale: readonly StaleReplica[]; readonly members: readonly Member[] },
   ): Promise<boolean> {
+    if (about.stale.length === 0) return false;
     const { store, pool, logger } = this.deps;
     const offset = block * BLOCK_SIZE_BYTES;
-    const wanted = blockLength(block, length);
-    for (const { server, version } of stale) {
+    const wanted = blockLength(block, about.length);
+    const damaged = await this.damagedBytes(handle, block, about.members);
+    for (const { server, version } of about.stale) {
       try {
         const sum = await store.use(handle, (file) => Promise.resolve(file.checksums()[block]));
         const peer = await pool.get(server?.address ?? '');
         const request = { handle, version, offset, length: wanted, orOlder: true };
         const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, request);
-        if (payload.length !== wanted || sum === undefined || !segmentsMatch(payload, offset, [sum])) continue;
-        await store.mutate(handle, (file) => file.write(offset, payload, [sum]));
+        const tried = [Buffer.alloc(wanted), ...damaged.filter((bytes) => bytes.length === wanted)];
+        const mended = tried.map((bytes) => mendedBlock(payload, bytes, sum ?? 0)).find((bytes) => bytes !== undefined);
+        if (mended === undefined || sum === undefined) continue;
+        await store.mutate(handle, (file) => file.write(offset, mended, [sum]));
         if (!(await store.use(handle, (file) => file.isSound(block)))) return false;
         logger.warn(
           { handle, block, from: server?.serverId, version },
@@ -267,6 +274,23 @@ export class Recovery {
       }
     }
     return false;
+  }
+
+  /** What stands in a damaged block here, and at each member where it is damaged too. */
+  private async damagedBytes(handle: ChunkHandle, block: number, members: readonly Member[]): Promise<Uint8Array[]> {
+    const own = await this.deps.store.use(handle, (file) => file.rawBlock(block));
+    const found: Uint8Array[] = own === undefined ? [] : [own];
+    for (const { peer, version, corrupt } of members) {
+      if (!corrupt.has(block)) continue;
+      try {
+        const request = { handle, version, offset: block * BLOCK_SIZE_BYTES, length: BLOCK_SIZE_BYTES };
+        const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, { ...request, withDamage: true });
+        found.push(payload);
+      } catch {
+        // It has no more to give than that it is damaged.
+      }
+    }
+    return found;
   }
 
   /** Sends a member the blocks in which it differs. */

@@ -39,8 +39,8 @@ export class Backoffs<K> {
     }
   }
 
-  /** Something is different now: the next attempt is a first one. */
-  forget(key: K): void {
-    this.pauses.delete(key);
+  /** Something is different now: the next attempt is a first one. Returns whether there was one before. */
+  forget(key: K): boolean {
+    return this.pauses.delete(key);
   }
 }

@@ -184,7 +184,10 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
         {
           ...deps,
           isInMaking: (handle, id) => newChunks.isUnattached(handle) || repair.isCopying(handle, id),
-          onStale: (handle, version, id) => stale.add(handle, version, id),
+          onStale: (handle, version, id) => {
+            stale.add(handle, version, id);
+            repair.mendFrom(handle);
+          },
           onDoubt: (handle) => repair.recoverSoon(handle),
         },
         server,

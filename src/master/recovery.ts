@@ -97,9 +97,9 @@ export class Recovery {
     return !this.damaged.isDue(handle);
   }
 
-  /** Another replica may have what is damaged. */
-  mayBeMended(handle: ChunkHandle): void {
-    this.damaged.forget(handle);
+  /** Another replica may have what is damaged. Returns whether damage is known that was not mended. */
+  mayBeMended(handle: ChunkHandle): boolean {
+    return this.damaged.forget(handle);
   }
 
   /** Step 1. The chunk is not leased before it is recovered. Does nothing when it is gone. */

@@ -92,6 +92,15 @@ export class Repair {
     this.recoverSoon(handle);
   }
 
+  /** A replica has turned up that is no member: it may have what is damaged, and is not waited for any longer. */
+  mendFrom(handle: ChunkHandle): void {
+    const { leases, recovery } = this.deps;
+    if (!recovery.mayBeMended(handle)) return;
+    leases.voidLease(handle);
+    this.recovered.forget(handle);
+    this.recoverSoon(handle);
+  }
+
   stop(): void {
     this.stopped = true;
     this.copies.stop();

@@ -11,23 +11,24 @@ t.setTimeout(0);
 
 const SIZE = 900_000;
 const ROTTEN = 10;
+const LAST = Math.floor(SIZE / BLOCK_SIZE_BYTES);
 const REST_MS = LEASE_TTL_MS + 15_000;
 const bytes = pattern(SIZE, 1);
 
 /** A file at rest, with one block flipped at the first of the two servers that have it. */
-async function withRottenBlock(s: Story): Promise<{ file: OpenFile; rotten: string; sound: string }> {
+async function withRottenBlock(s: Story, block = ROTTEN): Promise<{ file: OpenFile; rotten: string; sound: string }> {
   const file = await s.create('f', bytes);
   await file.sync();
   await s.world.sleep(REST_MS);
   const [rotten, sound] = await s.holders(file);
   assert.ok(rotten !== undefined && sound !== undefined);
-  rot(s, rotten);
+  rot(s, rotten, block);
   return { file, rotten, sound };
 }
 
-function rot(s: Story, server: string): void {
+function rot(s: Story, server: string, block = ROTTEN): void {
   const disk = s.world.disk(server);
-  const at = ROTTEN * BLOCK_SIZE_BYTES + 1_000;
+  const at = block * BLOCK_SIZE_BYTES + 1_000;
   for (const path of disk.files('/data/chunks')) {
     const place = disk.content(path).indexOf(bytes.subarray(at, at + 60));
     if (place >= 0) disk.corrupt(path, place, Buffer.from('rot'));
@@ -170,4 +171,51 @@ story('a reader who remembers only one of the replicas, which has rotted, asks w
   const start = ROTTEN * BLOCK_SIZE_BYTES;
   equalBytes(await reader.read(start, 1_000), bytes.subarray(start, start + 1_000), 'what rotted');
   await reader.close();
+});
+
+story(
+  'what was appended to a block that had rotted does not keep the whole replica from mending it, at once',
+  async (s) => {
+    const { world } = s;
+    const { file, sound } = await withRottenBlock(s, LAST);
+    await world.kill(sound);
+    await world.sleep(12_000);
+    const more = pattern(6_000, 4);
+    await file.write(SIZE, more.subarray(0, 3_000));
+    await file.sync();
+    await world.sleep(60_000);
+    await file.write(SIZE + 3_000, more.subarray(3_000));
+    await file.sync();
+    const reader = await s.openAt('f', s.two);
+    for (let look = 0; look < 20; look++) {
+      await assert.rejects(reader.read(SIZE - 100, 10), { code: 'EIO' });
+      await world.sleep(15_000);
+    }
+    await world.start(sound);
+    await world.sleep(5_000);
+    equalBytes(await reader.read(SIZE - 100, 7_000), Buffer.concat([bytes.subarray(-100), more]), 'what rotted');
+    await reader.close();
+    await file.close();
+    await world.sleep(REST_MS);
+    await s.check('f', Buffer.concat([bytes, more]));
+  },
+);
+
+story('nor does it when the whole replica gives way to a copy', async (s) => {
+  const { world } = s;
+  const { file, rotten, sound } = await withRottenBlock(s, LAST);
+  const third = world.chunkservers.find((name) => name !== rotten && name !== sound) ?? assert.fail();
+  await world.kill(third);
+  await world.kill(sound);
+  await world.sleep(12_000);
+  const more = pattern(3_000, 4);
+  await file.write(SIZE, more);
+  await file.sync();
+  await file.close();
+  await world.sleep(REST_MS);
+  await world.start(sound);
+  await world.sleep(30_000);
+  await world.start(third);
+  await world.sleep(5_000);
+  await s.check('f', Buffer.concat([bytes, more]));
 });
