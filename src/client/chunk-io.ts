@@ -71,11 +71,13 @@ export interface ChunkWrites {
 export interface ChunkCopies {
   /**
    * Has the chunkservers copy `length` bytes (at most MAX_COPY_RANGE_BYTES) of another chunk, or zeros when there is no
-   * source, to `offset` of chunk `index`. Fails as `writeRange`; a source that cannot be read ends the copy early.
+   * source, to `offset` of chunk `index`. Fails as `writeRange`; a source that cannot be read ends the copy early. It is
+   * not tried again once `mayGoOn` throws.
    */
   copyRange(
     inode: InodeId,
     index: number,
     range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
+    mayGoOn?: () => void,
   ): Promise<{ readonly copied: number; readonly mark: WriteMark }>;
 }

@@ -92,11 +92,13 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     inode: InodeId,
     index: number,
     range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
+    mayGoOn: () => void = () => undefined,
   ): Promise<{ readonly copied: number; readonly mark: WriteMark }> {
     const { servers, logger, knownTime } = this.options;
     let copied = 0;
     const deadline = this.deadline();
     const mark = await this.underLease(inode, index, 'copies', deadline, async (lease, timeoutMs) => {
+      mayGoOn();
       const { primary, handle, version, leaseId } = lease;
       const { reply } = await servers.call(
         primary.address,

@@ -121,17 +121,14 @@ export class DirectCopies {
     }
     if (location.lost === true || replicas.length === 0) return 0;
     const readable = { handle, version, replicas: [...replicas], offset: from.offset, length: valid };
-    const change = (): Promise<Altered> => this.request(target.inode, offset, count, readable);
+    const change = (): Promise<Altered> => this.request(target, offset, count, readable);
     return target.writer.alter(offset, count, change, target.kills, target.lockLosses);
   }
 
   /** Makes holes where that is cheap, and writes zeros where the target has other bytes. All is in one chunk of it. */
-  private async zero(
-    { inode, writer, kills, lockLosses, punch }: DirectEnds['target'],
-    offset: number,
-    length: number,
-  ): Promise<number> {
+  private async zero(target: DirectEnds['target'], offset: number, length: number): Promise<number> {
     const { extents } = this.options;
+    const { inode, writer, kills, lockLosses, punch } = target;
     if (length === CHUNK_SIZE_BYTES) {
       await writer.settle(offset, length);
       for await (const data of extents.dataWithin(inode, offset, offset + length)) {
@@ -143,7 +140,7 @@ export class DirectCopies {
       let altered: Altered = { changed: 0 };
       for await (const { start, end } of extents.dataWithin(inode, offset, offset + length)) {
         for (let at = start; at < end;) {
-          altered = await this.request(inode, at, Math.min(end - at, MAX_COPY_RANGE_BYTES), null);
+          altered = await this.request(target, at, Math.min(end - at, MAX_COPY_RANGE_BYTES), null);
           if (altered.changed === 0) return { ...altered, changed: at - offset };
           at += altered.changed;
         }
@@ -153,11 +150,16 @@ export class DirectCopies {
     return writer.alter(offset, length, change, kills, lockLosses);
   }
 
-  private async request(inode: InodeId, offset: number, length: number, source: CopySource | null): Promise<Altered> {
+  private async request(
+    { inode, writer, lockLosses }: DirectEnds['target'],
+    offset: number,
+    length: number,
+    source: CopySource | null,
+  ): Promise<Altered> {
     const to = placeOf(offset);
     try {
       const range = { offset: to.offset, length, source };
-      const { copied, mark } = await this.options.io.copyRange(inode, to.index, range);
+      const { copied, mark } = await this.options.io.copyRange(inode, to.index, range, () => writer.demandLocks(lockLosses));
       return { changed: copied, mark };
     } catch (error) {
       if (hasCode(error, 'EOPNOTSUPP')) return { changed: 0 };

@@ -54,6 +54,8 @@ interface Owner {
   readonly late: LockRanges;
   isLate: boolean;
   givingUp: Promise<void> | undefined;
+  /** What the master may hold for it, or may yet, is being taken back. */
+  takingBack: Promise<void> | undefined;
   /** Requests under way. */
   pending: number;
 }
@@ -112,6 +114,7 @@ export class FileLocks {
     owner.pending++;
     try {
       await this.publishFirst(owner, ALL);
+      await owner.takingBack;
       owner.ranges.clear();
       await this.options.master.call(MASTER_METHODS.releaseLocks, { inode, kind: wireKind(kind), owner: name });
     } finally {
@@ -140,6 +143,7 @@ export class FileLocks {
 
   private async unlock(owner: Owner, request: LockRequest): Promise<void> {
     await this.publishFirst(owner, request);
+    await owner.takingBack;
     owner.ranges.clear(request);
     await this.options.master.call(MASTER_METHODS.setLock, { lock: wireLock(owner.inode, request) });
   }
@@ -170,6 +174,7 @@ export class FileLocks {
   ): Promise<void> {
     // Behind what is being given up right now.
     if (owner.givingUp !== undefined) await this.unlessAborted(owner.givingUp, signal);
+    if (owner.takingBack !== undefined) await this.unlessAborted(owner.takingBack, signal);
     const { type, start, end, pid } = request;
     const range = { type, start, end, pid };
     const lowered = await this.lower(owner, range);
@@ -184,6 +189,7 @@ export class FileLocks {
         if (hasCode(error, 'EAGAIN', 'EDEADLK', 'ENOLCK') && owner.kind === 'posix') {
           for (const part of lowered) owner.ranges.set(part);
         }
+        if (hasCode(error, 'TIMEOUT', 'EINTR')) this.takeBack(owner, range, waitId);
         throw error;
       }
       if (reply.granted) {
@@ -191,7 +197,10 @@ export class FileLocks {
         const attributes = reply.attributes === null ? undefined : fromWireAttributes(reply.attributes);
         return this.options.refresh(owner.inode, attributes);
       }
-      const outcome = await this.waitFor(owner, waitId, signal);
+      const outcome = await this.waitFor(owner, waitId, signal).catch((error: unknown) => {
+        if (!hasCode(error, 'EINTR')) this.takeBack(owner, range, waitId);
+        throw error;
+      });
       if (outcome === 'again') continue;
       if (outcome === 'released') throw interrupted();
       owner.ranges.set(range);
@@ -211,6 +220,48 @@ export class FileLocks {
         if (!hasCode(error, 'TIMEOUT') || clock.monotonicMs() >= deadline) throw error;
       }
     }
+  }
+
+  /**
+   * Nobody waits for the answer any more, but the master may have the request and grant it: then nobody would give the lock
+   * up. What its owner has of `range` is told once more, behind the request.
+   */
+  private takeBack(owner: Owner, range: LockedRange, waitId: number): void {
+    const before = owner.takingBack ?? Promise.resolve();
+    owner.pending++;
+    const takingBack = watched(
+      before
+        .then(() => this.tellWhatIsHeld(owner, range, waitId))
+        .catch((error: unknown) => {
+          // After a reconnect the master is told of what is held, and this is not.
+          const { code, message } = asCairnError(error);
+          const about = { inode: owner.inode, code, reason: message };
+          this.options.logger.warn(about, 'a lock that nobody waits for could not be taken back');
+        })
+        .finally(() => {
+          if (owner.takingBack === takingBack) owner.takingBack = undefined;
+          owner.pending--;
+          this.forgetUnused(owner);
+        }),
+    );
+    owner.takingBack = takingBack;
+  }
+
+  private async tellWhatIsHeld(owner: Owner, range: LockedRange, waitId: number): Promise<void> {
+    const { master } = this.options;
+    const { inode, kind, name, ranges } = owner;
+    const tell = async (state: Omit<LockRequest, 'kind' | 'owner'>): Promise<void> => {
+      await master.call(MASTER_METHODS.setLock, { lock: wireLock(inode, { ...state, kind, owner: name }) });
+    };
+    if (waitId !== 0) await master.call(MASTER_METHODS.cancelLock, { waitId });
+    let from = range.start;
+    for (const own of ranges.overlapping(range)) {
+      const part = { ...own, start: Math.max(own.start, range.start), end: Math.min(own.end, range.end) };
+      if (part.start > from) await tell({ type: 'unlock', start: from, end: part.start - 1, pid: 0 });
+      if (part.type === 'read') await tell(part);
+      from = part.end + 1;
+    }
+    if (from <= range.end) await tell({ type: 'unlock', start: from, end: range.end, pid: 0 });
   }
 
   /**
@@ -402,7 +453,7 @@ export class FileLocks {
         key,
         (owner = {
           ...{ inode, kind, name, ranges: new LockRanges(), pending: 0 },
-          ...{ late: new LockRanges(), isLate: false, givingUp: undefined },
+          ...{ late: new LockRanges(), isLate: false, givingUp: undefined, takingBack: undefined },
         }),
       );
     return owner;

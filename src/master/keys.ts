@@ -58,6 +58,8 @@ export const keys = {
   degraded: (handle: ChunkHandle): Key => 'W' + packNumber(handle),
   /** 'L' handle → LeaseRecord: a lease on it may be in use */
   lease: (handle: ChunkHandle): Key => 'L' + packNumber(handle),
+  /** 'B' inode → empty: what was written under a lease that ended may lie there, and nobody has told of it (left-behind.ts) */
+  behind: (inode: InodeId): Key => 'B' + packNumber(inode),
   /** 'T' inode → empty: the inode has pending cuts */
   pendingCut: (inode: InodeId): Key => 'T' + packNumber(inode),
   /** 'U' inode → empty: no name is left; reaped when no session has it open */

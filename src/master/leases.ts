@@ -44,6 +44,7 @@ import { readInode } from './inodes.js';
 import { keys } from './keys.js';
 import { LeaseTable } from './lease-table.js';
 import type { Lease } from './lease-table.js';
+import type { LeftBehind } from './left-behind.js';
 import { NEW_CHUNK_VERSION } from './new-chunks.js';
 import type { NewChunk, NewChunks } from './new-chunks.js';
 import type { ChunkConfig, Recovery } from './recovery.js';
@@ -86,6 +87,7 @@ export class ChunkLeases {
       readonly newChunks: NewChunks;
       readonly leaseIds: IdReserve;
       readonly config: ChunkConfig;
+      readonly leftBehind: LeftBehind;
     },
   ) {}
 
@@ -476,7 +478,7 @@ export class ChunkLeases {
   }
 
   forget(lease: Lease): void {
-    this.deps.state.mutate((m) => m.delete(keys.lease(lease.handle)));
+    this.deps.state.mutate((m) => this.deps.leftBehind.leaseEnded(m, lease.handle));
     this.table.delete(lease.handle);
   }
 

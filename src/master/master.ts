@@ -29,6 +29,7 @@ import { IdReserve } from './id-reserve.js';
 import { prefixRange, unpackNumber } from './keys.js';
 import { ChunkLeases } from './leases.js';
 import { LeaseCuts } from './lease-cuts.js';
+import { filesBehind, LeftBehind } from './left-behind.js';
 import { ListeningTime } from './listening-time.js';
 import { LockPolls } from './lock-service.js';
 import { LockTable } from './locks.js';
@@ -221,8 +222,12 @@ export class Master {
       ...{ wantedReplicas, minReplicas },
       ...{ recoveryTimeoutMs: RECOVERY_TIMEOUT_MS, suspectGraceMs: SUSPECT_GRACE_MS },
     };
+    const leftBehind: LeftBehind = new LeftBehind(
+      state,
+      (inode): boolean => !sessions.settled || sessions.isWritten(inode) || reaper.isToCut(inode),
+    );
     const recovery: Recovery = new Recovery({
-      ...{ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray },
+      ...{ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray, leftBehind },
       stale: (handle) => stale.of(handle),
     });
     const made = new MadeReplicas();
@@ -231,7 +236,7 @@ export class Master {
       maxSpares: config.maxSpareChunks ?? MAX_SPARE_CHUNKS,
     });
     const leases = new ChunkLeases({
-      ...{ state, clock, random, logger, servers, recovery, newChunks, leaseIds, config: chunkConfig },
+      ...{ state, clock, random, logger, servers, recovery, newChunks, leaseIds, config: chunkConfig, leftBehind },
     });
     const inherited = readLeases(state);
     leases.inherit(inherited);
@@ -278,7 +283,7 @@ export class Master {
       events: {
         onSettled: () => {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
-          const left = new Set(inherited.map(([, lease]) => inodeId(lease.inode)));
+          const left = new Set([...inherited.map(([, lease]) => inodeId(lease.inode)), ...filesBehind(state)]);
           for (const inode of left) reaper.cutTail(inode);
           for (const lease of leases.table.voided()) repair.recoverSoon(lease.handle);
           appends.tick();
@@ -286,6 +291,7 @@ export class Master {
           unpublished.tellIfRoom(left);
         },
         onWriterDied: (inode) => reaper.cutTail(inode),
+        onUnwritten: (inode) => leftBehind.unwritten(inode),
         onWriterLost: (inode) => unpublished.note(inode),
         onWritersGone: (inodes) => unpublished.tellIfRoom(inodes),
         onUnused: () => reaper.kick(),

@@ -10,6 +10,7 @@ import { MAX_CHUNKS_PER_RECORD } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import { isRegular } from '../core/mode.js';
 import { dropChunks, truncateChunkMap } from './chunk-map.js';
+import { forgetBehind } from './left-behind.js';
 import { readInode, removeInode, saveInode } from './inodes.js';
 import { keys, prefixRange, unpackNumber } from './keys.js';
 import type { LeaseCuts } from './lease-cuts.js';
@@ -43,6 +44,10 @@ export class OrphanReaper {
   /** A writer of `inode` died and nobody else writes it. */
   cutTail(inode: InodeId): void {
     this.tails.add(inode);
+  }
+
+  isToCut(inode: InodeId): boolean {
+    return this.tails.has(inode) || this.cutting.has(inode);
   }
 
   /** One bounded step. Returns true when more is to be done at once. */
@@ -91,6 +96,7 @@ export class OrphanReaper {
       }
       room -= dropped;
       m.delete(keys.pendingCut(inode));
+      forgetBehind(m, inode);
       removeInode(m, inode);
     }
     return true;
@@ -129,6 +135,7 @@ export class OrphanReaper {
       state.mutate((m) => {
         truncateChunkMap(m, inode, record, record.size);
         saveInode(m, inode, record);
+        forgetBehind(m, inode);
       });
       logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
     }

@@ -32,6 +32,7 @@ import { getChunk, isLostHole, saveChunk, takeOutMember } from './chunk-map.js';
 import { nextVersion } from './counters.js';
 import type { IdReserve } from './id-reserve.js';
 import { keys } from './keys.js';
+import type { LeftBehind } from './left-behind.js';
 import { hasRoom } from './placement.js';
 import { ReadFence } from './read-fence.js';
 import type { ServerRegistry } from './servers.js';
@@ -83,6 +84,7 @@ export class Recovery {
       readonly leaseIds: IdReserve;
       readonly config: ChunkConfig;
       readonly onStray: StraySink;
+      readonly leftBehind: LeftBehind;
       /** Replicas that are no members, on servers that are up. */
       readonly stale: (handle: ChunkHandle) => readonly StaleReplica[];
     },
@@ -273,7 +275,7 @@ export class Recovery {
     record.losses += 1;
     state.mutate((m) => {
       saveChunk(m, handle, record, config.wantedReplicas);
-      if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
+      this.deps.leftBehind.leaseEnded(m, handle);
     });
     const about = { chunk: handle, inode: record.inode, index: record.index };
     if (isLostHole(record)) logger.warn(about, 'chunk that was never synced is lost: it reads as a hole from now on');
@@ -378,7 +380,7 @@ export class Recovery {
     // A truncate that came meanwhile cuts lower: that is still to be done.
     if (record.validBytes === plan.validBytes) record.validBytes = CHUNK_SIZE_BYTES;
     saveChunk(m, handle, record, this.deps.config.wantedReplicas);
-    if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
+    this.deps.leftBehind.leaseEnded(m, handle);
     return record;
   }
 }

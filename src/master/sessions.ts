@@ -75,6 +75,8 @@ export interface SessionEvents {
   onSettled(): void;
   /** `inode` was open for writing in a session that ended, and no other session writes it. */
   onWriterDied(inode: InodeId): void;
+  /** Nobody has `inode` open for writing any more, and all that had are done with it. */
+  onUnwritten(inode: InodeId): void;
   /** `inode` was open for writing in a session that ended without its client: what that wrote may not be published. */
   onWriterLost(inode: InodeId): void;
   /** As `onWriterLost` of each, by a client that is done with them: its locks on them go on next. */
@@ -256,7 +258,10 @@ export class Sessions {
 
   private released(inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
     this.total.remove(inode, opens);
-    if (this.total.writers(inode) === 0 && this.tails.delete(inode)) this.deps.events.onWriterDied(inode);
+    if (this.total.writers(inode) === 0) {
+      if (this.tails.delete(inode)) this.deps.events.onWriterDied(inode);
+      else if (opens.writers > 0 && this.settled) this.deps.events.onUnwritten(inode);
+    }
     if (!this.total.has(inode)) this.deps.events.onUnused(inode);
   }
 

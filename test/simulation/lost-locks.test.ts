@@ -3,7 +3,14 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import { CLIENT_CACHE_TTL_MS, KIB, MIB, SESSION_TTL_MS, WRITE_BACK_AGE_MS } from '../../src/core/limits.js';
+import {
+  CLIENT_CACHE_TTL_MS,
+  KIB,
+  LEASE_TTL_MS,
+  MIB,
+  SESSION_TTL_MS,
+  WRITE_BACK_AGE_MS,
+} from '../../src/core/limits.js';
 import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
 import { READ_WRITE, root, story } from './story.js';
@@ -363,4 +370,94 @@ story('P5: and what it sent past the end does not show when others make the file
   await file.sync();
   equalBytes(await file.read(0, 200 * KIB), Buffer.alloc(200 * KIB), 'nobody wrote there');
   await file.close();
+});
+
+story('P7: nor does a copy by the chunkservers that was under way when locks were lost', async (s) => {
+  const first = await s.world.connect('client-3');
+  const [lock, source] = [await s.create('f', of('-'), first), await s.create('h', Buffer.alloc(MIB, 'A'), first)];
+  const beside = await s.create('g', Buffer.alloc(MIB, 'a'), first);
+  for (const file of [lock, source, beside]) await file.sync();
+  await first.setLock(lock.inode, lockOf('posix', 'one'), { wait: false });
+  await source.read(0, 10);
+  for (const server of s.world.chunkservers) s.world.network.partition('client-3', server);
+  const late = Promise.allSettled([beside.copyFrom(source, 0, 0, MIB)]);
+  await s.world.sleep(100);
+  s.world.freeze('client-3', 'suspended');
+  const [locked, other] = [await s.openAt('f', s.two), await s.openAt('g', s.two)];
+  await s.two.setLock(locked.inode, lockOf('posix', 'two'), { wait: true });
+  await other.write(0, Buffer.alloc(MIB, 'B'));
+  await other.sync();
+  s.world.thaw('client-3');
+  for (const server of s.world.chunkservers) s.world.network.heal('client-3', server);
+  const [outcome] = await late;
+  await s.world.sleep(5_000);
+  const found = await s.world.connect('client-4');
+  const file = await s.openAt('g', found);
+  equalBytes(await file.read(0, MIB), Buffer.alloc(MIB, 'B'), 'what was written under the next lock');
+  assert.equal(outcome?.status, 'rejected');
+});
+
+for (const kind of ['posix', 'flock'] as const) {
+  story(`a ${kind} lock that was given up asking for while the master hung is not held by nobody`, async (s) => {
+    const file = await s.create('f', of('-'));
+    const other = await s.openAt('f', s.two);
+    s.world.freeze(MASTER, 'stopped');
+    const controller = new AbortController();
+    const asked = s.one.setLock(file.inode, lockOf(kind, 'one'), { wait: true, signal: controller.signal });
+    const given = fails('EINTR', asked);
+    await s.world.sleep(3_000);
+    controller.abort();
+    await given;
+    // As the end of the process does.
+    const released = s.one.releaseLocks(file.inode, kind, 'one');
+    await s.world.sleep(100);
+    s.world.thaw(MASTER);
+    await released;
+    let isGranted = false;
+    const granted = s.two.setLock(other.inode, lockOf(kind, 'two'), { wait: true }).then(() => {
+      isGranted = true;
+    });
+    await s.world.sleep(30_000);
+    assert.ok(isGranted, 'the lock is free');
+    await granted;
+  });
+}
+
+/** A client dies in the middle of a write; the lease that it wrote under ends before its session does, and the master restarts between. */
+async function restartAfterTheLease(s: Story, content: Buffer, at: number): Promise<OpenFile> {
+  const held = await s.create('f', long('o'), s.two);
+  await held.sync();
+  equalBytes(await readThrough(held), long('o'), 'before');
+  await s.world.sleep(LEASE_TTL_MS + 15_000);
+  const writer = await s.openAt('f');
+  await writer.write(0, Buffer.from('o'));
+  await writer.sync();
+  await s.world.sleep(LEASE_TTL_MS / 2 - 5_000);
+  await (await s.openAt('f', s.two)).close();
+  await readThrough(held);
+  await writer.write(at, content);
+  await s.world.sleep(WRITE_BACK_AGE_MS / 2);
+  s.world.freeze('client-1', 'stopped');
+  await s.world.sleep(LEASE_TTL_MS / 2 + 15_000);
+  await s.world.kill(MASTER);
+  await s.world.start(MASTER);
+  await s.world.sleep(2 * SESSION_TTL_MS);
+  return held;
+}
+
+story('P2: what a dead client had sent shows also when the master restarts after its lease ended', async (s) => {
+  const held = await restartAfterTheLease(s, long('N'), 0);
+  await (await s.openAt('f', s.two)).close();
+  await demandOneContent(s, held);
+});
+
+story('P5: and what it sent past the end does not show when others make the file longer', async (s) => {
+  const held = await restartAfterTheLease(s, long('N'), LONG);
+  await held.close();
+  await s.world.sleep(1_000);
+  const file = await s.openAt('f', s.two);
+  assert.equal((await file.attributes()).size, LONG);
+  await file.write(2 * LONG, of('x'));
+  await file.sync();
+  equalBytes(await file.read(LONG, MIB), Buffer.alloc(MIB), 'nobody wrote there');
 });
