@@ -36,6 +36,7 @@ import type {
   LockHolder,
   LockKind,
   LockRequest,
+  LostListener,
   NewFile,
   NewNode,
   OpenFile,
@@ -434,7 +435,7 @@ export class ClusterFileSystem implements FileSystem {
     return this.files.locks.release(inode, kind, owner);
   }
 
-  watchLost(listener: (inode: InodeId) => void): void {
+  watchLost(listener: LostListener): void {
     this.files.lostListener = listener;
   }
 

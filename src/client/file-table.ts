@@ -28,7 +28,7 @@ import { ChunkReader } from './chunk-reader.js';
 import type { ChunkServers } from './chunk-servers.js';
 import { ChunkWriter } from './chunk-writer.js';
 import { DirectCopies } from './copy-range.js';
-import type { AttributeChanges, Credentials, OpenFlags, ReadNotes } from './filesystem.js';
+import type { AttributeChanges, Credentials, LostListener, OpenFlags, ReadNotes } from './filesystem.js';
 import { FileExtents } from './file-extents.js';
 import { FileLocks } from './file-locks.js';
 import { LeaseTable } from './lease-table.js';
@@ -71,7 +71,7 @@ export interface FileTableOptions {
 export class FileTable implements OpenFileHost {
   private readonly inodes = new Map<InodeId, OpenInode>();
   /** See FileSystem.watchLost. */
-  lostListener: ((inode: InodeId) => void) | undefined;
+  lostListener: LostListener | undefined;
   private readonly files = new Set<ClusterOpenFile>();
   private readonly unsynced = new UnsyncedFiles();
   /** Times that locks were lost with a session. */
@@ -182,13 +182,16 @@ export class FileTable implements OpenFileHost {
       if (open === undefined) continue;
       open.locksLost = true;
       this.withLostLocks.add(inode);
-      this.lostListener?.(inode);
+      this.lostListener?.(inode, 'locks');
     }
     for (const { inode, writer } of this.inodes.values()) {
       this.chunkMap.drop(inode);
       this.leases.drop(inode, 0);
-      if (locked.size > 0) writer?.locksLost(locked.has(inode));
-      else writer?.sessionLost();
+      if (locked.size === 0) writer?.sessionLost();
+      else if (writer !== undefined) {
+        writer.locksLost(locked.has(inode));
+        this.lostListener?.(inode, 'locks');
+      }
     }
   }
 
@@ -564,7 +567,7 @@ export class FileTable implements OpenFileHost {
       syncMetadata: (syncedChunks, timeoutMs) => master.sync(syncedChunks, { timeoutMs }),
       attributes: () => open.attributes,
       onWritten: (offset, length) => open.invalidateReads(offset, length),
-      onLost: () => this.lostListener?.(open.inode),
+      onLost: () => this.lostListener?.(open.inode, 'bytes'),
       ...(tunables.maxDirtyBytes !== undefined && { maxDirtyBytes: tunables.maxDirtyBytes }),
     });
   }

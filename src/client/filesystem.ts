@@ -205,6 +205,9 @@ export interface OpenFile {
   close(): Promise<void>;
 }
 
+/** What was lost of a file. */
+export type LostListener = (inode: InodeId, what: 'bytes' | 'locks') => void;
+
 export interface FileSystem {
   lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes>;
   /** Never older than what this client itself did; at most the cache time-out old otherwise. */
@@ -288,9 +291,10 @@ export interface FileSystem {
   releaseLocks(inode: InodeId, kind: LockKind, owner: string): Promise<void>;
   /**
    * Calls `listener`, which takes the place of the one before, when bytes of a file that were taken for written are given up, or
-   * locks on it were lost: what is kept of it elsewhere must not be believed any more.
+   * locks on it were lost: what is kept of it elsewhere must not be believed any more. With 'locks', for every file that is open
+   * for writing when some were lost: nor must what was changed there, and not written yet, be written.
    */
-  watchLost?(listener: (inode: InodeId) => void): void;
+  watchLost?(listener: LostListener): void;
   /** fsync(2) of a directory: every metadata operation that returned before survives power loss (P1). */
   syncMetadata(): Promise<void>;
   statFs(): Promise<FileSystemStats>;

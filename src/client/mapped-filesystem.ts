@@ -20,6 +20,7 @@ import type {
   LockHolder,
   LockKind,
   LockRequest,
+  LostListener,
   NewFile,
   NewNode,
   OpenFile,
@@ -109,7 +110,7 @@ export class MappedFileSystem implements FileSystem {
     return this.opened(await this.below.createTemporary(this.caller(credentials), parent, options));
   }
 
-  watchLost(listener: (inode: InodeId) => void): void {
+  watchLost(listener: LostListener): void {
     this.below.watchLost?.(listener);
   }
 

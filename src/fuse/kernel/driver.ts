@@ -14,7 +14,6 @@ import { endianness } from 'node:os';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { ROOT_INODE } from '../../core/ids.js';
-import type { InodeId } from '../../core/ids.js';
 import { deferred, watched } from '../../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
 import { HandleTable } from '../handle-table.js';
@@ -29,6 +28,7 @@ import { FileRequests } from './files.js';
 import { MAX_IO_BYTES, negotiate } from './init.js';
 import type { Negotiated } from './init.js';
 import { LockRequests } from './locks.js';
+import { LostPages } from './lost-pages.js';
 import { NameRequests } from './names.js';
 import { NodeTable } from './node-table.js';
 import { Notifier } from './notifier.js';
@@ -103,26 +103,14 @@ export class ServedMount {
     };
     const refresh = new PageRefresh(this.nodes, (nodeid) => notifier.dropPages(nodeid));
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
-    // Files of which bytes were lost, that the kernel still keeps; true when more were since it was told.
-    const losing = new Map<InodeId, boolean>();
-    fileSystem.watchLost?.((inode) => {
-      const isTold = losing.has(inode);
-      losing.set(inode, isTold);
-      if (isTold) return;
-      inBackground('dropping pages of a file with lost bytes', async () => {
-        try {
-          do {
-            losing.set(inode, false);
-            await notifier.dropPages(this.nodes.nodeidOf(inode));
-          } while (losing.get(inode) === true);
-        } finally {
-          losing.delete(inode);
-        }
-      });
+    const lostPages = new LostPages((inode) => notifier.dropPages(this.nodes.nodeidOf(inode)));
+    fileSystem.watchLost?.((inode, what) => {
+      const dropped = lostPages.drop(inode, what === 'locks');
+      inBackground('dropping pages of a file with lost bytes', () => dropped);
     });
     const toldNames = new ToldNames(clock, options.entryTimeoutMs);
     const session: Session = {
-      ...{ secondLook, toldNames, inBackground },
+      ...{ secondLook, toldNames, lostPages, inBackground },
       ...{ fileSystem, clock, logger, nodes: this.nodes, files: this.files },
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),

@@ -179,6 +179,7 @@ export class FileRequests {
     const bytes = body.view(size);
     // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
     const options = { killPrivileges: (flags & WRITE_KILL_SUIDGID) !== 0 };
+    if ((flags & WRITE_CACHE) !== 0) session.lostPages.requireKept(handle.file.inode);
     if ((flags & WRITE_CACHE) !== 0 && handle.append) {
       return answer(countOut(await this.writeMapped(handle, offset, bytes, options)));
     }

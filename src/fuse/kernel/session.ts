@@ -9,6 +9,7 @@ import type { Callers } from './callers.js';
 import { attributesOut, entryOut } from './encode.js';
 import type { Validity } from './encode.js';
 import type { Negotiated } from './init.js';
+import type { LostPages } from './lost-pages.js';
 import type { NodeTable, PageDrop } from './node-table.js';
 import { answer } from './request.js';
 import type { Answer } from './request.js';
@@ -45,6 +46,7 @@ export interface Session {
   readonly callers: Callers;
   readonly secondLook: SecondLook;
   readonly toldNames: ToldNames;
+  readonly lostPages: LostPages;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Makes the kernel ask for a file's attributes again. */
