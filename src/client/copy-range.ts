@@ -159,7 +159,9 @@ export class DirectCopies {
     const to = placeOf(offset);
     try {
       const range = { offset: to.offset, length, source };
-      const { copied, mark } = await this.options.io.copyRange(inode, to.index, range, () => writer.demandLocks(lockLosses));
+      const { copied, mark } = await this.options.io.copyRange(inode, to.index, range, () =>
+        writer.demandLocks(lockLosses),
+      );
       return { changed: copied, mark };
     } catch (error) {
       if (hasCode(error, 'EOPNOTSUPP')) return { changed: 0 };

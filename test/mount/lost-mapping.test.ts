@@ -71,7 +71,11 @@ t.test('P7: mappings that were written under a lock that was lost', { skip, time
   const fresh = await cluster.client();
   for (const text of ['locked', 'beside']) {
     const { file } = await fresh.openAt(root, ROOT_INODE, name(text), READ_WRITE);
-    equalBytes(await file.read(0, BYTES), Buffer.alloc(BYTES, 'B'), `${text}: msync, fsync, close: ${outcomes.join(' ')}`);
+    equalBytes(
+      await file.read(0, BYTES),
+      Buffer.alloc(BYTES, 'B'),
+      `${text}: msync, fsync, close: ${outcomes.join(' ')}`,
+    );
     await file.close();
   }
   assert.ok(outcomes.slice(0, 3).includes(EIO) && outcomes.slice(3).includes(EIO), `told: ${outcomes.join(' ')}`);

@@ -105,8 +105,7 @@ export class ServedMount {
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
     const lostPages = new LostPages((inode) => notifier.dropPages(this.nodes.nodeidOf(inode)));
     fileSystem.watchLost?.((inode, what) => {
-      const dropped = lostPages.drop(inode, what === 'locks');
-      inBackground('dropping pages of a file with lost bytes', () => dropped);
+      inBackground('dropping pages of a file with lost bytes', () => lostPages.drop(inode, what === 'locks'));
     });
     const toldNames = new ToldNames(clock, options.entryTimeoutMs);
     const session: Session = {

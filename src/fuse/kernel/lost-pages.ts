@@ -40,6 +40,9 @@ export class LostPages {
   /** Before what a mapping changed is written. */
   requireKept(inode: InodeId): void {
     if (this.drops.get(inode)?.withLocks !== true) return;
-    throw new CairnError('EIO', `inode ${inode}: locks were lost with the session: what was mapped then is not written`);
+    throw new CairnError(
+      'EIO',
+      `inode ${inode}: locks were lost with the session: what was mapped then is not written`,
+    );
   }
 }
