@@ -69,11 +69,10 @@ const inDirectory = (found: FoundReplica, directory: DataDirectory): IndexEntry 
   suspect: false,
 });
 
-/** Positive when `a` is the one to take. */
-function compareRanks(a: RankedFile, b: RankedFile): number {
-  const worth = ({ state, version, isClean }: RankedFile): number =>
-    state === 'no header' ? 0 : 2 * version + Number(isClean);
-  return worth(a) - worth(b);
+/** Positive when `a` is newer. */
+function compareAge(a: RankedFile, b: RankedFile): number {
+  const age = ({ state, version }: RankedFile): number => (state === 'no header' ? 0 : version);
+  return age(a) - age(b);
 }
 
 /** Where a replica's file is. */
@@ -522,11 +521,13 @@ export class ChunkStore {
    */
   private async chooseOne(second: IndexEntry): Promise<void> {
     const first = this.entry(second.handle);
-    const files = [await this.rank(first), await this.rank(second)].sort((a, b) => compareRanks(b, a));
+    const files = [await this.rank(first), await this.rank(second)];
+    // Of two at one version rather the one that is written to.
+    files.sort((a, b) => compareAge(b, a) || Number(a.isClean) - Number(b.isClean));
     const [better, other] = files;
     if (better === undefined || other === undefined) return;
-    // Two that are as good as each other: which of them missed something is not known.
-    const isDoubtful = better.state === 'unreadable' || compareRanks(better, other) === 0;
+    // Of two at one version which of them missed something is not known.
+    const isDoubtful = better.state === 'unreadable' || compareAge(better, other) === 0;
     this.index.set({ ...better.entry, suspect: isDoubtful });
     const path = this.directories.pathOf(better.entry);
     const instead = this.directories.pathOf(other.entry);

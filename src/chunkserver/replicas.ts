@@ -192,6 +192,8 @@ export class Replicas {
       if (replica.fence !== request.leaseId) throw new CairnError('STALE_VERSION', 'a newer lease was granted');
       this.checkVersion(handle, request.version);
       if (request.validBytes < CHUNK_SIZE_BYTES) await this.cut(handle, request.validBytes);
+      // The cut may have taken so long that the chunk went on without this replica.
+      if (replica.fence !== request.leaseId) throw new CairnError('STALE_VERSION', 'a newer lease was granted');
       const self = this.serverId();
       const chain = request.replicas.filter((member) => member.serverId !== self);
       const isPrimary = request.primary === self;

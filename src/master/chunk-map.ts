@@ -211,6 +211,7 @@ export function addChunk(
     losses,
     unsynced,
     gone: [],
+    leftAtVersion: [],
   };
   saveChunk(m, handle, record, options.wantedReplicas);
   addToCounter(m, 'chunk-count', 1);

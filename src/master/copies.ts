@@ -93,6 +93,8 @@ export class ChunkCopies {
       readonly made: MadeReplicas;
       /** A copy became a member. */
       readonly onAdded: (handle: ChunkHandle) => void;
+      /** A new version is needed. */
+      readonly onDoubt: (handle: ChunkHandle) => void;
       /** A source has damaged blocks, and other members may have them whole. */
       readonly onDamaged: (handle: ChunkHandle, server: ServerId) => void;
       /** Nothing waits any more. */
@@ -171,6 +173,12 @@ export class ChunkCopies {
     );
     // With nowhere to go now or later it does not keep a place in the queue.
     if (target === undefined) return targets.every((server) => free(server.id));
+    if (record.leftAtVersion.includes(target.id)) {
+      // A start might find an old file there at the version of the copy, in place of it.
+      leases.voidLease(handle);
+      this.deps.onDoubt(handle);
+      return true;
+    }
     const route = { handle, source: pick(random, sources), target: target.id };
     this.running.set(handle, target.id);
     this.count(route, 1, bytes);

@@ -336,7 +336,8 @@ export class Recovery {
       const fence = new ReadFence(this.deps, { handle, leaseId: await leaseIds.take() });
       while (!fence.stands(left)) await fence.raise(left);
     }
-    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, isLossy: reply.suspect }));
+    const asked = members.filter((id) => !succeeded.includes(id));
+    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, asked, isLossy: reply.suspect }));
     if (reply.unmendedBlocks > 0) this.damaged.attempted(handle);
     else this.damaged.forget(handle);
     if (this.full.get(handle) === full) this.full.delete(handle);
@@ -359,6 +360,8 @@ export class Recovery {
       readonly handle: ChunkHandle;
       readonly plan: ChunkRecord;
       readonly succeeded: readonly number[];
+      /** Left out, and may take the version yet. */
+      readonly asked: readonly number[];
       readonly isLossy: boolean;
     },
   ): ChunkRecord {
@@ -373,6 +376,7 @@ export class Recovery {
     record.version = plan.lastVersion;
     record.servers = [...succeeded];
     record.gone = [];
+    record.leftAtVersion = [...done.asked];
     if (done.isLossy) record.losses += 1;
     // What became suspect while this ran is still to be looked at.
     record.suspects = record.suspects.filter((id) => succeeded.includes(id) && !plan.suspects.includes(id));

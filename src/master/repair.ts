@@ -77,6 +77,7 @@ export class Repair {
         const record = getChunk(deps.state, handle);
         if (record !== undefined && this.health.isMadeUpFor(record)) this.recoverSoon(handle);
       },
+      onDoubt: (handle) => this.recoverSoon(handle),
       onDamaged: (handle, server) => this.mend(handle, server),
       // What an index has behind the slices seen so far is not left for the next tick; its beginning is.
       onDrained: () => {

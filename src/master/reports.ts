@@ -171,6 +171,7 @@ function takeNewer(deps: ReportDeps, server: Server, handle: ChunkHandle, versio
     record.suspects = record.servers.filter((id) => id !== server.id);
     record.servers = [...record.suspects, server.id];
     record.gone = [];
+    record.leftAtVersion = [];
     record.version = version;
     record.lastVersion = version;
     record.needsRecovery = true;

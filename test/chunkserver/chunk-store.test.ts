@@ -1,5 +1,6 @@
 /** The replicas of a server on its disks: what it does by itself. */
 import t from 'tap';
+import { ChunkFile } from '../../src/chunkserver/chunk-file.js';
 import { ChunkStore } from '../../src/chunkserver/chunk-store.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
@@ -15,17 +16,22 @@ const seed = Number(process.env['CAIRN_SEED'] ?? 1);
 const handle = chunkHandle(7);
 const version = chunkVersion(1);
 
-async function start(disk: CrashDisk): Promise<ChunkStore> {
+async function start(disk: CrashDisk, directories: readonly string[] = ['d']): Promise<ChunkStore> {
+  const store = await open(disk, directories);
+  await store.create(handle, version);
+  return store;
+}
+
+async function open(disk: CrashDisk, directories: readonly string[]): Promise<ChunkStore> {
   const clock = new ManualClock();
-  const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: ['d'] });
+  const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: directories });
   const store = new ChunkStore({
-    ...{ disk: watch.disk, watch, clock, random: new SeededRandom(seed), logger: silentLogger, directories: ['d'] },
+    ...{ disk: watch.disk, watch, clock, random: new SeededRandom(seed), logger: silentLogger, directories },
     forgetDisks: [],
     onLost: () => undefined,
     onBadReplica: () => undefined,
   });
   await store.start();
-  await store.create(handle, version);
   return store;
 }
 
@@ -55,4 +61,23 @@ t.test('P1: when that fails, the next sync does not say that all is well', async
   await eventually('the doubt, without anybody asking for a sync', () => store.entry(handle).suspect);
   await t.rejects(store.sync(handle));
   await store.stop();
+});
+
+t.test('P9: of two files of a chunk at one version none is believed, and none is deleted', async (t) => {
+  const disk = new CrashDisk(new SeededRandom(seed));
+  const directories = ['d', 'e'];
+  const store = await start(disk, directories);
+  await stream(store, MIB);
+  const name = '/chunks/00/00000000000007.1';
+  const isAt = (directory: string): boolean => disk.paths().includes(directory + name);
+  const other = (isAt('d') ? 'e' : 'd') + name;
+  const file = await ChunkFile.create(disk, other, handle, version);
+  await file.markClean();
+  await file.close();
+  disk.kill();
+  const again = await open(disk, directories);
+  t.equal(again.entry(handle).suspect, true);
+  t.ok(isAt('d') && isAt('e'));
+  t.equal(await again.use(handle, ({ length }) => Promise.resolve(length)), MIB, 'rather what was written to');
+  await again.stop();
 });
