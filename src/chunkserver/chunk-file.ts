@@ -462,7 +462,7 @@ export class ChunkFile {
       try {
         await apply();
       } catch (error) {
-        await this.takeAsIs(first, Math.max(first, blockOf(end - 1)));
+        await this.takeAsIs(start, end, { newSums, newLength });
         throw error;
       }
       this.table.take(first, newSums, newLength);
@@ -473,15 +473,17 @@ export class ChunkFile {
     }
   }
 
-  /** After a failed write: takes blocks `first` to `last` as they stand. Nobody was told that the write succeeded. */
-  private async takeAsIs(first: number, last: number): Promise<void> {
+  /** After a failed change of the bytes from `start` to `end`: takes their blocks as they stand. Nobody was told that it succeeded. */
+  private async takeAsIs(start: number, end: number, planned: Pick<Plan, 'newSums' | 'newLength'>): Promise<void> {
+    const first = blockOf(start);
+    const last = Math.max(first, blockOf(end - 1));
     try {
       const length = Math.max(0, (await this.file.size('chunk.resettle')) - DATA_OFFSET);
       const sums: number[] = [];
       for (let block = first; block <= last; block++) {
-        const had = blockLength(block, length);
-        const start = block * BLOCK_SIZE_BYTES;
-        sums.push(had === 0 ? 0 : checksum(await this.blocks.read(start, Buffer.allocUnsafeSlow(had))));
+        const bytes = Buffer.allocUnsafeSlow(blockLength(block, length));
+        if (bytes.length > 0) await this.blocks.read(block * BLOCK_SIZE_BYTES, bytes);
+        sums.push(bytes.length === 0 ? 0 : this.sumAsIs(block, bytes, start, planned));
       }
       this.table.take(first, sums, length);
     } catch (error) {
@@ -489,5 +491,24 @@ export class ChunkFile {
         cause: error,
       });
     }
+  }
+
+  /**
+   * Of `bytes`, which a failed change from `start` on left in a block. What the change was not to touch was not verified for it: its
+   * checksum is continued, as one of what is read now would make damage pass for sound.
+   */
+  private sumAsIs(
+    block: number,
+    bytes: Uint8Array,
+    start: number,
+    { newSums, newLength }: Pick<Plan, 'newSums' | 'newLength'>,
+  ): number {
+    const before = this.table.lengthOf(block);
+    const isCut = newLength < this.length;
+    const isUntouched = isCut || start >= block * BLOCK_SIZE_BYTES + before;
+    if (before === 0 || !isUntouched) return checksum(bytes);
+    if (bytes.length >= before) return checksum(bytes.subarray(before), this.table.sumOf(block));
+    const isMade = bytes.length === blockLength(block, newLength);
+    return (isMade ? newSums[block - blockOf(start)] : undefined) ?? neverRight(checksum(bytes));
   }
 }

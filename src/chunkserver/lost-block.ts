@@ -43,3 +43,13 @@ export function mendedBlock(older: Uint8Array, damaged: Uint8Array, sum: number)
   block.set(older.subarray(0, block.length));
   return checksum(block) === sum ? block : undefined;
 }
+
+/** Whether `bytes` end with what makes the checksum `sum` of whatever had the checksum `before`, and stood in the place of the rest. */
+export function isContinued(bytes: Uint8Array, before: number, sum: number): boolean {
+  let register = ~sum;
+  for (let at = bytes.length - 1; at > 0; at--) {
+    register = (register << 8) ^ (BACKWARDS[register >>> 24] ?? 0) ^ (bytes[at] ?? 0);
+    if (~register >>> 0 === before) return true;
+  }
+  return false;
+}

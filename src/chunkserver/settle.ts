@@ -2,8 +2,20 @@
 import { checksum } from '../core/checksum.js';
 import { BLOCKS_PER_CHUNK } from '../core/limits.js';
 import type { ChecksumTable } from './checksum-table.js';
-import { ROW_BYTES, storedSum } from './chunk-format.js';
+import { neverRight, ROW_BYTES, storedSum } from './chunk-format.js';
+import { isContinued } from './lost-block.js';
 import { CorruptBlockError, type StoredBlocks } from './stored-blocks.js';
+
+/**
+ * The checksum that counts for a block with these bytes; undefined: the current one. Where they are not torn but damaged, and were
+ * so before they were appended to or cut, they do not have it.
+ */
+function settled(raw: Uint8Array, current: number, pending: number, acceptTorn: boolean): number | undefined {
+  const actual = checksum(raw);
+  if (actual === pending || actual === current) return actual;
+  if (!acceptTorn) return undefined;
+  return actual === neverRight(pending) || isContinued(raw, current, pending) ? pending : actual;
+}
 
 /**
  * Takes the table's `rows`, as read from the disk. `acceptTorn`: the page cache is as the killed process left it, so
@@ -30,8 +42,8 @@ export async function settle(
       throw error;
     });
     if (raw !== undefined) {
-      const actual = checksum(raw);
-      if (actual === storedSum(pending) || acceptTorn) table.load(block, actual);
+      const sum = settled(raw, storedSum(current), storedSum(pending), acceptTorn);
+      if (sum !== undefined) table.load(block, sum);
     }
     // One checksum a block from here on: a torn block that is not accepted must not look pending again.
     table.announce(block, [table.sumOf(block)]);

@@ -140,6 +140,44 @@ t.test('P3: damage on disk is never served, by reads, appends or partial overwri
   t.ok(await reopened.isSound(1), 'a whole new block replaces it');
 });
 
+t.test('P3: a write that fails, or a kill after one, does not launder damage beside what it wrote', async (t) => {
+  const random = new SeededRandom(seed);
+  const before = random.bytes(10_000);
+  const more = random.bytes(5_000);
+  const damaged = async (): Promise<{ disk: CrashDisk; file: ChunkFile }> => {
+    const disk = new CrashDisk(random);
+    const file = await create(disk);
+    await write(file, 0, before);
+    await file.sync();
+    disk.content(PATH).writeUInt8(disk.content(PATH).readUInt8(DATA_OFFSET + 7_000) ^ 4, DATA_OFFSET + 7_000);
+    return { disk, file };
+  };
+  const actions: Readonly<Record<string, (file: ChunkFile) => Promise<void>>> = {
+    append: (file) => write(file, 10_000, more),
+    'write behind a gap': (file) => write(file, 12_000, more),
+    'write in another block': (file) => write(file, 150_000, more),
+    extension: (file) => file.truncate(20_000),
+    cut: (file) => file.truncate(9_000),
+  };
+  for (const [name, action] of Object.entries(actions)) {
+    for (const label of ['chunk.write', 'chunk.truncate']) {
+      const { disk, file } = await damaged();
+      disk.failOn(label, 0, 'ENOSPC');
+      await action(file).catch(() => undefined);
+      t.notOk(await file.isSound(0), `${name}, failing ${label}`);
+    }
+    const { disk, file } = await damaged();
+    await action(file);
+    t.notOk(await file.isSound(0), `${name} alone`);
+    disk.kill();
+    const reopened = await ChunkFile.open(disk, PATH);
+    t.notOk(await reopened.isSound(0), `${name} and a kill`);
+    if (name !== 'append') continue;
+    const right = segmentChecksums(Buffer.concat([before, more]), 0);
+    t.same(reopened.checksums(), right, 'it is known what the block should be');
+  }
+});
+
 t.test('P3: after power loss, blocks are what was synced or later, or are known to be damaged', async (t) => {
   for (let round = 0; round < 60; round++) {
     const random = new SeededRandom(seed * 1000 + round);
