@@ -159,7 +159,8 @@ export class Recovery {
 
   /**
    * Members were full when the chunk was written. The next recovery leaves them out if the others are enough to go on
-   * with and have room; a copy elsewhere makes up for them. Otherwise returns false, and it keeps them.
+   * with and have room; a copy elsewhere makes up for them. Otherwise it keeps them, and returns false: there is no way to go
+   * on without space, unless another one that is not connected just now comes back.
    */
   noteFull(handle: ChunkHandle, record: ChunkRecord, full: readonly number[]): boolean {
     if (full.length === 0) return true;
@@ -172,7 +173,7 @@ export class Recovery {
     const leaveOut = able.length === others.length && able.length >= Math.max(1, config.minReplicas);
     if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
     this.full.set(handle, { servers: new Set(full), leaveOut, least: 0 });
-    return leaveOut;
+    return leaveOut || others.some((id) => servers.isUnsettled(id));
   }
 
   /** The next recovery leaves these members out: there are more than are wanted. */

@@ -1,6 +1,7 @@
 /** Disks that fail, are away, or come back as they were before, told as stories. */
 import assert from 'node:assert/strict';
 import t from 'tap';
+import { hasCode } from '../../src/core/errors.js';
 import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import type { StatusReply } from '../../src/protocol/generated/messages.js';
@@ -479,3 +480,31 @@ story(
   },
   { chunkservers: 2, wantedReplicas: 2 },
 );
+
+for (const [away, outcome] of [
+  [2_000, 'goes on'],
+  [30_000, 'ENOSPC'],
+] as const) {
+  story(`P11: the disk of one holder is full while the other one is away for ${away / 1000} s: ${outcome}`, async (s) => {
+    const file = await s.create('f', pattern(SMALL, 1));
+    await file.sync();
+    const [full, other] = await s.holders(file);
+    assert.ok(full !== undefined && other !== undefined);
+    s.world.disk(full).fill(0);
+    await s.world.kill(other);
+    const more = pattern(MIB, 2);
+    const writing = file.write(SMALL, more).then(() => file.sync());
+    const outcomes = Promise.allSettled([writing]);
+    await s.world.sleep(away);
+    await s.world.start(other);
+    const [done] = await outcomes;
+    if (outcome === 'goes on') {
+      assert.equal(done.status, 'fulfilled');
+      await file.close();
+      await s.check('f', Buffer.concat([pattern(SMALL, 1), more]));
+    } else {
+      assert.ok(done.status === 'rejected' && hasCode(done.reason, 'ENOSPC'), JSON.stringify(done));
+      await file.close();
+    }
+  });
+}
