@@ -473,12 +473,14 @@ export class FileTable implements OpenFileHost {
     }
     if (flags.read) open.readers--;
     if (flags.write) open.writers--;
+    let untold = false;
     if (open.readers + open.writers === 0) {
       const { writer } = open;
       if (writer !== undefined) {
         this.unsynced.put(open.inode, writer.unsyncedChunks);
         if (writer.failures > writer.toldFailures) this.failed.set(open.inode, writer.failure);
         else if (!writer.isClean) this.failed.set(open.inode, notPublished(open.inode));
+        untold = !writer.isClean;
         writer.dispose();
       }
       this.inodes.delete(open.inode);
@@ -490,7 +492,7 @@ export class FileTable implements OpenFileHost {
       open.readAt = undefined;
       this.options.cache.dropAttributes(inode);
     }
-    this.giveBack(inode, flags, readAt);
+    this.giveBack(inode, flags, { ...(readAt && { atime: readAt }), untold });
   }
 
   /** Closes every open file; fails with the first failure. */
@@ -506,9 +508,8 @@ export class FileTable implements OpenFileHost {
     return found;
   }
 
-  private giveBack(inode: InodeId, flags: OpenFlags, atime?: Timespec): void {
-    const given = { inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0, ...(atime && { atime }) };
-    this.options.master.giveBack(given);
+  private giveBack(inode: InodeId, flags: OpenFlags, last: { atime?: Timespec; untold?: boolean } = {}): void {
+    this.options.master.giveBack({ inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0, ...last });
   }
 
   /** An inode without a name is there for those who have it open; the master collects it when it comes to it. */

@@ -284,9 +284,9 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     ),
 
     open,
-    close: ({ inode, readers, writers, atime }, { peer }) => {
+    close: ({ inode, readers, writers, atime, untold }, { peer }) => {
       if (atime !== null) noteRead(inodeId(inode), atime);
-      sessions.closeOpen(sessions.require(peer), inodeId(inode), { readers, writers });
+      sessions.closeOpen(sessions.require(peer), inodeId(inode), { readers, writers }, untold);
       return { reply: {} };
     },
     sync: async ({ syncedChunks }, { peer }) => {

@@ -248,7 +248,14 @@ export class Sessions {
     this.total.add(inode, opens);
   }
 
-  closeOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
+  /** `untold`: the client wrote to the file, and could not tell what. */
+  closeOpen(
+    session: Session,
+    inode: InodeId,
+    opens: { readonly readers: number; readonly writers: number },
+    untold = false,
+  ): void {
+    if (untold && session.opens.writers(inode) > 0) this.notePartings([inode]);
     session.reclaiming?.opens.remove(inode, opens);
     this.released(inode, session.opens.remove(inode, opens));
     if (session.opens.has(inode)) return;
@@ -312,7 +319,7 @@ export class Sessions {
     return lost;
   }
 
-  /** Files that a client closed while it was away, or left open when it went: it could not tell what it had written. */
+  /** Files that a client closed while it was away or was refused, or left open when it went: it could not tell what it had written. */
   private notePartings(inodes: readonly InodeId[]): void {
     if (inodes.length === 0) return;
     for (const inode of inodes) this.tails.add(inode);

@@ -461,3 +461,39 @@ story('P5: and what it sent past the end does not show when others make the file
   await file.sync();
   equalBytes(await file.read(LONG, MIB), Buffer.alloc(MIB), 'nobody wrote there');
 });
+
+/** Another program takes all space on the master's disk, and what the master gives up of its reserve. */
+async function fillTheMaster(s: Story): Promise<() => Promise<void>> {
+  const third = await s.world.connect('client-3');
+  const file = await s.create('x', Buffer.alloc(0), third);
+  const disk = s.world.disk(MASTER);
+  for (let refusals = 0, mode = 0o600; refusals < 10; mode ^= 0o40) {
+    disk.fill(0, '/log');
+    try {
+      await third.setAttributes(root, file.inode, { mode });
+      refusals = 0;
+    } catch {
+      refusals++;
+    }
+  }
+  return async () => {
+    disk.makeRoom('/log');
+    await s.world.sleep(5_000);
+  };
+}
+
+story('P2: what a client could not tell because the disk of the master was full shows at the next open', async (s) => {
+  const held = await s.create('f', long('o'), s.two);
+  await held.sync();
+  const writer = await s.openAt('f');
+  await writer.write(0, Buffer.from('o'));
+  await writer.sync();
+  await (await s.openAt('f', s.two)).close();
+  equalBytes(await readThrough(held), long('o'), 'before');
+  const makeRoom = await fillTheMaster(s);
+  await writer.write(0, long('N'));
+  await fails('ENOSPC', writer.close());
+  await makeRoom();
+  await (await s.openAt('f', s.two)).close();
+  await demandOneContent(s, held);
+});
