@@ -232,6 +232,8 @@ export class LockTable {
       file,
       freed: this.clearFrom(file, session),
     }));
+    // What was granted while the client was away it did not take, and others may have it next.
+    this.sessions.get(session)?.granted.clear();
     const isFree = told.every(({ place, lock }) => {
       const found = this.conflict(place, lock);
       return found === undefined || found.session === session;

@@ -497,3 +497,33 @@ story('P2: what a client could not tell because the disk of the master was full 
   await (await s.openAt('f', s.two)).close();
   await demandOneContent(s, held);
 });
+
+for (const kind of ['posix', 'flock'] as const) {
+  story(`a ${kind} lock that is granted to a client while it is away has one holder when it comes back`, async (s) => {
+    const file = await s.create('f', of('-'));
+    const second = await s.openAt('f', s.two);
+    const fs = await s.world.connect('client-3');
+    const third = await s.openAt('f', fs);
+    await fs.setLock(third.inode, lockOf(kind, 'three'), { wait: true });
+    let holders = 0;
+    const hold = async (client: typeof s.one, owner: string): Promise<void> => {
+      await client.setLock(file.inode, lockOf(kind, owner), { wait: true });
+      holders++;
+      assert.equal(holders, 1, 'holders');
+      await s.world.sleep(2_000);
+      holders--;
+      await client.releaseLocks(file.inode, kind, owner);
+    };
+    const first = hold(s.one, 'one');
+    await s.world.sleep(1_000);
+    const next = hold(s.two, 'two');
+    await s.world.sleep(1_000);
+    s.world.network.refuse('client-1', MASTER);
+    await s.world.sleep(1_000);
+    await fs.releaseLocks(third.inode, kind, 'three');
+    await s.world.sleep(5_000);
+    s.world.network.heal('client-1', MASTER);
+    await Promise.all([first, next]);
+    await second.close();
+  });
+}
