@@ -485,26 +485,29 @@ for (const [away, outcome] of [
   [2_000, 'goes on'],
   [30_000, 'ENOSPC'],
 ] as const) {
-  story(`P11: the disk of one holder is full while the other one is away for ${away / 1000} s: ${outcome}`, async (s) => {
-    const file = await s.create('f', pattern(SMALL, 1));
-    await file.sync();
-    const [full, other] = await s.holders(file);
-    assert.ok(full !== undefined && other !== undefined);
-    s.world.disk(full).fill(0);
-    await s.world.kill(other);
-    const more = pattern(MIB, 2);
-    const writing = file.write(SMALL, more).then(() => file.sync());
-    const outcomes = Promise.allSettled([writing]);
-    await s.world.sleep(away);
-    await s.world.start(other);
-    const [done] = await outcomes;
-    if (outcome === 'goes on') {
-      assert.equal(done.status, 'fulfilled');
-      await file.close();
-      await s.check('f', Buffer.concat([pattern(SMALL, 1), more]));
-    } else {
-      assert.ok(done.status === 'rejected' && hasCode(done.reason, 'ENOSPC'), JSON.stringify(done));
-      await file.close();
-    }
-  });
+  story(
+    `P11: the disk of one holder is full while the other one is away for ${away / 1000} s: ${outcome}`,
+    async (s) => {
+      const file = await s.create('f', pattern(SMALL, 1));
+      await file.sync();
+      const [full, other] = await s.holders(file);
+      assert.ok(full !== undefined && other !== undefined);
+      s.world.disk(full).fill(0);
+      await s.world.kill(other);
+      const more = pattern(MIB, 2);
+      const writing = file.write(SMALL, more).then(() => file.sync());
+      const outcomes = Promise.allSettled([writing]);
+      await s.world.sleep(away);
+      await s.world.start(other);
+      const [done] = await outcomes;
+      if (outcome === 'goes on') {
+        assert.equal(done.status, 'fulfilled');
+        await file.close();
+        await s.check('f', Buffer.concat([pattern(SMALL, 1), more]));
+      } else {
+        assert.ok(done.status === 'rejected' && hasCode(done.reason, 'ENOSPC'), JSON.stringify(done));
+        await file.close();
+      }
+    },
+  );
 }
