@@ -34,6 +34,8 @@ const LOOK = 256;
 const MAX_WORKING_PER_SERVER = 4;
 /** Reading all of a chunk at a gentle rate. */
 const VERIFY_TIMEOUT_MS = 60_000;
+/** A slow disk is left to delete by itself, as writers of the chunk wait meanwhile; it is asked again later. */
+const DELETE_TIMEOUT_MS = 1_000;
 /** What could not be deleted yet is looked at again after so long at first, and at last. */
 const PAUSE_MIN_MS = 1_000;
 const PAUSE_MAX_MS = 600_000;
@@ -137,7 +139,8 @@ export class StaleReplicas {
       const peer = this.deps.servers.peerOf(server);
       if (peer === undefined) return true;
       const version = Math.max(replica.version, record?.lastVersion ?? 0);
-      await peer.call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [{ handle, version }] });
+      const request = { chunks: [{ handle, version }] };
+      await peer.call(CHUNKSERVER_METHODS.deleteChunks, request, { timeoutMs: DELETE_TIMEOUT_MS });
       return true;
     });
   }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import type { DiskLabel } from '../../src/core/disk.js';
-import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
+import { BLOCK_SIZE_BYTES, LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { Inspector } from './inspector.js';
@@ -102,3 +102,25 @@ for (const [how, fault, isCopyAway] of UNHEARD) {
     { dataDirectories: 2 },
   );
 }
+
+story('a writer does not wait for the deletion of a replica that nobody needs', async (s) => {
+  const { world } = s;
+  const size = 100_000;
+  const { file, second } = await atRest(s, size);
+  await world.kill(second);
+  await file.write(0, pattern(size, 2));
+  await file.sync();
+  await world.sleep(LEASE_TTL_MS + 30_000);
+  const slow = world.disk(second).plant((label) => label === 'chunk.unlink', { delayUs: 7e6 });
+  await world.start(second);
+  while (slow.hits === 0) await world.sleep(20);
+  const began = world.clock.nowUs;
+  await file.write(0, pattern(size, 3));
+  await file.sync();
+  const took = (world.clock.nowUs - began) / 1e6;
+  assert.ok(took < 3, `the writer waited for ${took} s`);
+  await file.close();
+  await world.sleep(LEASE_TTL_MS + 30_000);
+  assert.equal(world.disk(second).files('/data/chunks').length, 0);
+  await s.check('f', pattern(size, 3));
+});
