@@ -166,7 +166,16 @@ export class ChunkStore {
 
   /** The machine lost power since the directories were used last, and nothing else happened: what is gone was not synced. */
   get afterPowerLoss(): boolean {
-    return !this.directories.trusted && !this.directories.someAway && this.options.forgetDisks.length === 0;
+    return this.lostPower && !this.directories.someAway;
+  }
+
+  /** As `afterPowerLoss`, but a disk is away: what is not found may be there. */
+  get disksAway(): boolean {
+    return this.lostPower && this.directories.someAway;
+  }
+
+  private get lostPower(): boolean {
+    return !this.directories.trusted && this.options.forgetDisks.length === 0;
   }
 
   get identity(): Identity | undefined {

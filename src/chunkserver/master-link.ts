@@ -324,10 +324,11 @@ export class MasterLink {
         return { handle, version, suspect: suspect || members.isLeftOut(handle) };
       });
       sentMs = clock.monotonicMs();
-      const afterPowerLoss = store.afterPowerLoss && !this.everReported;
+      const isFirst = !this.everReported;
+      const power = { afterPowerLoss: isFirst && store.afterPowerLoss, disksAway: isFirst && store.disksAway };
       const begun = store.making.watch();
       try {
-        const request = { afterHandle, upToHandle, replicas, afterPowerLoss };
+        const request = { afterHandle, upToHandle, replicas, ...power };
         const { reply } = await peer.call(MASTER_METHODS.report, request);
         // The master takes a page with many losses bit by bit.
         if (reply.upToHandle !== 0) done = false;

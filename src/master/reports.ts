@@ -95,7 +95,7 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     if (verdict === 'suspect') suspects.push(chunkHandle(replica.handle));
   }
   if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
-  if (lost.length > 0 && !request.afterPowerLoss) {
+  if (lost.length > 0 && !request.afterPowerLoss && !request.disksAway) {
     deps.state.mutate((m) => {
       for (const handle of lost) makeLossAnError(m, handle);
     });

@@ -126,7 +126,10 @@ export const DISK_FAULTS: readonly Fault[] = [
       const dead = world.disk(server).plant((_, path) => isIn(path, volume), { failWith: 'EIO' });
       await world.sleep(1000 + lengthOf(scene, 90_000));
       // Nobody may come for days.
-      if (random.below(2) === 0) await scene.health.demandHealthy(`with a dead disk in ${server}`);
+      // It heals without him where as many servers as there are replicas have a disk left, however many lost one.
+      const places = world.chunkservers.length - (world.dataDirectories.length > 1 ? 0 : world.wantedReplicas - 1);
+      const mayWait = places >= world.wantedReplicas;
+      if (random.below(2) === 0 && mayWait) await scene.health.demandHealthy(`with a dead disk in ${server}`);
       await world.kill(server);
       world.forgottenDisks.push(diskIn(scene, server, volume));
       world.disk(server).replaceVolume(volume);

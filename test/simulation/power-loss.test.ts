@@ -141,6 +141,32 @@ story('A chunk that was never synced and is lost with the power reads as a hole,
   await s.check('f', content);
 });
 
+story(
+  'So does one whose disks were not mounted when the machines came up again',
+  async (s) => {
+    // With several, some are on each of the two disks.
+    const names = Array.from({ length: 8 }, (_, i) => `f${i}`);
+    for (const name of names) await (await s.create(name, pattern(LENGTH, 1))).close();
+    await s.one.syncMetadata();
+    const machines = s.world.chunkservers;
+    for (const name of machines) await s.world.powerOff(name, 'nothing');
+    for (const name of machines) s.world.disk(name).unmount('/data-2');
+    for (const name of machines) await s.world.powerOn(name);
+    await s.world.sleep(20_000);
+    for (const name of machines) await s.world.kill(name);
+    for (const name of machines) s.world.disk(name).mount('/data-2');
+    for (const name of machines) await s.world.start(name);
+    await s.world.sleep(20_000);
+    for (const name of names) {
+      const file = await s.openAt(name, s.two);
+      equalBytes(await file.read(0, LENGTH), Buffer.alloc(LENGTH), name);
+      await file.close();
+    }
+    assert.equal((await statusOf(s)).unavailableChunks, 0);
+  },
+  { dataDirectories: 2 },
+);
+
 story('What was never synced may be torn in any way, but is never EIO', async (s) => {
   const names = Array.from({ length: 8 }, (_, i) => `f${i}`);
   for (const name of names) {
