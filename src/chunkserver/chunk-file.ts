@@ -10,8 +10,8 @@
  *
  * A write goes: pending checksums into the table, data, and the current checksums lazily (with the next write to the
  * block, or when the file is closed or marked clean). So whenever the process is killed, a block matches its current
- * checksum (old), its pending one (new), or, where the two differ, is torn by a write that nobody was told about.
- * The first opening after a crash settles such blocks; from then on one checksum counts.
+ * checksum (old), its pending one (new), or, where the two differ, is torn by a write that nobody was told about, or has rotted.
+ * The first opening after a crash settles such blocks, and recovery those that are torn; from then on one checksum counts.
  *
  * Callers keep mutations (write, truncate, adopt, markClean) one at a time; reads may come at any time.
  */
@@ -202,6 +202,11 @@ export class ChunkFile {
     return { bytes, checksums, damaged };
   }
 
+  /** Whether recovery is still to say what `block` is, as a killed process was writing it. */
+  isTorn(block: number): boolean {
+    return this.blocks.isTorn(block);
+  }
+
   /** The bytes of `block`, whatever this replica's table says of them; undefined when they cannot be read. */
   async rawBlock(block: number): Promise<Buffer | undefined> {
     try {
@@ -272,6 +277,7 @@ export class ChunkFile {
     });
     // Old checksums behind the end would be taken for those of new bytes there.
     this.table.clear(blockCount(length), blockOf(oldLength - 1));
+    this.blocks.settle(blockCount(length), Infinity);
   }
 
   /** Extends an empty chunk to `length` bytes in blocks that fail their checksums until each is written anew, whole. */
@@ -338,7 +344,7 @@ export class ChunkFile {
 
   /** Syncs, and marks the file as not under mutation. */
   async markClean(): Promise<void> {
-    if (!this.dirty || this.suspect || this.broken !== undefined) return;
+    if (!this.dirty || this.suspect || this.broken !== undefined || this.blocks.someTorn) return;
     this.table.flush();
     this.progress.mutated();
     await this.sync();
@@ -391,11 +397,11 @@ export class ChunkFile {
   }
 
   /**
-   * Takes a damaged block of a suspect replica as it stands: the mix of old and new that a file may hold after power
-   * loss. False, with nothing changed, when it cannot be read, or stands for bytes that were lost for another reason.
+   * Takes a damaged block as it stands, in a suspect replica, or where a killed process was writing: the mix of old and new that a file
+   * may hold after that. False, with nothing changed, when it cannot be read, or stands for bytes that were lost for another reason.
    */
   async acceptTorn(block: number): Promise<boolean> {
-    if (!this.suspect) return false;
+    if (!this.suspect && !this.blocks.isTorn(block)) return false;
     try {
       const raw = await this.blocks.readBlock(block);
       const actual = checksum(raw);
@@ -466,6 +472,7 @@ export class ChunkFile {
         throw error;
       }
       this.table.take(first, newSums, newLength);
+      this.blocks.settle(first, first + newSums.length - 1);
       this.progress.wrote(end - start);
     } finally {
       this.changing = false;

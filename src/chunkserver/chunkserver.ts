@@ -12,7 +12,7 @@
 import { CairnError, hasCode } from '../core/errors.js';
 import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk.js';
-import { chunkHandle } from '../core/ids.js';
+import { chunkHandle, type ChunkHandle } from '../core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, HEARTBEAT_INTERVAL_MS, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
 import type { MasterTime } from '../core/master-time.js';
@@ -26,6 +26,7 @@ import { Chain, failuresToReply } from './chain.js';
 import { mapBlocks } from './block-map.js';
 import type { BlocksRead } from './chunk-file.js';
 import { ChunkStore } from './chunk-store.js';
+import { CorruptBlockError } from './stored-blocks.js';
 import { Copies } from './copy.js';
 import { DiskWatch } from './disk-watch.js';
 import { MasterLink } from './master-link.js';
@@ -257,6 +258,8 @@ export class Chunkserver {
     this.replicas.checkVersion(known, version);
     return this.store.use(known, async (file) => {
       const { bytes, checksums, damaged } = await file.readSound(offset, length);
+      const torn = damaged.find((block) => file.isTorn(block));
+      if (torn !== undefined) this.refuseTorn(known, version, torn);
       return { reply: { checksums, length: file.length, damagedBlocks: damaged }, payload: bytes };
     });
   }
@@ -283,9 +286,17 @@ export class Chunkserver {
         end: file.length,
       }));
     } catch (error) {
+      if (isServed && error instanceof CorruptBlockError && error.isTorn) this.refuseTorn(handle, version, error.block);
       if (hasCode(error, 'CORRUPT')) this.link.reportReplica(handle, version, error);
       throw error;
     }
+  }
+
+  /** A block that a killed process was writing: recovery takes it from another replica, or as it stands. Until then nobody reads it. */
+  private refuseTorn(handle: ChunkHandle, version: number, block: number): never {
+    const reason = `block ${block} of chunk ${handle} was being written when this server was killed`;
+    this.link.reportReplica(handle, version, new CairnError('CORRUPT', reason));
+    throw new CairnError('UNAVAILABLE', `${reason}: it is being recovered`);
   }
 
   private readonly handlers: Handlers<ChunkserverMethods> = {

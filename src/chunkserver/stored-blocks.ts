@@ -13,6 +13,8 @@ export class CorruptBlockError extends CairnError {
     readonly handle: ChunkHandle,
     readonly block: number,
     reason: string,
+    /** It may be whole as it stands (`StoredBlocks.torn`). */
+    readonly isTorn: boolean,
     /** The disk's error, when it gave no bytes at all. */
     cause?: unknown,
   ) {
@@ -23,12 +25,35 @@ export class CorruptBlockError extends CairnError {
 export class StoredBlocks {
   /** A damaged block was read, and not all were looked at since. */
   sawDamage = false;
+  /**
+   * Blocks that have neither checksum since the process was killed. Recovery takes them from another replica, or as they stand
+   * when none has them whole: until then nobody reads them.
+   */
+  private readonly torn = new Set<number>();
 
   constructor(
     private readonly file: DiskFile,
     private readonly table: ChecksumTable,
     private readonly handle: ChunkHandle,
   ) {}
+
+  noteTorn(block: number): void {
+    this.torn.add(block);
+    this.sawDamage = true;
+  }
+
+  isTorn(block: number): boolean {
+    return this.torn.has(block);
+  }
+
+  get someTorn(): boolean {
+    return this.torn.size > 0;
+  }
+
+  /** Blocks `first` to `last` were written, so that their checksums count, or are past the end. */
+  settle(first: number, last: number): void {
+    for (const block of this.torn) if (block >= first && block <= last) this.torn.delete(block);
+  }
 
   /** Fills `into` with the data from `start` on. Not verified. Throws CorruptBlockError where there is none to read. */
   async read(start: number, into: Buffer): Promise<Buffer> {
@@ -65,6 +90,6 @@ export class StoredBlocks {
 
   private damaged(block: number, what: string, cause?: unknown): CorruptBlockError {
     this.sawDamage = true;
-    return new CorruptBlockError(this.handle, block, what, cause);
+    return new CorruptBlockError(this.handle, block, what, this.torn.has(block), cause);
   }
 }

@@ -1,5 +1,6 @@
 /** One replica's file: content against a model, every crash point of a write, power loss, damage, holes, truncation. */
 import t from 'tap';
+import type { Test } from 'tap';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES } from '../../src/core/limits.js';
@@ -21,6 +22,15 @@ async function content(file: ChunkFile): Promise<Buffer> {
   const { bytes, checksums } = await file.read(0, Math.max(file.length, 1));
   t.same(checksums, segmentChecksums(bytes, 0), 'checksums are those of the bytes');
   return bytes;
+}
+
+/** What recovery does when no replica has them whole. After a write that was acknowledged there is none. */
+async function acceptAllTorn(t: Test, file: ChunkFile, isAcknowledged: boolean): Promise<void> {
+  for (const block of await file.damagedBlocks()) {
+    t.ok(file.isTorn(block) && !isAcknowledged);
+    t.ok(await file.acceptTorn(block));
+    t.notOk(file.isTorn(block));
+  }
 }
 
 /** Writes and truncates `model` as the file is. */
@@ -72,7 +82,7 @@ t.test(`P3, P5: random work against a model, closed, killed and reopened (CAIRN_
   t.pass('alike');
 });
 
-t.test('P3: killed at every point of a write, a block is old, new, or torn by it, and readable', async (t) => {
+t.test('P3: killed at every point of a write, a block is old, new, or torn by it, and recovery can take it', async (t) => {
   const random = new SeededRandom(seed);
   const before = random.bytes(150_000);
   const after = random.bytes(100_000);
@@ -94,6 +104,7 @@ t.test('P3: killed at every point of a write, a block is old, new, or torn by it
         finished = result === 'done';
         disk.kill();
         const reopened = await ChunkFile.open(disk, PATH);
+        await acceptAllTorn(t, reopened, finished);
         const now = await content(reopened);
         const whole = new Model();
         whole.write(0, before);
@@ -115,6 +126,33 @@ t.test('P3: killed at every point of a write, a block is old, new, or torn by it
       if (finished) break;
     }
   }
+});
+
+t.test('P3: what rots after a write, or before a kill, does not pass for torn by it', async (t) => {
+  const random = new SeededRandom(seed);
+  const bytes = random.bytes(2 * BLOCK_SIZE_BYTES);
+  const disk = new CrashDisk(random);
+  const file = await create(disk);
+  await write(file, 0, random.bytes(2 * BLOCK_SIZE_BYTES));
+  await write(file, 0, bytes);
+  disk.kill();
+  const at = DATA_OFFSET + 90_000;
+  disk.content(PATH).writeUInt8(disk.content(PATH).readUInt8(at) ^ 4, at);
+  for (let opened = 0; opened < 3; opened++) {
+    const again = await ChunkFile.open(disk, PATH);
+    t.ok(again.isTorn(1) && !again.isTorn(0));
+    await t.rejects(again.read(70_000, 100), { code: 'CORRUPT', block: 1, isTorn: true });
+    t.same(await again.damagedBlocks(), [1]);
+    await again.markClean();
+    t.ok(again.dirty, 'as long as it is not settled');
+    disk.kill();
+  }
+  const mended = await ChunkFile.open(disk, PATH);
+  await write(mended, BLOCK_SIZE_BYTES, bytes.subarray(BLOCK_SIZE_BYTES));
+  t.same(await mended.damagedBlocks(), []);
+  t.ok((await content(mended)).equals(bytes));
+  disk.kill();
+  t.ok((await content(await ChunkFile.open(disk, PATH))).equals(bytes));
 });
 
 t.test('P3: damage on disk is never served, by reads, appends or partial overwrites', async (t) => {

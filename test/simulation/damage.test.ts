@@ -219,3 +219,45 @@ story('nor does it when the whole replica gives way to a copy', async (s) => {
   await world.sleep(5_000);
   await s.check('f', Buffer.concat([bytes, more]));
 });
+
+for (const turn of [0, 1]) {
+  story(`a block rots at a server that is killed before its row was settled (member ${turn})`, async (s) => {
+    const file = await s.create('f', bytes);
+    await file.flush();
+    const name = (await s.holders(file))[turn] ?? assert.fail();
+    rot(s, name);
+    await s.world.kill(name);
+    await s.world.start(name);
+    for (let i = 0; i < 4; i++) {
+      const reader = await s.openAt('f', s.two);
+      equalBytes(await reader.read(0, SIZE), bytes, `read ${i}`);
+      await reader.close();
+      await s.world.sleep(5_000);
+    }
+    await file.close();
+    await s.check('f', bytes);
+  });
+}
+
+story('P11: what all servers were writing when they were killed can be read when they are back', async (s) => {
+  const file = await s.create('f', bytes);
+  await file.sync();
+  let last = bytes;
+  for (let round = 0; round < 8; round++) {
+    const before = last;
+    last = pattern(SIZE, 2 + round);
+    const writing = file.write(0, last).then(() => file.sync());
+    await s.world.sleep(s.world.random.below(40));
+    for (const name of s.world.chunkservers) await s.world.kill(name);
+    for (const name of s.world.chunkservers) await s.world.start(name);
+    const reader = await s.openAt('f', s.two);
+    const found = await reader.read(0, SIZE);
+    for (let at = 0; at < SIZE; at++) {
+      if (found[at] !== before[at] && found[at] !== last[at]) assert.fail(`byte ${at} is neither old nor new`);
+    }
+    await reader.close();
+    await writing;
+  }
+  await file.close();
+  await s.check('f', last);
+});

@@ -27,6 +27,10 @@ for (const turn of [0, 1]) {
   story(`P11: a hung disk costs one pause (member ${turn})`, async (s) => {
     const file = await s.create('f', pattern(LENGTH, 1));
     await file.sync();
+    // Nobody writes to these while it hangs.
+    const atRest = [];
+    for (let i = 0; i < 6; i++) atRest.push(await s.create(`r${i}`, pattern(LENGTH, i)));
+    for (const each of atRest) await each.sync();
     await s.world.sleep(75_000);
     const hung = (await s.holders(file))[turn] ?? assert.fail();
     const answer = hang(s, hung);
@@ -52,6 +56,11 @@ for (const turn of [0, 1]) {
     // What it has is made anew elsewhere, and it serves again when it answers.
     await s.world.sleep(60_000);
     assert.ok(!(await s.holders(file)).includes(hung));
+    for (const each of atRest) {
+      const others = (await s.holders(each)).filter((name) => name !== hung);
+      assert.equal(others.length, 2);
+      await each.close();
+    }
     answer();
     await s.world.sleep(20_000);
     const status = await (await s.world.connect('operator')).status();
