@@ -82,51 +82,54 @@ t.test(`P3, P5: random work against a model, closed, killed and reopened (CAIRN_
   t.pass('alike');
 });
 
-t.test('P3: killed at every point of a write, a block is old, new, or torn by it, and recovery can take it', async (t) => {
-  const random = new SeededRandom(seed);
-  const before = random.bytes(150_000);
-  const after = random.bytes(100_000);
-  for (const offset of [100, 60_000, 140_000, 300_000]) {
-    for (let at = 0; ; at++) {
-      const counts: number[] = [];
-      let finished = false;
-      for (const keepBytes of [0, 1, 5, 13, 40_000, 99_999]) {
-        const disk = new CrashDisk(random);
-        const file = await create(disk);
-        await write(file, 0, before);
-        const first = disk.changes;
-        disk.killAtChange(first + at, keepBytes);
-        const result = await write(file, offset, after).then(
-          () => 'done',
-          () => 'killed',
-        );
-        counts.push(disk.changes - first);
-        finished = result === 'done';
-        disk.kill();
-        const reopened = await ChunkFile.open(disk, PATH);
-        await acceptAllTorn(t, reopened, finished);
-        const now = await content(reopened);
-        const whole = new Model();
-        whole.write(0, before);
-        const old = Buffer.from(whole.bytes);
-        whole.write(offset, after);
-        if (finished) t.ok(now.equals(whole.bytes), 'an acknowledged write is there');
-        for (let i = 0; i < now.length; i++) {
-          if (now[i] !== (old[i] ?? 0) && now[i] !== whole.bytes[i]) {
-            t.fail(`byte ${i} is neither old nor new, write at ${offset} killed at change ${at} after ${keepBytes}`);
-            return;
+t.test(
+  'P3: killed at every point of a write, a block is old, new, or torn by it, and recovery can take it',
+  async (t) => {
+    const random = new SeededRandom(seed);
+    const before = random.bytes(150_000);
+    const after = random.bytes(100_000);
+    for (const offset of [100, 60_000, 140_000, 300_000]) {
+      for (let at = 0; ; at++) {
+        const counts: number[] = [];
+        let finished = false;
+        for (const keepBytes of [0, 1, 5, 13, 40_000, 99_999]) {
+          const disk = new CrashDisk(random);
+          const file = await create(disk);
+          await write(file, 0, before);
+          const first = disk.changes;
+          disk.killAtChange(first + at, keepBytes);
+          const result = await write(file, offset, after).then(
+            () => 'done',
+            () => 'killed',
+          );
+          counts.push(disk.changes - first);
+          finished = result === 'done';
+          disk.kill();
+          const reopened = await ChunkFile.open(disk, PATH);
+          await acceptAllTorn(t, reopened, finished);
+          const now = await content(reopened);
+          const whole = new Model();
+          whole.write(0, before);
+          const old = Buffer.from(whole.bytes);
+          whole.write(offset, after);
+          if (finished) t.ok(now.equals(whole.bytes), 'an acknowledged write is there');
+          for (let i = 0; i < now.length; i++) {
+            if (now[i] !== (old[i] ?? 0) && now[i] !== whole.bytes[i]) {
+              t.fail(`byte ${i} is neither old nor new, write at ${offset} killed at change ${at} after ${keepBytes}`);
+              return;
+            }
           }
+          // Settled once, it stays so, and takes writes again.
+          await write(reopened, offset, after);
+          disk.kill();
+          const last = await content(await ChunkFile.open(disk, PATH));
+          t.ok(last.equals(whole.bytes));
         }
-        // Settled once, it stays so, and takes writes again.
-        await write(reopened, offset, after);
-        disk.kill();
-        const last = await content(await ChunkFile.open(disk, PATH));
-        t.ok(last.equals(whole.bytes));
+        if (finished) break;
       }
-      if (finished) break;
     }
-  }
-});
+  },
+);
 
 t.test('P3: what rots after a write, or before a kill, does not pass for torn by it', async (t) => {
   const random = new SeededRandom(seed);
