@@ -180,14 +180,14 @@ export class Recovery {
       if (block >= blockCount(length)) continue;
       if (await this.heal(handle, block, length, members)) continue;
       if (await this.healFromStale(handle, block, { length, stale, members })) continue;
-      // Power failed at every replica in the middle of a write, or lost a checksum of bytes that it kept.
+      // Every replica was in the middle of a write when it was killed or lost power, or lost a checksum of bytes that it kept.
       if (await store.mutate(handle, (file) => file.acceptTorn(block))) torn.push(block);
       else left.push(block);
     }
     if (torn.length > 0) {
       this.deps.logger.warn(
         { handle, first: torn[0], count: torn.length },
-        'blocks torn by a power loss taken as they are',
+        'blocks that were being written are taken as they stand',
       );
     }
     if (left.length > 0) {

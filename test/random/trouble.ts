@@ -9,7 +9,6 @@ import type { TestCluster } from '../support/cluster.js';
 
 /** Time for the cluster to be whole again: to notice the dead, recover, and copy what was lost. */
 const WHOLE_WITHIN_MS = 120_000;
-const POLL_MS = 200;
 /** Longer than a chunkserver may be silent before its chunks are copied elsewhere. */
 const LONG_SILENCE_MS = 12_000;
 
@@ -84,20 +83,7 @@ export class Trouble {
     await this.untilWhole();
   }
 
-  private async untilWhole(): Promise<void> {
-    const client = await this.cluster.client();
-    const deadline = performance.now() + WHOLE_WITHIN_MS;
-    for (;;) {
-      const { servers, underReplicatedChunks, unavailableChunks } = await client.status();
-      const alive = servers.filter((server) => server.alive).length;
-      if (alive === this.cluster.chunkserverCount && underReplicatedChunks + unavailableChunks === 0) break;
-      if (performance.now() > deadline) {
-        throw new Error(
-          `not whole after ${WHOLE_WITHIN_MS} ms: ${alive} servers, ${underReplicatedChunks} chunks under-replicated, ${unavailableChunks} unavailable; ${this.done.at(-1)}`,
-        );
-      }
-      await pause(POLL_MS);
-    }
-    await client.close();
+  private untilWhole(): Promise<void> {
+    return this.cluster.waitUntilWhole(WHOLE_WITHIN_MS);
   }
 }

@@ -207,15 +207,22 @@ export class TestCluster {
     return readFile(join(this.directory.path, name, 'log'), 'utf8');
   }
 
-  /** Until every chunk has its replicas again: what may come before the next failure, as two replicas survive one. */
-  async waitUntilWhole(): Promise<void> {
+  /** Until every chunk has its replicas again: what must come before the next failure, as two replicas survive one. */
+  async waitUntilWhole(limitMs = 90_000): Promise<void> {
     const client = await this.client();
+    const deadline = performance.now() + limitMs;
     while (!this.ended) {
       const { servers, underReplicatedChunks, unavailableChunks } = await client.status();
       const alive = servers.filter((server) => server.alive).length;
-      if (alive === this.chunkserverCount && underReplicatedChunks + unavailableChunks === 0) return;
+      if (alive === this.chunkserverCount && underReplicatedChunks + unavailableChunks === 0) break;
+      if (performance.now() > deadline) {
+        throw new Error(
+          `not whole after ${limitMs} ms: ${alive} servers, ${underReplicatedChunks} chunks under-replicated, ${unavailableChunks} unavailable`,
+        );
+      }
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
+    await client.close();
   }
 
   async waitForChunkservers(count = this.addresses.length): Promise<void> {
