@@ -33,6 +33,7 @@ export class DataDirectories {
   private list: DiskList = { changes: 0, disks: [] };
   /** Disks of this server that were not there when it started. */
   private missing: readonly KnownDisk[] = [];
+  private lastIdentity: Identity | undefined;
 
   constructor(private readonly options: DataDirectoriesOptions) {
     const { paths, disk, logger } = options;
@@ -194,10 +195,14 @@ export class DataDirectories {
     const known = this.usable().flatMap((directory) => (directory.identity === undefined ? [] : [directory.identity]));
     // Where a renewal was cut short, the directory that has the new one knows better.
     const identity = known.find(({ before }) => before !== undefined) ?? known[0];
-    return identity === undefined ? undefined : { clusterId: identity.clusterId, serverId: identity.serverId };
+    // A process whose disks have all failed goes on as who it was: as nobody it would join as one more server.
+    if (identity === undefined) return this.lastIdentity;
+    this.lastIdentity = { clusterId: identity.clusterId, serverId: identity.serverId };
+    return this.lastIdentity;
   }
 
   async setIdentity(identity: Identity): Promise<void> {
+    this.lastIdentity = identity;
     for (const directory of this.usable()) {
       const { identity: known } = directory;
       if (known === undefined || known.serverId === identity.serverId) continue;

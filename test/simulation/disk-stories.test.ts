@@ -9,6 +9,7 @@ import { equalBytes, pattern } from '../conformance/case.js';
 import { Health } from './health.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
+import { MASTER } from './world.js';
 
 t.setTimeout(0);
 
@@ -119,6 +120,24 @@ story('P11: chunks that were made ahead and went with a disk become no part of a
   await world.kill('client-3');
   for (const file of files) await s.chunk(file);
   await new Health(world, s.two).demandHealthy('after a disk has failed');
+});
+
+story('a chunkserver whose only disk has failed does not join as one more server', async (s) => {
+  const { world } = s;
+  const names = await files(s, 8);
+  const [victim = ''] = world.chunkservers;
+  world.disk(victim).onCall = (_, path) => (path.startsWith('/data') ? { failWith: 'EIO' } : undefined);
+  await world.sleep(60_000);
+  const before = (await s.two.status()).servers;
+  assert.equal(before.length, 3);
+  assert.ok(before.some(({ address, disks }) => address.startsWith(`${victim}:`) && disks[0]?.problem !== ''));
+  await world.kill(MASTER);
+  await world.start(MASTER);
+  await world.sleep(20_000);
+  const after = (await s.two.status()).servers;
+  const id = ({ serverId, address, alive }: (typeof after)[number]): unknown => [serverId, address, alive];
+  assert.deepEqual(after.map(id), before.map(id));
+  await checkFiles(s, names);
 });
 
 story('P11: a disk that hangs while nobody uses it is given up in the end', async (s) => {

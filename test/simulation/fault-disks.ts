@@ -178,7 +178,9 @@ export const DISK_FAULTS: readonly Fault[] = [
       });
       await world.sleep(1000 + lengthOf(scene, ROUGH_MS));
       disk.lift(failing);
-      if (random.below(3) > 0) await restart(scene, server);
+      // A directory that went out of service comes back with a start only, and others may be out like that already.
+      const isWanted = random.below(3) > 0;
+      if (isWanted || (await scene.health.hasNoDisk(server))) await restart(scene, server);
       return failing.hits > 0;
     },
   },

@@ -52,6 +52,21 @@ export class Health {
     return false;
   }
 
+  /** Whether an administrator reads that no disk of a chunkserver is in service. Waits until the master can be asked. */
+  async hasNoDisk(server: string): Promise<boolean> {
+    // What it knows of its disks comes with its heartbeats.
+    for (;;) {
+      await this.world.sleep(LOOK_MS);
+      try {
+        const { servers } = await this.observer.status();
+        const disks = servers.find(({ address }) => address.startsWith(`${server}:`))?.disks ?? [];
+        return disks.every(({ problem }) => problem !== '');
+      } catch {
+        // It is away itself.
+      }
+    }
+  }
+
   /** What it says, when it can be asked. */
   async isMasterShortOfSpace(): Promise<boolean> {
     try {
