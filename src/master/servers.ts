@@ -349,16 +349,29 @@ export class ServerRegistry {
 
   /** What a server that registers says of its directories, against what it said before. */
   private compareDisks(server: Server, disks: readonly DiskState[]): void {
-    const before = server.generations;
+    const { generations: before, disks: toldBefore, rolledBack } = server;
     this.takeDisks(server, disks);
-    server.rolledBack = disks
-      .filter(({ id, generation, problem }) => problem === '' && generation < (before.get(id) ?? 0))
-      .map(({ id }) => ({ id, generation: before.get(id) ?? 0 }));
-    for (const { id, generation } of server.rolledBack) {
-      const told = disks.find((disk) => disk.id === id);
+    const known = disks.filter(({ id, problem }) => problem === '' && before.has(id));
+    const isBehind = ({ id, generation }: DiskState): boolean => generation < (server.generations.get(id) ?? 0);
+    const wasBehind = ({ id, generation }: DiskState): boolean =>
+      rolledBack.some((each) => each.id === id) &&
+      toldBefore.some((each) => each.id === id && each.generation === generation);
+    if (known.some((disk) => isBehind(disk) && !wasBehind(disk))) {
+      // What puts back one disk of a machine mostly puts back all of them, and one that was quiet for long may have had its last
+      // writes just before: its generation does not tell them yet. It must not pass for current, now or at a later start.
+      const current = known.filter((disk) => !isBehind(disk));
+      server.generations = new Map([
+        ...server.generations,
+        ...current.map(({ id, generation }) => [id, generation + 1] as const),
+      ]);
+    }
+    const behind = known.filter(isBehind);
+    server.rolledBack = behind.map(({ id }) => ({ id, generation: server.generations.get(id) ?? 0 }));
+    for (const { id, path, generation } of behind) {
+      const newer = server.generations.get(id);
       this.deps.logger.error(
-        { server: server.id, path: told?.path, generation: told?.generation, newer: generation },
-        'a data directory was put back to an older state: its replicas are not believed before they were compared',
+        { server: server.id, path, generation, newer },
+        'a data directory, or another one of its server, was put back to an older state: what is in it is not believed before it was compared',
       );
     }
   }

@@ -411,6 +411,53 @@ story('P9, P1: a disk that was put back to an older state is not believed', asyn
   assert.deepEqual(s.world.errorLines.slice(said), []);
 });
 
+story(
+  'P1: disks of one machine are put back together, and one of them was written to a moment ago only',
+  async (s) => {
+    const { world } = s;
+    const names = await files(s, 12);
+    const [victim = ''] = world.chunkservers;
+    const disk = world.disk(victim);
+    const on = (volume: string): number[] =>
+      names
+        .map((_, i) => i)
+        .filter((i) => disk.files(`${volume}/chunks`).some((path) => disk.content(path).includes(pattern(SMALL, i))));
+    const [busy, quiet] = [on('/data'), on('/data-2')];
+    assert.ok(busy.length > 0 && quiet.length > 0, 'it holds some on each disk');
+    await world.sleep(75_000);
+    const before = world.dataDirectories.map((volume) => ({ volume, files: disk.snapshot(volume) }));
+    const rewrite = async (each: readonly number[], by: number): Promise<void> => {
+      for (const i of each) {
+        const file = await s.openAt(names[i] ?? '', s.two);
+        await file.write(0, pattern(SMALL, i + by));
+        await file.close();
+      }
+    };
+    await rewrite(busy, 100);
+    await world.sleep(20_000);
+    await rewrite(quiet, 100);
+    await world.kill(victim);
+    for (const { volume, files } of before) disk.putBack(volume, files);
+    await world.start(victim);
+    await world.sleep(60_000);
+    const fresh = await world.connect('client-3');
+    for (const i of [...busy, ...quiet]) {
+      const file = await s.openAt(names[i] ?? '', fresh);
+      equalBytes(await file.read(0, SMALL), pattern(SMALL, i + 100), names[i] ?? '');
+      await file.close();
+    }
+    await new Health(world, s.two).demandHealthy('after the disks were put back');
+    // Once all is mended they are disks as any others, and a break does not bring the doubt back.
+    await world.sleep(30_000);
+    const said = world.errorLines.length;
+    await world.kill(victim);
+    await world.start(victim);
+    await world.sleep(10_000);
+    assert.deepEqual(world.errorLines.slice(said), []);
+  },
+  { dataDirectories: 2 },
+);
+
 story('a disk that was only killed or lost power is not taken for one that was put back', async (s) => {
   const file = await s.create('f', pattern(SMALL, 1));
   for (let round = 0; round < 12; round++) {

@@ -219,12 +219,15 @@ export const DISK_FAULTS: readonly Fault[] = [
       const disk = world.disk(server);
       // The whole machine, or one of its disks.
       const volumes = random.below(2) === 0 ? world.dataDirectories : [pick(random, world.dataDirectories)];
-      const before = volumes.map((volume) => ({ volume, files: disk.snapshot(volume), changes: disk.changes }));
+      const before = volumes.map((volume) => ({
+        ...{ volume, files: disk.snapshot(volume), changes: disk.changesOf(volume) },
+      }));
       await world.sleep(1000 + lengthOf(scene, 60_000));
-      // A step back over less work than this is not noticed (failure-model.md).
+      const isOther = before.some(({ volume, changes }) => disk.changesOf(volume) > changes);
+      // A step back over less work than this, on all of them, is not noticed (failure-model.md).
       await world.sleep(UNNOTICED_WORK_MS);
+      if (!isOther) return false;
       await world.kill(server);
-      const isOther = before.some(({ changes }) => disk.changes > changes);
       for (const { volume, files } of before) disk.putBack(volume, files);
       await world.sleep(lengthOf(scene));
       await world.tryStart(server);

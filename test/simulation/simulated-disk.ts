@@ -178,8 +178,8 @@ export class SimulatedDisk {
   private readonly unmounted = new Map<string, Node>();
   /** Calls that found a volume full. */
   fullHits = 0;
-  /** Writes so far. */
-  changes = 0;
+  /** Writes to chunk files so far, by volume. */
+  private readonly changes = new Map<string, number>();
 
   constructor(
     readonly host: string,
@@ -248,6 +248,15 @@ export class SimulatedDisk {
     this.trace.add(`mount ${this.host}${path}`);
     this.unmounted.delete(path);
     this.put(path, volume);
+  }
+
+  noteChange(path: string): void {
+    this.changes.set(volumeOf(path), this.changesOf(path) + 1);
+  }
+
+  /** How often a chunk's file was written on the volume of `path`. */
+  changesOf(path: string): number {
+    return this.changes.get(volumeOf(path)) ?? 0;
   }
 
   /** What is in a directory now, for `putBack`. */
@@ -560,7 +569,7 @@ class ProcessFile implements DiskFile {
   /** What fits is written; the rest finds the disk full. */
   private put(label: DiskLabel, bytes: Uint8Array, offset: number): void {
     const { disk } = this.process;
-    disk.changes++;
+    if (this.path.includes('/chunks/')) disk.noteChange(this.path);
     const growth = offset + bytes.length - this.node.current.size;
     // Counting what is there takes time: only where it may matter.
     if (growth <= 0 || disk.otherBytesOf(this.path) === 0) return this.node.write(offset, bytes);
