@@ -60,6 +60,11 @@ export interface ChunkWrites {
    * have been lost before it was synced. Tried until `deadlineMs` (monotonic), or as long as any operation.
    */
   syncChunk(inode: InodeId, index: number, deadlineMs?: number): Promise<SyncMark>;
+  /**
+   * Writes of the file that failed may still be on their way. Resolves when none of them can come behind what others write
+   * from then on; undefined when none can. TIMEOUT when the master could not be asked by `deadlineMs` (monotonic).
+   */
+  settleDoubts(inode: InodeId, deadlineMs: number): Promise<void> | undefined;
   /** The master knows, durably, that these were synced. */
   noteSynced(chunks: readonly SyncedChunk[]): void;
   /** As in WriteMark, now. */

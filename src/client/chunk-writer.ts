@@ -81,6 +81,12 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     for (const chunk of chunks) this.options.leases.noteSynced(chunk);
   }
 
+  settleDoubts(inode: InodeId, deadlineMs: number): Promise<void> | undefined {
+    const { leases, clock } = this.options;
+    if (!leases.hasDoubts(inode)) return undefined;
+    return doneBy(clock, deadlineMs, 'the question who leads what was not written', leases.settleDoubts(inode));
+  }
+
   syncChunk(inode: InodeId, index: number, deadlineMs = this.deadline()): Promise<SyncMark> {
     const { servers } = this.options;
     return this.underLease(inode, index, 'syncs', deadlineMs, ({ primary, handle, version, leaseId }, timeoutMs) =>

@@ -145,7 +145,9 @@ export class FileTable implements OpenFileHost {
 
   /** What the session holds open, for the master after a reconnect. */
   *openStates(): Generator<OpenStateInit> {
-    for (const { inode, readers, writers } of this.inodes.values()) yield { inode, readers, writers };
+    for (const { inode, readers, writers, owedWriters } of this.inodes.values()) {
+      yield { inode, readers, writers: writers + owedWriters };
+    }
   }
 
   /** The master lost power, and with it what no sync covered. */
@@ -472,15 +474,18 @@ export class FileTable implements OpenFileHost {
       open.readaheads.delete(readahead);
     }
     if (flags.read) open.readers--;
+    const { writer } = open;
     if (flags.write) open.writers--;
-    let untold = false;
-    if (open.readers + open.writers === 0) {
-      const { writer } = open;
+    const isLast = open.readers + open.writers === 0;
+    const isOwed = open.writers === 0 && writer?.isTold === false;
+    if (flags.write && isOwed) open.owedWriters++;
+    let writers = flags.write && !isOwed ? 1 : 0;
+    if (isLast) {
+      writers += open.owedWriters;
       if (writer !== undefined) {
         this.unsynced.put(open.inode, writer.unsyncedChunks);
         if (writer.failures > writer.toldFailures) this.failed.set(open.inode, writer.failure);
         else if (!writer.isClean) this.failed.set(open.inode, notPublished(open.inode));
-        untold = !writer.isClean;
         writer.dispose();
       }
       this.inodes.delete(open.inode);
@@ -492,7 +497,8 @@ export class FileTable implements OpenFileHost {
       open.readAt = undefined;
       this.options.cache.dropAttributes(inode);
     }
-    this.giveBack(inode, flags, { ...(readAt && { atime: readAt }), untold });
+    const last = { ...(readAt && { atime: readAt }), untold: isLast && isOwed };
+    this.options.master.giveBack({ inode, readers: flags.read ? 1 : 0, writers, ...last });
   }
 
   /** Closes every open file; fails with the first failure. */
@@ -508,8 +514,8 @@ export class FileTable implements OpenFileHost {
     return found;
   }
 
-  private giveBack(inode: InodeId, flags: OpenFlags, last: { atime?: Timespec; untold?: boolean } = {}): void {
-    this.options.master.giveBack({ inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0, ...last });
+  private giveBack(inode: InodeId, flags: OpenFlags): void {
+    this.options.master.giveBack({ inode, readers: flags.read ? 1 : 0, writers: flags.write ? 1 : 0 });
   }
 
   /** An inode without a name is there for those who have it open; the master collects it when it comes to it. */

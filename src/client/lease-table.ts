@@ -4,7 +4,7 @@
  * that may still be on their way are refused.
  */
 import type { Clock } from '../core/clock.js';
-import { CairnError } from '../core/errors.js';
+import { CairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_CACHED_LEASES } from '../core/limits.js';
 import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../protocol/generated/messages.js';
@@ -76,6 +76,7 @@ export class LeaseTable {
   failed(inode: InodeId, index: number, lease: Lease, how: 'refused' | 'unreachable' | 'inDoubt'): boolean {
     const entry = this.entryOf(inode, index);
     if (entry.lease !== undefined && entry.lease.leaseId !== lease.leaseId) return false; // a newer one is there already
+    if (lease.leaseId < Math.max(entry.failedLease, entry.doubtfulLease)) return false; // or was, and failed as well
     // Of many writes that fail together, only the first counts as a refusal.
     const first = entry.lease !== undefined;
     if (first) {
@@ -99,20 +100,52 @@ export class LeaseTable {
     if (entry?.lease?.handle === handle) entry.lease = { ...entry.lease, unsynced: false };
   }
 
-  /** Forgets the leases of a file's chunks from `fromIndex` on: a truncate dropped the chunks. */
+  /**
+   * Forgets the leases of a file's chunks from `fromIndex` on: a truncate dropped the chunks. A doubt stays: what is on its way
+   * may come all the same.
+   */
   drop(inode: InodeId, fromIndex: number): void {
-    for (const entry of [...(this.byInode.get(inode) ?? [])]) {
-      if (entry.index < fromIndex) continue;
-      this.entries.delete(key(inode, entry.index));
-      this.forget(entry);
-    }
+    for (const entry of [...(this.byInode.get(inode) ?? [])]) if (entry.index >= fromIndex) this.dropLease(entry);
   }
 
   /** The master lost operations: it may not know any more what it leased. */
   operationsLost(): void {
     this.generation++;
-    this.entries.clear();
-    this.byInode.clear();
+    for (const entry of [...this.entries.values()]) this.dropLease(entry);
+  }
+
+  /** Some write of the file is in doubt, and others may yet write under its lease. */
+  hasDoubts(inode: InodeId): boolean {
+    return this.doubtsOf(inode).length > 0;
+  }
+
+  /**
+   * Resolves when nobody gets the leases any more under which writes of the file are in doubt: so those come before all that others
+   * write from now on, or are refused. TIMEOUT when the master could not be asked.
+   */
+  async settleDoubts(inode: InodeId): Promise<void> {
+    const settle = async (entry: Entry): Promise<void> => {
+      const { doubtfulLease } = entry;
+      try {
+        await this.get(inode, entry.index);
+      } catch (error) {
+        if (hasCode(error, 'TIMEOUT') && !hasCode(error.cause, 'UNAVAILABLE')) throw error;
+        // The master has no other lease to give just now, and gives this one to nobody.
+        if (entry.doubtfulLease === doubtfulLease) entry.doubtfulLease = 0;
+      }
+    };
+    await Promise.all(this.doubtsOf(inode).map(settle));
+  }
+
+  private doubtsOf(inode: InodeId): Entry[] {
+    return [...(this.byInode.get(inode) ?? [])].filter(({ doubtfulLease }) => doubtfulLease !== 0);
+  }
+
+  private dropLease(entry: Entry): void {
+    entry.lease = entry.pending = undefined;
+    if (entry.doubtfulLease !== 0) return;
+    this.entries.delete(key(entry.inode, entry.index));
+    this.forget(entry);
   }
 
   private entryOf(inode: InodeId, index: number): Entry {
@@ -141,7 +174,7 @@ export class LeaseTable {
       const reply = await this.ask({ inode, index, failedVersion, failedLease });
       if (entry.doubtfulLease === 0 || reply.leaseId !== entry.doubtfulLease) return reply;
       if (complaints === MAX_COMPLAINTS) {
-        throw new CairnError('UNAVAILABLE', `the master keeps lease ${reply.leaseId}, under which a write is in doubt`);
+        throw new CairnError('TIMEOUT', `the master keeps lease ${reply.leaseId}, under which a write is in doubt`);
       }
     }
   }

@@ -14,6 +14,8 @@ import type { Writer } from './writer.js';
 export class OpenInode {
   readers = 0;
   writers = 0;
+  /** Of those that were closed: the master is told with the last close, as it may not know all that was written. */
+  owedWriters = 0;
   /** From the first open for writing on. */
   writer: Writer | undefined;
   readonly readaheads = new Set<Readahead>();

@@ -13,6 +13,7 @@ import {
   CHUNK_SIZE_BYTES,
   CLIENT_OPERATION_TIMEOUT_MS,
   FAILURE_LOG_INTERVAL_MS,
+  LEASE_QUESTION_MS,
   MAX_CHUNKS_PER_PAGE,
   MAX_FILE_BYTES,
   MAX_PAYLOAD_BYTES,
@@ -94,6 +95,8 @@ export class Writer {
   private reservedEnd = 0;
   /** End of what is on the chunkservers and is not published. */
   private writtenEnd = 0;
+  /** End of what was given up, and may be on the chunkservers all the same; 0 for none. */
+  private failedEnd = 0;
   private unpublished = false;
   /** Something was published since the last sync: up to where, and whether with `kills`. */
   private unsyncedTold = false;
@@ -133,6 +136,11 @@ export class Writer {
   /** Nothing is buffered and nothing is left to publish. */
   get isClean(): boolean {
     return this.buffered.isEmpty && this.activeWrites === 0 && !this.unpublished && !this.inPublication;
+  }
+
+  /** The master knows all that may be on the chunkservers: nothing is to be published, and nothing may lie past the end. */
+  get isTold(): boolean {
+    return this.isClean && this.failedEnd <= this.options.attributes().size;
   }
 
   /** The next publication takes setuid and setgid away. */
@@ -244,6 +252,7 @@ export class Writer {
       return changed;
     } catch (error) {
       this.noteUnsynced(index, undefined);
+      this.failedEnd = Math.max(this.failedEnd, offset + length);
       throw error;
     } finally {
       // Also when a publication went out meanwhile: it told nothing of these bytes.
@@ -373,6 +382,7 @@ export class Writer {
           if (this.buffered.isEmpty) this.localEnd = this.writtenEnd = 0;
           this.buffered.cut(attributes.size);
           this.unsyncedEnd = Math.min(this.unsyncedEnd, attributes.size);
+          this.failedEnd = Math.min(this.failedEnd, attributes.size);
           return attributes;
         });
       } finally {
@@ -504,6 +514,7 @@ export class Writer {
       this.unpublished = true;
     } else {
       this.fail(outcome);
+      this.failedEnd = Math.max(this.failedEnd, offset + length);
       this.forgetLocalEnd();
       // Some attempt may have been applied: that the file changed is to be told.
       if (!this.isVoid) {
@@ -547,8 +558,16 @@ export class Writer {
     this.unsyncedKills = !durable && (this.unsyncedKills || kills);
   }
 
+  /** What was given up must not come behind what others write when they were told that this client is done. */
+  private async settleDoubts(deadlineMs: number): Promise<void> {
+    if (this.isVoid) return;
+    const { io, inode, clock } = this.options;
+    await io.settleDoubts(inode, Math.max(deadlineMs, clock.monotonicMs() + LEASE_QUESTION_MS));
+  }
+
   private publish(durable: boolean, synced: readonly number[], deadlineMs: number): Promise<void> {
     return this.publishing.run(async () => {
+      await this.settleDoubts(deadlineMs);
       const timeoutMs = Math.max(REQUEST_TIMEOUT_MS, deadlineMs - this.options.clock.monotonicMs());
       if (this.isVoid) this.unpublished = this.killing = false;
       // What does not fit goes ahead.

@@ -12,7 +12,7 @@ import { ManualClock } from '../support/manual-clock.js';
 
 const INODE = inodeId(7);
 const MARK = { handle: 1, losses: 0, generation: 0, unsynced: false };
-const IO = { prepare: () => undefined, noteSynced: () => undefined, generation: 0 };
+const IO = { prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 };
 const TIME = { seconds: 0, nanoseconds: 0 };
 
 t.test(

@@ -482,21 +482,72 @@ async function fillTheMaster(s: Story): Promise<() => Promise<void>> {
   };
 }
 
-story('P2: what a client could not tell because the disk of the master was full shows at the next open', async (s) => {
-  const held = await s.create('f', long('o'), s.two);
-  await held.sync();
-  const writer = await s.openAt('f');
-  await writer.write(0, Buffer.from('o'));
-  await writer.sync();
-  await (await s.openAt('f', s.two)).close();
-  equalBytes(await readThrough(held), long('o'), 'before');
-  const makeRoom = await fillTheMaster(s);
-  await writer.write(0, long('N'));
-  await fails('ENOSPC', writer.close());
-  await makeRoom();
-  await (await s.openAt('f', s.two)).close();
-  await demandOneContent(s, held);
-});
+for (const how of ['', ', also when it goes on reading the file', ', and is gone then'] as const) {
+  story(
+    `P2: what a client could not tell because the disk of the master was full shows at the next open${how}`,
+    async (s) => {
+      const held = await s.create('f', long('o'), s.two);
+      await held.sync();
+      const writer = await s.openAt('f');
+      if (how !== '') await s.one.open(root, writer.inode, { read: true, write: false });
+      await writer.write(0, Buffer.from('o'));
+      await writer.sync();
+      await (await s.openAt('f', s.two)).close();
+      equalBytes(await readThrough(held), long('o'), 'before');
+      const makeRoom = await fillTheMaster(s);
+      await writer.write(0, long('N'));
+      await writer.write(LONG, of('N'));
+      await fails('ENOSPC', writer.close());
+      if (how === ', and is gone then') {
+        await s.world.sleep(1_000);
+        s.world.freeze('client-1', 'stopped');
+        await s.world.sleep(SESSION_TTL_MS + 10_000);
+      }
+      await makeRoom();
+      const last = await s.openAt('f', s.two);
+      await demandOneContent(s, held);
+      const { size } = await last.attributes();
+      if (how === ', also when it goes on reading the file') {
+        equalBytes(await last.read(0, 2 * LONG), Buffer.concat([long('N'), of('N')]), 'it told when there was room');
+      } else assert.equal(size, LONG);
+      await held.close();
+      await last.close();
+      await s.world.sleep(1_000);
+      const longer = await s.openAt('f', s.two);
+      await longer.write(2 * LONG, of('x'));
+      await longer.sync();
+      equalBytes(await longer.read(size, MIB), Buffer.alloc(MIB), 'P5: nobody wrote there');
+      await longer.close();
+    },
+  );
+}
+
+for (const times of [1, 2]) {
+  story(
+    `P5: bytes of a write past the end that was given up do not show when others make the file longer (${times})`,
+    async (s) => {
+      const fs = await s.world.connect('client-3', { operationTimeoutMs: 15_000 });
+      const files = [await s.create('f', of('o'), fs)];
+      const [file] = files;
+      assert.ok(file !== undefined);
+      await file.sync();
+      if (times === 2) files.push((await fs.open(root, file.inode, { read: true, write: false })).file);
+      // What it sends arrives, and no answer.
+      for (const server of s.world.chunkservers) s.world.network.partition(server, 'client-3', true);
+      await file.write(100 * KIB, of('N'));
+      await fails('EIO', file.close());
+      for (const server of s.world.chunkservers) s.world.network.heal(server, 'client-3');
+      for (const other of files.slice(1)) await other.close();
+      await s.world.sleep(5_000);
+      const longer = await s.openAt('f', s.two);
+      assert.equal((await longer.attributes()).size, 100 * KIB);
+      await longer.write(300 * KIB, of('x'));
+      await longer.sync();
+      equalBytes(await longer.read(100 * KIB, 200 * KIB), Buffer.alloc(200 * KIB), 'nobody wrote there');
+      await longer.close();
+    },
+  );
+}
 
 for (const kind of ['posix', 'flock'] as const) {
   story(`a ${kind} lock that is granted to a client while it is away has one holder when it comes back`, async (s) => {

@@ -1,0 +1,56 @@
+/** Writes that were given up while they were still on their way: they must not come behind what others wrote afterwards. */
+import assert from 'node:assert/strict';
+import t from 'tap';
+import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
+import { CairnError } from '../../src/core/errors.js';
+import { KIB } from '../../src/core/limits.js';
+import type { LockRequest } from '../../src/client/filesystem.js';
+import { equalBytes } from '../conformance/case.js';
+import { story } from './story.js';
+import type { Story } from './story.js';
+
+t.setTimeout(0);
+
+const SIZE = 100 * KIB;
+const of = (letter: string): Buffer => Buffer.alloc(SIZE, letter);
+const lockOf = (owner: string): LockRequest => ({
+  ...{ kind: 'posix', owner, type: 'write', start: 0, end: MAX_LOCK_END, pid: 1 },
+});
+
+/** What is still on its way from the first client arrives now. */
+async function healAndCheck(s: Story, content: Buffer): Promise<void> {
+  for (const server of s.world.chunkservers) s.world.network.heal('client-3', server);
+  for (let round = 0; round < 10; round++) {
+    const third = await s.world.connect(`client-${10 + round}`);
+    const reader = await s.openAt('f', third);
+    equalBytes(await reader.read(0, content.length), content, 'what was synced');
+    await reader.close();
+    await third.close();
+    await s.world.sleep(500);
+  }
+}
+
+for (const operationTimeoutMs of [5_000, 60_000]) {
+  for (const isLocked of [false, true]) {
+    const after = isLocked ? 'the lock was given up' : 'the file was closed';
+    story(`P7: a write that was given up after ${operationTimeoutMs} ms does not come after ${after}`, async (s) => {
+      const fs = await s.world.connect('client-3', { operationTimeoutMs });
+      const file = await s.create('f', of('o'), fs);
+      await file.sync();
+      if (isLocked) await fs.setLock(file.inode, lockOf('one'), { wait: false });
+      const other = isLocked ? await s.openAt('f', s.two) : undefined;
+      for (const server of s.world.chunkservers) s.world.network.partition('client-3', server, true);
+      await file.write(0, of('A'));
+      const outcome = await file.flush().catch((error: unknown) => error);
+      assert.ok(outcome instanceof CairnError);
+      if (isLocked) await fs.releaseLocks(file.inode, 'posix', 'one').catch(() => undefined);
+      else await file.close().catch(() => undefined);
+
+      const next = other ?? (await s.openAt('f', s.two));
+      if (isLocked) await s.two.setLock(next.inode, lockOf('two'), { wait: true });
+      await next.write(0, of('B'));
+      await next.sync();
+      await healAndCheck(s, of('B'));
+    });
+  }
+}
