@@ -1,4 +1,5 @@
 /** The life of a server process: it claims its directory, serves until it is told to stop, and says so to its parent. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { asCairnError } from '../core/errors.js';
 import type { Logger } from '../core/logger.js';
 import { claimDirectory, leaveDirectory, tellReady } from './process-control.js';
@@ -10,6 +11,9 @@ export interface Service {
   /** Resolves when it cannot go on, and only a new start may help. */
   readonly failed?: Promise<Error>;
 }
+
+/** Time for a clean end. It is less than `cairn down` and systemd wait for before they kill. */
+const STOP_MS = 15_000;
 
 /** Calls `listener` with the name of each SIGINT, SIGTERM and SIGHUP. */
 export function onStopSignal(listener: (signal: string) => void): void {
@@ -35,14 +39,38 @@ function endByFault(logger: Logger, fault: unknown): never {
   process.exit(1);
 }
 
-/** Runs until a signal. A second signal does not wait for a clean end: what was acknowledged is safe without. */
-export async function runService(directory: string, logger: Logger, make: () => Promise<Service>): Promise<number> {
+/** Ends the process. A usual exit waits for every call to a disk, and one that hangs may never come back. */
+function endAtOnce(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
+/** Resolves when no call to a disk is out; ends the process when one stays out. */
+async function untilDisksAnswer(logger: Logger): Promise<void> {
+  const isOut = (): boolean => process.getActiveResourcesInfo().some((kind) => kind.startsWith('FSReq'));
+  for (let look = 0; look < 20; look++) {
+    if (!isOut()) return;
+    await sleep(50);
+  }
+  logger.warn({}, 'ends without the disks that do not answer');
+  endAtOnce();
+}
+
+/**
+ * Runs until a signal. The clean end takes `stopMs` at most, and a second signal does not wait for it: what was acknowledged is
+ * safe without.
+ */
+export async function runService(
+  directory: string,
+  logger: Logger,
+  make: () => Promise<Service>,
+  stopMs = STOP_MS,
+): Promise<number> {
   watchForFaults(logger);
   await claimDirectory(directory);
   const stopped = new Promise<string>((resolve) => {
     let signals = 0;
     onStopSignal((signal) => {
-      if (++signals > 1) process.exit(1);
+      if (++signals > 1) endAtOnce();
       resolve(signal);
     });
   });
@@ -65,8 +93,14 @@ export async function runService(directory: string, logger: Logger, make: () => 
     process.exit(1);
   }
   logger.info({ signal: end }, 'stopping');
+  const timer = setTimeout(() => {
+    logger.error({ directory }, 'the clean end takes too long: ends as if it were killed');
+    endAtOnce();
+  }, stopMs);
   await service.stop();
   await leaveDirectory(directory);
+  clearTimeout(timer);
   logger.info({}, 'stopped');
+  await untilDisksAnswer(logger);
   return 0;
 }
