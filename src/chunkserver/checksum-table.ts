@@ -9,7 +9,7 @@
 import { blockSegments, checksum } from '../core/checksum.js';
 import type { DiskFile } from '../core/disk.js';
 import { BLOCKS_PER_CHUNK } from '../core/limits.js';
-import { blockCount, blockLength, blockOf, ROW_BYTES, storedSum, TABLE_OFFSET } from './chunk-format.js';
+import { blockCount, blockLength, blockOf, neverRight, ROW_BYTES, storedSum, TABLE_OFFSET } from './chunk-format.js';
 
 export class ChecksumTable {
   /** Checksum of each block as it is in the file; 0 (that of no bytes) past the end. */
@@ -17,6 +17,8 @@ export class ChecksumTable {
   /** Blocks whose current checksum on disk may lag behind `sums`: [lagFirst, lagLast]. */
   private lagFirst = Infinity;
   private lagLast = -1;
+  /** Blocks whose bytes have neither checksum of their row, as a write was cut short. The row says so until that is settled. */
+  private readonly torn = new Set<number>();
 
   constructor(
     private readonly file: DiskFile,
@@ -62,25 +64,41 @@ export class ChecksumTable {
     if (pending.length === 0) return;
     const rows = Buffer.allocUnsafe(pending.length * ROW_BYTES);
     pending.forEach((sum, i) => {
-      rows.writeUInt32LE(storedSum(this.sumOf(first + i)), i * ROW_BYTES);
+      // Also when it is what was to be there before: the bytes of a torn block are not known to have it.
+      const current = this.torn.has(first + i) ? neverRight(sum) : this.sumOf(first + i);
+      rows.writeUInt32LE(storedSum(current), i * ROW_BYTES);
       rows.writeUInt32LE(storedSum(sum), i * ROW_BYTES + 4);
     });
     this.file.writeSync('chunk.table', rows, TABLE_OFFSET + first * ROW_BYTES);
   }
 
-  /** The data is as announced: `newSums` from block `first`, and so long. */
+  noteTorn(block: number): void {
+    this.torn.add(block);
+  }
+
+  isTorn(block: number): boolean {
+    return this.torn.has(block);
+  }
+
+  get someTorn(): boolean {
+    return this.torn.size > 0;
+  }
+
+  /** The data is as announced: `newSums` from block `first`, and so long. None of these blocks is torn. */
   take(first: number, newSums: readonly number[], newLength: number): void {
     this.sums.set(newSums, first);
     if (newSums.length > 0) {
       this.lagFirst = Math.min(this.lagFirst, first);
       this.lagLast = Math.max(this.lagLast, first + newSums.length - 1);
     }
+    this.settle(first, first + newSums.length - 1);
     this.dataLength = newLength;
   }
 
   /** Makes rows `first` to `last`, all behind the end of the data, what they were before any write. */
   clear(first: number, last: number): void {
     this.sums.fill(0, first);
+    this.settle(first, Infinity);
     if (first > last) return;
     this.file.writeSync('chunk.table', Buffer.alloc((last - first + 1) * ROW_BYTES), TABLE_OFFSET + first * ROW_BYTES);
   }
@@ -88,9 +106,17 @@ export class ChecksumTable {
   /** Brings the table on disk up to that in memory. */
   flush(): void {
     const last = Math.min(this.lagLast, this.blockCount - 1);
-    if (this.lagFirst <= last) this.announce(this.lagFirst, Array.from(this.sums.subarray(this.lagFirst, last + 1)));
+    for (let first = this.lagFirst; first <= last; first++) {
+      const start = first;
+      while (first <= last && !this.torn.has(first)) first++;
+      this.announce(start, Array.from(this.sums.subarray(start, first)));
+    }
     this.lagFirst = Infinity;
     this.lagLast = -1;
+  }
+
+  private settle(first: number, last: number): void {
+    for (const block of this.torn) if (block >= first && block <= last) this.torn.delete(block);
   }
 
   /** Takes `sum` for that of `block`, in memory alone. */

@@ -202,9 +202,9 @@ export class ChunkFile {
     return { bytes, checksums, damaged };
   }
 
-  /** Whether recovery is still to say what `block` is, as a killed process was writing it. */
+  /** Whether recovery is still to say what `block` is, as a write of it was cut short. */
   isTorn(block: number): boolean {
-    return this.blocks.isTorn(block);
+    return this.table.isTorn(block);
   }
 
   /** The bytes of `block`, whatever this replica's table says of them; undefined when they cannot be read. */
@@ -233,7 +233,7 @@ export class ChunkFile {
 
   /**
    * Writes `bytes` at `offset`; `sums` are their segmentChecksums, which the caller verified. When it fails, the
-   * range written holds old and new bytes in any mix, under valid checksums.
+   * range written holds old and new bytes in any mix; blocks that it was to replace whole may be torn.
    */
   async write(offset: number, bytes: Uint8Array, sums: readonly number[]): Promise<void> {
     const end = offset + bytes.length;
@@ -277,7 +277,6 @@ export class ChunkFile {
     });
     // Old checksums behind the end would be taken for those of new bytes there.
     this.table.clear(blockCount(length), blockOf(oldLength - 1));
-    this.blocks.settle(blockCount(length), Infinity);
   }
 
   /** Extends an empty chunk to `length` bytes in blocks that fail their checksums until each is written anew, whole. */
@@ -342,9 +341,10 @@ export class ChunkFile {
     await this.sync();
   }
 
-  /** Syncs, and marks the file as not under mutation. */
+  /** Syncs, and marks the file as not under mutation. UNAVAILABLE while a block is torn: the mark says that it may be. */
   async markClean(): Promise<void> {
-    if (!this.dirty || this.suspect || this.broken !== undefined || this.blocks.someTorn) return;
+    if (!this.dirty || this.suspect || this.broken !== undefined) return;
+    if (this.table.someTorn) throw new CairnError('UNAVAILABLE', `chunk ${this.handle} has torn blocks`);
     this.table.flush();
     this.progress.mutated();
     await this.sync();
@@ -397,16 +397,20 @@ export class ChunkFile {
   }
 
   /**
-   * Takes a damaged block as it stands, in a suspect replica, or where a killed process was writing: the mix of old and new that a file
+   * Takes a damaged block as it stands, in a suspect replica, or where a write was cut short: the mix of old and new that a file
    * may hold after that. False, with nothing changed, when it cannot be read, or stands for bytes that were lost for another reason.
    */
   async acceptTorn(block: number): Promise<boolean> {
-    if (!this.suspect && !this.blocks.isTorn(block)) return false;
+    if (!this.suspect && !this.isTorn(block)) return false;
     try {
       const raw = await this.blocks.readBlock(block);
       const actual = checksum(raw);
       if (actual === neverRight(this.table.sumOf(block))) return false;
-      await this.write(block * BLOCK_SIZE_BYTES, raw, [actual]);
+      const start = block * BLOCK_SIZE_BYTES;
+      // Its bytes are not written: the disk may be full.
+      await this.change(start, start + raw.length, () =>
+        Promise.resolve({ newSums: [actual], newLength: this.length, apply: () => Promise.resolve() }),
+      );
       return true;
     } catch (error) {
       if (error instanceof CorruptBlockError) return false;
@@ -472,7 +476,6 @@ export class ChunkFile {
         throw error;
       }
       this.table.take(first, newSums, newLength);
-      this.blocks.settle(first, first + newSums.length - 1);
       this.progress.wrote(end - start);
     } finally {
       this.changing = false;
@@ -487,12 +490,16 @@ export class ChunkFile {
     try {
       const length = Math.max(0, (await this.file.size('chunk.resettle')) - DATA_OFFSET);
       const sums: number[] = [];
+      const torn: number[] = [];
       for (let block = first; block <= last; block++) {
         const bytes = Buffer.allocUnsafeSlow(blockLength(block, length));
         if (bytes.length > 0) await this.blocks.read(block * BLOCK_SIZE_BYTES, bytes);
-        sums.push(bytes.length === 0 ? 0 : this.sumAsIs(block, bytes, start, planned));
+        const sum = bytes.length === 0 ? 0 : this.sumAsIs(block, bytes, { start, end }, planned);
+        sums.push(sum === 'torn' ? (planned.newSums[block - first] ?? 0) : sum);
+        if (sum === 'torn') torn.push(block);
       }
       this.table.take(first, sums, length);
+      for (const block of torn) this.blocks.noteTorn(block);
     } catch (error) {
       this.broken = new CairnError('EIO', `a write to chunk ${this.handle} failed, and so did reading it back`, {
         cause: error,
@@ -501,21 +508,29 @@ export class ChunkFile {
   }
 
   /**
-   * Of `bytes`, which a failed change from `start` on left in a block. What the change was not to touch was not verified for it: its
-   * checksum is continued, as one of what is read now would make damage pass for sound.
+   * Of `bytes`, which a failed change from `start` to `end` left in a block. What the change was not to touch was not verified for
+   * it: its checksum is continued, as one of what is read now would make damage pass for sound. Nor was what it was to replace
+   * whole: where some of that is left it is torn, as when the process is killed.
    */
   private sumAsIs(
     block: number,
     bytes: Uint8Array,
-    start: number,
+    { start, end }: { readonly start: number; readonly end: number },
     { newSums, newLength }: Pick<Plan, 'newSums' | 'newLength'>,
-  ): number {
+  ): number | 'torn' {
     const before = this.table.lengthOf(block);
+    const actual = checksum(bytes);
+    if (before === 0) return actual;
+    const sum = this.table.sumOf(block);
+    const at = block * BLOCK_SIZE_BYTES;
     const isCut = newLength < this.length;
-    const isUntouched = isCut || start >= block * BLOCK_SIZE_BYTES + before;
-    if (before === 0 || !isUntouched) return checksum(bytes);
-    if (bytes.length >= before) return checksum(bytes.subarray(before), this.table.sumOf(block));
     const isMade = bytes.length === blockLength(block, newLength);
-    return (isMade ? newSums[block - blockOf(start)] : undefined) ?? neverRight(checksum(bytes));
+    const newSum = isMade ? newSums[block - blockOf(start)] : undefined;
+    if (isCut || start >= at + before) {
+      if (bytes.length >= before) return checksum(bytes.subarray(before), sum);
+      return newSum ?? neverRight(actual);
+    }
+    const isReplaced = start <= at && end >= at + before;
+    return !isReplaced || actual === newSum || (actual === sum && bytes.length === before) ? actual : 'torn';
   }
 }

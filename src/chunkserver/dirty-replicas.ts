@@ -49,6 +49,7 @@ export class DirtyReplicas {
   ): Promise<void> {
     if (this.cleaning) return;
     this.cleaning = true;
+    const waiting: ChunkHandle[] = [];
     const worker = async (): Promise<void> => {
       for (const [handle, lastMs] of this.lastMs) {
         if (lastMs + idleMs > this.clock.monotonicMs() || this.clock.monotonicMs() > untilMs) return;
@@ -56,8 +57,8 @@ export class DirtyReplicas {
         try {
           await clean(handle);
         } catch (error) {
-          // What has to wait for its disk comes again.
-          if (hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) this.found(handle);
+          // What has to wait, for its disk or for its recovery, comes again.
+          if (hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) waiting.push(handle);
           else this.failed = true;
           this.logger.warn({ handle, reason: asCairnError(error).message }, 'cleaning a replica failed');
         }
@@ -66,6 +67,7 @@ export class DirtyReplicas {
     try {
       await Promise.all(Array.from({ length: CLEAN_WIDTH }, worker));
     } finally {
+      for (const handle of waiting) this.found(handle);
       this.cleaning = false;
     }
   }

@@ -4,7 +4,7 @@
  * them will do; blocks that are damaged in its own copy come from another.
  */
 import { segmentChecksums, segmentsMatch } from '../core/checksum.js';
-import { CairnError, asCairnError } from '../core/errors.js';
+import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle } from '../core/ids.js';
 import { BLOCK_SIZE_BYTES, COPY_WINDOW, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import type { Logger } from '../core/logger.js';
@@ -37,6 +37,8 @@ interface Member {
   readonly length: number;
   readonly checksums: readonly number[];
   readonly corrupt: ReadonlySet<number>;
+  /** Of those: a write was cut short there. */
+  readonly torn: ReadonlySet<number>;
 }
 
 export interface RecoveryDependencies {
@@ -157,7 +159,8 @@ export class Recovery {
       });
       const { version, length, checksums, older } = reply;
       const corrupt = new Set(reply.corruptBlocks);
-      return { serverId: member.serverId, peer, older, version, length, checksums, corrupt };
+      const torn = new Set(reply.tornBlocks);
+      return { serverId: member.serverId, peer, older, version, length, checksums, corrupt, torn };
     } catch (error) {
       this.memberFailed(handle, member.serverId, error);
       return undefined;
@@ -178,10 +181,12 @@ export class Recovery {
     const torn: number[] = [];
     for (const block of own.corruptBlocks) {
       if (block >= blockCount(length)) continue;
-      if (await this.heal(handle, block, length, members)) continue;
+      const healed = await this.heal(handle, block, length, members);
+      if (healed === 'yes') continue;
       if (await this.healFromStale(handle, block, { length, stale, members })) continue;
-      // Every replica was in the middle of a write when it was killed or lost power, or lost a checksum of bytes that it kept.
-      if (await store.mutate(handle, (file) => file.acceptTorn(block))) torn.push(block);
+      // Every replica was in the middle of a write when it was killed or lost power, or lost a checksum of bytes that it kept. One that
+      // may have it whole is not overwritten by that.
+      if (healed === 'nowhere' && (await this.takeAsItStands(handle, block, length, members))) torn.push(block);
       else left.push(block);
     }
     if (torn.length > 0) {
@@ -199,11 +204,20 @@ export class Recovery {
     return { length, unmendedBlocks: left.length };
   }
 
-  /** Takes a block from a member where it is sound. False when there is none: the block stays unreadable. */
-  private async heal(handle: ChunkHandle, block: number, length: number, members: readonly Member[]): Promise<boolean> {
+  /**
+   * Takes a block from a member where it is sound. 'nowhere': there is none. 'not now': one has it, or may have it, and could not
+   * give it, or the own disk did not take it. In both cases the block stays unreadable.
+   */
+  private async heal(
+    handle: ChunkHandle,
+    block: number,
+    length: number,
+    members: readonly Member[],
+  ): Promise<'yes' | 'nowhere' | 'not now'> {
     const { store, logger } = this.deps;
     const offset = block * BLOCK_SIZE_BYTES;
     const wanted = blockLength(block, length);
+    let isSomewhere = false;
     for (const member of members) {
       if (member.corrupt.has(block)) continue;
       try {
@@ -214,20 +228,50 @@ export class Recovery {
           offset,
           length: wanted,
         });
-        if (!segmentsMatch(payload, offset, reply.checksums)) continue;
+        if (!segmentsMatch(payload, offset, reply.checksums)) {
+          isSomewhere = true;
+          continue;
+        }
         if (sum !== undefined && !(payload.length === wanted && segmentsMatch(payload, offset, [sum]))) continue;
         const bytes = Buffer.alloc(wanted);
         bytes.set(payload);
         await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
         // Another member's bytes would not be given back either.
-        if (!(await store.use(handle, (file) => file.isSound(block)))) return false;
+        if (!(await store.use(handle, (file) => file.isSound(block)))) return 'not now';
         logger.warn({ handle, block, from: member.serverId }, 'damaged block replaced');
-        return true;
+        return 'yes';
       } catch (error) {
+        if (!hasCode(error, 'CORRUPT', 'NO_REPLICA')) isSomewhere = true;
         logger.warn(
           { handle, block, from: member.serverId, reason: asCairnError(error).message },
           'no help with block',
         );
+      }
+    }
+    return isSomewhere ? 'not now' : 'nowhere';
+  }
+
+  /** Takes a block that is whole nowhere as a write that was cut short left it, here or at a member. */
+  private async takeAsItStands(
+    handle: ChunkHandle,
+    block: number,
+    length: number,
+    members: readonly Member[],
+  ): Promise<boolean> {
+    const { store, logger } = this.deps;
+    if (await store.mutate(handle, (file) => file.acceptTorn(block))) return true;
+    const offset = block * BLOCK_SIZE_BYTES;
+    const bytes = Buffer.alloc(blockLength(block, length));
+    for (const { torn, older, peer, version, serverId } of members) {
+      if (!torn.has(block) || older) continue;
+      try {
+        const request = { handle, version, offset, length: bytes.length, withDamage: true, torn: true };
+        bytes.set((await peer.call(CHUNKSERVER_METHODS.readChunk, request)).payload);
+        await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
+        return await store.use(handle, (file) => file.isSound(block));
+      } catch (error) {
+        const reason = asCairnError(error).message;
+        logger.warn({ handle, block, from: serverId, reason }, 'no help with a torn block');
       }
     }
     return false;
@@ -376,13 +420,15 @@ export class Recovery {
     members: readonly Member[],
   ): Promise<boolean> {
     if (await this.deps.store.use(handle, (file) => file.isSound(block))) return true;
-    return this.heal(handle, block, length, members);
+    const healed = await this.heal(handle, block, length, members);
+    return healed === 'yes' || (healed === 'nowhere' && this.takeAsItStands(handle, block, length, members));
   }
 
   private state(handle: ChunkHandle): Promise<{
     length: number;
     checksums: number[];
     corruptBlocks: number[];
+    tornBlocks: number[];
     version: number;
     older: boolean;
     syncFailed: boolean;
@@ -391,7 +437,8 @@ export class Recovery {
       const corruptBlocks = await file.damagedBlocks();
       const { length, version, syncFailed } = file;
       const older = this.deps.store.isOlder(handle);
-      return { length, checksums: file.checksums(), corruptBlocks, version, older, syncFailed };
+      const tornBlocks = corruptBlocks.filter((block) => file.isTorn(block));
+      return { length, checksums: file.checksums(), corruptBlocks, tornBlocks, version, older, syncFailed };
     });
   }
 

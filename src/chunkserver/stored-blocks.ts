@@ -13,7 +13,7 @@ export class CorruptBlockError extends CairnError {
     readonly handle: ChunkHandle,
     readonly block: number,
     reason: string,
-    /** It may be whole as it stands (`StoredBlocks.torn`). */
+    /** It may be whole as it stands (`StoredBlocks.noteTorn`). */
     readonly isTorn: boolean,
     /** The disk's error, when it gave no bytes at all. */
     cause?: unknown,
@@ -25,11 +25,6 @@ export class CorruptBlockError extends CairnError {
 export class StoredBlocks {
   /** A damaged block was read, and not all were looked at since. */
   sawDamage = false;
-  /**
-   * Blocks that have neither checksum since the process was killed. Recovery takes them from another replica, or as they stand
-   * when none has them whole: until then nobody reads them.
-   */
-  private readonly torn = new Set<number>();
 
   constructor(
     private readonly file: DiskFile,
@@ -37,22 +32,13 @@ export class StoredBlocks {
     private readonly handle: ChunkHandle,
   ) {}
 
+  /**
+   * A write of `block` was cut short. Recovery takes it from another replica, or as it stands when none has it whole: until then
+   * nobody reads it.
+   */
   noteTorn(block: number): void {
-    this.torn.add(block);
+    this.table.noteTorn(block);
     this.sawDamage = true;
-  }
-
-  isTorn(block: number): boolean {
-    return this.torn.has(block);
-  }
-
-  get someTorn(): boolean {
-    return this.torn.size > 0;
-  }
-
-  /** Blocks `first` to `last` were written, so that their checksums count, or are past the end. */
-  settle(first: number, last: number): void {
-    for (const block of this.torn) if (block >= first && block <= last) this.torn.delete(block);
   }
 
   /** Fills `into` with the data from `start` on. Not verified. Throws CorruptBlockError where there is none to read. */
@@ -90,6 +76,6 @@ export class StoredBlocks {
 
   private damaged(block: number, what: string, cause?: unknown): CorruptBlockError {
     this.sawDamage = true;
-    return new CorruptBlockError(this.handle, block, what, this.torn.has(block), cause);
+    return new CorruptBlockError(this.handle, block, what, this.table.isTorn(block), cause);
   }
 }

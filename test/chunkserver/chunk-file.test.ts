@@ -146,8 +146,8 @@ t.test('P3: what rots after a write, or before a kill, does not pass for torn by
     t.ok(again.isTorn(1) && !again.isTorn(0));
     await t.rejects(again.read(70_000, 100), { code: 'CORRUPT', block: 1, isTorn: true });
     t.same(await again.damagedBlocks(), [1]);
-    await again.markClean();
-    t.ok(again.dirty, 'as long as it is not settled');
+    await t.rejects(again.markClean(), { code: 'UNAVAILABLE' }, 'as long as it is not settled');
+    t.ok(again.dirty);
     disk.kill();
   }
   const mended = await ChunkFile.open(disk, PATH);
@@ -218,6 +218,41 @@ t.test('P3: a write that fails, or a kill after one, does not launder damage bes
     t.same(reopened.checksums(), right, 'it is known what the block should be');
   }
 });
+
+t.test(
+  'P3: the rest of a damaged block does not pass for sound when the write in its place fails half-way',
+  async (t) => {
+    const random = new SeededRandom(seed);
+    const before = random.bytes(BLOCK_SIZE_BYTES);
+    const after = random.bytes(BLOCK_SIZE_BYTES + 20_000);
+    for (const length of [BLOCK_SIZE_BYTES, after.length]) {
+      const disk = new CrashDisk(random);
+      let file = await create(disk);
+      await write(file, 0, before);
+      await file.sync();
+      disk.content(PATH).writeUInt8(disk.content(PATH).readUInt8(DATA_OFFSET + 60_000) ^ 4, DATA_OFFSET + 60_000);
+      for (let turn = 0; turn < 2; turn++) {
+        disk.failOn('chunk.write', 0, 'ENOSPC', 30_000);
+        await t.rejects(write(file, 0, after.subarray(0, length)), { code: 'ENOSPC' });
+        t.notOk(await file.isSound(0), `${length} bytes, turn ${turn}`);
+        t.ok(file.isTorn(0), 'recovery takes it from another replica, or as it stands');
+      }
+      await file.close();
+      file = await ChunkFile.open(disk, PATH);
+      t.notOk(await file.isSound(0), 'opened anew');
+      t.ok(file.isTorn(0));
+      disk.failOn('chunk.write', 0, 'ENOSPC');
+      t.ok(await file.acceptTorn(0), 'needs no space');
+      t.notOk(file.isTorn(0));
+      disk.clearFaults();
+      t.ok((await content(file)).subarray(0, 30_000).equals(after.subarray(0, 30_000)));
+      await write(file, 0, after.subarray(0, length));
+      t.ok((await content(file)).equals(after.subarray(0, length)));
+      await file.markClean();
+      t.notOk(file.dirty);
+    }
+  },
+);
 
 t.test('P3: after power loss, blocks are what was synced or later, or are known to be damaged', async (t) => {
   for (let round = 0; round < 60; round++) {

@@ -12,6 +12,15 @@ const random = new SeededRandom(seed);
 t.comment(`CAIRN_SEED=${seed}`);
 const ALL = [1, 2, 3];
 
+/** As the master would read it from the report. */
+async function versionOf(cluster: Cluster, serverId: number, handle: number): Promise<number> {
+  for (const version of [1, 2, 3, 4]) {
+    const found = await cluster.read(serverId, handle, version, 0, 1).catch(() => undefined);
+    if (found !== undefined) return version;
+  }
+  throw new Error(`chunk ${handle} is not served by ${serverId}`);
+}
+
 async function eventually(condition: () => boolean): Promise<void> {
   for (let i = 0; i < 500 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
   if (!condition()) throw new Error('did not come true');
@@ -243,6 +252,58 @@ t.test('P3: a damaged block is not served, is reported, and recovery takes it fr
   await cluster.stop();
 });
 
+for (const code of ['EIO', 'ENOSPC'] as const) {
+  t.test(
+    `P3: a block that cannot be mended in the leading replica (${code}) does not go to the sound ones`,
+    async (t) => {
+      const cluster = await Cluster.ofThree(seed);
+      const lease = await cluster.grant(1, 1, [1, 2], { create: true });
+      const bytes = random.bytes(3 * BLOCK_SIZE_BYTES);
+      await cluster.write(lease, 0, random.bytes(bytes.length));
+      await cluster.write(lease, 0, bytes);
+      const machine = cluster.machine(1);
+      await cluster.kill(machine);
+      machine.disk.content(cluster.chunkPath(machine, 1)).fill(0, DATA_OFFSET + 70_000, DATA_OFFSET + 100_000);
+      await cluster.startServer(machine);
+      machine.disk.failOn('chunk.write', 0, code, 20_000);
+      await cluster.recover(1, 1, 2, [1, 2]).catch(() => cluster.recover(1, 1, 3, [2, 1]));
+      const version = await versionOf(cluster, 2, 1);
+      t.ok((await cluster.read(2, 1, version)).equals(bytes), 'the sound replica is as it was');
+      await cluster.recover(1, version, version + 1, [1, 2]);
+      for (const id of [1, 2]) t.ok((await cluster.read(id, 1, version + 1)).equals(bytes), `server ${id} in the end`);
+      await cluster.stop();
+    },
+  );
+}
+
+t.test(
+  'P11: a block that one member was writing when it was killed stands for one that rotted at the other',
+  async (t) => {
+    for (const leader of [1, 2]) {
+      const cluster = await Cluster.ofThree(seed);
+      const lease = await cluster.grant(1, 1, [1, 2], { create: true });
+      const old = random.bytes(3 * BLOCK_SIZE_BYTES);
+      await cluster.write(lease, 0, old);
+      await cluster.sync(lease);
+      const fresh = random.bytes(BLOCK_SIZE_BYTES);
+      const alone = await cluster.grant(1, 1, [1]);
+      const { disk } = cluster.machine(1);
+      // The row of the table comes first, then the data.
+      disk.killAtChange(disk.changes + 1, 30_000);
+      await t.rejects(cluster.write(alone, BLOCK_SIZE_BYTES, fresh));
+      await cluster.kill(cluster.machine(1));
+      const other = cluster.machine(2);
+      other.disk.content(cluster.chunkPath(other, 1)).fill(0, DATA_OFFSET + 70_000, DATA_OFFSET + 70_100);
+      await cluster.startServer(cluster.machine(1));
+      t.same(await cluster.recover(1, 1, 2, leader === 1 ? [1, 2] : [2, 1]), [1, 2]);
+      const expected = Buffer.from(old);
+      expected.set(fresh.subarray(0, 30_000), BLOCK_SIZE_BYTES);
+      for (const id of [1, 2]) t.ok((await cluster.read(id, 1, 2)).equals(expected), `server ${id}, led by ${leader}`);
+      await cluster.stop();
+    }
+  },
+);
+
 t.test('a full disk: that member fails; when all are full, the writer gets ENOSPC', async (t) => {
   const cluster = await Cluster.ofThree(seed);
   let lease = await cluster.grant(1, 1, ALL, { create: true });
@@ -303,6 +364,24 @@ t.test('a clean stop leaves nothing in doubt; a second process cannot use the di
   await cluster.startServer(machine);
   t.match(machine.reported, [{ handle: 1, suspect: false }]);
   t.equal((await cluster.read(1, 1, 1)).length, 1000);
+  await cluster.stop();
+});
+
+t.test('P1: a clean stop before recovery has settled a torn block leaves it in doubt', async (t) => {
+  const cluster = await Cluster.ofThree(seed);
+  const lease = await cluster.grant(1, 1, [1], { create: true });
+  await cluster.write(lease, 0, random.bytes(BLOCK_SIZE_BYTES));
+  await cluster.sync(lease);
+  const machine = cluster.machine(1);
+  machine.disk.killAtChange(machine.disk.changes + 1, 30_000);
+  await t.rejects(cluster.write(lease, 0, random.bytes(BLOCK_SIZE_BYTES)));
+  await cluster.kill(machine);
+  await cluster.startServer(machine);
+  await machine.server?.stop();
+  machine.server = undefined;
+  machine.disk.powerLoss();
+  await cluster.startServer(machine);
+  t.match(machine.reported, [{ handle: 1, suspect: true }], 'or it would be lost, with what was synced before');
   await cluster.stop();
 });
 

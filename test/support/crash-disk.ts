@@ -27,7 +27,7 @@ export class CrashDisk implements Disk {
   private names = new Map<string, Node>();
   private boots = 1;
   private lives = 1;
-  private readonly faults: { label: string; after: number; code: ErrorCode }[] = [];
+  private readonly faults: { label: string; after: number; code: ErrorCode; keepBytes: number }[] = [];
   private readonly locks = new Set<string>();
   /** Changes made so far. */
   changes = 0;
@@ -37,9 +37,9 @@ export class CrashDisk implements Disk {
 
   constructor(private readonly random: Random) {}
 
-  /** Lets the call with this label fail, after `after` that succeed. */
-  failOn(label: string, after = 0, code: ErrorCode = 'EIO'): void {
-    this.faults.push({ label, after, code });
+  /** Lets the call with this label fail, after `after` that succeed; a write then, when `keepBytes` of it are written. */
+  failOn(label: string, after = 0, code: ErrorCode = 'EIO', keepBytes = 0): void {
+    this.faults.push({ label, after, code, keepBytes });
   }
 
   clearFaults(): void {
@@ -128,12 +128,13 @@ export class CrashDisk implements Disk {
     return node.current;
   }
 
-  private step(label: string, life: number): void {
+  private step(label: string, life: number, keep?: (bytes: number) => void): void {
     if (life !== this.lives) throw new CairnError('EIO', `${label}: the process is dead`);
     const fault = this.faults.find((candidate) => candidate.label === label);
     if (fault === undefined) return;
     if (fault.after-- > 0) return;
     this.faults.splice(this.faults.indexOf(fault), 1);
+    if (fault.keepBytes > 0) keep?.(fault.keepBytes);
     throw new CairnError(fault.code, `${label}: injected fault`);
   }
 
@@ -157,7 +158,9 @@ export class CrashDisk implements Disk {
 
   private handle(node: Node, life: number): DiskFile {
     const write = (label: string, bytes: Uint8Array | null, offset: number): void => {
-      this.step(label, life);
+      this.step(label, life, (keepBytes) => {
+        if (bytes !== null) write(label, bytes.subarray(0, keepBytes), offset);
+      });
       const growth = offset + (bytes?.length ?? 0) - node.current.length;
       const room = this.capacity - this.usedBytes();
       if (bytes !== null && growth > 0 && growth > room) {
