@@ -84,14 +84,17 @@ export class ChecksumTable {
     return this.torn.size > 0;
   }
 
-  /** The data is as announced: `newSums` from block `first`, and so long. None of these blocks is torn. */
-  take(first: number, newSums: readonly number[], newLength: number): void {
+  /**
+   * The data is as announced: `newSums` from block `first`, and so long. None of these blocks is torn any more; `isContinued`: but
+   * the first, if it was.
+   */
+  take(first: number, newSums: readonly number[], newLength: number, isContinued: boolean): void {
     this.sums.set(newSums, first);
     if (newSums.length > 0) {
       this.lagFirst = Math.min(this.lagFirst, first);
       this.lagLast = Math.max(this.lagLast, first + newSums.length - 1);
     }
-    this.settle(first, first + newSums.length - 1);
+    this.settle(isContinued ? first + 1 : first, first + newSums.length - 1);
     this.dataLength = newLength;
   }
 

@@ -65,6 +65,9 @@ interface Plan {
 const streamed = (offset: number, length: number): 'stream' | undefined =>
   length >= DIRECT_WRITE_BYTES && offset >= DIRECT_AFTER_BYTES ? 'stream' : undefined;
 
+/** Of the block in which a change begins: so it stays torn when it is. */
+const keepsBytesBefore = (start: number): boolean => start % BLOCK_SIZE_BYTES !== 0;
+
 export class ChunkFile {
   private readonly ranges = new RangeLock();
   private readonly blocks: StoredBlocks;
@@ -405,7 +408,7 @@ export class ChunkFile {
     try {
       const raw = await this.blocks.readBlock(block);
       const actual = checksum(raw);
-      if (actual === neverRight(this.table.sumOf(block))) return false;
+      if (!this.isTorn(block) && actual === neverRight(this.table.sumOf(block))) return false;
       const start = block * BLOCK_SIZE_BYTES;
       // Its bytes are not written: the disk may be full.
       await this.change(start, start + raw.length, () =>
@@ -475,7 +478,7 @@ export class ChunkFile {
         await this.takeAsIs(start, end, { newSums, newLength });
         throw error;
       }
-      this.table.take(first, newSums, newLength);
+      this.table.take(first, newSums, newLength, keepsBytesBefore(start));
       this.progress.wrote(end - start);
     } finally {
       this.changing = false;
@@ -498,7 +501,7 @@ export class ChunkFile {
         sums.push(sum === 'torn' ? (planned.newSums[block - first] ?? 0) : sum);
         if (sum === 'torn') torn.push(block);
       }
-      this.table.take(first, sums, length);
+      this.table.take(first, sums, length, keepsBytesBefore(start));
       for (const block of torn) this.blocks.noteTorn(block);
     } catch (error) {
       this.broken = new CairnError('EIO', `a write to chunk ${this.handle} failed, and so did reading it back`, {

@@ -167,7 +167,10 @@ export class Recovery {
     }
   }
 
-  /** Cuts the own replica and replaces its damaged blocks. Returns the length that all shall have. */
+  /**
+   * Replaces the damaged blocks of the own replica, and cuts it after that: what is cut off a damaged block cannot be mended or
+   * accepted any more. Returns the length that all shall have.
+   */
   private async prepareOwn(
     handle: ChunkHandle,
     { validBytes, stale }: Pick<RecoverChunkRequest, 'validBytes' | 'stale'>,
@@ -176,19 +179,19 @@ export class Recovery {
     const { store } = this.deps;
     const own = await this.state(handle);
     const length = Math.min(own.length, validBytes);
-    if (length < own.length) await store.mutate(handle, (file) => file.truncate(length));
     const left: number[] = [];
     const torn: number[] = [];
     for (const block of own.corruptBlocks) {
       if (block >= blockCount(length)) continue;
-      const healed = await this.heal(handle, block, length, members);
+      const healed = await this.heal(handle, block, own.length, members);
       if (healed === 'yes') continue;
-      if (await this.healFromStale(handle, block, { length, stale, members })) continue;
+      if (await this.healFromStale(handle, block, { length: own.length, stale, members })) continue;
       // Every replica was in the middle of a write when it was killed or lost power, or lost a checksum of bytes that it kept. One that
       // may have it whole is not overwritten by that.
-      if (healed === 'nowhere' && (await this.takeAsItStands(handle, block, length, members))) torn.push(block);
+      if (healed === 'nowhere' && (await this.takeAsItStands(handle, block, own.length, members))) torn.push(block);
       else left.push(block);
     }
+    if (length < own.length) await store.mutate(handle, (file) => file.truncate(length));
     if (torn.length > 0) {
       this.deps.logger.warn(
         { handle, first: torn[0], count: torn.length },

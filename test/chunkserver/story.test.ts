@@ -367,6 +367,27 @@ t.test('a clean stop leaves nothing in doubt; a second process cannot use the di
   await cluster.stop();
 });
 
+t.test(
+  'P1: a block that was being written when its server was killed, and is cut by the recovery, can be read',
+  async (t) => {
+    const cluster = await Cluster.ofThree(seed);
+    const lease = await cluster.grant(1, 1, [1], { create: true });
+    const synced = random.bytes(BLOCK_SIZE_BYTES);
+    await cluster.write(lease, 0, synced);
+    await cluster.sync(lease);
+    const machine = cluster.machine(1);
+    machine.disk.killAtChange(machine.disk.changes + 1, 20_000);
+    await t.rejects(cluster.write(lease, 30_000, random.bytes(30_000)));
+    await cluster.kill(machine);
+    await cluster.startServer(machine);
+    t.same(await cluster.recover(1, 1, 2, [1], 40_000), [1]);
+    const found = await cluster.read(1, 1, 2);
+    t.equal(found.length, 40_000);
+    t.ok(found.subarray(0, 30_000).equals(synced.subarray(0, 30_000)));
+    await cluster.stop();
+  },
+);
+
 t.test('P1: a clean stop before recovery has settled a torn block leaves it in doubt', async (t) => {
   const cluster = await Cluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, [1], { create: true });

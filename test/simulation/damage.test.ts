@@ -261,3 +261,27 @@ story('P11: what all servers were writing when they were killed can be read when
   await file.close();
   await s.check('f', last);
 });
+
+story(
+  'P1: a file is cut while its last block, torn when all machines lost power, waits for its recovery',
+  async (s) => {
+    const keep = LAST * BLOCK_SIZE_BYTES + 9_000;
+    for (let round = 0; round < 5; round++) {
+      const name = `f${round}`;
+      const file = await s.create(name, bytes);
+      await file.sync();
+      const other = await s.openAt(name, s.two);
+      // In the last block, behind what is looked at.
+      await file.write(keep + 1_000, pattern(SIZE - keep - 1_000, 2 + round));
+      const flushing = file.flush().catch(() => undefined);
+      await s.world.sleep(s.world.random.below(6));
+      for (const server of s.world.chunkservers) await s.world.powerOff(server);
+      await other.truncate(keep);
+      for (const server of s.world.chunkservers) await s.world.powerOn(server);
+      await flushing;
+      await file.close().catch(() => undefined);
+      equalBytes(await other.read(0, keep), bytes.subarray(0, keep), name);
+      await other.close();
+    }
+  },
+);
