@@ -89,7 +89,10 @@ t.test('P8, P12: floods of strangers', async (t) => {
         t.ok(descriptors <= before.descriptors + MAX_UNPROVEN_CONNECTIONS + 16, `${descriptors} descriptors`);
         t.ok(memory <= before.memory + 120 * MIB, `${Math.round(memory / MIB)} MiB`);
         // Whether it is served: how fast on a quiet machine is in docs/testing.md.
-        t.ok(floodedMs < 3 * quietMs + 20, `a lookup takes ${floodedMs.toFixed(2)} ms, before ${quietMs.toFixed(2)} ms`);
+        t.ok(
+          floodedMs < 3 * quietMs + 20,
+          `a lookup takes ${floodedMs.toFixed(2)} ms, before ${quietMs.toFixed(2)} ms`,
+        );
         await flood.terminate();
       });
     }
