@@ -140,8 +140,10 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
         const held = leases.get(inode, index);
         lease = held instanceof Promise ? await doneBy(clock, deadline, 'the question who leads it', held) : held;
         if (how !== 'syncs') this.options.requireWritable?.(inode);
+        const { lostSessions } = leases;
         await attempt(lease, Math.min(ATTEMPT_MS[how], Math.max(LAST_ATTEMPT_MS, deadline - clock.monotonicMs())));
-        return lease;
+        // What was written in a session that ended before this was known here, and not told, the master may have cut off.
+        if (how === 'syncs' || leases.lostSessions === lostSessions) return lease;
       } catch (error) {
         const { code, message } = asCairnError(error);
         const again = isTransient(error) || hasCode(error, 'STALE_VERSION', 'NOT_PRIMARY', 'NO_REPLICA', 'CORRUPT');

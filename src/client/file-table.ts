@@ -186,9 +186,9 @@ export class FileTable implements OpenFileHost {
       this.withLostLocks.add(inode);
       this.lostListener?.(inode, 'locks');
     }
+    this.leases.sessionLost();
     for (const { inode, writer } of this.inodes.values()) {
       this.chunkMap.drop(inode);
-      this.leases.drop(inode, 0);
       if (locked.size === 0) writer?.sessionLost();
       else if (writer !== undefined) {
         writer.locksLost(locked.has(inode));

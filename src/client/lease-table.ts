@@ -42,6 +42,8 @@ export class LeaseTable {
   private readonly byInode = new Map<InodeId, Set<Entry>>();
   /** Times that the master may have lost operations. */
   generation = 0;
+  /** Sessions that were lost. */
+  lostSessions = 0;
 
   constructor(
     private readonly clock: Clock,
@@ -106,6 +108,12 @@ export class LeaseTable {
    */
   drop(inode: InodeId, fromIndex: number): void {
     for (const entry of [...(this.byInode.get(inode) ?? [])]) if (entry.index >= fromIndex) this.dropLease(entry);
+  }
+
+  /** The master ended the session, and may have ended the leases by which this client wrote. */
+  sessionLost(): void {
+    this.lostSessions++;
+    for (const entry of [...this.entries.values()]) this.dropLease(entry);
   }
 
   /** The master lost operations: it may not know any more what it leased. */

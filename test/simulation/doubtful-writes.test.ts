@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { CairnError } from '../../src/core/errors.js';
-import { KIB } from '../../src/core/limits.js';
+import { KIB, SESSION_TTL_MS } from '../../src/core/limits.js';
 import type { LockRequest } from '../../src/client/filesystem.js';
 import { equalBytes } from '../conformance/case.js';
 import { story } from './story.js';
@@ -54,3 +54,26 @@ for (const operationTimeoutMs of [5_000, 60_000]) {
     });
   }
 }
+
+story('P7: a write whose answer comes after its session ended is not taken for kept', async (s) => {
+  const fs = await s.world.connect('client-3');
+  const file = await s.create('f', of('o'), fs);
+  await file.sync();
+  // What it sends arrives, and the answer is late.
+  for (const server of s.world.chunkservers) s.world.network.partition(server, 'client-3', true);
+  await file.write(SIZE, of('N'));
+  const flushed = file.flush().catch((error: unknown) => error);
+  await s.world.sleep(100);
+  s.world.freeze('client-3', 'suspended');
+  await s.world.sleep(SESSION_TTL_MS + 10_000);
+  s.world.thaw('client-3');
+  await s.world.sleep(2_000);
+  for (const server of s.world.chunkservers) s.world.network.heal(server, 'client-3');
+  const outcome = (await flushed) ?? (await file.sync().catch((error: unknown) => error));
+  const reader = await s.openAt('f', s.two);
+  const { size } = await reader.attributes();
+  if (outcome === undefined) {
+    equalBytes(await reader.read(0, 2 * SIZE), Buffer.concat([of('o'), of('N')]), 'what was synced');
+  } else assert.ok(outcome instanceof CairnError && size <= 2 * SIZE);
+  await file.close().catch(() => undefined);
+});
