@@ -193,18 +193,35 @@ export class FileLocks {
         throw error;
       }
       if (reply.granted) {
-        owner.ranges.set(range);
         const attributes = reply.attributes === null ? undefined : fromWireAttributes(reply.attributes);
-        return this.options.refresh(owner.inode, attributes);
+        return this.granted(owner, range, attributes);
       }
       const outcome = await this.waitFor(owner, waitId, signal).catch((error: unknown) => {
         if (!hasCode(error, 'EINTR')) this.takeBack(owner, range, waitId);
         throw error;
       });
       if (outcome === 'again') continue;
-      if (outcome === 'released') throw interrupted();
-      owner.ranges.set(range);
-      return this.options.refresh(owner.inode, undefined);
+      if (outcome === 'granted') return this.granted(owner, range, undefined);
+      // Its owner gives up all that it has, but not what is granted if that fails.
+      this.takeBack(owner, range, waitId);
+      throw interrupted();
+    }
+  }
+
+  private async granted(owner: Owner, range: LockedRange, attributes: InodeAttributes | undefined): Promise<void> {
+    const { inode, ranges } = owner;
+    const before = ranges.overlapping(range).map((own) => within(range, own));
+    ranges.set(range);
+    try {
+      await this.options.refresh(inode, attributes);
+    } catch (error) {
+      // The program is told that it has not got it: it keeps what it had, unless all was lost meanwhile.
+      if (ranges.covers(range)) {
+        ranges.clear(range);
+        for (const own of before) ranges.set(own);
+        this.takeBack(owner, range, 0);
+      }
+      throw error;
     }
   }
 
@@ -256,7 +273,7 @@ export class FileLocks {
     if (waitId !== 0) await master.call(MASTER_METHODS.cancelLock, { waitId });
     let from = range.start;
     for (const own of ranges.overlapping(range)) {
-      const part = { ...own, start: Math.max(own.start, range.start), end: Math.min(own.end, range.end) };
+      const part = within(range, own);
       if (part.start > from) await tell({ type: 'unlock', start: from, end: part.start - 1, pid: 0 });
       if (part.type === 'read') await tell(part);
       from = part.end + 1;
@@ -280,7 +297,7 @@ export class FileLocks {
     const lowered = owner.ranges
       .overlapping(range)
       .filter(({ type }) => type === 'write')
-      .map((own) => ({ ...own, start: Math.max(own.start, range.start), end: Math.min(own.end, range.end) }));
+      .map((own) => within(range, own));
     if (lowered.length > 0) await this.publish(owner);
     for (const part of lowered) owner.ranges.set({ ...part, type: 'read' });
     return lowered;
@@ -463,6 +480,13 @@ export class FileLocks {
     if (ranges.size === 0 && pending === 0) this.owners.delete(ownerKey(inode, kind, name));
   }
 }
+
+/** The part of `own` in `span`. */
+const within = (span: ByteSpan, own: LockedRange): LockedRange => ({
+  ...own,
+  start: Math.max(own.start, span.start),
+  end: Math.min(own.end, span.end),
+});
 
 const ownerKey = (inode: InodeId, kind: LockKind, name: string): string => `${inode}/${kind}/${name}`;
 

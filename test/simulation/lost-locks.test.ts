@@ -578,3 +578,29 @@ for (const kind of ['posix', 'flock'] as const) {
     await second.close();
   });
 }
+
+for (const kind of ['posix', 'flock'] as const) {
+  story(`a ${kind} lock that was granted and could not be told to its program is not held by nobody`, async (s) => {
+    const file = await s.create('f', of('-'));
+    const second = await s.openAt('f', s.two);
+    const third = await s.world.connect('client-3');
+    const other = await s.openAt('f', third);
+    await s.one.setLock(file.inode, lockOf(kind, 'one'), { wait: true });
+    const asked = fails('TIMEOUT', s.two.setLock(second.inode, lockOf(kind, 'two'), { wait: true }));
+    await s.world.sleep(1_000);
+    // The answer is on its way for a while; then it is too late to look at the file.
+    s.world.network.slow('client-2', MASTER, 1_000);
+    await s.one.releaseLocks(file.inode, kind, 'one');
+    while ((await third.getLock(other.inode, lockOf(kind, 'three'))) === undefined) await s.world.sleep(1);
+    await s.world.kill(MASTER);
+    await asked;
+    await s.world.start(MASTER);
+    let isGranted = false;
+    const granted = third.setLock(other.inode, lockOf(kind, 'three'), { wait: true }).then(() => {
+      isGranted = true;
+    });
+    await s.world.sleep(30_000);
+    assert.ok(isGranted, 'the lock is free');
+    await granted;
+  });
+}
