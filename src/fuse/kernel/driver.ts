@@ -11,6 +11,7 @@
  *   directory-places.ts   when another machine has moved a directory that the kernel remembers
  */
 import { endianness } from 'node:os';
+import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { ROOT_INODE } from '../../core/ids.js';
@@ -45,6 +46,8 @@ import { ToldNames } from './told-names.js';
 
 /** As long as the client knows them: so another mount's changes show after two seconds at most, or at the next open. */
 const DEFAULT_ATTRIBUTE_TIMEOUT_MS = CLIENT_CACHE_TTL_MS;
+/** Pause before the kernel is told again to drop pages. */
+const DROP_AGAIN_MS = 1_000;
 /** Room for the headers of a WRITE beside its bytes. */
 const REQUEST_BYTES = MAX_IO_BYTES + 4096;
 
@@ -103,7 +106,14 @@ export class ServedMount {
     };
     const refresh = new PageRefresh(this.nodes, (nodeid) => notifier.dropPages(nodeid));
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
-    const lostPages = new LostPages((inode) => notifier.dropPages(this.nodes.nodeidOf(inode)));
+    const lostPages = new LostPages(
+      (inode) => notifier.dropPages(this.nodes.nodeidOf(inode)),
+      async (inode, error) => {
+        const { code, message } = asCairnError(error);
+        logger.warn({ inode, code, reason: message }, 'pages of a file with lost bytes are not dropped yet');
+        await sleep(clock, DROP_AGAIN_MS);
+      },
+    );
     fileSystem.watchLost?.((inode, what) => {
       inBackground('dropping pages of a file with lost bytes', () => lostPages.drop(inode, what === 'locks'));
     });

@@ -79,8 +79,13 @@ export async function closedForGood(
   flockOwner: string | undefined,
 ): Promise<void> {
   const { inode }: { inode: InodeId } = handle.file;
-  if (flockOwner !== undefined) await fileSystem.releaseLocks(inode, 'flock', flockOwner);
-  for (const owner of handle.lockOwners) await fileSystem.releaseLocks(inode, 'posix', owner);
+  // All, also when one cannot be given up now: nobody comes by this handle again.
+  const flock = flockOwner === undefined ? [] : [{ kind: 'flock' as const, owner: flockOwner }];
+  const posix = [...handle.lockOwners].map((owner) => ({ kind: 'posix' as const, owner }));
+  const outcomes = await Promise.allSettled(
+    [...flock, ...posix].map(({ kind, owner }) => fileSystem.releaseLocks(inode, kind, owner)),
+  );
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 /** Numbers of owners have 64 bits, and mean nothing but themselves. */

@@ -15,7 +15,11 @@ interface Drop {
 export class LostPages {
   private readonly drops = new Map<InodeId, Drop>();
 
-  constructor(private readonly dropPages: (inode: InodeId) => Promise<void>) {}
+  constructor(
+    private readonly dropPages: (inode: InodeId) => Promise<void>,
+    /** The kernel could not be told: resolves when it is time to try again. */
+    private readonly failed: (inode: InodeId, error: unknown) => Promise<void>,
+  ) {}
 
   /** Resolves when the kernel has none of them any more. */
   async drop(inode: InodeId, withLocks: boolean): Promise<void> {
@@ -27,14 +31,17 @@ export class LostPages {
     }
     const drop: Drop = { again: false, withLocks };
     this.drops.set(inode, drop);
-    try {
-      do {
-        drop.again = false;
+    do {
+      drop.again = false;
+      try {
         await this.dropPages(inode);
-      } while (drop.again);
-    } finally {
-      this.drops.delete(inode);
-    }
+      } catch (error) {
+        // What it has it may write any time: that is refused until it has let go.
+        drop.again = true;
+        await this.failed(inode, error);
+      }
+    } while (drop.again);
+    this.drops.delete(inode);
   }
 
   /** Before what a mapping changed is written. */
