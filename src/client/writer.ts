@@ -72,6 +72,9 @@ export function lostBeforeSync(inode: InodeId): CairnError {
   return new CairnError('EIO', `inode ${inode}: bytes written before may have been lost in a power failure`);
 }
 
+const sessionWasLost = (): CairnError =>
+  new CairnError('EIO', 'the session with the master was lost: bytes written lately may be gone');
+
 const locksWereLost = (): CairnError =>
   new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written');
 
@@ -97,6 +100,8 @@ export class Writer {
   private writtenEnd = 0;
   /** End of what was given up, and may be on the chunkservers all the same; 0 for none. */
   private failedEnd = 0;
+  /** End of what an earlier session wrote and did not publish, until it is known whether the file still reaches there; 0 for none. */
+  private doubtfulEnd = 0;
   private unpublished = false;
   /** Something was published since the last sync: up to where, and whether with `kills`. */
   private unsyncedTold = false;
@@ -423,14 +428,14 @@ export class Writer {
 
   /**
    * The session that knew of this file's unpublished bytes is gone: the master cuts what lies past the published size.
-   * Whether it did cannot be known, so it counts as a failure.
+   * Whether it did cannot be known, so it counts as a failure, now, or when the master tells that others have cut the file.
    */
   sessionLost(): void {
-    if (this.writtenEnd > this.options.attributes().size) {
-      this.fail(new CairnError('EIO', 'the session with the master was lost: bytes written lately may be gone'));
-      this.writtenEnd = 0;
-      this.forgetLocalEnd();
-    }
+    if (this.writtenEnd > this.options.attributes().size) this.fail(sessionWasLost());
+    else this.doubtfulEnd = Math.max(this.doubtfulEnd, this.writtenEnd);
+    // Nor is it told in the next session: others may have cut the file meanwhile, and written it.
+    this.writtenEnd = 0;
+    this.forgetLocalEnd();
   }
 
   /**
@@ -597,6 +602,8 @@ export class Writer {
         };
         await this.options.publish(current, durable, timeoutMs);
         this.noteTold(durable, end, killPrivileges);
+        if (this.doubtfulEnd > attributes().size) this.fail(sessionWasLost());
+        this.doubtfulEnd = 0;
         if (this.writtenEnd === end) this.writtenEnd = 0;
         if (this.buffered.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {

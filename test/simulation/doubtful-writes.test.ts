@@ -5,9 +5,10 @@ import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { CairnError } from '../../src/core/errors.js';
 import { KIB, SESSION_TTL_MS } from '../../src/core/limits.js';
 import type { LockRequest } from '../../src/client/filesystem.js';
-import { equalBytes } from '../conformance/case.js';
+import { equalBytes, fails } from '../conformance/case.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
+import { MASTER } from './world.js';
 
 t.setTimeout(0);
 
@@ -76,4 +77,23 @@ story('P7: a write whose answer comes after its session ended is not taken for k
     equalBytes(await reader.read(0, 2 * SIZE), Buffer.concat([of('o'), of('N')]), 'what was synced');
   } else assert.ok(outcome instanceof CairnError && size <= 2 * SIZE);
   await file.close().catch(() => undefined);
+});
+
+story('P7: the size of a file that others have cut is not told again in the next session', async (s) => {
+  const fs = await s.world.connect('client-3');
+  const file = await s.create('f', Buffer.concat([of('o'), of('o')]), fs);
+  await file.sync();
+  s.world.network.refuse('client-3', MASTER);
+  await file.write(SIZE, of('N'));
+  await s.world.sleep(SESSION_TTL_MS + 10_000);
+  const next = await s.openAt('f', s.two);
+  await next.truncate(0);
+  await next.write(0, of('B'));
+  await next.sync();
+  s.world.network.heal('client-3', MASTER);
+  await fails('EIO', file.sync());
+  await s.world.sleep(5_000);
+  await file.close();
+  await next.close();
+  await s.check('f', of('B'));
 });
