@@ -33,7 +33,7 @@ export class DataDirectories {
   private list: DiskList = { changes: 0, disks: [] };
   /** Disks of this server that were not there when it started. */
   private missing: readonly KnownDisk[] = [];
-  private lastIdentity: Identity | undefined;
+  private joinsAs: Identity | undefined;
 
   constructor(private readonly options: DataDirectoriesOptions) {
     const { paths, disk, logger } = options;
@@ -62,8 +62,8 @@ export class DataDirectories {
       const reasons = this.all.map(({ failure }) => failure?.message).join('; ');
       throw new CairnError('EIO', `no data directory is usable: ${reasons}`);
     }
-    const { identity } = this;
-    if (identity !== undefined) await this.settle(identity);
+    this.joinsAs = this.findIdentity();
+    if (this.joinsAs !== undefined) await this.settle(this.joinsAs);
   }
 
   /** Runs `action` on those in service; one where it fails is in service no more. */
@@ -191,18 +191,23 @@ export class DataDirectories {
     return this.usable().every((directory) => directory.trusted);
   }
 
+  /**
+   * As which server this process joins: a process whose disks have all failed meanwhile goes on as who it was, as nobody it
+   * would join as one more server.
+   */
   get identity(): Identity | undefined {
+    return this.joinsAs;
+  }
+
+  private findIdentity(): Identity | undefined {
     const known = this.usable().flatMap((directory) => (directory.identity === undefined ? [] : [directory.identity]));
     // Where a renewal was cut short, the directory that has the new one knows better.
     const identity = known.find(({ before }) => before !== undefined) ?? known[0];
-    // A process whose disks have all failed goes on as who it was: as nobody it would join as one more server.
-    if (identity === undefined) return this.lastIdentity;
-    this.lastIdentity = { clusterId: identity.clusterId, serverId: identity.serverId };
-    return this.lastIdentity;
+    return identity === undefined ? undefined : { clusterId: identity.clusterId, serverId: identity.serverId };
   }
 
   async setIdentity(identity: Identity): Promise<void> {
-    this.lastIdentity = identity;
+    this.joinsAs = identity;
     for (const directory of this.usable()) {
       const { identity: known } = directory;
       if (known === undefined || known.serverId === identity.serverId) continue;
