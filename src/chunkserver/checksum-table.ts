@@ -19,6 +19,8 @@ export class ChecksumTable {
   private lagLast = -1;
   /** Blocks whose bytes have neither checksum of their row, as a write was cut short. The row says so until that is settled. */
   private readonly torn = new Set<number>();
+  /** Blocks that were read, and had another checksum for another reason. What is left of one in a write is no mix of old and new. */
+  private readonly damaged = new Set<number>();
 
   constructor(
     private readonly file: DiskFile,
@@ -64,8 +66,13 @@ export class ChecksumTable {
     if (pending.length === 0) return;
     const rows = Buffer.allocUnsafe(pending.length * ROW_BYTES);
     pending.forEach((sum, i) => {
-      // Also when it is what was to be there before: the bytes of a torn block are not known to have it.
-      const current = this.torn.has(first + i) ? neverRight(sum) : this.sumOf(first + i);
+      // Also when it is what was to be there before: the bytes of a torn block are not known to have it. A damaged block that a
+      // write is cut short in is not torn by it.
+      const current = this.torn.has(first + i)
+        ? neverRight(sum)
+        : this.damaged.has(first + i)
+          ? sum
+          : this.sumOf(first + i);
       rows.writeUInt32LE(storedSum(current), i * ROW_BYTES);
       rows.writeUInt32LE(storedSum(sum), i * ROW_BYTES + 4);
     });
@@ -74,6 +81,14 @@ export class ChecksumTable {
 
   noteTorn(block: number): void {
     this.torn.add(block);
+  }
+
+  noteDamaged(block: number): void {
+    this.damaged.add(block);
+  }
+
+  isDamaged(block: number): boolean {
+    return this.damaged.has(block);
   }
 
   isTorn(block: number): boolean {
@@ -85,8 +100,8 @@ export class ChecksumTable {
   }
 
   /**
-   * The data is as announced: `newSums` from block `first`, and so long. None of these blocks is torn any more; `isContinued`: but
-   * the first, if it was.
+   * The data is as announced: `newSums` from block `first`, and so long. None of these blocks is torn or damaged any more;
+   * `isContinued`: but the first, if it was.
    */
   take(first: number, newSums: readonly number[], newLength: number, isContinued: boolean): void {
     this.sums.set(newSums, first);
@@ -119,7 +134,9 @@ export class ChecksumTable {
   }
 
   private settle(first: number, last: number): void {
-    for (const block of this.torn) if (block >= first && block <= last) this.torn.delete(block);
+    for (const blocks of [this.torn, this.damaged]) {
+      for (const block of blocks) if (block >= first && block <= last) blocks.delete(block);
+    }
   }
 
   /** Takes `sum` for that of `block`, in memory alone. */

@@ -5,6 +5,7 @@
  *   checksum-table   length and checksums, in memory and on disk
  *   stored-blocks    data read from the disk and verified
  *   next-checksums   the checksums that blocks will have after a mutation
+ *   failed-change    the table after a mutation that failed
  *   settle           the table after a crash
  *   sync-progress    what a finished sync covers
  *
@@ -39,6 +40,7 @@ import {
   TABLE_OFFSET,
 } from './chunk-format.js';
 import { StoredHeader } from './chunk-header.js';
+import { takeAsIs, type FailedChange } from './failed-change.js';
 import { lostBlock } from './lost-block.js';
 import { NextChecksums } from './next-checksums.js';
 import { RangeLock } from './range-lock.js';
@@ -76,6 +78,8 @@ export class ChunkFile {
   private readonly synced: SharedRun;
   /** A mutation is between its rows of the table and its end. */
   private changing = false;
+  /** While dirty: power loss shows it. A process may have been killed between the mark and its sync. */
+  private markIsDurable = false;
   /** Set when the content on disk is not known any more: nothing is served. */
   private broken: CairnError | undefined;
 
@@ -121,7 +125,10 @@ export class ChunkFile {
   static async create(disk: Disk, path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
     const file = await disk.open('chunk.create', path, 'exclusive');
     try {
-      return new ChunkFile(file, StoredHeader.create(disk, file, handle, version), new ChecksumTable(file, 0));
+      const chunk = new ChunkFile(file, StoredHeader.create(disk, file, handle, version), new ChecksumTable(file, 0));
+      // If power fails the file is gone, unreadable or suspect.
+      chunk.markIsDurable = true;
+      return chunk;
     } catch (error) {
       await file.close().catch(() => undefined);
       await disk.unlink('chunk.discard', path).catch(() => undefined);
@@ -338,10 +345,12 @@ export class ChunkFile {
 
   /** Marks the file as under mutation, durably, before the first write of a boot. */
   async markDirty(): Promise<void> {
-    if (this.suspect || this.header.dirtySinceBoot) return;
-    this.header.markDirty();
+    if (this.suspect || (this.header.dirtySinceBoot && this.markIsDurable)) return;
+    this.markIsDurable = false;
+    if (!this.header.dirtySinceBoot) this.header.markDirty();
     this.progress.mutated();
     await this.sync();
+    this.markIsDurable = true;
   }
 
   /** Syncs, and marks the file as not under mutation. UNAVAILABLE while a block is torn: the mark says that it may be. */
@@ -355,13 +364,13 @@ export class ChunkFile {
     this.header.markClean();
   }
 
-  /** Syncs the content, then takes `version`, durably. A suspect replica is one no longer. */
+  /** Syncs the content, then takes `version`, durably. A suspect replica is one no longer; it stays dirty while a block is torn. */
   async adopt(version: ChunkVersion): Promise<void> {
     if (this.syncFailed) await this.rewrite();
     this.table.flush();
     this.progress.mutated();
     await this.syncAll();
-    this.header.adopt(version);
+    this.header.adopt(version, this.table.someTorn);
     this.progress.mutated();
     await this.sync();
   }
@@ -475,7 +484,7 @@ export class ChunkFile {
       try {
         await apply();
       } catch (error) {
-        await this.takeAsIs(start, end, { newSums, newLength });
+        await this.takeAsIs({ start, end, newSums, newLength });
         throw error;
       }
       this.table.take(first, newSums, newLength, keepsBytesBefore(start));
@@ -486,54 +495,15 @@ export class ChunkFile {
     }
   }
 
-  /** After a failed change of the bytes from `start` to `end`: takes their blocks as they stand. Nobody was told that it succeeded. */
-  private async takeAsIs(start: number, end: number, planned: Pick<Plan, 'newSums' | 'newLength'>): Promise<void> {
-    const first = blockOf(start);
-    const last = Math.max(first, blockOf(end - 1));
+  /** After a failed change. Nobody was told that it succeeded. */
+  private async takeAsIs(change: FailedChange): Promise<void> {
     try {
       const length = Math.max(0, (await this.file.size('chunk.resettle')) - DATA_OFFSET);
-      const sums: number[] = [];
-      const torn: number[] = [];
-      for (let block = first; block <= last; block++) {
-        const bytes = Buffer.allocUnsafeSlow(blockLength(block, length));
-        if (bytes.length > 0) await this.blocks.read(block * BLOCK_SIZE_BYTES, bytes);
-        const sum = bytes.length === 0 ? 0 : this.sumAsIs(block, bytes, { start, end }, planned);
-        sums.push(sum === 'torn' ? (planned.newSums[block - first] ?? 0) : sum);
-        if (sum === 'torn') torn.push(block);
-      }
-      this.table.take(first, sums, length, keepsBytesBefore(start));
-      for (const block of torn) this.blocks.noteTorn(block);
+      await takeAsIs(this.table, this.blocks, length, change);
     } catch (error) {
       this.broken = new CairnError('EIO', `a write to chunk ${this.handle} failed, and so did reading it back`, {
         cause: error,
       });
     }
-  }
-
-  /**
-   * Of `bytes`, which a failed change from `start` to `end` left in a block. What the change was not to touch was not verified for
-   * it: its checksum is continued, as one of what is read now would make damage pass for sound. Nor was what it was to replace
-   * whole: where some of that is left it is torn, as when the process is killed.
-   */
-  private sumAsIs(
-    block: number,
-    bytes: Uint8Array,
-    { start, end }: { readonly start: number; readonly end: number },
-    { newSums, newLength }: Pick<Plan, 'newSums' | 'newLength'>,
-  ): number | 'torn' {
-    const before = this.table.lengthOf(block);
-    const actual = checksum(bytes);
-    if (before === 0) return actual;
-    const sum = this.table.sumOf(block);
-    const at = block * BLOCK_SIZE_BYTES;
-    const isCut = newLength < this.length;
-    const isMade = bytes.length === blockLength(block, newLength);
-    const newSum = isMade ? newSums[block - blockOf(start)] : undefined;
-    if (isCut || start >= at + before) {
-      if (bytes.length >= before) return checksum(bytes.subarray(before), sum);
-      return newSum ?? neverRight(actual);
-    }
-    const isReplaced = start <= at && end >= at + before;
-    return !isReplaced || actual === newSum || (actual === sum && bytes.length === before) ? actual : 'torn';
   }
 }

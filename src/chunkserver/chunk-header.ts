@@ -77,9 +77,9 @@ export class StoredHeader {
     this.write({ syncFailed: true });
   }
 
-  /** Takes `version`, clean. A suspect replica is one no longer. */
-  adopt(version: ChunkVersion): void {
-    this.write({ version, dirty: false, syncFailed: false });
+  /** Takes `version`, clean unless `dirty`. A suspect replica is one no longer. */
+  adopt(version: ChunkVersion, dirty: boolean): void {
+    this.write({ version, dirty, syncFailed: false });
     this.doubted = false;
   }
 

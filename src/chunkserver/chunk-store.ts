@@ -362,7 +362,7 @@ export class ChunkStore {
         await chunk.directory.syncEntry(handle);
         chunk.entrySynced = true;
         chunk.directory.noteChange();
-        this.dirty.forget(handle);
+        if (!file.dirty) this.dirty.forget(handle);
       }),
     );
   }

@@ -70,7 +70,9 @@ export class StoredBlocks {
   verify(bytes: Buffer, first: number): void {
     for (let at = 0, block = first; at < bytes.length; at += BLOCK_SIZE_BYTES, block++) {
       const part = bytes.subarray(at, Math.min(at + BLOCK_SIZE_BYTES, bytes.length));
-      if (checksum(part) !== this.table.sumOf(block)) throw this.damaged(block, 'fails its checksum');
+      if (checksum(part) === this.table.sumOf(block)) continue;
+      if (!this.table.isTorn(block)) this.table.noteDamaged(block);
+      throw this.damaged(block, 'fails its checksum');
     }
   }
 

@@ -29,11 +29,17 @@ function place(random: SeededRandom): number {
   return random.below(2) === 0 ? at : Math.round(at / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES;
 }
 
-async function step(random: SeededRandom, file: ChunkFile): Promise<string> {
+/** Does something. `settles` is told which bytes of which blocks count from then on, if it succeeds. */
+async function step(
+  random: SeededRandom,
+  file: ChunkFile,
+  settles: (from: number, to: number) => void,
+  accepts: boolean,
+): Promise<string> {
   const places = [place(random), place(random)];
   const from = Math.min(...places);
   const to = Math.max(...places, from + 1);
-  switch (random.below(7)) {
+  switch (random.below(8)) {
     case 0:
       await file.truncate(from);
       return `truncate to ${from}`;
@@ -45,7 +51,7 @@ async function step(random: SeededRandom, file: ChunkFile): Promise<string> {
       return 'clean';
     case 3:
       // Recovery does something about these first.
-      if ((await file.damagedBlocks()).length > 0) return 'damaged';
+      if (file.suspect && (await file.damagedBlocks()).length > 0) return 'damaged';
       await file.adopt(chunkVersion(file.version + 1));
       return 'adopt';
     case 4: {
@@ -53,8 +59,15 @@ async function step(random: SeededRandom, file: ChunkFile): Promise<string> {
       await file.write(file.length, more, segmentChecksums(more, file.length));
       return `append ${more.length}`;
     }
+    case 5: {
+      const block = random.below(MAX_LENGTH / BLOCK_SIZE_BYTES);
+      if (!accepts || !file.isTorn(block) || file.suspect || !(await file.acceptTorn(block))) return 'nothing';
+      settles(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES);
+      return `accept ${block}`;
+    }
     default: {
       const bytes = fresh(random, to - from);
+      settles(from, to);
       await file.write(from, bytes, segmentChecksums(bytes, from));
       return `write ${from} to ${to}`;
     }
@@ -84,7 +97,10 @@ t.test(`P3: rot under writes that fail, kills, power loss and openings (CAIRN_SE
     await file.sync();
     await disk.syncDirectory('test', 'c');
     const steps: string[] = [];
+    const accepts = round % 2 === 0;
     const rotted = new Set<number>();
+    /** Which were torn, and how long they were, before the last step. */
+    let torn = new Map<number, number>();
     for (let i = 0; i < 60; i++) {
       const trouble = random.below(12);
       const label = random.below(5) === 0 ? 'chunk.table' : random.below(4) === 0 ? 'chunk.truncate' : 'chunk.write';
@@ -93,13 +109,20 @@ t.test(`P3: rot under writes that fail, kills, power loss and openings (CAIRN_SE
       if (trouble === 2 && file.length > 0 && round % 3 > 0) {
         const at = random.below(file.length);
         const content = disk.content(PATH);
-        if (content.length > DATA_OFFSET + at) {
+        const block = Math.floor(at / BLOCK_SIZE_BYTES);
+        if (content.length > DATA_OFFSET + at && !(accepts && file.isTorn(block))) {
           content.writeUInt8((content[DATA_OFFSET + at] ?? 0) | ROTTEN, DATA_OFFSET + at);
-          rotted.add(Math.floor(at / BLOCK_SIZE_BYTES));
+          rotted.add(block);
           steps.push(`rot at ${at}`);
+          // What nobody has noticed may be taken for torn.
+          if (accepts && (await file.isSound(block).catch(() => false))) steps.push('not noticed');
+          if (accepts) await file.sync().catch(() => undefined);
         }
       }
-      const what = await step(random, file).catch((error: unknown) => asCairnError(error).message);
+      const settles = (from: number, to: number): void => {
+        for (const [block, end] of torn) if (from <= block * BLOCK_SIZE_BYTES && to >= end) torn.delete(block);
+      };
+      const what = await step(random, file, settles, accepts).catch((error: unknown) => asCairnError(error).message);
       steps.push(what);
       disk.clearFaults();
       const end = random.below(8);
@@ -111,7 +134,14 @@ t.test(`P3: rot under writes that fail, kills, power loss and openings (CAIRN_SE
         steps.push(['closed', 'killed', 'lost power'][end] ?? 'killed');
         file = await ChunkFile.open(disk, PATH);
       }
-      const wrong = await fault(file, rotted);
+      if (end === 2 || file.suspect) torn.clear();
+      const settled = [...torn.keys()].find((block) => block * BLOCK_SIZE_BYTES < file.length && !file.isTorn(block));
+      torn = new Map();
+      for (let block = 0; block * BLOCK_SIZE_BYTES < file.length; block++) {
+        if (file.isTorn(block)) torn.set(block, Math.min((block + 1) * BLOCK_SIZE_BYTES, file.length));
+      }
+      const wrong =
+        settled === undefined ? await fault(file, rotted) : `block ${settled} was torn, and nothing has settled it`;
       if (wrong !== undefined) {
         t.fail(`round ${round}: ${wrong}`, { steps });
         return;
