@@ -87,12 +87,12 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     if (replica.handle > upTo) continue;
     const verdict = judge(deps, server, replica);
     if (verdict === 'delete') toDelete.push({ handle: replica.handle, version: replica.version });
-    if (verdict === 'stale') {
+    if (verdict === 'stale' || verdict === 'older') {
       leaveOut.push({ handle: replica.handle, version: replica.version });
-      deps.onStale(chunkHandle(replica.handle), replica.version, server.id);
     }
+    if (verdict === 'stale') deps.onStale(chunkHandle(replica.handle), replica.version, server.id);
     if (verdict === 'aside') aside.push({ handle: replica.handle, version: replica.version });
-    if (verdict === 'suspect') suspects.push(chunkHandle(replica.handle));
+    if (verdict === 'suspect' || verdict === 'older') suspects.push(chunkHandle(replica.handle));
   }
   if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
   if (lost.length > 0 && !request.afterPowerLoss && !request.disksAway) {
@@ -113,7 +113,8 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
   return { delete: toDelete, aside, leaveOut };
 }
 
-type Verdict = 'keep' | 'delete' | 'aside' | 'stale' | 'suspect';
+/** `older`: as a suspect, and served to nobody: the one that the server is a member with may be on a disk that is away. */
+type Verdict = 'keep' | 'delete' | 'aside' | 'stale' | 'older' | 'suspect';
 
 function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict {
   const { state, logger } = deps;
@@ -141,6 +142,7 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
     return 'suspect';
   }
   if (replica.version < record.version) {
+    if (server.disks.some(({ problem }) => problem !== '')) return 'older';
     // What it had at the version is gone, and what it has is kept as any stale one.
     state.mutate((m) => {
       takeOutMember(record, server.id);

@@ -63,3 +63,48 @@ t.test('a reader says that a replica is not there: the server is asked, and beli
   t.ok((now?.version ?? 0) > version, 'recovered without it, and copied');
   await cluster.stop();
 });
+
+t.test('P11: an older replica does not stand for the one on a disk of the server that is away', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start(2);
+  const client = await cluster.client();
+  const inode = await client.create('file', 3);
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  await client.publish(inode, 1);
+  const { handle } = lease;
+  const [one, two] = cluster.servers;
+  if (one === undefined || two === undefined) throw new Error('no server');
+  two.kill();
+  await cluster.wait(15_000);
+  t.ok(cluster.write(await client.lease(inode), 'b'));
+  await client.publish(inode, 2);
+  await cluster.rejoin(two);
+  await cluster.wait(120_000);
+  t.same(await cluster.words(await cluster.client(), inode), [
+    ['a', 'b'],
+    ['a', 'b'],
+  ]);
+  two.kill();
+  one.kill();
+  const good = one.replicas.get(handle);
+  if (good === undefined || good.version <= lease.version) throw new Error('a newer version expected');
+  one.replicas.set(handle, { version: lease.version, fence: 0, words: ['a'], suspect: false });
+  one.disks = [
+    { id: 'a', path: '/a', generation: 1 },
+    { id: 'b', path: '/b', generation: 0, problem: 'not mounted' },
+  ];
+  await cluster.rejoin(one);
+  await cluster.wait(120_000);
+  t.equal(one.replicas.get(handle)?.leftOut, true, 'P9: it is served to nobody');
+  one.kill();
+  one.disks = [
+    { id: 'a', path: '/a', generation: 2 },
+    { id: 'b', path: '/b', generation: 2 },
+  ];
+  one.replicas.set(handle, good);
+  await cluster.rejoin(one);
+  await cluster.wait(120_000);
+  t.same(await cluster.words(await cluster.client(), inode), [['a', 'b']]);
+  await cluster.stop();
+});

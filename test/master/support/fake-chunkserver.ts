@@ -10,7 +10,7 @@ import type { ConnectedPeer, EndpointOptions } from '../../../src/protocol/endpo
 import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../../../src/protocol/methods.js';
 import type { ChunkserverMethods } from '../../../src/protocol/methods.js';
 import type { Handlers } from '../../../src/protocol/rpc.js';
-import type { GrantLeaseRequest, LeaseChunkReply } from '../../../src/protocol/generated/messages.js';
+import type { DiskStateInit, GrantLeaseRequest, LeaseChunkReply } from '../../../src/protocol/generated/messages.js';
 
 /** A lease as a member knows it, in memory. */
 interface FakeLease {
@@ -44,6 +44,7 @@ export class FakeChunkserver {
   peer: ConnectedPeer | undefined;
   readonly aside = new Map<number, FakeReplica>();
   freeBytes = 2 ** 40;
+  disks: DiskStateInit[] = [];
   private readonly faults: { method: Method; when: 'before' | 'after'; code: ErrorCode }[] = [];
   /** Called when a method has begun, before it does anything. */
   onCall: ((method: Method) => Promise<void> | void) | undefined;
@@ -68,6 +69,7 @@ export class FakeChunkserver {
       serverId: this.id,
       address: this.address,
       load: this.load(),
+      disks: this.disks,
     });
     this.id = reply.serverId;
     this.reachable = true;
@@ -99,7 +101,7 @@ export class FakeChunkserver {
   }
 
   async heartbeat(reported = false): Promise<void> {
-    await this.peer?.call(MASTER_METHODS.heartbeat, { load: this.load(), reported });
+    await this.peer?.call(MASTER_METHODS.heartbeat, { load: this.load(), disks: this.disks, reported });
   }
 
   private load(): { totalBytes: number; freeBytes: number; chunks: number; activeRequests: number } {
@@ -253,7 +255,7 @@ export class FakeChunkserver {
         return { reply: { damagedBlocks: 0 } };
       },
       checkReplica: ({ handle, version }) => {
-        this.at(handle, version);
+        if (version !== 0 || !this.replicas.has(handle)) this.at(handle, version);
         return { reply: {} };
       },
       leaveOut: ({ handle, leaseId }) =>
