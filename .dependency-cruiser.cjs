@@ -17,7 +17,7 @@ const MAY_IMPORT = {
 
 /** Package → the only path that may import it. */
 const PLACE_OF_PACKAGE = {
-  pino: '^src/core/logger\\.ts$',
+  pino: '^src/core/logging/logger\\.ts$',
   ws: '^src/protocol/websocket\\.ts$',
   protobufjs: '^src/protocol/generated/',
   lmdb: '^src/master/lmdb-store\\.ts$',

@@ -7,7 +7,7 @@ import watchedPromises from './scripts/lint/watched-promises.mjs';
 const INJECTED = {
   clock: 'Take the Clock from the constructor (core/clock.ts): the simulator owns time.',
   random: 'Take the Random from the constructor (core/random.ts): the simulator owns chance.',
-  disk: 'Take the Disk from the constructor (core/disk.ts): the simulator owns the disk.',
+  disk: 'Take the Disk from the constructor (core/disk/disk.ts): the simulator owns the disk.',
   network: 'Take the Network from the constructor (protocol/transport.ts): the simulator owns the network.',
 };
 
@@ -159,11 +159,11 @@ export default tseslint.config(
       ...[
         'src/core/clock.ts',
         'src/core/random.ts',
-        'src/core/node-disk.ts',
-        'src/core/descriptors.ts',
-        'src/core/file-lock.ts',
+        'src/core/disk/node-disk.ts',
+        'src/core/disk/descriptors.ts',
+        'src/core/disk/file-lock.ts',
       ],
-      ...['src/core/logger.ts', 'src/core/log-file.ts'],
+      ...['src/core/logging/logger.ts', 'src/core/logging/log-file.ts'],
       ...['src/protocol/websocket.ts', 'src/protocol/websocket-transport.ts', 'src/protocol/bulk-socket.ts'],
       ...[
         'src/fuse/mountpoint.ts',

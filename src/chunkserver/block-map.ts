@@ -4,7 +4,7 @@
  * same checksum, and who copies a file by its data would lose them (P3). Reading holes costs no disk.
  */
 import { hasCode } from '../core/errors.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { BLOCK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import { blockLength, checksumZeros } from './chunk-format.js';
 import type { ChunkFile } from './chunk-file.js';

@@ -7,7 +7,7 @@
  * next write of the block or to `flush`. settle.ts reads what a crash leaves of that.
  */
 import { blockSegments, checksum } from '../core/checksum.js';
-import type { DiskFile } from '../core/disk.js';
+import type { DiskFile } from '../core/disk/disk.js';
 import { BLOCKS_PER_CHUNK } from '../core/limits.js';
 import { blockCount, blockLength, blockOf, neverRight, ROW_BYTES, storedSum, TABLE_OFFSET } from './chunk-format.js';
 

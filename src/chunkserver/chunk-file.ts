@@ -17,7 +17,7 @@
  * Callers keep mutations (write, truncate, adopt, markClean) one at a time; reads may come at any time.
  */
 import { blockSegments, checksum } from '../core/checksum.js';
-import type { Disk, DiskFile } from '../core/disk.js';
+import type { Disk, DiskFile } from '../core/disk/disk.js';
 import { CairnError } from '../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../core/ids.js';
 import {
@@ -27,7 +27,7 @@ import {
   DIRECT_WRITE_BYTES,
   SMALL_WRITE_BYTES,
 } from '../core/limits.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { ChecksumTable } from './checksum-table.js';
 import {
   blockCount,

@@ -3,7 +3,7 @@
  * on disk before the first write of a boot. A mark from another boot makes the replica suspect: its machine went down
  * while it was under mutation. When what is written here is durable, the caller decides (`ChunkFile`).
  */
-import type { Disk, DiskFile } from '../core/disk.js';
+import type { Disk, DiskFile } from '../core/disk/disk.js';
 import type { ChunkHandle, ChunkVersion } from '../core/ids.js';
 import { decodeHeader, encodeHeader, headerSlotOffset, TABLE_OFFSET, type ChunkHeader } from './chunk-format.js';
 

@@ -11,11 +11,11 @@
  *   aside              replicas of chunks that the master does not know
  */
 import type { Clock } from '../core/clock.js';
-import type { Disk, DiskSpace } from '../core/disk.js';
+import type { Disk, DiskSpace } from '../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../core/ids.js';
 import { CLEAN_AFTER_IDLE_MS, CLEAN_STOP_MS, SYNC_BEHIND_BYTES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { KeyedMutex, unawaited } from '../core/sync.js';
 import { ChunkFile } from './chunk-file.js';

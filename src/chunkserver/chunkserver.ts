@@ -11,10 +11,10 @@
  */
 import { CairnError, hasCode } from '../core/errors.js';
 import type { Clock, Timer } from '../core/clock.js';
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { chunkHandle, type ChunkHandle } from '../core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, HEARTBEAT_INTERVAL_MS, MAX_PAYLOAD_BYTES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../protocol/endpoint.js';

@@ -21,7 +21,7 @@ import type { ChunkStore } from './chunk-store.js';
 import { mendedBlock } from './lost-block.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Replicas } from './replicas.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 
 export class Copies {
   private readonly permits = new Semaphore(MAX_CHUNK_COPIES, MAX_WAITING_COPIES);

@@ -2,10 +2,10 @@
  * All data directories of this server: which are in service, the identity that they share, their space, and which one a
  * new replica goes to.
  */
-import type { Disk, DiskSpace } from '../core/disk.js';
+import type { Disk, DiskSpace } from '../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { LOW_SPACE_BYTES, MAX_DATA_DIRECTORIES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import type { DiskStateInit } from '../protocol/generated/messages.js';
 import { DataDirectory } from './data-directory.js';

@@ -11,7 +11,7 @@
  * The version in the name lets a start list the replicas without opening them; the header of the file decides.
  */
 import { dirname } from 'node:path';
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../core/ids.js';
 import {
@@ -21,7 +21,7 @@ import {
   MAX_BAD_REPLICAS,
   MIB,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { Mutex } from '../core/sync.js';
 import { encodeIdentity, parseIdentity, type StoredIdentity } from './directory-identity.js';
 import { NO_MARK, parseMark, type StoredMark } from './master-mark.js';

@@ -5,7 +5,7 @@
 import type { Clock } from '../core/clock.js';
 import { asCairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 
 /** Replicas that are cleaned at the same time. */
 const CLEAN_WIDTH = 4;

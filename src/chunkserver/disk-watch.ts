@@ -11,10 +11,10 @@
  * anybody to see, as after a message that was long on its way.
  */
 import type { Clock, Timer } from '../core/clock.js';
-import type { Disk, DiskFile, DiskLabel, DiskSpace } from '../core/disk.js';
+import type { Disk, DiskFile, DiskLabel, DiskSpace } from '../core/disk/disk.js';
 import { asCairnError, CairnError } from '../core/errors.js';
 import { DISK_ABSENT_MS, DISK_STALLED_MS, DISK_WATCH_INTERVAL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 
 export interface DiskWatchOptions {
   readonly disk: Disk;

@@ -2,10 +2,10 @@
  * Reads the headers of the replicas in directories that were not left clean, after a start: of the dirty ones, those of
  * this boot are to be cleaned, those of another boot are suspect. It may go on beside everything else.
  */
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { asCairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { peekHeader } from './chunk-header.js';
 import type { DataDirectories } from './data-directories.js';
 import type { DirtyReplicas } from './dirty-replicas.js';

@@ -12,7 +12,7 @@ import {
   MASTER_RETRY_MIN_MS,
   MAX_REPORT_ENTRIES,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { lagsBehind, later, NEVER } from '../core/master-time.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';

@@ -6,7 +6,7 @@
 import type { Clock } from '../core/clock.js';
 import { asCairnError } from '../core/errors.js';
 import { MARK_INTERVAL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { MasterMark } from '../protocol/generated/messages.js';
 
 export type StoredMark = MasterMark;

@@ -2,11 +2,11 @@
  * The chunk files that are open: at most MAX_OPEN_CHUNK_FILES besides those in use, least recently used closed first.
  * Who uses one pins it; it is closed when it was retired and nobody has it pinned.
  */
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { asCairnError } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
 import { MAX_OPEN_CHUNK_FILES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { watched, unawaited } from '../core/sync.js';
 import { ChunkFile } from './chunk-file.js';
 import type { DataDirectories } from './data-directories.js';

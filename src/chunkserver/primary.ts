@@ -9,7 +9,7 @@ import { segmentsMatch } from '../core/checksum.js';
 import { CairnError, asCairnError, type ErrorCode } from '../core/errors.js';
 import { chunkHandle } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_REPLICAS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { watched } from '../core/sync.js';
 import {
   ForwardRequestKind,

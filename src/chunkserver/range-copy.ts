@@ -39,7 +39,7 @@ import type { ChunkStore } from './chunk-store.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Mutations } from './primary.js';
 import type { Replicas } from './replicas.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 
 export interface RangeCopyDependencies {
   readonly clock: Clock;

@@ -7,7 +7,7 @@ import { segmentChecksums, segmentsMatch } from '../core/checksum.js';
 import { CairnError, asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle } from '../core/ids.js';
 import { BLOCK_SIZE_BYTES, COPY_WINDOW, MAX_PAYLOAD_BYTES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { Mutex, Semaphore } from '../core/sync.js';
 import type {
   AdoptVersionRequest,

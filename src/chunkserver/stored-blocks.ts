@@ -1,6 +1,6 @@
 /** The data of one open chunk file, read from the disk by blocks and verified against its checksum table. */
 import { checksum } from '../core/checksum.js';
-import type { DiskFile } from '../core/disk.js';
+import type { DiskFile } from '../core/disk/disk.js';
 import { CairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
 import { BLOCK_SIZE_BYTES } from '../core/limits.js';

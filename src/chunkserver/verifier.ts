@@ -9,7 +9,7 @@ import {
   MAX_WAITING_VERIFICATIONS,
   VERIFY_PAUSE_MS,
 } from '../core/limits.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { Semaphore } from '../core/sync.js';
 import type { VerifyReplicaReplyInit, VerifyReplicaRequest } from '../protocol/generated/messages.js';
 import type { ChunkStore } from './chunk-store.js';

@@ -9,7 +9,7 @@ import { join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sleep, SystemClock } from '../core/clock.js';
 import { asCairnError, CairnError, hasCode, isErrorCode } from '../core/errors.js';
-import { tryLock } from '../core/file-lock.js';
+import { tryLock } from '../core/disk/file-lock.js';
 import { makeDirectories } from './make-directories.js';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));

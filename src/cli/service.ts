@@ -1,7 +1,7 @@
 /** The life of a server process: it claims its directory, serves until it is told to stop, and says so to its parent. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asCairnError } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { claimDirectory, leaveDirectory, tellReady } from './process-control.js';
 
 export interface Service {

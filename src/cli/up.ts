@@ -14,7 +14,7 @@ import {
   prepareMountpoint,
   probe,
 } from '../fuse/mountpoint.js';
-import { silentLogger } from '../core/logger.js';
+import { silentLogger } from '../core/logging/logger.js';
 import { watched } from '../core/sync.js';
 import { ClusterDirectory } from './cluster-directory.js';
 import type { ClusterDescription } from './cluster-directory.js';

@@ -16,7 +16,7 @@ import {
   REQUEST_TIMEOUT_MS,
   SESSION_TTL_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, watched, unawaited } from '../core/sync.js';
 import type { Deferred } from '../core/sync.js';

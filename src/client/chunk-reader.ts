@@ -15,7 +15,7 @@ import {
   READ_HEDGE_MS,
   UNREAD_CHUNK_MEMORY_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { deferred } from '../core/sync.js';

@@ -12,7 +12,7 @@ import {
   LAST_ATTEMPT_MS,
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';

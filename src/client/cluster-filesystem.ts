@@ -14,7 +14,7 @@ import {
   MAX_READDIR_ENTRIES,
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { isDirectory } from '../core/mode.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';

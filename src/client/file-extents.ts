@@ -15,7 +15,7 @@ import {
   MAX_CACHED_BLOCK_MAPS,
   MAX_FILE_BYTES,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { ChunkLocation } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../protocol/methods.js';
 import type { ChunkServers } from './chunk-servers.js';

@@ -16,7 +16,7 @@ import type { InodeId } from '../core/ids.js';
 import { REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from '../core/limits.js';
 import { LockRanges, MAX_LOCK_END } from '../core/lock-ranges.js';
 import type { ByteSpan, LockedRange } from '../core/lock-ranges.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, type Deferred, unawaited, watched } from '../core/sync.js';
 import { LockKindKind, LockTypeType } from '../protocol/generated/messages.js';

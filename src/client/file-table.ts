@@ -13,7 +13,7 @@ import {
   MAX_FILE_BYTES,
 } from '../core/limits.js';
 import { isReadToNote } from '../core/relatime.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';
 import type { ChunkLocation, OpenStateInit } from '../protocol/generated/messages.js';

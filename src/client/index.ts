@@ -10,7 +10,7 @@ import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { SystemClock } from '../core/clock.js';
 import { CairnError, asCairnError } from '../core/errors.js';
-import { silentLogger, type Logger } from '../core/logger.js';
+import { silentLogger, type Logger } from '../core/logging/logger.js';
 import { SystemRandom } from '../core/random.js';
 import { WebSocketNetwork } from '../protocol/websocket.js';
 import { Cairn } from './cairn.js';

@@ -17,7 +17,7 @@ import {
   MAX_GIVEN_BACK,
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { later, NEVER } from '../core/master-time.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { Random } from '../core/random.js';

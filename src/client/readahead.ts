@@ -15,7 +15,7 @@ import {
   MAX_READAHEAD_BYTES,
   MAX_TOTAL_READAHEAD_BYTES,
 } from '../core/limits.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { watched } from '../core/sync.js';
 import type { ChunkReads } from './chunk-io.js';
 import type { Loan } from './loan.js';

@@ -3,7 +3,7 @@ import type { Clock } from '../core/clock.js';
 import { asCairnError, errorNumber } from '../core/errors.js';
 import type { CairnError, ErrorCode } from '../core/errors.js';
 import { MAX_REMEMBERED_REPLICA_REPORTS, REPLICA_REPORT_INTERVAL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import { LruMap } from './lru.js';
 import type { MasterConnection } from './master-connection.js';

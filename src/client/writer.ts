@@ -20,7 +20,7 @@ import {
   REQUEST_TIMEOUT_MS,
   WRITE_BACK_AGE_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { Mutex, deferred, type Deferred } from '../core/sync.js';
 import type { InodeAttributes } from './attributes.js';
 import { isKept, LOST_MARK } from './chunk-io.js';

@@ -27,7 +27,7 @@ export const MAX_QUEUED_REQUESTS = 8192;
 export const SEND_HIGH_WATER_BYTES = 4 * MIB;
 /** Unsent bytes in a connection at which a peer that only sends is cut off: a window of full replies fits. */
 export const MAX_SEND_QUEUE_BYTES = 512 * MIB;
-/** Connections of peers that proved the secret; fewer where the process may not open so many files (core/descriptors.ts). */
+/** Connections of peers that proved the secret; fewer where the process may not open so many files (core/disk/descriptors.ts). */
 export const MAX_CONNECTIONS = 4096;
 /** Time for a new connection to prove the secret: two round trips, on machines that are busy. */
 export const HANDSHAKE_TIMEOUT_MS = 5_000;

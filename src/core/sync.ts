@@ -1,6 +1,6 @@
 /** Small building blocks for asynchronous code: mutual exclusion, bounded permits, a promise to settle later. */
 import { CairnError } from './errors.js';
-import type { Logger } from './logger.js';
+import type { Logger } from './logging/logger.js';
 
 /**
  * For a promise that is awaited later: that it rejects before does not end the process. Whoever awaits it gets the

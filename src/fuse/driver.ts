@@ -15,7 +15,7 @@
  */
 import type { Clock } from '../core/clock.js';
 import type { InodeId } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Credentials, FileSystem } from '../client/filesystem.js';
 
 export interface DriverOptions {

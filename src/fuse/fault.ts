@@ -1,6 +1,6 @@
 /** What the kernel is told when a request fails, and what the operator is told. */
 import { asCairnError, CLUSTER_ERRORS, hasCode, toErrno } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 
 /**
  * The positive errno for `error`. Errors that a program provokes (ENOENT …) are not logged; those that are about the

@@ -13,7 +13,7 @@
 import Fuse from 'fuse-native';
 import type { Signal } from 'fuse-native';
 import { CairnError, POSIX_ERRORS } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { watched } from '../core/sync.js';
 import type { Driver, DriverOptions, Mounted } from './driver.js';
 import { errnoOf } from './fault.js';

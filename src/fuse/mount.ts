@@ -1,6 +1,6 @@
 /** The life of a mount in its own process: serving, and leaving cleanly on a signal or when somebody else unmounts. */
 import { asCairnError } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { unawaited } from '../core/sync.js';
 import type { FileSystem } from '../client/filesystem.js';
 import type { Driver, Mounted, UnmountMode } from './driver.js';

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { access, constants, opendir, readFile, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { asCairnError, CairnError } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { UnmountMode } from './driver.js';
 
 const FUSE_DEVICE = '/dev/fuse';

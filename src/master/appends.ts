@@ -13,7 +13,7 @@ import type { Clock } from '../core/clock.js';
 import { asCairnError } from '../core/errors.js';
 import type { InodeId, SessionId } from '../core/ids.js';
 import { APPEND_TAKEOVER_MS, LOCK_POLL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { deferred } from '../core/sync.js';
 import type { Deferred } from '../core/sync.js';
 

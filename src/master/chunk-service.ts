@@ -5,7 +5,7 @@ import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkIndex, inodeId } from '../core/ids.js';
 import type { MasterTime } from '../core/master-time.js';
 import type { ChunkHandle } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { unawaited } from '../core/sync.js';
 import type { MasterMark, ChunkRecord, ReportReplicaRequest } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';

@@ -11,7 +11,7 @@ import { asCairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { pick } from '../core/random.js';
 import type { Random } from '../core/random.js';
 import { unawaited } from '../core/sync.js';

@@ -3,7 +3,7 @@
  * time. It is there for what must go on then: removals, which is how people free space, and the transactions that write
  * down what was accepted. When there is space again, it is taken back.
  */
-import type { Disk, DiskFile, DiskSpace } from '../core/disk.js';
+import type { Disk, DiskFile, DiskSpace } from '../core/disk/disk.js';
 import { isNoSpace } from '../core/errors.js';
 import { KIB, MIB } from '../core/limits.js';
 

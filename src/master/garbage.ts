@@ -6,7 +6,7 @@ import type { Clock } from '../core/clock.js';
 import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, InodeId, ServerId } from '../core/ids.js';
 import { MAX_CHUNKS_PER_PAGE } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { ReplicaVersion } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { continueCuts, forgetChunk, getChunk, inodesWithCuts } from './chunk-map.js';

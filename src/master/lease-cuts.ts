@@ -6,7 +6,7 @@
 import { asCairnError, hasCode } from '../core/errors.js';
 import type { ChunkHandle, InodeId, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { getChunk, lookupChunk } from './chunk-map.js';
 import { readInode } from './inodes.js';

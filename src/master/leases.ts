@@ -30,7 +30,7 @@ import {
   MAX_ACTIVE_LEASES,
   REQUEST_TIMEOUT_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { isRegular } from '../core/mode.js';
 import { pick } from '../core/random.js';
 import type { Random } from '../core/random.js';

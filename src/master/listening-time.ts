@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../core/clock.js';
 import { MASTER_STALL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 
 export class ListeningTime {
   private stoodStillMs = 0;

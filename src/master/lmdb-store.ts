@@ -7,7 +7,7 @@
  */
 import { open } from 'lmdb';
 import type { RootDatabase } from 'lmdb';
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { asCairnError, CairnError, errorCodeOf } from '../core/errors.js';
 import { MIB } from '../core/limits.js';
 import type { Key, KeyRange, Store, StoreChange } from './store.js';

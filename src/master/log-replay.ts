@@ -10,9 +10,9 @@
  * written. If the machine has not booted since, nothing unflushed is lost either, and only a frame that the file's end
  * cuts short can be explained.
  */
-import type { Disk, DiskFile } from '../core/disk.js';
+import type { Disk, DiskFile } from '../core/disk/disk.js';
 import { CairnError } from '../core/errors.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { decodeRecord, findFrames, readFrame, sequenceOf } from './log-record.js';
 import type { DecodedRecord } from './log-record.js';
 import { readHeader, readSegment, SEGMENT_HEADER_BYTES, segmentPath } from './log-segment.js';

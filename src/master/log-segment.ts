@@ -1,6 +1,6 @@
 /** Segments of the operation log: files `oplog-<number>` in one directory, each with a header that says who wrote it. */
 import { checksum } from '../core/checksum.js';
-import type { Disk, DiskFile } from '../core/disk.js';
+import type { Disk, DiskFile } from '../core/disk/disk.js';
 import { CairnError, hasCode } from '../core/errors.js';
 import { LOG_SEGMENT_BYTES, MAX_LOG_RECORD_BYTES, MIB } from '../core/limits.js';
 

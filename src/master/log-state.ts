@@ -11,7 +11,7 @@
  * long as that lasts. A transaction that finds no space is tried again until it does; the log is not cut meanwhile.
  */
 import type { Clock, Timer } from '../core/clock.js';
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import {
   COMMIT_CHANGES,
@@ -24,7 +24,7 @@ import {
   SCARCE_TRANSACTION_CHANGES,
   TRANSACTION_CHANGES,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { deferred } from '../core/sync.js';
 import type { Deferred } from '../core/sync.js';
 import { readCounter } from './counters.js';

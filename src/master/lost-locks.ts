@@ -9,7 +9,7 @@
  */
 import { asCairnError, type CairnError } from '../core/errors.js';
 import type { InodeId, SessionId } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { Semaphore, unawaited } from '../core/sync.js';
 import type { LockTable } from './locks.js';
 

@@ -10,11 +10,11 @@
 import { asCairnError, CairnError } from '../core/errors.js';
 import { sleep } from '../core/clock.js';
 import type { Clock, Timer } from '../core/clock.js';
-import type { Disk } from '../core/disk.js';
+import type { Disk } from '../core/disk/disk.js';
 import { chunkHandle, inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_ACTIVE_LEASES, MAX_CHUNK_COPIES, MAX_SPARE_CHUNKS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred, Semaphore, unawaited } from '../core/sync.js';
 import { servePeers } from '../protocol/endpoint.js';

@@ -15,7 +15,7 @@ import {
   REQUEST_TIMEOUT_MS,
   SPARE_AGE_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { unawaited } from '../core/sync.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';

@@ -8,7 +8,7 @@
  * Any other write or sync that fails is the end: what the disk holds is not known any more, and a later sync may report
  * success for pages that the kernel has dropped. The log then refuses everything and tells its owner, once.
  */
-import type { DiskFile } from '../core/disk.js';
+import type { DiskFile } from '../core/disk/disk.js';
 import { asCairnError, CairnError, hasCode, isNoSpace } from '../core/errors.js';
 import { KIB, LOG_SEGMENT_BYTES, SCARCE_SEGMENT_BYTES } from '../core/limits.js';
 import { Mutex, watched } from '../core/sync.js';

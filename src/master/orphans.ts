@@ -7,7 +7,7 @@ import { asCairnError } from '../core/errors.js';
 import { inodeId } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_CHUNKS_PER_RECORD } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { isRegular } from '../core/mode.js';
 import { dropChunks, truncateChunkMap } from './chunk-map.js';
 import { forgetBehind } from './left-behind.js';

@@ -12,7 +12,7 @@ import type { Clock } from '../core/clock.js';
 import { asCairnError, CairnError } from '../core/errors.js';
 import type { ChunkHandle } from '../core/ids.js';
 import { CHUNKSERVER_DEAD_MS, HEARTBEAT_INTERVAL_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import type { ServerRegistry } from './servers.js';
 

@@ -5,7 +5,7 @@
  */
 import { chunkHandle } from '../core/ids.js';
 import { RECOUNT_SLICE } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { getChunk, saveChunk } from './chunk-map.js';
 import { readCounter } from './counters.js';
 import { keys, packed, prefixRange, unpackNumber } from './keys.js';

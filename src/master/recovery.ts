@@ -24,7 +24,7 @@ import type { Clock } from '../core/clock.js';
 import { asCairnError, CairnError, isNoSpace } from '../core/errors.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
 import { Backoffs } from './backoffs.js';

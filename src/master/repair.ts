@@ -10,7 +10,7 @@ import type { Clock } from '../core/clock.js';
 import { asCairnError, hasCode } from '../core/errors.js';
 import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { unawaited } from '../core/sync.js';
 import { Backoffs } from './backoffs.js';

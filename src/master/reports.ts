@@ -16,7 +16,7 @@ import { CairnError } from '../core/errors.js';
 import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { MAX_REPORT_ENTRIES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type {
   ChunkRecord,
   ReplicaState,

@@ -12,7 +12,7 @@ import { chunkHandle } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CairnError } from '../core/errors.js';
 import { RECOUNT_SLICE } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { ChunkRecord, RemoveServerReplyInit } from '../protocol/generated/messages.js';
 import { getChunk, saveChunk, takeOutMember } from './chunk-map.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from './keys.js';

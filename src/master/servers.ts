@@ -11,7 +11,7 @@ import { CairnError } from '../core/errors.js';
 import { serverId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS, MAX_DATA_DIRECTORIES } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { unawaited } from '../core/sync.js';
 import { ServerRecord } from '../protocol/generated/messages.js';
 import type {

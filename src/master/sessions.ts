@@ -20,7 +20,7 @@ import {
   MAX_SESSIONS,
   SESSION_TTL_MS,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { SessionRecord } from '../protocol/generated/messages.js';
 import type { OpenSessionRequest, ReclaimRequest } from '../protocol/generated/messages.js';

@@ -7,7 +7,7 @@
 import type { Clock } from '../core/clock.js';
 import { asCairnError } from '../core/errors.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import { unawaited } from '../core/sync.js';
 import type { ChunkRecord } from '../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';

@@ -19,7 +19,7 @@
 import type { Clock, Timer } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { COUNTER_JUMP, INODE_JUMP, MAX_EPOCHS_REMEMBERED, VERSION_JUMP, WITNESS_WAIT_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { deferred } from '../core/sync.js';
 import { EpochHistory } from '../protocol/generated/messages.js';

@@ -2,7 +2,7 @@
 import { asCairnError } from '../core/errors.js';
 import type { Clock } from '../core/clock.js';
 import { REQUEST_TIMEOUT_MS } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
+import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { callerHandshake, serverHandshake } from './handshake.js';
 import type { MethodTable } from './methods.js';

@@ -14,8 +14,8 @@ import {
   REQUEST_TIMEOUT_MS,
   SEND_HIGH_WATER_BYTES,
 } from '../core/limits.js';
-import type { Logger } from '../core/logger.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import type { Logger } from '../core/logging/logger.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { deferred, unawaited } from '../core/sync.js';
 import { NO_PAYLOAD, type Channel } from './channel.js';
 import { EnvelopeKind, type Envelope } from './generated/messages.js';

@@ -17,7 +17,7 @@ import {
   MAX_UNREAD_BYTES,
   SEND_HIGH_WATER_BYTES,
 } from '../core/limits.js';
-import { payloadBuffers } from '../core/payload-buffers.js';
+import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { copyInto, receiveInto, type BytesReceiver } from './bulk-socket.js';
 import { NO_PAYLOAD } from './channel.js';
 import {

@@ -4,7 +4,7 @@
  */
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { SystemClock } from '../../src/core/clock.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import type { Driver, DriverOptions } from '../../src/fuse/driver.js';

@@ -5,7 +5,7 @@
 import { text } from 'node:stream/consumers';
 import { SystemClock } from '../../src/core/clock.js';
 import { ROOT_INODE, type InodeId } from '../../src/core/ids.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { WebSocketNetwork } from '../../src/protocol/websocket.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';

@@ -7,7 +7,7 @@ import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import type { ChunkHandle } from '../../src/core/ids.js';
 import { ASIDE_KEEP_MS, KIB } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';

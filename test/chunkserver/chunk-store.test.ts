@@ -5,7 +5,7 @@ import { ChunkStore } from '../../src/chunkserver/chunk-store.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { DiskWatch } from '../../src/chunkserver/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';

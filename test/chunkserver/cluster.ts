@@ -2,7 +2,7 @@
 import { CairnError } from '../../src/core/errors.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { SystemClock, type Clock } from '../../src/core/clock.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../../src/protocol/endpoint.js';
 import type {

@@ -3,7 +3,7 @@ import t from 'tap';
 import { DirtyReplicas } from '../../src/chunkserver/dirty-replicas.js';
 import { CairnError } from '../../src/core/errors.js';
 import { chunkHandle } from '../../src/core/ids.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const [first, second, third] = [chunkHandle(1), chunkHandle(2), chunkHandle(3)];

@@ -10,7 +10,7 @@ const at = (path: string): string => JSON.stringify(new URL(`../../src/${path}`,
 function runs(fault: string): { status: number | null; stdout: string; stderr: string } {
   const program = `
     import { CairnError } from ${at('core/errors.js')};
-    import { createLogger } from ${at('core/logger.js')};
+    import { createLogger } from ${at('core/logging/logger.js')};
     import { watchForFaults } from ${at('cli/service.js')};
     watchForFaults(createLogger({ role: 'test' }));
     setTimeout(() => console.log('lives'), 50);
@@ -52,7 +52,7 @@ async function ends(t: Test, stop: string, also: string, signals: number): Promi
   spawnSync('mkfifo', [fifo]);
   const program = `
     import { open } from 'node:fs/promises';
-    import { createLogger } from ${at('core/logger.js')};
+    import { createLogger } from ${at('core/logging/logger.js')};
     import { runService } from ${at('cli/service.js')};
     const fifo = ${JSON.stringify(fifo)};
     setInterval(() => undefined, 1_000);

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { inodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB, MIB } from '../../src/core/limits.js';
-import { payloadBuffers } from '../../src/core/payload-buffers.js';
+import { payloadBuffers } from '../../src/core/disk/payload-buffers.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { Readahead, ReadaheadBudget } from '../../src/client/readahead.js';
 

@@ -3,7 +3,7 @@ import t from 'tap';
 import { asCairnError, CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { deferred, type Deferred } from '../../src/core/sync.js';
 import type { InodeAttributes } from '../../src/client/attributes.js';
 import { WriteBudget } from '../../src/client/write-budget.js';

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { descriptorLimit, shareDescriptors } from '../../src/core/descriptors.js';
+import { descriptorLimit, shareDescriptors } from '../../src/core/disk/descriptors.js';
 import { MAX_CONNECTIONS, MAX_OPEN_CHUNK_FILES, MAX_UNPROVEN_CONNECTIONS } from '../../src/core/limits.js';
 
 t.test('a share for each use, all together below the limit', (t) => {
@@ -28,9 +28,9 @@ t.test('no descriptor left: the operation log goes on in new segments, and other
   const at = (path: string): string => JSON.stringify(new URL(`../../src/${path}`, import.meta.url).pathname);
   const program = `
     import { openSync, closeSync } from 'node:fs';
-    import { SpareDescriptors } from ${at('core/descriptors.js')};
-    import { silentLogger } from ${at('core/logger.js')};
-    import { NodeDisk } from ${at('core/node-disk.js')};
+    import { SpareDescriptors } from ${at('core/disk/descriptors.js')};
+    import { silentLogger } from ${at('core/logging/logger.js')};
+    import { NodeDisk } from ${at('core/disk/node-disk.js')};
     import { OperationLog } from ${at('master/operation-log.js')};
     const strangers = [];
     let shed = 0;

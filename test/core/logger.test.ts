@@ -4,9 +4,9 @@ import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import t from 'tap';
 import { LOG_LINE_BURST } from '../../src/core/limits.js';
-import { LogRate } from '../../src/core/log-rate.js';
+import { LogRate } from '../../src/core/logging/log-rate.js';
 
-const MODULE = new URL('../../src/core/logger.js', import.meta.url).href;
+const MODULE = new URL('../../src/core/logging/logger.js', import.meta.url).href;
 
 t.test('a log that cannot be written throws into nobody, and what is kept of it is bounded', async (t) => {
   const program = `

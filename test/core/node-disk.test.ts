@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hasCode } from '../../src/core/errors.js';
 import { MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
-import { NodeDisk } from '../../src/core/node-disk.js';
+import { NodeDisk } from '../../src/core/disk/node-disk.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'cairn-node-disk-'));
 t.teardown(() => rmSync(directory, { recursive: true }));
@@ -213,7 +213,7 @@ t.test('nobody else can take the lock of a directory that he cannot open, and no
   )();
   const other = join(directory, 'by-another-name');
   await symlink(directory, other);
-  const module = new URL('../../src/core/node-disk.js', import.meta.url).href;
+  const module = new URL('../../src/core/disk/node-disk.js', import.meta.url).href;
   const code = `import { NodeDisk } from '${module}'; await new NodeDisk().lock('test', '${other}'); console.log('has it'); setTimeout(() => 0, 60000);`;
   const holder = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
   t.teardown(() => holder.kill('SIGKILL'));

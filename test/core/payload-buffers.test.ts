@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import t from 'tap';
-import { DIRECT_ALIGNMENT_BYTES, PayloadBuffers } from '../../src/core/payload-buffers.js';
+import { DIRECT_ALIGNMENT_BYTES, PayloadBuffers } from '../../src/core/disk/payload-buffers.js';
 
 const LARGE = 1024 * 1024;
 

@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { isCairnMount, parseMountInfo, prepareMountpoint } from '../../src/fuse/mountpoint.js';
 
 t.test('mountinfo: optional fields, escaped paths, lines that are none', (t) => {

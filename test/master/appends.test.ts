@@ -5,7 +5,7 @@ import { inodeId, sessionId } from '../../src/core/ids.js';
 import type { SessionId } from '../../src/core/ids.js';
 import { CairnError } from '../../src/core/errors.js';
 import { APPEND_TAKEOVER_MS, LOCK_POLL_MS } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { deferred } from '../../src/core/sync.js';
 import { AppendLeases } from '../../src/master/appends.js';
 import { ManualClock } from '../support/manual-clock.js';

@@ -6,7 +6,7 @@
 import t from 'tap';
 import { CairnError } from '../../src/core/errors.js';
 import { KIB, MIB } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { prefixRange } from '../../src/master/keys.js';
 import { LogState } from '../../src/master/log-state.js';

@@ -4,7 +4,7 @@
  */
 import t from 'tap';
 import { SeededRandom } from '../../src/core/random.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { packed, packNumber, unpacked } from '../../src/master/keys.js';
 import { LogState } from '../../src/master/log-state.js';
 import { MemoryStore } from '../../src/master/memory-store.js';

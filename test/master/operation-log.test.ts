@@ -2,7 +2,7 @@
 import t from 'tap';
 import type { Test } from 'tap';
 import { SeededRandom } from '../../src/core/random.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import type { CairnError } from '../../src/core/errors.js';
 import { RecordEncoder, readFrame, sequenceOf } from '../../src/master/log-record.js';
 import { OperationLog } from '../../src/master/operation-log.js';

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { SeededRandom } from '../../src/core/random.js';
 import { WITNESS_WAIT_MS } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { readCounter } from '../../src/master/counters.js';
 import { IdReserve } from '../../src/master/id-reserve.js';
 import { keys, packed } from '../../src/master/keys.js';

@@ -3,7 +3,7 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import t, { type Test } from 'tap';
 import { SystemClock } from '../../src/core/clock.js';
 import { KIB, MAX_PAYLOAD_BYTES, MAX_UNPROVEN_MESSAGE_BYTES, MAX_UNREAD_BYTES, MIB } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';

@@ -13,7 +13,7 @@ import {
   MIB,
   SEND_HIGH_WATER_BYTES,
 } from '../../src/core/limits.js';
-import type { Logger } from '../../src/core/logger.js';
+import type { Logger } from '../../src/core/logging/logger.js';
 import { SeededRandom, SystemRandom } from '../../src/core/random.js';
 import { Channel } from '../../src/protocol/channel.js';
 import { connectPeer, servePeers, type EndpointOptions } from '../../src/protocol/endpoint.js';

@@ -2,7 +2,7 @@ import t from 'tap';
 import { SystemClock } from '../../src/core/clock.js';
 import { CairnError, hasCode } from '../../src/core/errors.js';
 import { MAX_IN_FLIGHT_REQUESTS, MAX_PAYLOAD_BYTES, MIB } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { deferred } from '../../src/core/sync.js';
 import { connectPeer, servePeers, type EndpointOptions } from '../../src/protocol/endpoint.js';

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { hasCode } from '../../src/core/errors.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { connectPeer, servePeers } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Handlers } from '../../src/protocol/rpc.js';

@@ -5,7 +5,7 @@
  */
 import { CairnError } from '../../src/core/errors.js';
 import type { ErrorCode } from '../../src/core/errors.js';
-import type { Disk, DiskFile, DiskLabel, DiskSpace } from '../../src/core/disk.js';
+import type { Disk, DiskFile, DiskLabel, DiskSpace } from '../../src/core/disk/disk.js';
 import { GIB, MIB } from '../../src/core/limits.js';
 import type { Random } from '../../src/core/random.js';
 import { SparseBytes } from '../support/sparse-bytes.js';

@@ -6,7 +6,7 @@
 import { checksum } from '../../src/core/checksum.js';
 import { CairnError } from '../../src/core/errors.js';
 import { SEND_HIGH_WATER_BYTES } from '../../src/core/limits.js';
-import { payloadBuffers } from '../../src/core/payload-buffers.js';
+import { payloadBuffers } from '../../src/core/disk/payload-buffers.js';
 import type { Random } from '../../src/core/random.js';
 import type { Listener, Message, Network, Transport, TransportHandlers } from '../../src/protocol/transport.js';
 import type { MachineTime } from './machine-time.js';

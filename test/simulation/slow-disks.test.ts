@@ -1,7 +1,7 @@
 /** Disks on which what was given up is done later, or in part: what they hold then must not be taken for what the chunk is. */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import type { DiskLabel } from '../../src/core/disk.js';
+import type { DiskLabel } from '../../src/core/disk/disk.js';
 import { BLOCK_SIZE_BYTES, LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/client/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';

@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import type { Clock } from '../../src/core/clock.js';
 import { KIB } from '../../src/core/limits.js';
-import type { Logger } from '../../src/core/logger.js';
+import type { Logger } from '../../src/core/logging/logger.js';
 import type { Random } from '../../src/core/random.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { connectTo } from '../../src/cli/compose.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { ClusterDirectory } from '../../src/cli/cluster-directory.js';
 import { startMount } from '../../src/cli/mount.js';
 import type { DriverName } from '../../src/cli/mount.js';

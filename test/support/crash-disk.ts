@@ -2,7 +2,7 @@
  * A disk in memory that forgets: `kill` ends the process and keeps what it wrote, `powerLoss` keeps what was synced and,
  * by chance, any part of the rest. Files opened before a crash do nothing afterwards.
  */
-import type { Disk, DiskFile, DiskSpace } from '../../src/core/disk.js';
+import type { Disk, DiskFile, DiskSpace } from '../../src/core/disk/disk.js';
 import { CairnError, type ErrorCode } from '../../src/core/errors.js';
 import type { Random } from '../../src/core/random.js';
 

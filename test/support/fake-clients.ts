@@ -1,7 +1,7 @@
 /** Clients of a fake cluster, for tests. */
 import { SystemClock } from '../../src/core/clock.js';
 import type { Clock } from '../../src/core/clock.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import type { ClusterFileSystemConfig } from '../../src/client/cluster-filesystem.js';

@@ -10,7 +10,7 @@ import { CairnError, asCairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkIndex, inodeId, serverId, sessionId } from '../../src/core/ids.js';
 import type { InodeId, SessionId } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { NEVER } from '../../src/core/master-time.js';
 import type { Random } from '../../src/core/random.js';
 import * as chunkMap from '../../src/master/chunk-map.js';

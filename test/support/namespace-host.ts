@@ -2,7 +2,7 @@
 import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { silentLogger } from '../../src/core/logger.js';
+import { silentLogger } from '../../src/core/logging/logger.js';
 import { LogState } from '../../src/master/log-state.js';
 import { MemoryStore } from '../../src/master/memory-store.js';
 import { ensureRoot } from '../../src/master/namespace.js';

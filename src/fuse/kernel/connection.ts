@@ -10,7 +10,7 @@ import { sleep } from '../../core/clock.js';
 import type { Clock } from '../../core/clock.js';
 import { asCairnError, POSIX_ERRORS } from '../../core/errors.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../core/limits.js';
-import type { Logger } from '../../core/logger.js';
+import type { Logger } from '../../core/logging/logger.js';
 import { deferred, unawaited } from '../../core/sync.js';
 import type { Deferred } from '../../core/sync.js';
 import { errnoOf } from '../fault.js';

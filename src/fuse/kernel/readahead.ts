@@ -5,7 +5,7 @@
 import { writeFile } from 'node:fs/promises';
 import { asCairnError } from '../../core/errors.js';
 import { KERNEL_READAHEAD_BYTES, KIB } from '../../core/limits.js';
-import type { Logger } from '../../core/logger.js';
+import type { Logger } from '../../core/logging/logger.js';
 import { mountedOn } from '../mountpoint.js';
 
 /** Where it cannot be raised (no rights in /sys) the mount works, and reads slower: that is logged. */

@@ -2,7 +2,7 @@
 import type { Attributes, FileSystem, OpenFile } from '../../client/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Clock } from '../../core/clock.js';
-import type { Logger } from '../../core/logger.js';
+import type { Logger } from '../../core/logging/logger.js';
 import type { HandleTable } from '../handle-table.js';
 import { isDirectory, isRegular } from '../../core/mode.js';
 import type { Callers } from './callers.js';

@@ -1,7 +1,7 @@
 /** How requests come and go: many at a time, interrupted, in nobody's interest, malformed, and the end of it all. */
 import t from 'tap';
 import { setImmediate as immediate, setTimeout as pause } from 'node:timers/promises';
-import { silentLogger } from '../../../src/core/logger.js';
+import { silentLogger } from '../../../src/core/logging/logger.js';
 import { Connection } from '../../../src/fuse/kernel/connection.js';
 import type { Answer } from '../../../src/fuse/kernel/request.js';
 import { ManualClock } from '../../support/manual-clock.js';

@@ -1,7 +1,7 @@
 /** A mount of the kernel driver that is served to a fake kernel from a model of a file system, or from any other. */
 import type { Test } from 'tap';
 import { SystemClock } from '../../../src/core/clock.js';
-import { silentLogger } from '../../../src/core/logger.js';
+import { silentLogger } from '../../../src/core/logging/logger.js';
 import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
 import type { FileSystem } from '../../../src/client/filesystem.js';
 import { ROOT_INODE } from '../../../src/core/ids.js';

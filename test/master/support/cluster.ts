@@ -2,7 +2,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Clock, Timer, Timespec } from '../../../src/core/clock.js';
 import { KIB } from '../../../src/core/limits.js';
-import { silentLogger } from '../../../src/core/logger.js';
+import { silentLogger } from '../../../src/core/logging/logger.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import type { Random } from '../../../src/core/random.js';
 import { Master } from '../../../src/master/master.js';

@@ -2,7 +2,7 @@
  * Lines of a log that say the same again and again: after a burst, one now and then, with how many were left out. So what
  * a stranger or a broken peer makes a process say does not fill its disk, whatever it is.
  */
-import { LOG_LINE_BURST, LOG_LINE_INTERVAL_MS, MAX_LOG_MESSAGES } from './limits.js';
+import { LOG_LINE_BURST, LOG_LINE_INTERVAL_MS, MAX_LOG_MESSAGES } from '../limits.js';
 
 interface Repeated {
   /** Lines that may be written now. */

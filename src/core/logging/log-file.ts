@@ -13,7 +13,7 @@ import {
   renameSync,
   statSync,
 } from 'node:fs';
-import { LOG_GENERATIONS, MAX_LOG_FILE_BYTES } from './limits.js';
+import { LOG_GENERATIONS, MAX_LOG_FILE_BYTES } from '../limits.js';
 
 /** Files with what a process said are for its user only. */
 const PRIVATE_MODE = 0o600;

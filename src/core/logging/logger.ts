@@ -1,7 +1,7 @@
 /** Structured logging. The only importer of pino. One line an event that an operator would want. */
 import { pino, type Logger as PinoLogger } from 'pino';
-import { SystemClock, type Clock } from './clock.js';
-import { LOG_SUMMARY_MS, MIB } from './limits.js';
+import { SystemClock, type Clock } from '../clock.js';
+import { LOG_SUMMARY_MS, MIB } from '../limits.js';
 import { LogFile } from './log-file.js';
 import { LogRate } from './log-rate.js';
 

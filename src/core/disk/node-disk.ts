@@ -21,10 +21,10 @@ import { mkdir, opendir, rename, statfs, unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { SpareDescriptors } from './descriptors.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
-import { CairnError, asCairnError } from './errors.js';
+import { CairnError, asCairnError } from '../errors.js';
 import { tryLock } from './file-lock.js';
 import { DIRECT_ALIGNMENT_BYTES, payloadBuffers } from './payload-buffers.js';
-import { watched } from './sync.js';
+import { watched } from '../sync.js';
 
 const openAsync = promisify(open);
 const closeAsync = promisify(close);

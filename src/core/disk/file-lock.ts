@@ -4,7 +4,7 @@
  * util-linux can ask for it on a descriptor that it inherits, and is gone before anybody looks.
  */
 import { spawn } from 'node:child_process';
-import { asCairnError, CairnError } from './errors.js';
+import { asCairnError, CairnError } from '../errors.js';
 
 /** How flock(1) ends when another has the lock. */
 const HELD_ELSEWHERE = 1;

@@ -3,15 +3,15 @@
  * leave enough for the process's own files, or nothing can be opened any more (EMFILE).
  */
 import { close, openSync, readFileSync } from 'node:fs';
-import { sleep, SystemClock } from './clock.js';
-import { asCairnError } from './errors.js';
+import { sleep, SystemClock } from '../clock.js';
+import { asCairnError } from '../errors.js';
 import {
   MAX_CHUNKSERVER_PEERS,
   MAX_CONNECTIONS,
   MAX_OPEN_CHUNK_FILES,
   MAX_UNPROVEN_CONNECTIONS,
   SPARE_DESCRIPTORS,
-} from './limits.js';
+} from '../limits.js';
 
 /** What the process opens besides chunk files and connections to it: libraries, the store, the log, connections it makes. */
 const OTHER_DESCRIPTORS = MAX_CHUNKSERVER_PEERS + 64;

@@ -7,7 +7,7 @@
  * The buffers begin at a page, which O_DIRECT demands: JavaScript cannot ask where memory lies, but a WebAssembly memory
  * begins at a page.
  */
-import { BLOCK_SIZE_BYTES, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BUFFERS } from './limits.js';
+import { BLOCK_SIZE_BYTES, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BUFFERS } from '../limits.js';
 
 /** What offsets, lengths and addresses of O_DIRECT are multiples of: the sector of all disks, the page of all machines. */
 export const DIRECT_ALIGNMENT_BYTES = 4096;
