@@ -22,20 +22,20 @@ import type { ReadChunkReplyInit, ReadChunkRequest } from '../protocol/generated
 import { CHUNKSERVER_METHODS, type ChunkserverMethods } from '../protocol/methods.js';
 import type { HandlerResult, Handlers } from '../protocol/rpc.js';
 import type { Network } from '../protocol/transport.js';
-import { Chain, failuresToReply } from './chain.js';
-import { mapBlocks } from './block-map.js';
-import type { BlocksRead } from './chunk-file.js';
-import { ChunkStore } from './chunk-store.js';
-import { CorruptBlockError } from './stored-blocks.js';
-import { Copies } from './copy.js';
-import { DiskWatch } from './disk-watch.js';
+import { Chain, failuresToReply } from './replication/chain.js';
+import { mapBlocks } from './chunk/block-map.js';
+import type { BlocksRead } from './chunk/chunk-file.js';
+import { ChunkStore } from './store/chunk-store.js';
+import { CorruptBlockError } from './chunk/stored-blocks.js';
+import { Copies } from './replication/replica-copy.js';
+import { DiskWatch } from './store/disk-watch.js';
 import { MasterLink } from './master-link.js';
-import { PeerPool } from './peer-pool.js';
-import { Mutations } from './primary.js';
-import { RangeCopies } from './range-copy.js';
-import { Recovery } from './recovery.js';
-import { Replicas } from './replicas.js';
-import { Verifier } from './verifier.js';
+import { PeerPool } from './replication/peer-pool.js';
+import { Mutations } from './replication/mutations.js';
+import { RangeCopies } from './replication/range-copy.js';
+import { Recovery } from './replication/recovery.js';
+import { Replicas } from './replication/replicas.js';
+import { Verifier } from './replication/verifier.js';
 
 export interface ChunkserverDependencies {
   readonly clock: Clock;

@@ -20,11 +20,11 @@ import { deferred, unawaited } from '../core/sync.js';
 import type { MasterMark, ReplicaVersion, ServerLoadInit } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { ConnectedPeer } from '../protocol/endpoint.js';
-import type { ChunkStore } from './chunk-store.js';
-import type { BegunSince } from './making.js';
-import { KeptMark } from './master-mark.js';
-import type { ForwardFailureReport } from './primary.js';
-import type { Replicas } from './replicas.js';
+import type { ChunkStore } from './store/chunk-store.js';
+import type { BegunSince } from './store/making.js';
+import { KeptMark } from './store/master-mark.js';
+import type { ForwardFailureReport } from './replication/mutations.js';
+import type { Replicas } from './replication/replicas.js';
 
 export interface MasterLinkOptions {
   readonly clock: Clock;

@@ -4,9 +4,9 @@ import { segmentChecksums, checksum } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, KIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { mapBlocks } from '../../src/chunkserver/block-map.js';
-import { DATA_OFFSET, ZERO_BLOCK_SUM } from '../../src/chunkserver/chunk-format.js';
-import { ChunkFile } from '../../src/chunkserver/chunk-file.js';
+import { mapBlocks } from '../../src/chunkserver/chunk/block-map.js';
+import { DATA_OFFSET, ZERO_BLOCK_SUM } from '../../src/chunkserver/chunk/chunk-format.js';
+import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { testSeed } from '../support/seed.js';
 

@@ -5,8 +5,8 @@ import { asCairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { DATA_OFFSET } from '../../src/chunkserver/chunk-format.js';
-import { ChunkFile } from '../../src/chunkserver/chunk-file.js';
+import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
+import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
 import { CrashDisk } from '../support/crash-disk.js';
 
 const seed = Number(process.env['CAIRN_SEED'] ?? 1);

@@ -3,8 +3,8 @@ import t from 'tap';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { DATA_OFFSET, decodeHeader, encodeHeader, TABLE_OFFSET } from '../../src/chunkserver/chunk-format.js';
-import { ChunkFile } from '../../src/chunkserver/chunk-file.js';
+import { DATA_OFFSET, decodeHeader, encodeHeader, TABLE_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
+import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
 import { CrashDisk } from '../support/crash-disk.js';
 
 /** Format 1: chunk 0x1234567890 at version 42, "hello" at 65,534, left clean under boot-1. Without trailing zeros. */

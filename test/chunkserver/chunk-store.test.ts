@@ -1,12 +1,12 @@
 /** The replicas of a server on its disks: what it does by itself. */
 import t from 'tap';
-import { ChunkFile } from '../../src/chunkserver/chunk-file.js';
-import { ChunkStore } from '../../src/chunkserver/chunk-store.js';
+import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
+import { ChunkStore } from '../../src/chunkserver/store/chunk-store.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { DiskWatch } from '../../src/chunkserver/disk-watch.js';
+import { DiskWatch } from '../../src/chunkserver/store/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';

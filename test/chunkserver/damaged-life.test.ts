@@ -6,7 +6,7 @@ import t from 'tap';
 import { asCairnError, hasCode } from '../../src/core/errors.js';
 import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
-import { DATA_OFFSET } from '../../src/chunkserver/chunk-format.js';
+import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { connectPeer } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import { testSeed } from '../support/seed.js';

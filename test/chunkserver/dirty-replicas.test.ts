@@ -1,6 +1,6 @@
 /** Which replicas are cleaned, when, and what is said of those that could not be. */
 import t from 'tap';
-import { DirtyReplicas } from '../../src/chunkserver/dirty-replicas.js';
+import { DirtyReplicas } from '../../src/chunkserver/store/dirty-replicas.js';
 import { CairnError } from '../../src/core/errors.js';
 import { chunkHandle } from '../../src/core/ids.js';
 import { silentLogger } from '../../src/core/logging/logger.js';

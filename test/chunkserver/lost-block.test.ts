@@ -2,8 +2,8 @@
 import t from 'tap';
 import { checksum } from '../../src/core/checksum.js';
 import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
-import { neverRight } from '../../src/chunkserver/chunk-format.js';
-import { lostBlock } from '../../src/chunkserver/lost-block.js';
+import { neverRight } from '../../src/chunkserver/chunk/chunk-format.js';
+import { lostBlock } from '../../src/chunkserver/chunk/lost-block.js';
 
 t.test('the bytes of a lost block have the complement of its checksum', async (t) => {
   for (const length of [4, 5, 1_000, BLOCK_SIZE_BYTES]) {

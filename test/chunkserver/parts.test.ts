@@ -3,9 +3,9 @@ import t from 'tap';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { deferred } from '../../src/core/sync.js';
-import { RangeLock } from '../../src/chunkserver/range-lock.js';
-import { ReplicaIndex } from '../../src/chunkserver/replica-index.js';
-import { SharedRun } from '../../src/chunkserver/shared-run.js';
+import { RangeLock } from '../../src/chunkserver/chunk/range-lock.js';
+import { ReplicaIndex } from '../../src/chunkserver/store/replica-index.js';
+import { SharedRun } from '../../src/core/shared-run.js';
 import { testSeed } from '../support/seed.js';
 
 t.test('the index is as a sorted map', (t) => {

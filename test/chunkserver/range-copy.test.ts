@@ -3,7 +3,7 @@ import t from 'tap';
 import { errorNumber } from '../../src/core/errors.js';
 import { BLOCK_SIZE_BYTES, KIB, MAX_COPY_RANGE_BYTES, MAX_PAYLOAD_BYTES, MIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { DATA_OFFSET } from '../../src/chunkserver/chunk-format.js';
+import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import type { CopyRangeReply } from '../../src/protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import { testSeed } from '../support/seed.js';

@@ -3,7 +3,7 @@ import t from 'tap';
 import { hasCode } from '../../src/core/errors.js';
 import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { DATA_OFFSET } from '../../src/chunkserver/chunk-format.js';
+import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import { Cluster } from './cluster.js';
 

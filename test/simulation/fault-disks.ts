@@ -3,7 +3,7 @@ import { pick } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
 import type { ErrorCode } from '../../src/core/errors.js';
 import { KIB } from '../../src/core/limits.js';
-import { DATA_OFFSET, TABLE_OFFSET } from '../../src/chunkserver/chunk-format.js';
+import { DATA_OFFSET, TABLE_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { lengthOf } from './fault-length.js';
 import { startIfDown } from './fault-machines.js';
 import type { Fault, FaultScene } from './fault.js';

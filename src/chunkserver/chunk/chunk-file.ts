@@ -1,0 +1,509 @@
+/**
+ * One open chunk file: data with a checksum a block.
+ *
+ *   chunk-header     which chunk and version, and the mark that it is under mutation
+ *   checksum-table   length and checksums, in memory and on disk
+ *   stored-blocks    data read from the disk and verified
+ *   next-checksums   the checksums that blocks will have after a mutation
+ *   failed-change    the table after a mutation that failed
+ *   settle           the table after a crash
+ *   sync-progress    what a finished sync covers
+ *
+ * A write goes: pending checksums into the table, data, and the current checksums lazily (with the next write to the
+ * block, or when the file is closed or marked clean). So whenever the process is killed, a block matches its current
+ * checksum (old), its pending one (new), or, where the two differ, is torn by a write that nobody was told about, or has rotted.
+ * The first opening after a crash settles such blocks, and recovery those that are torn; from then on one checksum counts.
+ *
+ * Callers keep mutations (write, truncate, adopt, markClean) one at a time; reads may come at any time.
+ */
+import { blockSegments, checksum } from '../../core/checksum.js';
+import type { Disk, DiskFile } from '../../core/disk/disk.js';
+import { CairnError } from '../../core/errors.js';
+import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
+import {
+  BLOCK_SIZE_BYTES,
+  CHUNK_SIZE_BYTES,
+  DIRECT_AFTER_BYTES,
+  DIRECT_WRITE_BYTES,
+  SMALL_WRITE_BYTES,
+} from '../../core/limits.js';
+import { payloadBuffers } from '../../core/disk/payload-buffers.js';
+import { ChecksumTable } from './checksum-table.js';
+import {
+  blockCount,
+  blockLength,
+  blockOf,
+  checksumZeros,
+  DATA_OFFSET,
+  neverRight,
+  TABLE_BYTES,
+  TABLE_OFFSET,
+} from './chunk-format.js';
+import { StoredHeader } from './chunk-header.js';
+import { takeAsIs, type FailedChange } from './failed-change.js';
+import { lostBlock } from './lost-block.js';
+import { NextChecksums } from './next-checksums.js';
+import { RangeLock } from './range-lock.js';
+import { settle } from './settle.js';
+import { SharedRun } from '../../core/shared-run.js';
+import { CorruptBlockError, StoredBlocks } from './stored-blocks.js';
+import { SyncProgress } from './sync-progress.js';
+
+export interface BlocksRead {
+  /** Of `payloadBuffers`: the caller's, who may give it back. */
+  readonly bytes: Buffer;
+  /** segmentChecksums of `bytes` at the offset read. */
+  readonly checksums: number[];
+}
+
+/** What a mutation is going to do, decided under the lock of its blocks. */
+interface Plan {
+  /** From the first block of the mutation on. */
+  readonly newSums: number[];
+  readonly newLength: number;
+  readonly apply: () => Promise<void>;
+}
+
+const streamed = (offset: number, length: number): 'stream' | undefined =>
+  length >= DIRECT_WRITE_BYTES && offset >= DIRECT_AFTER_BYTES ? 'stream' : undefined;
+
+/** Of the block in which a change begins: so it stays torn when it is. */
+const keepsBytesBefore = (start: number): boolean => start % BLOCK_SIZE_BYTES !== 0;
+
+export class ChunkFile {
+  private readonly ranges = new RangeLock();
+  private readonly blocks: StoredBlocks;
+  private readonly next: NextChecksums;
+  private readonly progress: SyncProgress;
+  private readonly synced: SharedRun;
+  /** A mutation is between its rows of the table and its end. */
+  private changing = false;
+  /** While dirty: power loss shows it. A process may have been killed between the mark and its sync. */
+  private markIsDurable = false;
+  /** Set when the content on disk is not known any more: nothing is served. */
+  private broken: CairnError | undefined;
+
+  private constructor(
+    private readonly file: DiskFile,
+    private readonly header: StoredHeader,
+    private readonly table: ChecksumTable,
+  ) {
+    this.blocks = new StoredBlocks(file, table, header.handle);
+    this.next = new NextChecksums(table, this.blocks);
+    // A dirty file may have been written before it was opened now: the next sync must not be skipped.
+    this.progress = new SyncProgress(header.dirty ? 1 : 0);
+    this.synced = new SharedRun(() => this.file.datasync('chunk.sync'));
+  }
+
+  get handle(): ChunkHandle {
+    return this.header.handle;
+  }
+  get version(): ChunkVersion {
+    return this.header.version;
+  }
+  get dirty(): boolean {
+    return this.header.dirty;
+  }
+  /** Its machine went down while it was under mutation, or a sync of it failed. */
+  get suspect(): boolean {
+    return this.header.suspect;
+  }
+  /** A sync failed: what is on the disk is not known. */
+  get syncFailed(): boolean {
+    return this.header.syncFailed;
+  }
+  /** Bytes of data. */
+  get length(): number {
+    return this.table.length;
+  }
+  /** Bytes written that no sync covers yet. */
+  get unsyncedBytes(): number {
+    return this.progress.unsyncedBytes;
+  }
+
+  /** Leaves no file when it fails, if the disk allows. */
+  static async create(disk: Disk, path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
+    const file = await disk.open('chunk.create', path, 'exclusive');
+    try {
+      const chunk = new ChunkFile(file, StoredHeader.create(disk, file, handle, version), new ChecksumTable(file, 0));
+      // If power fails the file is gone, unreadable or suspect.
+      chunk.markIsDurable = true;
+      return chunk;
+    } catch (error) {
+      await file.close().catch(() => undefined);
+      await disk.unlink('chunk.discard', path).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /**
+   * Fails with NO_REPLICA when the file is not a whole chunk file (its creation was cut short). `trusted`: the data
+   * directory was left clean, so that no replica in it is suspect.
+   */
+  static async open(disk: Disk, path: string, trusted = false): Promise<ChunkFile> {
+    const file = await disk.open('chunk.open', path, 'existing');
+    try {
+      const meta = Buffer.alloc(TABLE_OFFSET + TABLE_BYTES);
+      await file.read('chunk.open', meta, 0);
+      const header = StoredHeader.decode(disk, file, meta.subarray(0, TABLE_OFFSET), trusted);
+      if (header === undefined)
+        throw new CairnError('NO_REPLICA', `${path} has no valid header: it was never finished`);
+      const length = Math.max(0, (await file.size('chunk.open')) - DATA_OFFSET);
+      if (length > CHUNK_SIZE_BYTES) throw new CairnError('NO_REPLICA', `${path} is longer than a chunk`);
+      const chunk = new ChunkFile(file, header, new ChecksumTable(file, length));
+      await settle(chunk.table, chunk.blocks, meta.subarray(TABLE_OFFSET), header.dirtySinceBoot);
+      return chunk;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Reads up to `length` bytes at `offset`, verified; fewer when the chunk ends earlier. Throws CorruptBlockError.
+   */
+  async read(offset: number, length: number): Promise<BlocksRead> {
+    const first = blockOf(offset);
+    const last = blockOf(offset + Math.max(length, 1) - 1);
+    const lock = this.ranges.acquire(first, last, false);
+    const release = typeof lock === 'function' ? lock : await lock;
+    try {
+      this.refuseBroken();
+      const end = Math.min(offset + length, this.length);
+      if (end <= offset) return { bytes: Buffer.alloc(0), checksums: [] };
+      const start = first * BLOCK_SIZE_BYTES;
+      const stop = Math.min((blockOf(end - 1) + 1) * BLOCK_SIZE_BYTES, this.length);
+      const raw = await this.blocks.read(start, payloadBuffers.take(stop - start));
+      this.blocks.verify(raw, first);
+      const bytes = raw.subarray(offset - start, end - start);
+      return { bytes, checksums: this.table.segmentSums(bytes, offset) };
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * As `read`, of whole blocks: those that are damaged are named, with the checksums that they should have, and are as they can
+   * be read, or zeros.
+   */
+  async readSound(offset: number, length: number): Promise<BlocksRead & { readonly damaged: number[] }> {
+    try {
+      return { ...(await this.read(offset, length)), damaged: [] };
+    } catch (error) {
+      if (!(error instanceof CorruptBlockError)) throw error;
+    }
+    const end = Math.min(offset + length, this.length);
+    const bytes = Buffer.alloc(Math.max(0, end - offset));
+    const checksums: number[] = [];
+    const damaged: number[] = [];
+    for (let block = blockOf(offset); block * BLOCK_SIZE_BYTES < end; block++) {
+      const start = block * BLOCK_SIZE_BYTES;
+      checksums.push(this.table.sumOf(block));
+      try {
+        const sound = (await this.read(start, Math.min(BLOCK_SIZE_BYTES, end - start))).bytes;
+        sound.copy(bytes, start - offset);
+        payloadBuffers.giveBack(sound);
+      } catch (error) {
+        if (!(error instanceof CorruptBlockError)) throw error;
+        damaged.push(block);
+        (await this.rawBlock(block))?.copy(bytes, start - offset);
+      }
+    }
+    return { bytes, checksums, damaged };
+  }
+
+  /** Whether recovery is still to say what `block` is, as a write of it was cut short. */
+  isTorn(block: number): boolean {
+    return this.table.isTorn(block);
+  }
+
+  /** The bytes of `block`, whatever this replica's table says of them; undefined when they cannot be read. */
+  async rawBlock(block: number): Promise<Buffer | undefined> {
+    try {
+      return await this.blocks.readBlock(block);
+    } catch (error) {
+      if (error instanceof CorruptBlockError) return undefined;
+      throw error;
+    }
+  }
+
+  /** In a chunk that is being made: `block`, which ends at `end`, is lost; its bytes had the checksum `sum`. */
+  async writeLost(block: number, end: number, sum: number): Promise<void> {
+    const offset = block * BLOCK_SIZE_BYTES;
+    if (offset < this.length) throw new CairnError('INTERNAL', `block ${block} of chunk ${this.handle} is there`);
+    const bytes = lostBlock(end - offset, sum);
+    await this.change(this.length, end, () =>
+      Promise.resolve({
+        newSums: [...this.next.before(offset), sum],
+        newLength: end,
+        apply: () => this.file.write('chunk.write', bytes, DATA_OFFSET + offset),
+      }),
+    );
+  }
+
+  /**
+   * Writes `bytes` at `offset`; `sums` are their segmentChecksums, which the caller verified. When it fails, the
+   * range written holds old and new bytes in any mix; blocks that it was to replace whole may be torn.
+   */
+  async write(offset: number, bytes: Uint8Array, sums: readonly number[]): Promise<void> {
+    const end = offset + bytes.length;
+    if (end > CHUNK_SIZE_BYTES) throw new CairnError('EFBIG', `write up to ${end} of chunk ${this.handle}`);
+    if (bytes.length === 0) return;
+    await this.change(Math.min(offset, this.length), end, async () => {
+      const newSums = this.next.before(offset);
+      let segment = 0;
+      for (const [from, to] of blockSegments(bytes.length, offset)) {
+        const given = sums[segment++];
+        if (given === undefined) throw new CairnError('INTERNAL', 'fewer checksums than segments');
+        newSums.push(await this.next.afterWrite(offset + from, bytes.subarray(from, to), given));
+      }
+      return {
+        newSums,
+        newLength: Math.max(this.length, end),
+        apply: async () => {
+          if (bytes.length <= SMALL_WRITE_BYTES) this.file.writeSync('chunk.write', bytes, DATA_OFFSET + offset);
+          else await this.file.write('chunk.write', bytes, DATA_OFFSET + offset, streamed(offset, bytes.length));
+        },
+      };
+    });
+  }
+
+  /** Cuts, or extends with zeros, to `length` bytes. */
+  async truncate(length: number): Promise<void> {
+    const oldLength = this.length;
+    if (length === oldLength) return;
+    if (length > CHUNK_SIZE_BYTES) throw new CairnError('EFBIG', `truncate to ${length} of chunk ${this.handle}`);
+    const apply = (): Promise<void> => this.file.truncate('chunk.truncate', DATA_OFFSET + length);
+    if (length > oldLength) {
+      await this.change(oldLength, length, () =>
+        Promise.resolve({ newSums: this.next.afterExtension(length), newLength: length, apply }),
+      );
+      return;
+    }
+    await this.change(length, oldLength, async () => {
+      const newSums: number[] = [];
+      if (length % BLOCK_SIZE_BYTES !== 0) newSums.push(await this.next.afterCut(length));
+      return { newSums, newLength: length, apply };
+    });
+    // Old checksums behind the end would be taken for those of new bytes there.
+    this.table.clear(blockCount(length), blockOf(oldLength - 1));
+  }
+
+  /** Extends an empty chunk to `length` bytes in blocks that fail their checksums until each is written anew, whole. */
+  async extendDamaged(length: number): Promise<void> {
+    if (this.length > 0) throw new CairnError('INTERNAL', `chunk ${this.handle} is not empty`);
+    await this.change(0, length, () => {
+      const newSums: number[] = [];
+      for (let block = 0; block < blockCount(length); block++) {
+        newSums.push(neverRight(checksumZeros(blockLength(block, length))));
+      }
+      const apply = (): Promise<void> => this.file.truncate('chunk.truncate', DATA_OFFSET + length);
+      return Promise.resolve({ newSums, newLength: length, apply });
+    });
+  }
+
+  /** What is applied survives power loss. Callers at the same time share one fdatasync. */
+  async sync(): Promise<void> {
+    this.refuseBroken();
+    // Another one may succeed, and would not cover what the failed one did not.
+    if (this.syncFailed) throw new CairnError('EIO', `a sync of chunk ${this.handle} failed: its content is not known`);
+    await this.syncAll();
+  }
+
+  private async syncAll(): Promise<void> {
+    this.refuseBroken();
+    if (this.progress.complete) return;
+    // Not while a mutation is between its rows and its end: they must stay as it wrote them.
+    if (!this.changing) this.table.flush();
+    const covered = this.progress.now();
+    try {
+      await this.synced.run();
+      this.progress.synced(covered);
+    } catch (error) {
+      // After a failed fsync the kernel may have dropped the pages: what is on disk is not known.
+      this.broken = new CairnError('EIO', `syncing chunk ${this.handle} failed: its content is not known`, {
+        cause: error,
+      });
+      this.noteSyncFailed();
+      throw error;
+    }
+  }
+
+  /** So that a later opening knows it too, as reading the file shows the pages that are not on the disk. */
+  private noteSyncFailed(): void {
+    try {
+      this.header.markSyncFailed();
+    } catch {
+      // A disk that takes nothing at all is about to go out of service.
+    }
+  }
+
+  /** Nothing more is read from or written to it: another opening of the file is to be believed. */
+  abandon(reason: CairnError): void {
+    this.broken ??= reason;
+  }
+
+  /** Marks the file as under mutation, durably, before the first write of a boot. */
+  async markDirty(): Promise<void> {
+    if (this.suspect || (this.header.dirtySinceBoot && this.markIsDurable)) return;
+    this.markIsDurable = false;
+    if (!this.header.dirtySinceBoot) this.header.markDirty();
+    this.progress.mutated();
+    await this.sync();
+    this.markIsDurable = true;
+  }
+
+  /** Syncs, and marks the file as not under mutation. UNAVAILABLE while a block is torn: the mark says that it may be. */
+  async markClean(): Promise<void> {
+    if (!this.dirty || this.suspect || this.broken !== undefined) return;
+    if (this.table.someTorn) throw new CairnError('UNAVAILABLE', `chunk ${this.handle} has torn blocks`);
+    this.table.flush();
+    this.progress.mutated();
+    await this.sync();
+    // Not synced: if the mark is lost, the replica is only suspected without need.
+    this.header.markClean();
+  }
+
+  /** Syncs the content, then takes `version`, durably. A suspect replica is one no longer; it stays dirty while a block is torn. */
+  async adopt(version: ChunkVersion): Promise<void> {
+    if (this.syncFailed) await this.rewrite();
+    this.table.flush();
+    this.progress.mutated();
+    await this.syncAll();
+    this.header.adopt(version, this.table.someTorn);
+    this.progress.mutated();
+    await this.sync();
+  }
+
+  /** Writes what can be read once more: the kernel takes it for written, and the disk may not have it. */
+  private async rewrite(): Promise<void> {
+    for (let block = 0; block < this.table.blockCount; block++) {
+      try {
+        const bytes = await this.blocks.readSound(block);
+        await this.file.write('chunk.rewrite', bytes, DATA_OFFSET + block * BLOCK_SIZE_BYTES);
+      } catch (error) {
+        // A damaged one stays as it is.
+        if (!(error instanceof CorruptBlockError)) throw error;
+      }
+    }
+    this.table.announce(0, this.table.all());
+  }
+
+  /** The checksum of each block. */
+  checksums(): number[] {
+    return this.table.all();
+  }
+
+  /**
+   * Blocks known to be damaged. A suspect replica is read whole to know: power loss may have kept a block and lost its
+   * checksum, or the other way round. So is one in which a damaged block was read: where one is, there may be more.
+   * Elsewhere damage shows when a block is read.
+   */
+  async damagedBlocks(): Promise<number[]> {
+    const damaged: number[] = [];
+    if (!this.suspect && !this.blocks.sawDamage) return damaged;
+    const count = this.table.blockCount;
+    for (let block = 0; block < count; block++) if (!(await this.isSound(block))) damaged.push(block);
+    this.blocks.sawDamage = damaged.length > 0;
+    return damaged;
+  }
+
+  /**
+   * Takes a damaged block as it stands, in a suspect replica, or where a write was cut short: the mix of old and new that a file
+   * may hold after that. False, with nothing changed, when it cannot be read, or stands for bytes that were lost for another reason.
+   */
+  async acceptTorn(block: number): Promise<boolean> {
+    if (!this.suspect && !this.isTorn(block)) return false;
+    try {
+      const raw = await this.blocks.readBlock(block);
+      const actual = checksum(raw);
+      if (!this.isTorn(block) && actual === neverRight(this.table.sumOf(block))) return false;
+      const start = block * BLOCK_SIZE_BYTES;
+      // Its bytes are not written: the disk may be full.
+      await this.change(start, start + raw.length, () =>
+        Promise.resolve({ newSums: [actual], newLength: this.length, apply: () => Promise.resolve() }),
+      );
+      return true;
+    } catch (error) {
+      if (error instanceof CorruptBlockError) return false;
+      throw error;
+    }
+  }
+
+  /** True when `block` can be read and matches its checksum. */
+  async isSound(block: number): Promise<boolean> {
+    try {
+      payloadBuffers.giveBack((await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)).bytes);
+      return true;
+    } catch (error) {
+      if (error instanceof CorruptBlockError) return false;
+      throw error;
+    }
+  }
+
+  /** Writes what lags on disk and closes. No operation may be running. */
+  async close(): Promise<void> {
+    try {
+      if (this.broken === undefined) this.table.flush();
+    } finally {
+      await this.file.close();
+    }
+  }
+
+  /**
+   * Throws CorruptBlockError when a block of these bytes, written in place of a damaged one, cannot be read either: a disk may
+   * take what it does not give back.
+   */
+  async demandMended(offset: number, length: number): Promise<void> {
+    if (!this.blocks.sawDamage) return;
+    const last = blockOf(Math.min(offset + length, this.length) - 1);
+    for (let block = blockOf(offset); block <= last; block++) {
+      payloadBuffers.giveBack((await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)).bytes);
+    }
+  }
+
+  private refuseBroken(): void {
+    if (this.broken !== undefined) throw this.broken;
+  }
+
+  /**
+   * Runs one mutation of the bytes from `start` to `end`: plans under the lock of the blocks, writes the rows of the
+   * table, applies, takes the new checksums.
+   */
+  private async change(start: number, end: number, plan: () => Promise<Plan>): Promise<void> {
+    this.refuseBroken();
+    await this.markDirty();
+    const first = blockOf(start);
+    const lock = this.ranges.acquire(first, Math.max(first, blockOf(end - 1)), true);
+    const release = typeof lock === 'function' ? lock : await lock;
+    try {
+      const { newSums, newLength, apply } = await plan();
+      this.changing = true;
+      this.table.announce(first, newSums);
+      this.progress.mutated();
+      try {
+        await apply();
+      } catch (error) {
+        await this.takeAsIs({ start, end, newSums, newLength });
+        throw error;
+      }
+      this.table.take(first, newSums, newLength, keepsBytesBefore(start));
+      this.progress.wrote(end - start);
+    } finally {
+      this.changing = false;
+      release();
+    }
+  }
+
+  /** After a failed change. Nobody was told that it succeeded. */
+  private async takeAsIs(change: FailedChange): Promise<void> {
+    try {
+      const length = Math.max(0, (await this.file.size('chunk.resettle')) - DATA_OFFSET);
+      await takeAsIs(this.table, this.blocks, length, change);
+    } catch (error) {
+      this.broken = new CairnError('EIO', `a write to chunk ${this.handle} failed, and so did reading it back`, {
+        cause: error,
+      });
+    }
+  }
+}

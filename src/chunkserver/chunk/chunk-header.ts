@@ -1,0 +1,92 @@
+/**
+ * The header of one open chunk file: which chunk and version it is, and the mark that it is under mutation, which is
+ * on disk before the first write of a boot. A mark from another boot makes the replica suspect: its machine went down
+ * while it was under mutation. When what is written here is durable, the caller decides (`ChunkFile`).
+ */
+import type { Disk, DiskFile } from '../../core/disk/disk.js';
+import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
+import { decodeHeader, encodeHeader, headerSlotOffset, TABLE_OFFSET, type ChunkHeader } from './chunk-format.js';
+
+type Boot = Pick<Disk, 'bootId'>;
+
+/** The header of the chunk file at `path`; undefined when it has none. */
+export async function peekHeader(disk: Disk, path: string): Promise<ChunkHeader | undefined> {
+  const file = await disk.open('chunk.peek', path, 'existing');
+  try {
+    const page = Buffer.alloc(TABLE_OFFSET);
+    await file.read('chunk.peek', page, 0);
+    return decodeHeader(page);
+  } finally {
+    await file.close();
+  }
+}
+
+export class StoredHeader {
+  private constructor(
+    private readonly boot: Boot,
+    private readonly file: DiskFile,
+    private header: ChunkHeader,
+    private doubted: boolean,
+  ) {}
+
+  /** Writes the first header of a new file. */
+  static create(boot: Boot, file: DiskFile, handle: ChunkHandle, version: ChunkVersion): StoredHeader {
+    // Dirty from the start: if power fails, the file is gone, unreadable or suspect; no sync is needed to say so.
+    const header = { handle, version, generation: 0, dirty: true, syncFailed: false, bootId: boot.bootId() };
+    file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(0));
+    return new StoredHeader(boot, file, header, false);
+  }
+
+  /** The header in the first page of `file`; undefined when it has none. `trusted`: it is not suspect, whatever it says. */
+  static decode(boot: Boot, file: DiskFile, page: Buffer, trusted: boolean): StoredHeader | undefined {
+    const header = decodeHeader(page);
+    if (header === undefined) return undefined;
+    return new StoredHeader(boot, file, header, header.dirty && header.bootId !== boot.bootId() && !trusted);
+  }
+
+  get handle(): ChunkHandle {
+    return this.header.handle;
+  }
+  get version(): ChunkVersion {
+    return this.header.version;
+  }
+  get dirty(): boolean {
+    return this.header.dirty;
+  }
+  /** Dirty from another boot, or a sync of it failed. */
+  get suspect(): boolean {
+    return this.doubted || this.header.syncFailed;
+  }
+  get syncFailed(): boolean {
+    return this.header.syncFailed;
+  }
+  /** Dirty from this boot: if its process was killed, the page cache is as it left it. */
+  get dirtySinceBoot(): boolean {
+    return this.header.dirty && this.header.bootId === this.boot.bootId();
+  }
+
+  markDirty(): void {
+    this.write({ dirty: true });
+  }
+
+  markClean(): void {
+    this.write({ dirty: false });
+  }
+
+  markSyncFailed(): void {
+    this.write({ syncFailed: true });
+  }
+
+  /** Takes `version`, clean unless `dirty`. A suspect replica is one no longer. */
+  adopt(version: ChunkVersion, dirty: boolean): void {
+    this.write({ version, dirty, syncFailed: false });
+    this.doubted = false;
+  }
+
+  private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty' | 'syncFailed'>>): void {
+    const generation = this.header.generation + 1;
+    const header = { ...this.header, ...change, generation, bootId: this.boot.bootId() };
+    this.file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(generation));
+    this.header = header;
+  }
+}

@@ -1,0 +1,683 @@
+/**
+ * The replicas of this server: creation, use, versions, deletion, and what follows when a file or a disk fails.
+ *
+ *   data-directories   where replicas are (data-directory: one disk)
+ *   replica-index      which there are
+ *   open-chunks        their open files (chunk-file: one of them)
+ *   dirty-replicas     those under mutation, and their cleaning
+ *   header-scan        finds those after an unclean stop
+ *   disk-probes        notices disks that fail
+ *   disk-watch         notices disks that do not answer
+ *   aside              replicas of chunks that the master does not know
+ */
+import type { Clock } from '../../core/clock.js';
+import type { Disk, DiskSpace } from '../../core/disk/disk.js';
+import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
+import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
+import { CLEAN_AFTER_IDLE_MS, CLEAN_STOP_MS, SYNC_BEHIND_BYTES } from '../../core/limits.js';
+import type { Logger } from '../../core/logging/logger.js';
+import type { Random } from '../../core/random.js';
+import { KeyedMutex, unawaited } from '../../core/sync.js';
+import { ChunkFile } from '../chunk/chunk-file.js';
+import { AsideReplicas } from './aside.js';
+import { peekHeader } from '../chunk/chunk-header.js';
+import { DataDirectories } from './data-directories.js';
+import { DataDirectory, type FoundReplica } from './data-directory.js';
+import type { Identity } from './directory-identity.js';
+import { DirtyReplicas } from './dirty-replicas.js';
+import { DiskProbes } from './disk-probes.js';
+import type { DiskWatch } from './disk-watch.js';
+import { HeaderScan } from './header-scan.js';
+import { Making, type BegunSince } from './making.js';
+import type { StoredMark } from './master-mark.js';
+import { OpenChunks, type OpenChunk } from './open-chunks.js';
+import type { DiskGeneration, DiskStateInit } from '../../protocol/generated/messages.js';
+import { ReplicaIndex, type IndexEntry } from './replica-index.js';
+
+export interface ChunkStoreOptions {
+  /** The disk as `watch` gives it. */
+  readonly disk: Disk;
+  readonly watch: DiskWatch;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly directories: readonly string[];
+  /** Chunk files that are kept open. Default MAX_OPEN_CHUNK_FILES. */
+  readonly maxOpen?: number | undefined;
+  /** Ids of disks that are gone for good. */
+  readonly forgetDisks: readonly string[];
+  /** Many replicas are gone: the report to the master has to be made again. */
+  readonly onLost: () => void;
+  /** One replica is gone (NO_REPLICA), or cannot be believed any more. */
+  readonly onBadReplica: (replica: FoundReplica, error: CairnError) => void;
+}
+
+/** Replicas among which one in a certain directory is looked for at a time. */
+const LOOK_AHEAD = 64;
+
+/** A file of a chunk of which there is another one. */
+interface RankedFile {
+  readonly entry: IndexEntry;
+  readonly state: 'whole' | 'unreadable' | 'no header';
+  readonly version: ChunkVersion | 0;
+  readonly isClean: boolean;
+}
+
+const inDirectory = (found: FoundReplica, directory: DataDirectory): IndexEntry => ({
+  ...found,
+  directory: directory.number,
+  suspect: false,
+});
+
+/** Positive when `a` is newer. */
+function compareAge(a: RankedFile, b: RankedFile): number {
+  const age = ({ state, version }: RankedFile): number => (state === 'no header' ? 0 : version);
+  return age(a) - age(b);
+}
+
+/** Where a replica's file is. */
+type ReplicaFile = Pick<OpenChunk, 'handle' | 'directory' | 'path'>;
+
+export class ChunkStore {
+  readonly index = new ReplicaIndex();
+  readonly making = new Making();
+  private readonly directories: DataDirectories;
+  private readonly open: OpenChunks;
+  private readonly dirty: DirtyReplicas;
+  private readonly scan: HeaderScan;
+  private readonly probes: DiskProbes;
+  /** In each directory, the replica that was looked at last. */
+  private readonly lookedAt = new Map<DataDirectory, number>();
+  readonly aside: AsideReplicas;
+  /** Directories that were put back to an older state, with the generation that the master knows. */
+  private readonly rollbacks = new Map<DataDirectory, number>();
+  /** Creation, adoption and removal of one chunk go one after another. */
+  private readonly changes = new KeyedMutex<ChunkHandle>();
+  private syncingBehind = false;
+
+  constructor(private readonly options: ChunkStoreOptions) {
+    const { disk, clock, random, logger } = options;
+    this.directories = new DataDirectories({
+      ...{ disk, random, logger, watch: options.watch, paths: options.directories, forget: options.forgetDisks },
+      onFailure: (directory) => this.loseReplicas(directory),
+      onDoubt: (directory) => this.probes.soon(directory),
+    });
+    this.probes = new DiskProbes({
+      clock,
+      directories: () => this.directories.usable(),
+      answers: (directory) => options.watch.answers(directory.number),
+      onFailed: (directory, error) => this.directories.lose(directory, error),
+      lookAtReplica: (directory) => this.lookAtReplica(directory),
+    });
+    this.open = new OpenChunks({
+      ...{ disk, logger, directories: this.directories, maxOpen: options.maxOpen },
+      onOtherVersion: async (chunk, file) => {
+        const isDoubted = this.index.get(chunk.handle)?.suspect === true;
+        await this.nameAfterHeader(chunk, file, isDoubted || file.suspect);
+      },
+    });
+    this.dirty = new DirtyReplicas(clock, logger);
+    this.aside = new AsideReplicas({ disk, clock, logger, directories: this.directories });
+    this.scan = new HeaderScan({
+      ...{ disk, logger, directories: this.directories, index: this.index, dirty: this.dirty },
+      openRenamed: (handle) => this.use(handle, (file) => Promise.resolve(file.dirty)),
+    });
+  }
+
+  /** Opens the directories and lists the replicas. Fails when none is usable or they belong to different servers. */
+  async start(): Promise<void> {
+    this.options.watch.start(() => this.options.onLost());
+    await this.directories.open((directory) => this.list(directory));
+    // Reading every header finds what was under mutation. Only after a power loss must it come before serving.
+    const { trusted } = this.directories;
+    const scan = this.scan.start();
+    if (trusted) {
+      scan.catch((error: unknown) => this.options.logger.warn({ reason: String(error) }, 'header scan failed'));
+    } else {
+      await scan;
+    }
+    this.probes.start();
+  }
+
+  /** Runs a request about a replica; not while its disk does not answer (DiskWatch.run). */
+  answering<T>(handle: ChunkHandle, work: () => Promise<T>): Promise<T> {
+    return this.options.watch.run(this.index.get(handle)?.directory, work);
+  }
+
+  /**
+   * There is no replica here, but some disk does not answer, on which what there was may still be under work. `isBusy`: it has
+   * a mutation under way.
+   */
+  isHeldUp(handle: ChunkHandle, isBusy: boolean): boolean {
+    if (this.options.watch.allAnswer || this.index.get(handle) !== undefined) return false;
+    return isBusy || this.changes.isBusy(handle);
+  }
+
+  /** Its disk was put back to an older state, and it has not been compared with another replica since. */
+  isOlder(handle: ChunkHandle): boolean {
+    const entry = this.entry(handle);
+    return entry.suspect && this.directories.of(entry).rolledBack;
+  }
+
+  /** Its disk has not answered for long: it counts as lost until it does. */
+  isAbsent(entry: IndexEntry): boolean {
+    return this.options.watch.isAbsent(entry.directory);
+  }
+
+  /** The machine lost power since the directories were used last, and nothing else happened: what is gone was not synced. */
+  get afterPowerLoss(): boolean {
+    return this.lostPower && !this.directories.someAway;
+  }
+
+  /** As `afterPowerLoss`, but a disk is away: what is not found may be there. */
+  get disksAway(): boolean {
+    return this.lostPower && this.directories.someAway;
+  }
+
+  private get lostPower(): boolean {
+    return !this.directories.trusted && this.options.forgetDisks.length === 0;
+  }
+
+  get identity(): Identity | undefined {
+    return this.directories.identity;
+  }
+
+  setIdentity(identity: Identity): Promise<void> {
+    return this.directories.setIdentity(identity);
+  }
+
+  space(): DiskSpace {
+    return this.directories.space();
+  }
+
+  /** Regular care of the directories. Waits for none. */
+  tend(): void {
+    this.directories.tend(this.options.clock.monotonicMs());
+    for (const directory of this.directories.usable()) this.endRollback(directory);
+  }
+
+  /** The directories, for the master. `isJoined`: it has seen what they were like when this process began. */
+  disks(isJoined: boolean): DiskStateInit[] {
+    return this.directories.states(isJoined);
+  }
+
+  /**
+   * The master knows newer states of these directories: somebody put back what they held before. All that is in them may
+   * miss mutations, also after further starts, until recovery has looked at each.
+   */
+  async rollBack(disks: readonly DiskGeneration[]): Promise<void> {
+    for (const { id, generation } of disks) {
+      const directory = this.directories.byDisk(id);
+      if (directory === undefined) continue;
+      const { path, foundGeneration } = directory;
+      this.options.logger.error(
+        { directory: path, generation: foundGeneration, newer: generation },
+        'data directory was put back to an older state: its replicas are compared with others before they are used',
+      );
+      this.rollbacks.set(directory, generation);
+      this.suspectAll(directory);
+      await directory.beginRollback();
+    }
+    for (const directory of this.directories.usable()) directory.noteJoined();
+    // From an earlier start, and the master knows nothing of it any more.
+    for (const directory of this.directories.usable()) {
+      if (directory.rolledBack && !this.rollbacks.has(directory)) this.rollbacks.set(directory, directory.generation);
+    }
+  }
+
+  private suspectAll(directory: DataDirectory): void {
+    for (const entry of this.entriesIn(directory)) if (!entry.suspect) this.index.set({ ...entry, suspect: true });
+  }
+
+  /** When nothing in it is suspect any more. */
+  private endRollback(directory: DataDirectory): void {
+    const generation = this.rollbacks.get(directory);
+    if (generation === undefined || this.index.suspectCount(directory.number) > 0) return;
+    this.rollbacks.delete(directory);
+    const { logger } = this.options;
+    unawaited(
+      directory.endRollback(generation).then(
+        () => logger.info({ directory: directory.path }, 'data directory is up to date again'),
+        (error: unknown) => logger.warn({ reason: asCairnError(error).message }, 'data directory stays suspect'),
+      ),
+      logger,
+      'the end of a rollback',
+    );
+  }
+
+  /** The replica's entry. Fails with NO_REPLICA, or with UNAVAILABLE while a disk is away that may have it. */
+  entry(handle: ChunkHandle): IndexEntry {
+    const entry = this.index.get(handle);
+    if (entry !== undefined) return entry;
+    if (this.directories.someAway) {
+      // Not lost: nothing of a chunk is given up because of a disk that may come back.
+      throw new CairnError('UNAVAILABLE', `chunk ${handle} is not here, or on a disk of this server that is not there`);
+    }
+    throw new CairnError('NO_REPLICA', `this server has no replica of chunk ${handle}`);
+  }
+
+  /** Fails unless the replica's file is there, is whole enough to be opened, and its header can be read. */
+  async check(handle: ChunkHandle): Promise<void> {
+    // Opens it if it is not open, so that its name is that of its version.
+    await this.use(handle, () => Promise.resolve());
+    await this.changes.run(handle, async () => {
+      const entry = this.entry(handle);
+      const directory = this.directories.of(entry);
+      const path = this.directories.pathOf(entry);
+      try {
+        const header = await peekHeader(this.options.disk, path);
+        if (header === undefined) throw new CairnError('NO_REPLICA', `${path} has no valid header`);
+      } catch (error) {
+        throw this.examine({ handle, directory, path }, error);
+      }
+    });
+  }
+
+  /** Makes an empty replica; does nothing when there is one at `version` already. */
+  async create(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+    this.making.begins(handle);
+    await this.changes.run(handle, async () => {
+      const existing = this.index.get(handle);
+      if (existing !== undefined) {
+        if (existing.version === version) return;
+        throw new CairnError('STALE_VERSION', `chunk ${handle} exists at version ${existing.version}, not ${version}`);
+      }
+      await this.directories.inOne(async (directory) => {
+        const path = directory.chunkPath(handle, version);
+        const file = await this.createFile(path, handle, version);
+        this.open.hold({ handle, directory, path, file: Promise.resolve(file), opened: file });
+        this.index.set({ handle, version, directory: directory.number, suspect: false });
+        directory.noteChange();
+      });
+      this.dirty.mutated(handle);
+    });
+  }
+
+  /** Runs `action` on the open file of a replica. */
+  async use<T>(handle: ChunkHandle, action: (file: ChunkFile) => Promise<T>): Promise<T> {
+    const chunk = this.open.pin(this.entry(handle));
+    try {
+      return await action(await chunk.file);
+    } catch (error) {
+      throw this.examine(chunk, error);
+    } finally {
+      this.open.unpin(chunk);
+    }
+  }
+
+  /** As `use`, for actions that change the content. */
+  async mutate<T>(handle: ChunkHandle, action: (file: ChunkFile) => Promise<T>): Promise<T> {
+    this.dirty.mutated(handle);
+    const result = await this.use(handle, action);
+    const chunk = this.open.get(handle);
+    chunk?.directory.noteChange();
+    if (!this.syncingBehind && (chunk?.opened?.unsyncedBytes ?? 0) >= SYNC_BEHIND_BYTES) {
+      this.syncingBehind = true;
+      unawaited(this.syncBehind(handle), this.options.logger, 'syncing ahead');
+    }
+    return result;
+  }
+
+  /**
+   * Sends a stream of writes to the disk while it goes on, so that the fsync at its end finds little to wait for. One
+   * chunk at a time: it takes a thread of the pool. Never rejects.
+   */
+  private async syncBehind(handle: ChunkHandle): Promise<void> {
+    try {
+      await this.answering(handle, () => this.use(handle, (file) => file.sync()));
+    } catch (error) {
+      // The file refuses all use from now on, or is gone.
+      this.options.logger.warn({ chunk: handle, reason: asCairnError(error).message }, 'syncing ahead failed');
+    } finally {
+      this.syncingBehind = false;
+    }
+  }
+
+  /** The content, and that there is such a file, survives power loss. */
+  async sync(handle: ChunkHandle): Promise<void> {
+    const chunk = this.open.pin(this.entry(handle));
+    try {
+      const file = await chunk.file;
+      if (chunk.entrySynced) await file.sync();
+      else {
+        await Promise.all([file.sync(), chunk.directory.syncEntry(handle)]);
+        chunk.entrySynced = true;
+      }
+    } catch (error) {
+      throw this.examine(chunk, error);
+    } finally {
+      this.open.unpin(chunk);
+    }
+  }
+
+  /** Raises the version, content and version synced. `prepare` brings the content to its final state before. */
+  async adopt(handle: ChunkHandle, version: ChunkVersion, prepare: (file: ChunkFile) => Promise<void>): Promise<void> {
+    await this.changes.run(handle, () =>
+      this.use(handle, async (file) => {
+        const chunk = this.open.get(handle);
+        if (chunk === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is not open`);
+        await prepare(file);
+        await file.adopt(version);
+        await this.nameAfterHeader(chunk, file, false);
+        await chunk.directory.syncEntry(handle);
+        chunk.entrySynced = true;
+        chunk.directory.noteChange();
+        if (!file.dirty) this.dirty.forget(handle);
+      }),
+    );
+  }
+
+  /**
+   * Makes a replica at `version` from what `fill` writes, in place of what is there. It appears whole and synced, or
+   * not at all: not when `confirm`, asked when it is whole and in the moment in which it appears, throws.
+   */
+  async replace(
+    handle: ChunkHandle,
+    version: ChunkVersion,
+    fill: (file: ChunkFile) => Promise<void>,
+    confirm: () => void,
+  ): Promise<void> {
+    await this.changes.run(handle, async () => {
+      await this.directories.inOne(async (directory) => {
+        const incoming = directory.incomingPath(handle, version);
+        const file = await this.createFile(incoming, handle, version);
+        try {
+          await fill(file);
+          await file.adopt(version);
+          confirm();
+        } catch (error) {
+          await this.options.disk.unlink('chunk.discard', incoming);
+          throw error;
+        } finally {
+          await file.close();
+        }
+        if (this.index.get(handle) !== undefined) await this.discard(handle);
+        // Or power loss may bring back a file of before beside this one.
+        for (const other of this.directories.usable()) if (other !== directory) await other.syncRemoval(handle);
+        const path = directory.chunkPath(handle, version);
+        await this.options.disk.rename('chunk.rename', incoming, path);
+        await directory.syncEntry(handle);
+        directory.noteChange();
+        try {
+          // All this may have taken long: given up meanwhile it would be here without anybody's knowledge.
+          confirm();
+        } catch (error) {
+          await this.options.disk.unlink('chunk.discard', path);
+          throw error;
+        }
+        this.index.set({ handle, version, directory: directory.number, suspect: false });
+      });
+    });
+  }
+
+  /** Deletes a replica at `version` or lower, unless it was begun since; one that is not there is fine. */
+  async remove(handle: ChunkHandle, version: ChunkVersion, begun?: BegunSince): Promise<void> {
+    await this.changes.run(handle, async () => {
+      const entry = this.index.get(handle);
+      if (entry !== undefined && entry.version <= version && begun?.has(handle) !== true) await this.discard(handle);
+    });
+  }
+
+  /** As `remove`, without a word to the disk: the file stays until the next start reports it. */
+  disown(handle: ChunkHandle, version: ChunkVersion): void {
+    const entry = this.index.get(handle);
+    if (entry === undefined || entry.version > version) return;
+    this.forget(handle);
+    this.abandon(handle, new CairnError('NO_REPLICA', `chunk ${handle} is deleted here`));
+  }
+
+  /**
+   * Moves a replica at `version` or lower out of the way (aside.ts). One that is not there is fine; one without a byte, as those
+   * of chunks that were made ahead and not used, is deleted.
+   */
+  async setAside(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+    await this.changes.run(handle, async () => {
+      if ((this.index.get(handle)?.version ?? Infinity) > version) return;
+      const isEmpty = await this.isEmpty(handle);
+      // As it is now: a header may have told another version, or that there is no replica.
+      const entry = this.index.get(handle);
+      if (entry === undefined) return;
+      if (isEmpty) {
+        await this.discard(handle);
+        return;
+      }
+      const chunk = this.open.get(handle);
+      if (chunk !== undefined) await this.open.retire(chunk);
+      try {
+        await this.aside.put(entry);
+      } catch (error) {
+        const directory = this.directories.of(entry);
+        throw this.examine({ handle, directory, path: this.directories.pathOf(entry) }, error);
+      }
+      this.forget(handle);
+    });
+  }
+
+  /** Brings back what was set aside at `version`, in place of an older replica. Does nothing when it is gone, or not newer. */
+  async restore(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+    await this.changes.run(handle, async () => {
+      const entry = this.aside.get(handle);
+      const present = this.index.get(handle);
+      if (entry?.version !== version || (present !== undefined && present.version >= version)) return;
+      if (present !== undefined) await this.discard(handle);
+      await this.aside.takeBack(entry);
+      const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
+      const isDirty = header?.dirty === true;
+      const isDoubtful = isDirty && header.bootId !== this.options.disk.bootId();
+      const { rolledBack } = this.directories.of(entry);
+      const suspect = entry.suspect || rolledBack || isDoubtful || header?.syncFailed === true;
+      this.index.set({ ...entry, suspect });
+      if (isDirty && !suspect) this.dirty.found(handle);
+    });
+  }
+
+  /** How far this server has followed its master, as the directories say; and to write that down. */
+  get mark(): StoredMark {
+    return this.directories.mark;
+  }
+
+  setMark(mark: StoredMark): Promise<void> {
+    return this.directories.setMark(mark);
+  }
+
+  /** Syncs and marks clean replicas that were not changed for a while. `exclusive` keeps mutations away meanwhile. */
+  async clean(
+    exclusive: (handle: ChunkHandle, section: () => Promise<void>) => Promise<void>,
+    idleMs = CLEAN_AFTER_IDLE_MS,
+    untilMs = Infinity,
+  ): Promise<void> {
+    const markClean = async (handle: ChunkHandle): Promise<void> => {
+      if (this.index.get(handle) === undefined) return;
+      const section = async (): Promise<void> => {
+        await this.sync(handle);
+        await this.use(handle, (file) => file.markClean());
+        this.open.get(handle)?.directory.noteChange();
+      };
+      await this.answering(handle, () => exclusive(handle, section));
+    };
+    await this.dirty.clean(markClean, { idleMs, untilMs });
+  }
+
+  /** Marks all replicas clean, within CLEAN_STOP_MS, and closes everything. No operation may be running. */
+  async stop(): Promise<void> {
+    await this.scan.stop();
+    this.options.watch.stop();
+    await this.probes.stop();
+    await this.clean((_, section) => section(), -1, this.options.clock.monotonicMs() + CLEAN_STOP_MS);
+    // A start after a clean stop reads no header, and would not know which are suspect.
+    const clean = this.scan.complete && this.dirty.none && this.index.suspectCount() === 0;
+    await this.open.stop();
+    await this.directories.close(clean);
+  }
+
+  /** Takes the replicas in a directory into the index. */
+  private async list(directory: DataDirectory): Promise<void> {
+    const twice: FoundReplica[] = [];
+    for await (const found of directory.replicas()) {
+      if (directory.failure !== undefined) return;
+      if (this.index.get(found.handle) === undefined) this.index.set(inDirectory(found, directory));
+      else twice.push(found);
+    }
+    for (const found of twice) await this.chooseOne(inDirectory(found, directory));
+    await this.aside.list(directory);
+    if (directory.rolledBack) this.suspectAll(directory);
+  }
+
+  /**
+   * There is a file of that chunk already: the one with a header and the higher version counts. What a creation or a
+   * copy left behind when it was cut short has no header, whatever its name says. The other one is deleted only when this
+   * one was read and is newer.
+   */
+  private async chooseOne(second: IndexEntry): Promise<void> {
+    const first = this.entry(second.handle);
+    const files = [await this.rank(first), await this.rank(second)];
+    // Of two at one version rather the one that is written to.
+    files.sort((a, b) => compareAge(b, a) || Number(a.isClean) - Number(b.isClean));
+    const [better, other] = files;
+    if (better === undefined || other === undefined) return;
+    // Of two at one version which of them missed something is not known.
+    const isDoubtful = better.state === 'unreadable' || compareAge(better, other) === 0;
+    this.index.set({ ...better.entry, suspect: isDoubtful });
+    const path = this.directories.pathOf(better.entry);
+    const instead = this.directories.pathOf(other.entry);
+    this.options.logger.warn({ path, instead, isDoubtful }, 'two files of one chunk: the first one counts');
+    if (better.state === 'whole' && !isDoubtful && other.state !== 'unreadable') {
+      await this.directories.of(other.entry).removeReplica(other.entry);
+    }
+  }
+
+  private async rank(entry: IndexEntry): Promise<RankedFile> {
+    try {
+      const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
+      if (header === undefined) return { entry, state: 'no header', version: 0, isClean: false };
+      return { entry, state: 'whole', version: header.version, isClean: !header.dirty };
+    } catch (error) {
+      if (!DataDirectory.isFailure(error)) throw error;
+      return { entry, state: 'unreadable', version: entry.version, isClean: false };
+    }
+  }
+
+  /** Looks at the next replica in the directory: that its file is there and has a header. Never rejects. */
+  private async lookAtReplica(directory: DataDirectory): Promise<void> {
+    const page = this.index.page(this.lookedAt.get(directory) ?? -1, LOOK_AHEAD);
+    const entry = page.find((candidate) => candidate.directory === directory.number && !candidate.suspect);
+    this.lookedAt.set(directory, entry?.handle ?? page.at(-1)?.handle ?? -1);
+    // What is wrong with it is told on the way.
+    if (entry !== undefined) await this.check(entry.handle).catch(() => undefined);
+  }
+
+  private async createFile(path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
+    try {
+      return await ChunkFile.create(this.options.disk, path, handle, version);
+    } catch (error) {
+      if (!hasCode(error, 'EEXIST')) throw error;
+      // Not in the index: left over from a creation or copy that was cut short.
+      await this.options.disk.unlink('chunk.discard', path);
+      return ChunkFile.create(this.options.disk, path, handle, version);
+    }
+  }
+
+  private async nameAfterHeader(chunk: OpenChunk, file: ChunkFile, suspect: boolean): Promise<void> {
+    const { directory, handle } = chunk;
+    const path = directory.chunkPath(handle, file.version);
+    if (path !== chunk.path) await this.options.disk.rename('chunk.rename', chunk.path, path);
+    chunk.path = path;
+    if (this.index.get(handle) === undefined) return;
+    this.index.set({ handle, version: file.version, directory: directory.number, suspect });
+  }
+
+  private async isEmpty(handle: ChunkHandle): Promise<boolean> {
+    try {
+      return (await this.use(handle, (file) => Promise.resolve(file.length))) === 0;
+    } catch {
+      // What cannot be read is no reason to delete it.
+      return false;
+    }
+  }
+
+  private forget(handle: ChunkHandle): void {
+    this.index.delete(handle);
+    this.dirty.forget(handle);
+  }
+
+  private async discard(handle: ChunkHandle): Promise<void> {
+    const entry = this.entry(handle);
+    this.forget(handle);
+    const chunk = this.open.get(handle);
+    if (chunk !== undefined) await this.open.retire(chunk);
+    const directory = this.directories.of(entry);
+    directory.noteChange();
+    await directory.removeReplica(entry);
+  }
+
+  /** Draws the consequences of a failed operation on a chunk's file. Returns the error for the caller. */
+  private examine(where: ReplicaFile, error: unknown): unknown {
+    const { handle, directory, path } = where;
+    if (DataDirectory.isFailureOfAll(error)) this.directories.lose(directory, error);
+    else if (DataDirectory.isFailure(error)) this.doubt(where, error);
+    else if (hasCode(error, 'CORRUPT') && DataDirectory.isFailure(error.cause)) this.noteBad(where, error);
+    if (!hasCode(error, 'ENOENT', 'NO_REPLICA')) return error;
+    const gone = new CairnError('NO_REPLICA', `chunk ${handle} is not readable here: ${error.message}`, {
+      cause: error,
+    });
+    const entry = this.index.get(handle);
+    if (entry !== undefined && this.directories.pathOf(entry) === path) {
+      this.options.logger.error({ path, reason: error.message }, 'replica is gone or was never finished');
+      this.forget(handle);
+      this.abandon(handle, gone);
+      this.options.onBadReplica(entry, gone);
+    }
+    return gone;
+  }
+
+  /** An error of the disk at one file: that replica is not believed any more. Whether it is the disk is looked into. */
+  private doubt(where: ReplicaFile, error: unknown): void {
+    const { handle, path } = where;
+    this.noteBad(where, error);
+    const entry = this.index.get(handle);
+    if (entry === undefined || this.directories.pathOf(entry) !== path) return;
+    const reason = asCairnError(error);
+    this.abandon(handle, reason);
+    if (entry.suspect) return;
+    this.index.set({ ...entry, suspect: true });
+    this.options.onBadReplica(entry, new CairnError('EIO', reason.message, { cause: error }));
+  }
+
+  private noteBad({ handle, directory }: ReplicaFile, error: unknown): void {
+    directory.noteBadReplica(handle, this.options.clock.monotonicMs(), error);
+    if (directory.failure === undefined) this.probes.soon(directory);
+  }
+
+  /** The next use of the replica opens its file anew. */
+  private abandon(handle: ChunkHandle, reason: CairnError): void {
+    const chunk = this.open.get(handle);
+    if (chunk === undefined) return;
+    chunk.opened?.abandon(reason);
+    unawaited(this.open.retire(chunk), this.options.logger, 'closing a chunk');
+  }
+
+  /** The replicas in `directory` are gone with it, or away. */
+  private loseReplicas(directory: DataDirectory): void {
+    let lost = 0;
+    for (const entry of this.entriesIn(directory)) {
+      this.forget(entry.handle);
+      lost++;
+    }
+    this.open.retireIn(directory);
+    this.aside.forgetIn(directory);
+    if (lost === 0) return;
+    this.options.logger.error({ directory: directory.path, lost }, 'replicas lost with their data directory');
+    this.options.onLost();
+  }
+
+  /** They may be changed and removed meanwhile. */
+  private *entriesIn(directory: DataDirectory): Generator<IndexEntry> {
+    for (let after = -1; ;) {
+      const page = this.index.page(after, 4096);
+      const last = page.at(-1);
+      if (last === undefined) return;
+      after = last.handle;
+      for (const entry of page) if (entry.directory === directory.number) yield entry;
+    }
+  }
+}
