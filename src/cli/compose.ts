@@ -10,7 +10,7 @@ import { createLogger, silentLogger } from '../core/logging/logger.js';
 import type { Logger, LogLevel } from '../core/logging/logger.js';
 import { NodeDisk } from '../core/disk/node-disk.js';
 import { SystemRandom } from '../core/random.js';
-import type { LmdbStore } from '../master/lmdb-store.js';
+import type { LmdbStore } from '../master/store/lmdb-store.js';
 import type { Master } from '../master/master.js';
 import { WebSocketNetwork } from '../protocol/websocket.js';
 import { UsageError } from './command.js';
@@ -55,7 +55,7 @@ export async function makeMaster(
 ): Promise<{ master: Master; store: LmdbStore }> {
   const { storePath, ...config } = options;
   // The roles are loaded by the commands that are one.
-  const { LmdbStore } = await import('../master/lmdb-store.js');
+  const { LmdbStore } = await import('../master/store/lmdb-store.js');
   const { Master } = await import('../master/master.js');
   const deps = serverWorld(logger);
   const store = LmdbStore.open(storePath, deps.disk);

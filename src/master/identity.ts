@@ -1,9 +1,9 @@
 /** Which cluster a store belongs to. */
 import type { Clock } from '../core/clock.js';
 import type { Random } from '../core/random.js';
-import { keys } from './keys.js';
-import { ensureRoot } from './namespace.js';
-import type { State } from './state.js';
+import { keys } from './state/keys.js';
+import { ensureRoot } from './namespace/namespace.js';
+import type { State } from './state/state.js';
 
 const ROOT_MODE = 0o755;
 

@@ -31,7 +31,7 @@ t.test('no descriptor left: the operation log goes on in new segments, and other
     import { SpareDescriptors } from ${at('core/disk/descriptors.js')};
     import { silentLogger } from ${at('core/logging/logger.js')};
     import { NodeDisk } from ${at('core/disk/node-disk.js')};
-    import { OperationLog } from ${at('master/operation-log.js')};
+    import { OperationLog } from ${at('master/log/operation-log.js')};
     const strangers = [];
     let shed = 0;
     const disk = new NodeDisk(new SpareDescriptors(() => shed++));

@@ -10,7 +10,7 @@ import { createLogger, silentLogger } from '../../src/core/logging/logger.js';
 import { NodeDisk } from '../../src/core/disk/node-disk.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { Master } from '../../src/master/master.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
 import { MemoryNetwork } from '../support/memory-network.js';
 

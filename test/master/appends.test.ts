@@ -7,7 +7,7 @@ import { CairnError } from '../../src/core/errors.js';
 import { APPEND_TAKEOVER_MS, LOCK_POLL_MS } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
 import { deferred } from '../../src/core/sync.js';
-import { AppendLeases } from '../../src/master/appends.js';
+import { AppendLeases } from '../../src/master/sessions/append-leases.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const INODE = inodeId(7);

@@ -12,15 +12,15 @@ import {
   lookupChunks,
   markSynced,
   truncateChunkMap,
-} from '../../src/master/chunk-map.js';
-import type { CutProgress } from '../../src/master/chunk-map.js';
-import { readCounter } from '../../src/master/counters.js';
-import { newInodeRecord, readInode, saveInode } from '../../src/master/inodes.js';
-import { keys, prefixRange } from '../../src/master/keys.js';
-import { SortedMap } from '../../src/master/sorted-map.js';
-import type { Mutation } from '../../src/master/state.js';
+} from '../../src/master/tables/chunk-map.js';
+import type { CutProgress } from '../../src/master/tables/chunk-map.js';
+import { readCounter } from '../../src/master/state/counters.js';
+import { newInodeRecord, readInode, saveInode } from '../../src/master/tables/inodes.js';
+import { keys, prefixRange } from '../../src/master/state/keys.js';
+import { SortedMap } from '../../src/master/store/sorted-map.js';
+import type { Mutation } from '../../src/master/state/state.js';
 import { ChunkRecord } from '../../src/protocol/generated/messages.js';
-import type { Key, KeyRange } from '../../src/master/store.js';
+import type { Key, KeyRange } from '../../src/master/store/store.js';
 import { seededRandom } from '../support/seed.js';
 
 class PlainMutation implements Mutation {

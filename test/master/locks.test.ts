@@ -10,8 +10,8 @@ import {
 } from '../../src/core/limits.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { pick } from '../../src/core/random.js';
-import { LockTable } from '../../src/master/locks.js';
-import type { LockPlace } from '../../src/master/locks.js';
+import { LockTable } from '../../src/master/sessions/locks.js';
+import type { LockPlace } from '../../src/master/sessions/locks.js';
 import { LockTypeType } from '../../src/protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { ManualClock } from '../support/manual-clock.js';

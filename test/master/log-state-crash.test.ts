@@ -5,11 +5,11 @@
 import t from 'tap';
 import { SeededRandom } from '../../src/core/random.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { packed, packNumber, unpacked } from '../../src/master/keys.js';
-import { LogState } from '../../src/master/log-state.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
-import type { StateReader } from '../../src/master/state.js';
-import type { Key, Store, StoreChange } from '../../src/master/store.js';
+import { packed, packNumber, unpacked } from '../../src/master/state/keys.js';
+import { LogState } from '../../src/master/state/log-state.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
+import type { StateReader } from '../../src/master/state/state.js';
+import type { Key, Store, StoreChange } from '../../src/master/store/store.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { testSeed } from '../support/seed.js';

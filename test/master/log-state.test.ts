@@ -8,11 +8,11 @@ import type { CairnError } from '../../src/core/errors.js';
 import { NodeDisk } from '../../src/core/disk/node-disk.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { packed, packNumber, prefixRange, unpacked } from '../../src/master/keys.js';
-import { LmdbStore } from '../../src/master/lmdb-store.js';
-import { LogState } from '../../src/master/log-state.js';
-import type { LogStateOptions } from '../../src/master/log-state.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
+import { packed, packNumber, prefixRange, unpacked } from '../../src/master/state/keys.js';
+import { LmdbStore } from '../../src/master/store/lmdb-store.js';
+import { LogState } from '../../src/master/state/log-state.js';
+import type { LogStateOptions } from '../../src/master/state/log-state.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
 

@@ -3,7 +3,7 @@ import t from 'tap';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { sessionId as makeSessionId } from '../../src/core/ids.js';
 import { SESSION_TTL_MS } from '../../src/core/limits.js';
-import { keys } from '../../src/master/keys.js';
+import { keys } from '../../src/master/state/keys.js';
 import { SessionRecord } from '../../src/protocol/generated/messages.js';
 import { TestCluster } from './support/cluster.js';
 

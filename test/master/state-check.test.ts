@@ -1,10 +1,10 @@
 /** A state that was copied while it changed is told from one that is whole. */
 import t from 'tap';
 import { chunkHandle, chunkIndex, inodeId } from '../../src/core/ids.js';
-import { keys, packed } from '../../src/master/keys.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
-import { checkState } from '../../src/master/state-check.js';
-import type { Key } from '../../src/master/store.js';
+import { keys, packed } from '../../src/master/state/keys.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
+import { checkState } from '../../src/master/state/state-check.js';
+import type { Key } from '../../src/master/store/store.js';
 import { ChunkRecord, DentryRecord, InodeRecord } from '../../src/protocol/generated/messages.js';
 
 const [root, file, chunk] = [inodeId(1), inodeId(2), chunkHandle(9)];

@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
-import { keys, packNumber } from '../../src/master/keys.js';
+import { keys, packNumber } from '../../src/master/state/keys.js';
 import { inodeId } from '../../src/core/ids.js';
-import { LmdbStore } from '../../src/master/lmdb-store.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
-import type { Store } from '../../src/master/store.js';
+import { LmdbStore } from '../../src/master/store/lmdb-store.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
+import type { Store } from '../../src/master/store/store.js';
 import { seededRandom } from '../support/seed.js';
 
 const bytes = (text: string): Buffer => Buffer.from(text, 'latin1');

@@ -1,5 +1,5 @@
 /** The master's database on a simulated machine: a commit takes time, is all or nothing, and is durable. */
-import type { Key, KeyRange, Store, StoreChange } from '../../src/master/store.js';
+import type { Key, KeyRange, Store, StoreChange } from '../../src/master/store/store.js';
 import type { Random } from '../../src/core/random.js';
 import type { SimulatedClock } from './simulated-clock.js';
 import type { Incarnation } from './simulated-network.js';

@@ -15,7 +15,7 @@ import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import type { FileTunables } from '../../src/client/file-table.js';
 import { Master } from '../../src/master/master.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
 import { Guards } from './guards.js';
 import { MachineTime } from './machine-time.js';

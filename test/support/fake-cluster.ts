@@ -3,8 +3,8 @@
  * one memory, real RPC peers over a network in memory. Faults are planted by the hooks.
  */
 import type { Clock } from '../../src/core/clock.js';
-import { appendHandlers } from '../../src/master/append-service.js';
-import { AppendLeases } from '../../src/master/appends.js';
+import { appendHandlers } from '../../src/master/service/append-methods.js';
+import { AppendLeases } from '../../src/master/sessions/append-leases.js';
 import { segmentChecksums, segmentsMatch } from '../../src/core/checksum.js';
 import { CairnError, asCairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkIndex, inodeId, serverId, sessionId } from '../../src/core/ids.js';
@@ -13,15 +13,15 @@ import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core
 import { silentLogger } from '../../src/core/logging/logger.js';
 import { NEVER } from '../../src/core/master-time.js';
 import type { Random } from '../../src/core/random.js';
-import * as chunkMap from '../../src/master/chunk-map.js';
-import { LockPolls, lockHandlers } from '../../src/master/lock-service.js';
-import { lockOf } from '../../src/master/lock-state.js';
-import { LockTable } from '../../src/master/locks.js';
-import * as namespace from '../../src/master/namespace.js';
-import { unpackNumber } from '../../src/master/keys.js';
-import { SortedMap } from '../../src/master/sorted-map.js';
-import type { Mutation, State } from '../../src/master/state.js';
-import type { Key, KeyRange } from '../../src/master/store.js';
+import * as chunkMap from '../../src/master/tables/chunk-map.js';
+import { LockPolls, lockHandlers } from '../../src/master/service/lock-methods.js';
+import { lockOf } from '../../src/master/sessions/lock-state.js';
+import { LockTable } from '../../src/master/sessions/locks.js';
+import * as namespace from '../../src/master/namespace/namespace.js';
+import { unpackNumber } from '../../src/master/state/keys.js';
+import { SortedMap } from '../../src/master/store/sorted-map.js';
+import type { Mutation, State } from '../../src/master/state/state.js';
+import type { Key, KeyRange } from '../../src/master/store/store.js';
 import { servePeers, type PeerServer } from '../../src/protocol/endpoint.js';
 import type * as wire from '../../src/protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../../src/protocol/methods.js';

@@ -10,7 +10,7 @@ import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import type { ClusterFileSystemConfig } from '../../src/client/cluster-filesystem.js';
 import { Master } from '../../src/master/master.js';
-import { MemoryStore } from '../../src/master/memory-store.js';
+import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
 
 type Tunables = Omit<ClusterFileSystemConfig, 'master' | 'secret' | 'clientName'>;

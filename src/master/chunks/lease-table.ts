@@ -1,0 +1,88 @@
+/** The leases that stand, in memory, by chunk and by file, in the order in which they lapse. */
+import type { ChunkHandle, ChunkIndex, InodeId, LeaseId, ServerId } from '../../core/ids.js';
+
+export interface Lease {
+  readonly handle: ChunkHandle;
+  readonly inode: InodeId;
+  readonly index: ChunkIndex;
+  readonly id: LeaseId;
+  readonly version: number;
+  readonly primary: ServerId;
+  /** The primary first, as the chain goes. Empty when of an earlier master. */
+  readonly members: readonly ServerId[];
+  /**
+   * pending: being granted; no client has it yet. active: clients write under it. void: its primary may still take
+   * writes, but it is not given out any more; only recovery ends it (or a clean answer of the primary). Those of an
+   * earlier master are void.
+   */
+  state: 'pending' | 'active' | 'void';
+  expiresMs: number;
+  /** Writers that named it as failed while its members were all in order. */
+  complaints: number;
+}
+
+export class LeaseTable {
+  /** All leases last equally long, so the order of insertion is that of expiry, within the age of a spare chunk. */
+  private readonly byHandle = new Map<ChunkHandle, Lease>();
+  private readonly byInode = new Map<InodeId, Set<ChunkHandle>>();
+
+  get size(): number {
+    return this.byHandle.size;
+  }
+
+  get(handle: ChunkHandle): Lease | undefined {
+    return this.byHandle.get(handle);
+  }
+
+  put(lease: Lease): void {
+    this.delete(lease.handle);
+    this.byHandle.set(lease.handle, lease);
+    const handles = this.byInode.get(lease.inode);
+    if (handles === undefined) this.byInode.set(lease.inode, new Set([lease.handle]));
+    else handles.add(lease.handle);
+  }
+
+  delete(handle: ChunkHandle): void {
+    const lease = this.byHandle.get(handle);
+    if (lease === undefined) return;
+    this.byHandle.delete(handle);
+    const handles = this.byInode.get(lease.inode);
+    handles?.delete(handle);
+    if (handles?.size === 0) this.byInode.delete(lease.inode);
+  }
+
+  /** Moves a renewed lease to the end of the order. */
+  renew(lease: Lease, expiresMs: number): void {
+    if (this.byHandle.get(lease.handle) !== lease) return;
+    lease.expiresMs = expiresMs;
+    this.byHandle.delete(lease.handle);
+    this.byHandle.set(lease.handle, lease);
+  }
+
+  hasInode(inode: InodeId): boolean {
+    return this.byInode.has(inode);
+  }
+
+  ofInode(inode: InodeId): ChunkHandle[] {
+    return [...(this.byInode.get(inode) ?? [])];
+  }
+
+  /** The first to lapse, at most `limit`, of those that lapsed before `nowMs`; void ones never do. */
+  lapsed(nowMs: number, limit: number): Lease[] {
+    const found: Lease[] = [];
+    for (const lease of this.byHandle.values()) {
+      if (found.length >= limit || (lease.state === 'active' && lease.expiresMs > nowMs)) break;
+      if (lease.state === 'active') found.push(lease);
+    }
+    return found;
+  }
+
+  /** Those that have `server` among their members. */
+  withMember(server: ServerId): Lease[] {
+    return [...this.byHandle.values()].filter((lease) => lease.members.includes(server));
+  }
+
+  voided(): Lease[] {
+    return [...this.byHandle.values()].filter((lease) => lease.state === 'void');
+  }
+}

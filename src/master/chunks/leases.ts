@@ -1,0 +1,507 @@
+/**
+ * Chunk leases (GFS section 3.1): who orders the writes of a chunk. For each chunk:
+ *
+ *   none ──grant──► pending ──all members answered──► active ──lapsed, revoked cleanly──► none
+ *                      │                                 │
+ *                      └───── a member did not ──────────┴─ a member went, a forward failed, the lease ended in doubt
+ *                                        ▼
+ *                                   doubtful (needs_recovery) ──recovery──► none
+ *
+ * 'L' is written before a lease is sent, flushed unless the chunk is new, and deleted when the lease ended cleanly or was recovered. A
+ * restarted master finds 'L' for every lease that may be in use, takes them as void, and recovers those chunks before it leases them again: it does
+ * not know what was in flight. Lease ids come from a flushed reserve, so every id is above all ever sent.
+ *
+ * All that changes the lease or the members of one chunk holds that chunk's lock; so requests that come together
+ * share one grant: the first does it, the others find it active. A lease is handed out without the lock only while
+ * it is active and fresh, and leaves 'active' before anything is done that voids it.
+ *
+ * A writer that names a failed lease is believed only after the master asked all members itself. If they are in order
+ * the writer gets the same lease back; on the second such complaint another member becomes primary (that writer may
+ * be unable to reach this one). So one confused writer cannot keep a chunk in recovery.
+ */
+import type { Clock } from '../../core/clock.js';
+import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
+import { leaseId } from '../../core/ids.js';
+import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../../core/ids.js';
+import {
+  CHUNK_SIZE_BYTES,
+  CHUNKSERVER_DEAD_MS,
+  LEASE_TTL_MS,
+  MAX_ACTIVE_LEASES,
+  REQUEST_TIMEOUT_MS,
+} from '../../core/limits.js';
+import type { Logger } from '../../core/logging/logger.js';
+import { isRegular } from '../../core/mode.js';
+import { pick } from '../../core/random.js';
+import type { Random } from '../../core/random.js';
+import { KeyedMutex } from '../../core/sync.js';
+import { ChunkRecord, LeaseRecord } from '../../protocol/generated/messages.js';
+import type { InodeRecord, LeaseChunkReplyInit } from '../../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
+import { addChunk, getChunk, isLostHole, lookupChunk } from '../tables/chunk-map.js';
+import type { IdReserve } from '../state/id-reserve.js';
+import { readInode } from '../tables/inodes.js';
+import { keys } from '../state/keys.js';
+import { LeaseTable } from './lease-table.js';
+import type { Lease } from './lease-table.js';
+import type { LeftBehind } from '../tables/left-behind.js';
+import { NEW_CHUNK_VERSION } from './new-chunks.js';
+import type { NewChunk, NewChunks } from './new-chunks.js';
+import type { ChunkConfig, Recovery } from './recovery.js';
+import type { ServerRegistry } from '../servers/servers.js';
+import type { Mutation, State } from '../state/state.js';
+
+/** The lease that a writer found failing. */
+export interface FailedLease {
+  readonly version: number;
+  readonly leaseId: number;
+}
+
+export interface LeaseRequest {
+  readonly inode: InodeId;
+  readonly index: ChunkIndex;
+  readonly failed: FailedLease | undefined;
+}
+
+const MAX_GRANT_ATTEMPTS = 3;
+/** After a restart of the master, time that a lease request gives its members to register. */
+const EXPECTED_SERVER_WAIT_MS = 1_500;
+/** Complaints about a lease in order after which another member becomes primary. */
+const COMPLAINTS_TO_MOVE = 2;
+
+export class ChunkLeases {
+  readonly table = new LeaseTable();
+  /** Held by all that changes the lease, the members or the replicas of a chunk. */
+  readonly locks = new KeyedMutex<ChunkHandle>();
+  private readonly holeLocks = new KeyedMutex<string>();
+  private readonly watches = new Map<ChunkHandle, { granted: boolean }>();
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly random: Random;
+      readonly logger: Logger;
+      readonly servers: ServerRegistry;
+      readonly recovery: Recovery;
+      readonly newChunks: NewChunks;
+      readonly leaseIds: IdReserve;
+      readonly config: ChunkConfig;
+      readonly leftBehind: LeftBehind;
+    },
+  ) {}
+
+  /** Tells whether a lease of the chunk was granted since; one watch a chunk at a time. */
+  watchGrants(handle: ChunkHandle): { readonly granted: boolean; end(): void } {
+    const watch = { granted: false, end: () => this.watches.delete(handle) };
+    this.watches.set(handle, watch);
+    return watch;
+  }
+
+  /** The lease of a chunk for writing; allocates the chunk in a hole. Answers at once when a fresh lease stands. */
+  lease(request: LeaseRequest): LeaseChunkReplyInit | Promise<LeaseChunkReplyInit> {
+    const { record, handle } = this.find(request);
+    const lease = handle === undefined ? undefined : this.table.get(handle);
+    if (lease !== undefined && this.isFresh(lease) && !isNamed(request.failed, lease)) return this.reply(record, lease);
+    return this.leaseSlowly(request);
+  }
+
+  private async leaseSlowly(request: LeaseRequest): Promise<LeaseChunkReplyInit> {
+    for (;;) {
+      const { handle } = this.find(request);
+      let lease: Lease | undefined;
+      try {
+        lease =
+          handle === undefined
+            ? await this.holeLocks.run(`${request.inode}:${request.index}`, () => this.create(request))
+            : await this.locks.run(handle, () => this.leaseExisting(request, handle));
+      } catch (error) {
+        // Cut off or punched while it was recovered: no failure of who writes there.
+        if (!hasCode(error, 'ENOENT') || this.find(request).handle === handle) throw error;
+      }
+      // undefined: the map changed while this waited for the lock.
+      if (lease !== undefined) return this.reply(this.find(request).record, lease);
+    }
+  }
+
+  private find(request: LeaseRequest): { record: InodeRecord; handle: ChunkHandle | undefined } {
+    const record = readInode(this.deps.state, request.inode);
+    if (record === undefined) throw new CairnError('ESTALE', `inode ${request.inode} does not exist any more`);
+    if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${request.inode} is no regular file`);
+    return { record, handle: lookupChunk(this.deps.state, request.inode, record, request.index) };
+  }
+
+  private reply(record: InodeRecord, lease: Lease): LeaseChunkReplyInit {
+    const { servers, clock, state } = this.deps;
+    const chunk = getChunk(state, lease.handle);
+    return {
+      handle: lease.handle,
+      version: lease.version,
+      leaseId: lease.id,
+      leaseTtlMs: Math.max(1, Math.floor(lease.expiresMs - clock.monotonicMs())),
+      primary: servers.replica(lease.primary),
+      replicas: lease.members.map((id) => servers.replica(id)),
+      layoutVersion: record.layoutVersion,
+      losses: chunk?.losses ?? 0,
+      unsynced: chunk?.unsynced ?? false,
+    };
+  }
+
+  /** Fresh: active, all members up, and more than half of its time left, so that it need not be renewed yet. */
+  private isFresh(lease: Lease): boolean {
+    return lease.expiresMs - this.deps.clock.monotonicMs() > LEASE_TTL_MS / 2 && this.isSound(lease);
+  }
+
+  isSound(lease: Lease): boolean {
+    return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
+  }
+
+  // ---- A new chunk ---------------------------------------------------------------------------------
+
+  /** Under the lock of the hole, or of the lost chunk that it replaces. The replicas are made first; only then the chunk enters the map. */
+  private async create(request: LeaseRequest, replaces?: ChunkHandle): Promise<Lease | undefined> {
+    const { newChunks } = this.deps;
+    if (this.find(request).handle !== replaces) return undefined;
+    const lostBytes = replaces === undefined ? 0 : this.lostBytes(request, replaces);
+    const chunk = (lostBytes === 0 ? newChunks.takeSpare() : undefined) ?? (await newChunks.make(lostBytes));
+    return this.locks.run(chunk.handle, () => Promise.resolve(this.attach(request, chunk, replaces)));
+  }
+
+  /** Makes the chunk part of the file; undefined when the map has changed meanwhile. */
+  private attach(
+    { inode, index }: LeaseRequest,
+    chunk: NewChunk,
+    replaces: ChunkHandle | undefined,
+  ): Lease | undefined {
+    const { state, config, newChunks } = this.deps;
+    const { handle, members } = chunk;
+    const lease: Lease = {
+      ...{ handle, inode, index, id: chunk.leaseId, version: NEW_CHUNK_VERSION, members, primary: primaryOf(members) },
+      ...{ state: 'pending', expiresMs: 0, complaints: 0 },
+    };
+    let added = false;
+    try {
+      added = state.mutate((m) => {
+        const record = readInode(m, inode);
+        if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
+        const { version, id } = lease;
+        const { wantedReplicas } = config;
+        const about = {
+          ...{ inode, inodeRecord: record, index, handle, version, lease: id, servers: members, wantedReplicas },
+        };
+        addChunk(m, replaces === undefined ? about : { ...about, replaces });
+        this.recordLease(m, lease);
+        return true;
+      });
+    } finally {
+      if (!added) newChunks.discard(chunk);
+    }
+    if (!added) return undefined;
+    newChunks.attach(chunk);
+    this.table.put(lease);
+    // Not flushed, as little as the making of the file need be: if power fails now the chunk was never part of it, and a
+    // writer that lives through that finds another chunk in its place (client/chunk-io.ts, isKept).
+    return this.activate(lease, chunk.expiresMs);
+  }
+
+  /** Bytes of the file that were in a lost chunk. What replaces it must not show zeros in place of synced ones (P3). */
+  private lostBytes(request: LeaseRequest, lost: ChunkHandle): number {
+    const record = getChunk(this.deps.state, lost);
+    if (record !== undefined && isLostHole(record)) return 0;
+    const validBytes = record?.validBytes ?? CHUNK_SIZE_BYTES;
+    const inFile = Number(this.find(request).record.size) - request.index * CHUNK_SIZE_BYTES;
+    return Math.max(0, Math.min(inFile, validBytes, CHUNK_SIZE_BYTES));
+  }
+
+  // ---- A chunk that is there -----------------------------------------------------------------------
+
+  /** Under the lock of the chunk. */
+  private async leaseExisting(request: LeaseRequest, handle: ChunkHandle): Promise<Lease | undefined> {
+    if (this.find(request).handle !== handle) return undefined;
+    const { servers } = this.deps;
+    const lease = this.table.get(handle);
+    let avoidPrimary: ServerId | undefined;
+    if (lease !== undefined && this.isSound(lease)) {
+      const lapsed = lease.expiresMs <= this.deps.clock.monotonicMs();
+      if (isNamed(request.failed, lease) && !lapsed) {
+        if (await this.renew(lease)) {
+          if (++lease.complaints < COMPLAINTS_TO_MOVE) return lease;
+          if (await this.endCleanly(lease)) avoidPrimary = lease.primary;
+        }
+      } else if (this.isFresh(lease) || (!lapsed && (await this.renew(lease)))) {
+        return lease;
+      } else if (lapsed) {
+        await this.endCleanly(lease);
+      }
+    }
+    const members = getChunk(this.deps.state, handle)?.servers ?? [];
+    const noneExpected = (): boolean => members.every((id) => servers.liveness(id) !== 'expected');
+    await servers.waitUntil(noneExpected, EXPECTED_SERVER_WAIT_MS);
+    return this.grant(request, handle, avoidPrimary);
+  }
+
+  /** A new lease over all members; recovers the chunk first when it is in doubt, or when a member does not answer. */
+  private async grant(
+    request: LeaseRequest,
+    handle: ChunkHandle,
+    avoidPrimary: ServerId | undefined,
+  ): Promise<Lease | undefined> {
+    const { state, servers, config } = this.deps;
+    let failure: CairnError | undefined;
+    for (let attempt = 0; attempt < MAX_GRANT_ATTEMPTS; attempt++) {
+      // The map may have changed while this waited.
+      if (this.find(request).handle !== handle) return undefined;
+      let record = getChunk(state, handle);
+      if (record === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is mapped but has no record`);
+      const certain =
+        failure === undefined &&
+        !record.needsRecovery &&
+        state.get(keys.lease(handle)) === undefined &&
+        record.servers.length > 0 &&
+        record.servers.every((id) => servers.isUp(id)) &&
+        servers.unjudged(handle, record.lastLease).length === 0;
+      if (!certain) record = await this.recoverLocked(handle);
+      if (record.servers.length === 0) return this.create(request, handle);
+      if (!(await this.reconnected(record.servers))) continue;
+      if (record.servers.length < config.minReplicas) {
+        throw new CairnError(
+          'UNAVAILABLE',
+          `chunk ${handle} has ${record.servers.length} replicas, writing needs ${config.minReplicas}: wait for repair`,
+        );
+      }
+      const { inode, index } = request;
+      const { version } = record;
+      const members = this.chain(record.servers as ServerId[], avoidPrimary);
+      const lease = await this.newLease({ handle, inode, index, version, members });
+      // A truncate that came while the id was awaited found no lease to cut by: this grant makes its cut.
+      if (this.find(request).handle !== handle) return undefined;
+      const { validBytes } = getChunk(state, handle) ?? record;
+      state.mutate((m) => {
+        this.recordLease(m, lease);
+        this.noteLastLease(m, lease);
+      });
+      this.table.put(lease);
+      await state.durable();
+      const { failed, error } = await this.sendGrant(lease, validBytes);
+      if (failed.length === 0) {
+        this.clearValidBytes(lease, validBytes);
+        // From here a client may have the lease: everything it rests on is flushed first.
+        await state.durable();
+        return this.activate(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
+      }
+      failure = error ?? new CairnError('UNAVAILABLE', `chunkservers ${failed.join(', ')} did not take the lease`);
+    }
+    await this.recoverLocked(handle);
+    throw new CairnError('UNAVAILABLE', `chunk ${handle} could not be leased: ${failure?.message ?? ''}`);
+  }
+
+  /**
+   * A member that takes part in recovery without a connection to the master is alive, and serves reads until it fences
+   * itself: it is waited for that long, and only then left out (P9). False when one is to be left out.
+   */
+  private async reconnected(members: readonly number[]): Promise<boolean> {
+    const { servers } = this.deps;
+    const away = members.filter((id) => !servers.isUp(id));
+    if (away.length === 0) return true;
+    const waitMs = Math.max(...away.map((id) => CHUNKSERVER_DEAD_MS - servers.silentMs(id)), 0);
+    return servers.waitUntil(() => away.every((id) => servers.isUp(id)), waitMs);
+  }
+
+  /** The members in the order of the chain, the primary first. */
+  private chain(members: readonly ServerId[], avoidPrimary: ServerId | undefined): ServerId[] {
+    const fit = members.filter((id) => id !== avoidPrimary);
+    const primary = pick(this.deps.random, fit.length > 0 ? fit : members);
+    return [primary, ...members.filter((id) => id !== primary)];
+  }
+
+  private async newLease(about: {
+    readonly handle: ChunkHandle;
+    readonly inode: InodeId;
+    readonly index: ChunkIndex;
+    readonly version: number;
+    readonly members: readonly ServerId[];
+  }): Promise<Lease> {
+    const primary = primaryOf(about.members);
+    const id = leaseId(await this.deps.leaseIds.take());
+    const watch = this.watches.get(about.handle);
+    if (watch !== undefined) watch.granted = true;
+    return { ...about, id, primary, state: 'pending', expiresMs: 0, complaints: 0 };
+  }
+
+  private recordLease(m: Mutation, lease: Lease): void {
+    const { id, primary, inode, index } = lease;
+    m.put(keys.lease(lease.handle), LeaseRecord.encode({ leaseId: id, primary, inode, index }).finish());
+  }
+
+  /** What was written since a state was put back is told by this from what was not (reports.ts). */
+  private noteLastLease(m: Mutation, { handle, id }: Lease): void {
+    const record = getChunk(m, handle);
+    if (record !== undefined) m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, lastLease: id }).finish());
+  }
+
+  private activate(lease: Lease, expiresMs: number): Lease {
+    lease.state = 'active';
+    this.table.renew(lease, expiresMs);
+    return lease;
+  }
+
+  /** Sends the lease to all members at once; the same id again renews it. */
+  private async sendGrant(
+    lease: Lease,
+    validBytes: number,
+  ): Promise<{ failed: ServerId[]; error: CairnError | undefined }> {
+    const { servers, logger } = this.deps;
+    const request = {
+      ...{ handle: lease.handle, version: lease.version, leaseId: lease.id, leaseTtlMs: LEASE_TTL_MS },
+      ...{ primary: lease.primary, replicas: lease.members.map((id) => servers.replica(id)) },
+      validBytes,
+    };
+    let error: CairnError | undefined;
+    const failed: ServerId[] = [];
+    const send = async (id: ServerId): Promise<void> => {
+      try {
+        const peer = servers.peerOf(id);
+        if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${id} is not connected`);
+        await peer.call(CHUNKSERVER_METHODS.grantLease, request, { timeoutMs: REQUEST_TIMEOUT_MS });
+      } catch (cause) {
+        error = asCairnError(cause);
+        failed.push(id);
+        logger.warn({ chunk: lease.handle, server: id, error: error.message }, 'chunkserver did not take a lease');
+      }
+    };
+    await Promise.all(lease.members.map(send));
+    return { failed, error };
+  }
+
+  /** Asks all members, so it also finds out whether the lease is in order. Under the lock. */
+  private async renew(lease: Lease): Promise<boolean> {
+    const sentMs = this.deps.clock.monotonicMs();
+    const { failed } = await this.sendGrant(lease, CHUNK_SIZE_BYTES);
+    if (failed.length > 0 || this.table.get(lease.handle) !== lease) return false;
+    this.table.renew(lease, sentMs + LEASE_TTL_MS);
+    return true;
+  }
+
+  clearValidBytes(lease: Lease, sent: number): void {
+    if (sent >= CHUNK_SIZE_BYTES) return;
+    this.deps.state.mutate((m) => {
+      const record = getChunk(m, lease.handle);
+      if (record === undefined || record.version !== lease.version || record.validBytes !== sent) return;
+      m.put(keys.chunk(lease.handle), ChunkRecord.encode({ ...record, validBytes: CHUNK_SIZE_BYTES }).finish());
+    });
+  }
+
+  // ---- The end of a lease --------------------------------------------------------------------------
+
+  /** Under the lock. True when the primary said that nothing was left in flight: the replicas are at rest. */
+  async endCleanly(lease: Lease): Promise<boolean> {
+    const { servers, logger } = this.deps;
+    const { handle } = lease;
+    lease.state = 'void';
+    try {
+      const peer = servers.peerOf(lease.primary);
+      if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${lease.primary} is not connected`);
+      await peer.call(CHUNKSERVER_METHODS.revokeLease, { handle, leaseId: lease.id });
+    } catch (error) {
+      logger.info({ chunk: handle, error: asCairnError(error).message }, 'lease did not end cleanly');
+      return false;
+    }
+    this.forget(lease);
+    return true;
+  }
+
+  /** Under the lock. `isUrgent`: somebody waits for it. */
+  async recoverLocked(handle: ChunkHandle, isUrgent = true): Promise<ChunkRecord> {
+    const lease = this.table.get(handle);
+    if (lease !== undefined) lease.state = 'void';
+    try {
+      const record = await this.deps.recovery.recover(handle, isUrgent);
+      this.table.delete(handle);
+      return record;
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) this.table.delete(handle);
+      throw error;
+    }
+  }
+
+  /** The lease is known to be broken: no client gets it any more, and the chunk is in doubt. */
+  voidLease(handle: ChunkHandle): void {
+    const lease = this.table.get(handle);
+    if (lease !== undefined) lease.state = 'void';
+    this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle));
+  }
+
+  /** A member's replica is not what it should be. */
+  doubt(handle: ChunkHandle, server: ServerId): void {
+    this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle, [server]));
+  }
+
+  /** A member's connection ended: it may have lost what it had in memory about its leases. Returns the chunks. */
+  voidLeasesOf(server: ServerId): ChunkHandle[] {
+    const leases = this.table.withMember(server);
+    for (const lease of leases) if (lease.state === 'active') lease.state = 'void';
+    return leases.map((lease) => lease.handle);
+  }
+
+  /** Recovers the chunk, for which nobody waits, if `stillNeeded` says so once its lock is held. Errors are for the caller. */
+  async recover(handle: ChunkHandle, stillNeeded: () => boolean): Promise<void> {
+    await this.locks.run(handle, async () => {
+      if (stillNeeded()) await this.recoverLocked(handle, false);
+    });
+  }
+
+  /** Ends one lapsed lease. */
+  async end(lease: Lease): Promise<void> {
+    await this.locks.run(lease.handle, async () => {
+      if (this.table.get(lease.handle) !== lease) return;
+      const full = this.table.size >= MAX_ACTIVE_LEASES;
+      if (!full && lease.expiresMs > this.deps.clock.monotonicMs()) return;
+      if (this.isGone(lease.handle)) this.forget(lease);
+      else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(lease.handle);
+    });
+  }
+
+  /** Ends the leases of a file's chunks, lapsed or not: nothing that was sent under them is taken any more. */
+  async endAll(inode: InodeId): Promise<void> {
+    const end = async (handle: ChunkHandle): Promise<void> => {
+      const lease = this.table.get(handle);
+      if (lease === undefined) return;
+      if (this.isGone(handle)) this.forget(lease);
+      else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(handle);
+    };
+    await Promise.all(this.table.ofInode(inode).map((handle) => this.locks.run(handle, () => end(handle))));
+  }
+
+  isGone(handle: ChunkHandle): boolean {
+    const { state } = this.deps;
+    return state.get(keys.chunk(handle)) === undefined || state.get(keys.garbage(handle)) !== undefined;
+  }
+
+  forget(lease: Lease): void {
+    this.deps.state.mutate((m) => this.deps.leftBehind.leaseEnded(m, lease.handle));
+    this.table.delete(lease.handle);
+  }
+
+  // ---- After a restart -----------------------------------------------------------------------------
+
+  /** Takes over what an earlier master leased. */
+  inherit(entries: Iterable<readonly [ChunkHandle, LeaseRecord]>): void {
+    for (const [handle, record] of entries) {
+      this.table.put({
+        ...{ handle, inode: record.inode as InodeId, index: record.index as ChunkIndex },
+        ...{ id: leaseId(record.leaseId), version: 0, primary: record.primary as ServerId, members: [] },
+        ...{ state: 'void', expiresMs: 0, complaints: 0 },
+      });
+    }
+  }
+}
+
+function primaryOf(members: readonly ServerId[]): ServerId {
+  const [primary] = members;
+  if (primary === undefined) throw new CairnError('UNAVAILABLE', 'a chunk without a replica cannot be leased');
+  return primary;
+}
+
+function isNamed(failed: FailedLease | undefined, lease: Lease): boolean {
+  return failed !== undefined && failed.leaseId === lease.id && failed.version === lease.version;
+}

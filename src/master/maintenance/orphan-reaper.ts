@@ -1,0 +1,145 @@
+/**
+ * What is left behind when nobody uses it any more: inodes without a name (reaped when no session has them open), and
+ * bytes that a dead writer put behind the published size (cut, P5). Both wait until the sessions of before a restart
+ * have told what they hold.
+ */
+import { asCairnError } from '../../core/errors.js';
+import { inodeId } from '../../core/ids.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_CHUNKS_PER_RECORD } from '../../core/limits.js';
+import type { Logger } from '../../core/logging/logger.js';
+import { isRegular } from '../../core/mode.js';
+import { dropChunks, truncateChunkMap } from '../tables/chunk-map.js';
+import { forgetBehind } from '../tables/left-behind.js';
+import { readInode, removeInode, saveInode } from '../tables/inodes.js';
+import { keys, prefixRange, unpackNumber } from '../state/keys.js';
+import type { LeaseCuts } from '../chunks/lease-cuts.js';
+import type { Sessions } from '../sessions/sessions.js';
+import type { Mutation, State } from '../state/state.js';
+
+/** Orphans that one step looks at. */
+const SLICE = 256;
+
+export class OrphanReaper {
+  private cursor = 0;
+  /** Something may have become an orphan, or unused, since the last full round. */
+  private pending = true;
+  private readonly tails = new Set<InodeId>();
+  private readonly cutting = new Set<InodeId>();
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly logger: Logger;
+      readonly sessions: () => Sessions;
+      readonly cuts: LeaseCuts;
+    },
+  ) {}
+
+  /** There may be something to reap. */
+  kick(): void {
+    this.pending = true;
+  }
+
+  /** A writer of `inode` died and nobody else writes it. */
+  cutTail(inode: InodeId): void {
+    this.tails.add(inode);
+  }
+
+  isToCut(inode: InodeId): boolean {
+    return this.tails.has(inode) || this.cutting.has(inode);
+  }
+
+  /** One bounded step. Returns true when more is to be done at once. */
+  tick(): boolean {
+    if (!this.deps.sessions().settled) return false;
+    this.cutTails();
+    if (!this.pending) return false;
+    this.pending = false;
+    const orphans: InodeId[] = [];
+    let seen = 0;
+    for (const [key] of this.deps.state.range({ start: keys.orphan(inodeId(this.cursor + 1)), end: ORPHANS_END })) {
+      if (seen === SLICE) break;
+      seen++;
+      const inode = inodeId(unpackNumber(key, 1));
+      this.cursor = inode;
+      if (!this.deps.sessions().isOpen(inode)) orphans.push(inode);
+    }
+    let complete = false;
+    try {
+      complete = orphans.length === 0 || this.deps.state.mutate((m) => this.reap(m, orphans));
+    } finally {
+      // Also when there was no space for it.
+      if (!complete) {
+        this.pending = true;
+        this.cursor = 0;
+      }
+    }
+    if (seen === SLICE) this.pending = true;
+    else this.cursor = 0;
+    return this.pending;
+  }
+
+  /** Returns false when the bound of one record was reached before all was done. */
+  private reap(m: Mutation, orphans: readonly InodeId[]): boolean {
+    let room = MAX_CHUNKS_PER_RECORD;
+    for (const inode of orphans) {
+      const record = readInode(m, inode);
+      if (record === undefined || record.nlink > 0) {
+        m.delete(keys.orphan(inode));
+        continue;
+      }
+      const dropped = record.chunkCount === 0 ? 0 : dropChunks(m, inode, record, room);
+      if (dropped === room) {
+        saveInode(m, inode, record);
+        return false;
+      }
+      room -= dropped;
+      m.delete(keys.pendingCut(inode));
+      forgetBehind(m, inode);
+      removeInode(m, inode);
+    }
+    return true;
+  }
+
+  private cutTails(): void {
+    const { logger } = this.deps;
+    for (const inode of [...this.tails].slice(0, SLICE)) {
+      if (this.cutting.has(inode)) continue;
+      this.cutting.add(inode);
+      this.cutOne(inode)
+        .catch((error: unknown) => {
+          this.tails.add(inode);
+          logger.info({ inode, error: asCairnError(error).message }, 'what a dead writer left behind is not cut yet');
+        })
+        .finally(() => this.cutting.delete(inode));
+    }
+  }
+
+  /**
+   * Not while a lease stands: who opens the file now could write by it, and the cut, which is on its way to the primary
+   * then, would take away what he wrote.
+   */
+  private async cutOne(inode: InodeId): Promise<void> {
+    const { state, cuts, logger } = this.deps;
+    const sessions = this.deps.sessions();
+    this.tails.delete(inode);
+    if (!sessions.isWritten(inode)) await cuts.endLeases(inode);
+    const record = readInode(state, inode);
+    if (record === undefined || !isRegular(record.mode) || record.nlink === 0) return;
+    if (sessions.isWritten(inode)) {
+      sessions.noteTail(inode);
+    } else if (cuts.isLeased(inode)) {
+      this.tails.add(inode);
+    } else {
+      state.mutate((m) => {
+        truncateChunkMap(m, inode, record, record.size);
+        saveInode(m, inode, record);
+        forgetBehind(m, inode);
+      });
+      logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
+    }
+  }
+}
+
+const ORPHANS_END = prefixRange('U').end;

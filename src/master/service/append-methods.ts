@@ -1,0 +1,76 @@
+/** The methods about append leases, and how changes of a file's size come in among those who append. */
+import type { Clock } from '../../core/clock.js';
+import { CairnError } from '../../core/errors.js';
+import { inodeId } from '../../core/ids.js';
+import type { InodeId, SessionId } from '../../core/ids.js';
+import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
+import type { MasterMethods } from '../../protocol/methods.js';
+import type { Handler, Handlers, Peer, RequestContext } from '../../protocol/rpc.js';
+import type { AppendLeases } from '../sessions/append-leases.js';
+import { attributesOf, requireInode } from '../tables/inodes.js';
+import type { State } from '../state/state.js';
+
+type AppendMethodName = 'acquireAppend' | 'releaseAppend' | 'pollAppends';
+
+interface AppendServiceDeps {
+  readonly state: State;
+  readonly clock: Clock;
+  readonly sessions: {
+    require(peer: Peer): { readonly id: SessionId; readonly opens: { has(inode: InodeId): boolean } };
+  };
+  readonly appends: AppendLeases;
+}
+
+export function appendHandlers(deps: AppendServiceDeps): Pick<Handlers<MasterMethods>, AppendMethodName> {
+  const { state, sessions, appends } = deps;
+  return {
+    acquireAppend: async (request, { peer, signal }) => {
+      const session = sessions.require(peer);
+      const inode = inodeId(request.inode);
+      if (!session.opens.has(inode)) throw new CairnError('EBADF', `inode ${inode} is not open`);
+      if (!(await appends.acquire(session.id, inode, signal))) return { reply: { granted: false } };
+      return { reply: { granted: true, attributes: attributesOf(inode, requireInode(state, inode)) } };
+    },
+    releaseAppend: ({ inode }, { peer }) => {
+      appends.release(sessions.require(peer).id, inodeId(inode));
+      return { reply: {} };
+    },
+    pollAppends: async ({ known }, { peer, signal }) => {
+      const session = sessions.require(peer);
+      if (known.length > MAX_CHUNKS_PER_PAGE) {
+        throw new CairnError('PROTOCOL', `a poll names ${MAX_CHUNKS_PER_PAGE} inodes at most`);
+      }
+      const inodes = await appends.poll(session.id, known.map(inodeId), signal);
+      return { reply: { inodes: inodes.slice(0, MAX_CHUNKS_PER_PAGE) } };
+    },
+  };
+}
+
+/**
+ * Makes a handler that changes the size of the inode that `inodeOf` names (0 for none) wait for its turn when another
+ * session appends to that; until it is done no other begins to.
+ */
+export function behindAppends({ sessions, appends }: AppendServiceDeps) {
+  return <M extends MasterMethods[keyof MasterMethods]>(
+    inodeOf: (request: Parameters<Handler<M>>[0]) => number,
+    handler: Handler<M>,
+  ): Handler<M> => {
+    type Answer = ReturnType<Handler<M>>;
+    return (request, context: RequestContext) => {
+      const run = (done: () => void): Answer => {
+        let answer: Answer | undefined;
+        try {
+          answer = handler(request, context);
+        } finally {
+          if (!(answer instanceof Promise)) done();
+        }
+        return answer instanceof Promise ? answer.finally(done) : answer;
+      };
+      const inode = inodeOf(request);
+      if (inode === 0) return handler(request, context);
+      const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode));
+      if (turn === undefined) return handler(request, context);
+      return turn instanceof Promise ? turn.then(run) : run(turn);
+    };
+  };
+}

@@ -1,0 +1,214 @@
+/** The methods about chunks: what chunkservers say, and what writers and readers ask for. */
+import { asCairnError, CairnError, errorCodeOf } from '../../core/errors.js';
+import type { ErrorCode } from '../../core/errors.js';
+import type { Clock } from '../../core/clock.js';
+import { chunkHandle, chunkIndex, inodeId } from '../../core/ids.js';
+import type { MasterTime } from '../../core/master-time.js';
+import type { ChunkHandle } from '../../core/ids.js';
+import type { Logger } from '../../core/logging/logger.js';
+import { unawaited } from '../../core/sync.js';
+import type { MasterMark, ChunkRecord, ReportReplicaRequest } from '../../protocol/generated/messages.js';
+import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
+import type { MasterMethods } from '../../protocol/methods.js';
+import type { Handlers } from '../../protocol/rpc.js';
+import { getChunk, makeLossAnError } from '../tables/chunk-map.js';
+import type { ChunkLeases } from '../chunks/leases.js';
+import { checkChunkIndex, getChunks } from '../chunks/locations.js';
+import type { MadeReplicas } from '../chunks/made-replicas.js';
+import type { NewChunks } from '../chunks/new-chunks.js';
+import type { Recovery } from '../chunks/recovery.js';
+import type { Repair } from '../maintenance/repair.js';
+import { takeAsideReport, takeReport } from '../chunks/reports.js';
+import type { ServerRegistry } from '../servers/servers.js';
+import type { Sessions } from '../sessions/sessions.js';
+import type { StaleReplicas } from '../chunks/stale-replicas.js';
+import type { State } from '../state/state.js';
+import type { Timeline } from '../state/timeline.js';
+
+type ChunkMethodName =
+  | 'getChunks'
+  | 'leaseChunk'
+  | 'reportReplica'
+  | 'register'
+  | 'heartbeat'
+  | 'report'
+  | 'reportAside'
+  | 'reportForwardFailure';
+
+export interface ChunkServiceDeps {
+  readonly state: State;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly servers: ServerRegistry;
+  readonly sessions: Sessions;
+  readonly newChunks: NewChunks;
+  readonly leases: ChunkLeases;
+  readonly recovery: Recovery;
+  readonly repair: Repair;
+  readonly stale: StaleReplicas;
+  readonly made: MadeReplicas;
+  readonly wantedReplicas: number;
+  readonly timeline: Timeline;
+  readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
+  readonly masterTime: () => MasterTime;
+}
+
+/** A chunk that a client complains of is looked at again no sooner: a look may cost a recovery. */
+const CLIENT_REPORT_INTERVAL_MS = 10_000;
+const MAX_REMEMBERED_REPORTS = 4096;
+/** What can be wrong with a replica. That its server cannot be reached the master finds out by itself. */
+const BAD_REPLICA: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'STALE_VERSION', 'EIO']);
+/** Time for a server to look at a replica; writers of that chunk wait. */
+const CHECK_TIMEOUT_MS = 2_000;
+
+export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
+  const { state, servers, sessions, newChunks, leases, repair, stale, clock, logger } = deps;
+  const reportedMs = new Map<ChunkHandle, number>();
+
+  function mayReport(handle: ChunkHandle): boolean {
+    const nowMs = clock.monotonicMs();
+    const before = reportedMs.get(handle);
+    if (before !== undefined && nowMs - before < CLIENT_REPORT_INTERVAL_MS) return false;
+    reportedMs.delete(handle);
+    reportedMs.set(handle, nowMs);
+    for (const oldest of reportedMs.keys()) {
+      if (reportedMs.size <= MAX_REMEMBERED_REPORTS) break;
+      reportedMs.delete(oldest);
+    }
+    return true;
+  }
+
+  /** The record of a chunk of which this is a member at this version, and nobody doubts it yet. */
+  function undoubted({ handle, version, serverId }: ReportReplicaRequest): ChunkRecord | undefined {
+    const record = getChunk(state, chunkHandle(handle));
+    if (record === undefined || record.version !== version) return undefined;
+    return record.servers.includes(serverId) && !record.suspects.includes(serverId) ? record : undefined;
+  }
+
+  function doubt({ handle, serverId }: ReportReplicaRequest, code: ErrorCode): void {
+    logger.warn({ chunk: handle, server: serverId, error: code }, 'replica reported bad');
+    state.mutate((m) => {
+      if (code === 'NO_REPLICA' || code === 'EIO') makeLossAnError(m, chunkHandle(handle));
+      deps.recovery.markDoubtful(m, chunkHandle(handle), [serverId]);
+    });
+    repair.recoverSoon(chunkHandle(handle));
+  }
+
+  /**
+   * What a server says of its own replica is believed. A client may be confused: of what the server must know as well as
+   * the client, the server is asked.
+   */
+  function takeReplicaReport(request: ReportReplicaRequest, believed: boolean): void {
+    const code = errorCodeOf(request.errorCode);
+    if (!BAD_REPLICA.has(code) || undoubted(request) === undefined) return;
+    if (code === 'CORRUPT' && deps.recovery.isBeyondMending(chunkHandle(request.handle))) return;
+    if (!believed && !mayReport(chunkHandle(request.handle))) return;
+    if (believed || code === 'CORRUPT') doubt(request, code);
+    else unawaited(checkReplica(request), logger, 'checking a replica');
+  }
+
+  /** Under the chunk's lock: during a recovery its members are at other versions. Never rejects. */
+  async function checkReplica(request: ReportReplicaRequest): Promise<void> {
+    const { handle, version, serverId } = request;
+    await leases.locks.run(chunkHandle(handle), async () => {
+      if (undoubted(request) === undefined) return;
+      try {
+        const options = { timeoutMs: CHECK_TIMEOUT_MS };
+        await servers.peerOf(serverId)?.call(CHUNKSERVER_METHODS.checkReplica, { handle, version }, options);
+      } catch (error) {
+        const { code, message } = asCairnError(error);
+        // That it does not answer is for the heartbeats to find out.
+        if (BAD_REPLICA.has(code) && undoubted(request) !== undefined) doubt(request, code);
+        else logger.info({ chunk: handle, server: serverId, error: message }, 'replica could not be checked');
+      }
+    });
+  }
+
+  /** For a chunkserver: when this was said, and how far the state is. */
+  const now = (): { readonly mark: MasterMark; readonly masterTime: MasterTime } => {
+    return { mark: deps.timeline.mark, masterTime: deps.masterTime() };
+  };
+
+  return {
+    getChunks: (request, { peer }) => {
+      sessions.require(peer);
+      return { reply: { ...getChunks(deps, request), masterTime: deps.masterTime() } };
+    },
+
+    leaseChunk: (request, { peer }) => {
+      sessions.require(peer);
+      checkChunkIndex(request.index);
+      const { failedVersion: version, failedLease: leaseId } = request;
+      const wanted = {
+        inode: inodeId(request.inode),
+        index: chunkIndex(request.index),
+        failed: leaseId === 0 ? undefined : { version, leaseId },
+      };
+      const room = state.ready();
+      const lease = room === undefined ? leases.lease(wanted) : room.then(() => leases.lease(wanted));
+      return lease instanceof Promise ? lease.then((reply) => ({ reply })) : { reply: lease };
+    },
+
+    reportReplica: (request, { peer }) => {
+      if (peer.role === 'client') sessions.require(peer);
+      const believed = peer.role === 'chunkserver' && servers.require(peer).id === request.serverId;
+      if (believed) deps.made.lose(servers.require(peer).id, (handle) => handle === request.handle);
+      takeReplicaReport(request, believed);
+      return { reply: {} };
+    },
+
+    register: async (request, { peer }) => {
+      const { timeline, identity } = deps;
+      const parted = await timeline.take(request.mark, `chunkserver ${request.serverId} at ${request.address}`);
+      const id = await servers.register(peer, request, parted);
+      timeline.noteWitness();
+      const renewed = request.serverId !== 0 && request.serverId !== id;
+      const { rolledBack = [] } = servers.get(id) ?? {};
+      return {
+        reply: { serverId: id, clusterId: identity.clusterId, epoch: identity.epoch, renewed, ...now(), rolledBack },
+      };
+    },
+
+    heartbeat: (request, { peer }) => {
+      servers.heartbeat(peer, request);
+      return { reply: now() };
+    },
+
+    reportAside: (request, { peer }) => {
+      return { reply: takeAsideReport(state, servers.require(peer), request) };
+    },
+
+    report: (request, { peer }) => {
+      const server = servers.heard(peer);
+      const reply = takeReport(
+        {
+          ...deps,
+          isInMaking: (handle, id) => newChunks.isUnattached(handle) || repair.isCopying(handle, id),
+          onStale: (handle, version, id) => {
+            stale.add(handle, version, id);
+            repair.mendFrom(handle);
+          },
+          onDoubt: (handle) => repair.recoverSoon(handle),
+        },
+        server,
+        request,
+      );
+      return { reply };
+    },
+
+    // Answered before the recovery: the primary that reports is to take part in it. Also a report under a lease that
+    // has ended since counts, as long as the version stands: what it tells of was not repaired.
+    reportForwardFailure: (request, { peer }) => {
+      const server = servers.require(peer);
+      const handle = chunkHandle(request.handle);
+      const record = getChunk(state, handle);
+      if (record?.version !== request.version || !record.servers.includes(server.id)) return { reply: {} };
+      logger.warn({ chunk: handle, primary: server.id, failed: request.failedServers }, 'a write was not forwarded');
+      const goesOn = deps.recovery.noteFull(handle, record, request.fullServers);
+      leases.voidLease(handle);
+      repair.recoverSoon(handle);
+      if (!goesOn) throw new CairnError('ENOSPC', `chunk ${handle} cannot do without its full chunkservers`);
+      return { reply: {} };
+    },
+  };
+}

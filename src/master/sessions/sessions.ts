@@ -1,0 +1,377 @@
+/**
+ * Client sessions: a durable record each ('N'), and in memory who is connected and what is open.
+ *
+ * A session belongs to the connection that opened or resumed it last; requests on any other connection are refused,
+ * so nothing delayed on an old connection takes effect after the client went on. It ends when its client closes it or
+ * is unheard of for SESSION_TTL_MS, connected or not, and with it its opens and stored replies.
+ *
+ * Opens and locks are told again by the client (`reclaim`) after it reconnected: what it says replaces what was known.
+ * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
+ * orphan is reaped, no tail is cut and no lock is granted.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { CairnError } from '../../core/errors.js';
+import { inodeId, sessionId } from '../../core/ids.js';
+import type { InodeId, SessionId } from '../../core/ids.js';
+import {
+  MAX_LOCKS_PER_SESSION,
+  MAX_OPENS_PER_SESSION,
+  MAX_RECLAIM_ENTRIES,
+  MAX_SESSIONS,
+  SESSION_TTL_MS,
+} from '../../core/limits.js';
+import type { Logger } from '../../core/logging/logger.js';
+import type { Random } from '../../core/random.js';
+import { SessionRecord } from '../../protocol/generated/messages.js';
+import type { OpenSessionRequest, ReclaimRequest } from '../../protocol/generated/messages.js';
+import type { Peer } from '../../protocol/rpc.js';
+import type { IdReserve } from '../state/id-reserve.js';
+import type { ListeningTime } from '../servers/listening-time.js';
+import type { LockedRange } from '../../core/lock-ranges.js';
+import { unawaited } from '../../core/sync.js';
+import { keys, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
+import { lockOf } from './lock-state.js';
+import type { AppendLeases } from './append-leases.js';
+import type { LockPlace, LockTable } from './locks.js';
+import type { LostLocks } from './lost-locks.js';
+import { Opens } from './opens.js';
+import { ReplyLedger } from './replies.js';
+import type { State } from '../state/state.js';
+
+const MAX_CLIENT_NAME_BYTES = 255;
+const TOKEN_BYTES = 32;
+/** Time from the start of the master in which clients of before tell what they have open. */
+const RECLAIM_LIMIT_MS = 2 * SESSION_TTL_MS;
+
+const hashOf = (token: Uint8Array): Buffer => createHash('sha256').update(token).digest();
+
+function isTokenOf({ tokenHash }: Session, shown: Uint8Array): boolean {
+  return tokenHash.length > 0 && timingSafeEqual(hashOf(shown), tokenHash);
+}
+
+export interface Session {
+  readonly id: SessionId;
+  readonly clientName: string;
+  /** Of what its client must show to resume it; empty if nobody can. */
+  readonly tokenHash: Buffer;
+  peer: Peer | null;
+  lastHeardMs: number;
+  /** Its opens are known: it is new, or reclaimed since the master started. */
+  reclaimed: boolean;
+  readonly opens: Opens;
+  /** Pages of a reclaim that is not done. */
+  reclaiming: Reclaim | undefined;
+  readonly replies: ReplyLedger;
+}
+
+interface Reclaim {
+  readonly opens: Opens;
+  readonly locks: { readonly place: LockPlace; readonly lock: LockedRange }[];
+  readonly appends: InodeId[];
+}
+
+export interface SessionEvents {
+  /** Every session of before a restart has reclaimed or ended. Once. */
+  onSettled(): void;
+  /** `inode` was open for writing in a session that ended, and no other session writes it. */
+  onWriterDied(inode: InodeId): void;
+  /** Nobody has `inode` open for writing any more, and all that had are done with it. */
+  onUnwritten(inode: InodeId): void;
+  /** `inode` was open for writing in a session that ended without its client: what that wrote may not be published. */
+  onWriterLost(inode: InodeId): void;
+  /** As `onWriterLost` of each, by a client that is done with them: its locks on them go on next. */
+  onWritersGone(inodes: readonly InodeId[]): void;
+  /** An inode is open nowhere any more. */
+  onUnused(inode: InodeId): void;
+}
+
+export class Sessions {
+  private readonly sessions = new Map<SessionId, Session>();
+  private readonly byPeer = new Map<Peer, Session>();
+  /** Opens of all sessions together. */
+  private readonly total = new Opens(Infinity);
+  /** Inodes whose writer died while others wrote: cut when the last of them is done. */
+  private readonly tails = new Set<InodeId>();
+  private readonly unsettled = new Set<SessionId>();
+  private readonly startedMs: number;
+  settled = false;
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly listening: ListeningTime;
+      readonly random: Random;
+      readonly logger: Logger;
+      readonly sessionIds: IdReserve;
+      readonly locks: LockTable;
+      readonly lostLocks: LostLocks;
+      readonly appends: AppendLeases;
+      readonly events: SessionEvents;
+    },
+  ) {
+    this.startedMs = deps.listening.nowMs();
+    for (const [key, value] of deps.state.range(prefixRange('N'))) {
+      const id = sessionId(unpackNumber(key, 1));
+      const { clientName, tokenHash } = SessionRecord.decode(value);
+      this.sessions.set(id, this.make(id, clientName, Buffer.from(tokenHash), false));
+      this.unsettled.add(id);
+    }
+  }
+
+  /** To be called once the others listen to the events. */
+  start(): void {
+    this.checkSettled();
+  }
+
+  get size(): number {
+    return this.sessions.size;
+  }
+
+  private make(id: SessionId, clientName: string, tokenHash: Buffer, isNew: boolean): Session {
+    return {
+      ...{ id, clientName, tokenHash, peer: null, lastHeardMs: this.deps.listening.nowMs(), reclaimed: isNew },
+      ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined },
+      replies: new ReplyLedger(this.deps.state, id),
+    };
+  }
+
+  /**
+   * Resumes `wanted`, or makes a session when it is 0 or gone, or the token is not its. Durable when this returns.
+   * `token` is told of a new session only: the store has a hash of it, so that who reads a backup resumes nothing.
+   */
+  async open(
+    peer: Peer,
+    { sessionId: wanted, clientName, token: shown }: Pick<OpenSessionRequest, 'sessionId' | 'clientName' | 'token'>,
+  ): Promise<{ session: Session; token: Buffer | undefined }> {
+    if (Buffer.byteLength(clientName) > MAX_CLIENT_NAME_BYTES) {
+      throw new CairnError('EINVAL', `a client's name has at most ${MAX_CLIENT_NAME_BYTES} bytes`);
+    }
+    const known = wanted === 0 ? undefined : this.sessions.get(sessionId(wanted));
+    if (known !== undefined && isTokenOf(known, shown)) {
+      this.bind(known, peer);
+      this.deps.logger.info({ session: known.id, client: known.clientName }, 'session resumed');
+      return { session: known, token: undefined };
+    }
+    if (known !== undefined) {
+      this.deps.logger.warn(
+        { session: known.id, client: clientName, address: peer.address },
+        'a session was asked for without its token; a new one begins',
+      );
+    }
+    // One a connection: whoever opens more gives up what he had.
+    const before = this.byPeer.get(peer);
+    if (before !== undefined) this.end(before, 'closed');
+    if (this.sessions.size >= MAX_SESSIONS) throw new CairnError('BUSY', `${MAX_SESSIONS} sessions stand already`);
+    const id = sessionId(await this.deps.sessionIds.take());
+    const token = this.deps.random.bytes(TOKEN_BYTES);
+    const session = this.make(id, clientName, hashOf(token), true);
+    const record = SessionRecord.encode({ clientName, ackedBelow: 0, tokenHash: session.tokenHash }).finish();
+    this.deps.state.mutate((m) => m.put(keys.session(id), record));
+    this.sessions.set(id, session);
+    await this.deps.state.durable();
+    this.bind(session, peer);
+    this.deps.logger.info({ session: id, client: clientName, address: peer.address }, 'session opened');
+    return { session, token };
+  }
+
+  private bind(session: Session, peer: Peer): void {
+    const other = this.byPeer.get(peer);
+    if (other !== undefined && other !== session) other.peer = null;
+    const old = session.peer;
+    session.peer = peer;
+    session.lastHeardMs = this.deps.listening.nowMs();
+    session.reclaiming = undefined;
+    this.byPeer.set(peer, session);
+    if (old === peer) return;
+    if (old !== null) {
+      this.byPeer.delete(old);
+      old.close('its session goes on over another connection');
+    }
+    const gone = peer.closed.then(() => {
+      const bound = this.byPeer.get(peer);
+      this.byPeer.delete(peer);
+      if (bound?.peer === peer) bound.peer = null;
+    });
+    unawaited(gone, this.deps.logger, 'noting that a client left');
+  }
+
+  /** Time since the session was last heard of; undefined when it has ended. */
+  silentMs(id: SessionId): number | undefined {
+    const session = this.sessions.get(id);
+    return session === undefined ? undefined : this.deps.listening.nowMs() - session.lastHeardMs;
+  }
+
+  /** Its client must open it anew, and tell what it holds, before anything else. */
+  disconnect(id: SessionId, reason: string): void {
+    const session = this.sessions.get(id);
+    const peer = session?.peer;
+    if (session === undefined || peer === null || peer === undefined) return;
+    session.peer = null;
+    this.byPeer.delete(peer);
+    peer.close(reason);
+  }
+
+  /** As `disconnect`, for all. */
+  disconnectAll(reason: string): void {
+    for (const id of this.sessions.keys()) this.disconnect(id, reason);
+  }
+
+  /** The session of a client's connection. SESSION_EXPIRED when there is none, or it went on elsewhere. */
+  require(peer: Peer): Session {
+    const session = this.byPeer.get(peer);
+    if (session === undefined || session.peer !== peer) {
+      throw new CairnError('SESSION_EXPIRED', 'this connection has no session: open or resume one first');
+    }
+    session.lastHeardMs = this.deps.listening.nowMs();
+    return session;
+  }
+
+  // ---- Opens ---------------------------------------------------------------------------------------
+
+  isOpen(inode: InodeId): boolean {
+    return this.total.has(inode);
+  }
+
+  isWritten(inode: InodeId): boolean {
+    return this.total.writers(inode) > 0;
+  }
+
+  /** Bytes may lie behind the end of `inode` that no writer will publish: they are cut once nobody writes it (P5). */
+  noteTail(inode: InodeId): void {
+    if (this.isWritten(inode)) this.tails.add(inode);
+    else this.deps.events.onWriterDied(inode);
+  }
+
+  addOpen(session: Session, inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
+    session.opens.add(inode, opens);
+    session.reclaiming?.opens.add(inode, opens);
+    this.total.add(inode, opens);
+  }
+
+  /** `untold`: the client wrote to the file, and could not tell what. */
+  closeOpen(
+    session: Session,
+    inode: InodeId,
+    opens: { readonly readers: number; readonly writers: number },
+    untold = false,
+  ): void {
+    if (untold && session.opens.writers(inode) > 0) this.notePartings([inode]);
+    session.reclaiming?.opens.remove(inode, opens);
+    this.released(inode, session.opens.remove(inode, opens));
+    if (session.opens.has(inode)) return;
+    this.deps.locks.closeInode(session.id, inode);
+    this.deps.appends.closeInode(session.id, inode);
+  }
+
+  private released(inode: InodeId, opens: { readonly readers: number; readonly writers: number }): void {
+    this.total.remove(inode, opens);
+    if (this.total.writers(inode) === 0) {
+      if (this.tails.delete(inode)) this.deps.events.onWriterDied(inode);
+      else if (opens.writers > 0 && this.settled) this.deps.events.onUnwritten(inode);
+    }
+    if (!this.total.has(inode)) this.deps.events.onUnused(inode);
+  }
+
+  /**
+   * One page of what the session has open and locked; with `done` it replaces what was known. Returns the inodes whose
+   * append leases it held and others have by now.
+   */
+  reclaim(session: Session, request: ReclaimRequest): InodeId[] {
+    if (request.opens.length + request.locks.length + request.appends.length > MAX_RECLAIM_ENTRIES) {
+      throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} files and locks`);
+    }
+    session.reclaiming ??= { opens: new Opens(MAX_OPENS_PER_SESSION), locks: [], appends: [] };
+    const { opens: told, locks, appends } = session.reclaiming;
+    for (const { inode, readers, writers } of request.opens) told.add(inodeId(inode), { readers, writers });
+    for (const state of request.locks) {
+      const { place, type, ...range } = lockOf(session.id, state);
+      if (type !== 'unlock' && told.has(place.inode)) locks.push({ place, lock: { type, ...range } });
+    }
+    for (const inode of request.appends) if (told.has(inodeId(inode))) appends.push(inodeId(inode));
+    if (appends.length > MAX_OPENS_PER_SESSION) {
+      throw new CairnError('PROTOCOL', `a session has at most ${MAX_OPENS_PER_SESSION} files open`);
+    }
+    if (locks.length > MAX_LOCKS_PER_SESSION) {
+      throw new CairnError('PROTOCOL', `a session holds at most ${MAX_LOCKS_PER_SESSION} locks`);
+    }
+    if (!request.done) return [];
+    const before = [...session.opens.entries()];
+    this.notePartings(before.flatMap(([inode, { writers }]) => (writers > 0 && !told.has(inode) ? [inode] : [])));
+    if (!this.deps.locks.replace(session.id, locks)) {
+      // It was away for longer than others wait after a restart.
+      this.end(session, 'expired');
+      throw new CairnError('SESSION_EXPIRED', 'locks that the session held are held by others now');
+    }
+    const after = [...told.entries()];
+    session.reclaiming = undefined;
+    session.replies.countAgain();
+    session.opens.clear();
+    // First all that stays or comes, so that nothing counts as unused in between.
+    for (const [inode, opens] of after) {
+      session.opens.add(inode, opens);
+      this.total.add(inode, opens);
+    }
+    for (const [inode, opens] of before) this.released(inode, opens);
+    const lost = this.deps.appends.replace(session.id, appends);
+    session.reclaimed = true;
+    this.unsettled.delete(session.id);
+    this.checkSettled();
+    return lost;
+  }
+
+  /** Files that a client closed while it was away or was refused, or left open when it went: it could not tell what it had written. */
+  private notePartings(inodes: readonly InodeId[]): void {
+    if (inodes.length === 0) return;
+    for (const inode of inodes) this.tails.add(inode);
+    this.deps.events.onWritersGone(inodes);
+  }
+
+  private checkSettled(): void {
+    if (this.settled || this.unsettled.size > 0) return;
+    this.settled = true;
+    this.deps.events.onSettled();
+  }
+
+  // ---- The end -------------------------------------------------------------------------------------
+
+  /** Ends the sessions that are unheard of for too long. To be called about every second. */
+  tick(): void {
+    const nowMs = this.deps.listening.nowMs();
+    for (const session of [...this.sessions.values()]) {
+      if (nowMs - session.lastHeardMs >= SESSION_TTL_MS) this.end(session, 'expired');
+    }
+    // A client that came back and never says what it has open must not keep the others' garbage for ever.
+    if (!this.settled && nowMs - this.startedMs >= RECLAIM_LIMIT_MS) {
+      this.unsettled.clear();
+      this.checkSettled();
+    }
+  }
+
+  end(session: Session, reason: 'closed' | 'expired'): void {
+    const { state, logger } = this.deps;
+    if (!this.sessions.has(session.id)) return;
+    // First, as there may be no space for it: then the session stays, and is ended another time.
+    state.mutate((m) => {
+      m.delete(keys.session(session.id));
+      for (const [key] of m.range(prefixRange('P' + packNumber(session.id)))) m.delete(key);
+    });
+    this.sessions.delete(session.id);
+    const opens = [...session.opens.entries()];
+    const written = opens.flatMap(([inode, { writers }]) => (writers > 0 ? [inode] : []));
+    logger.info({ session: session.id, client: session.clientName, open: opens.length }, `session ${reason}`);
+    if (session.peer !== null) this.byPeer.delete(session.peer);
+    session.peer = null;
+    if (reason === 'closed') this.notePartings(written);
+    for (const [inode, counts] of opens) {
+      if (counts.writers > 0) this.tails.add(inode);
+      if (counts.writers > 0 && reason === 'expired') this.deps.events.onWriterLost(inode);
+      this.released(inode, counts);
+    }
+    session.opens.clear();
+    if (reason === 'closed') this.deps.locks.endSession(session.id);
+    else this.deps.lostLocks.sessionExpired(session.id, written);
+    this.deps.appends.endSession(session.id, reason === 'closed');
+    this.unsettled.delete(session.id);
+    this.checkSettled();
+  }
+}

@@ -1,0 +1,457 @@
+/**
+ * The master's state: the store, over it the overlay of what the operation log holds and the store does not, and the
+ * log itself. A mutation is decided, written to the log, applied to the overlay. In the background the overlay goes to
+ * the store in transactions; the last one carries the sequence up to which the store is complete (the checkpoint), and
+ * the log behind it is deleted.
+ *
+ * The log is synced before the overlay is committed, so the store never has a part of an operation whose record could
+ * still be lost; replaying records that the store has in part is harmless, as they say what keys are, not what changes.
+ *
+ * When the disk is full, what makes the namespace larger is refused with ENOSPC; all else goes on from the reserve as
+ * long as that lasts. A transaction that finds no space is tried again until it does; the log is not cut meanwhile.
+ */
+import type { Clock, Timer } from '../../core/clock.js';
+import type { Disk } from '../../core/disk/disk.js';
+import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
+import {
+  COMMIT_CHANGES,
+  COMMIT_DELAY_MS,
+  COMMIT_RETRY_MS,
+  MASTER_RESERVE_BYTES,
+  MAX_COMMIT_ERRORS,
+  MAX_OVERLAY_BYTES,
+  MAX_OVERLAY_CHANGES,
+  SCARCE_TRANSACTION_CHANGES,
+  TRANSACTION_CHANGES,
+} from '../../core/limits.js';
+import type { Logger } from '../../core/logging/logger.js';
+import { deferred } from '../../core/sync.js';
+import type { Deferred } from '../../core/sync.js';
+import { readCounter } from './counters.js';
+import { DiskReserve } from './disk-reserve.js';
+import { growsNamespace } from './growth.js';
+import { keys, packed } from './keys.js';
+import { ensureDirectory } from '../log/log-segment.js';
+import { beginEpoch, beginLossEpoch, endEpoch } from './epochs.js';
+import { OperationLog } from '../log/operation-log.js';
+import { mergeLayers, Overlay } from './overlay.js';
+import type { OverlayValue } from './overlay.js';
+import { ReadCache } from './read-cache.js';
+import type { Mutation, State, StateReader } from './state.js';
+import type { Key, KeyRange, Store, StoreChange } from '../store/store.js';
+
+/** Of the tables in the store (docs/disk-format.md). An earlier release refuses it, and would not keep what is promised here. */
+export const FORMAT_VERSION = 2;
+/** The oldest that is taken over, as it stands. */
+const OLDEST_FORMAT_VERSION = 1;
+
+export interface LogStateOptions {
+  /** Stays open after `stop`: who opened it closes it. */
+  readonly store: Store;
+  readonly disk: Disk;
+  /** Of the operation log; made when missing. */
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Called once when a write or sync failed: the master must stop serving. Every later call here fails. */
+  readonly onFailure: (error: CairnError) => void;
+  readonly segmentBytes?: number;
+  readonly commitChanges?: number;
+  readonly commitDelayMs?: number;
+  readonly transactionChanges?: number;
+  readonly maxOverlayChanges?: number;
+  readonly reserveBytes?: number;
+}
+
+export class LogState implements State {
+  private readonly overlay = new Overlay();
+  private readonly cache: ReadCache;
+  private log: OperationLog | undefined;
+  private failure: CairnError | undefined;
+  private commitTimer: Timer | undefined;
+  private committing: Promise<void> | undefined;
+  /** Waiters of `ready`; there while the overlay is full. */
+  private room: Deferred<void> | undefined;
+  private deciding = false;
+  private stopping = false;
+  /** The disk is full, or nearly: the namespace does not grow until `watchSpace` finds enough space. */
+  private scarce = false;
+  /** There while a transaction waits for space; resolved to try again at once, or to stop. */
+  private waitingForSpace: Deferred<void> | undefined;
+  /** Grows with every start; durable before `open` returns. */
+  epoch = 0;
+  /** The last epoch that began after a power loss (lost-operations.ts); 0: none. */
+  lossEpoch = 0;
+  /** Of the last record of earlier epochs. */
+  startSequence = 0;
+
+  private constructor(
+    private readonly options: LogStateOptions,
+    private readonly reserve: DiskReserve,
+  ) {
+    this.cache = new ReadCache(options.store);
+  }
+
+  /** Opens the state of a directory and a store: costs what the log holds behind the checkpoint. */
+  static async open(options: LogStateOptions): Promise<LogState> {
+    await ensureDirectory(options.disk, options.directory);
+    const reserveBytes = options.reserveBytes ?? MASTER_RESERVE_BYTES;
+    const state = new LogState(options, await DiskReserve.open(options.disk, options.directory, reserveBytes));
+    const started = options.clock.monotonicMs();
+    const checkpoint = readCounter(options.store, 'sequence', 0);
+    let replayed = 0;
+    state.log = await OperationLog.open({
+      disk: options.disk,
+      directory: options.directory,
+      logger: options.logger,
+      ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
+      checkpoint,
+      apply: (record) => {
+        state.overlay.apply(record.changes);
+        replayed++;
+      },
+      onFailure: (error) => state.fail(error),
+      makeRoom: () => state.makeRoom(),
+      isScarce: () => state.scarce,
+    });
+    // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty. That also makes up
+    // for a sync that had failed before the restart: it may succeed now without having written anything.
+    await state.commitAll();
+    const format = readCounter(state, 'format', FORMAT_VERSION);
+    if (format < OLDEST_FORMAT_VERSION || format > FORMAT_VERSION) {
+      throw new CairnError(
+        'EINVAL',
+        `the metadata has format ${format}, this program knows ${FORMAT_VERSION}: use its release`,
+      );
+    }
+    if (format < FORMAT_VERSION) {
+      options.logger.warn(
+        { format, now: FORMAT_VERSION },
+        'metadata of an earlier release is taken over: that one cannot use it any more',
+      );
+    }
+    state.startSequence = state.lastSequence;
+    state.epoch = readCounter(state, 'epoch', 0) + 1;
+    const { epoch } = state;
+    const lossEpoch = state.mutate((m) => {
+      m.put(keys.meta('format'), packed(FORMAT_VERSION));
+      return beginEpoch(m, epoch, options.disk.bootId());
+    });
+    state.lossEpoch = lossEpoch;
+    await state.durable();
+    options.logger.info(
+      { epoch, lossEpoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
+      'metadata opened',
+    );
+    return state;
+  }
+
+  get(key: Key): Uint8Array | undefined {
+    if (this.failure !== undefined) throw this.failure;
+    const value = this.overlay.get(key);
+    return value === undefined ? this.cache.get(key) : (value ?? undefined);
+  }
+
+  range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
+    if (this.failure !== undefined) throw this.failure;
+    const layers = this.overlay.layers(range);
+    const stored = this.options.store.range(range);
+    return layers.length === 0 ? stored : mergeLayers([...layers, stored]);
+  }
+
+  mutate<T>(decide: (mutation: Mutation) => T): T {
+    if (this.failure !== undefined) throw this.failure;
+    if (this.stopping) throw new CairnError('UNAVAILABLE', 'the master is stopping');
+    if (this.deciding) throw new CairnError('INTERNAL', 'a mutation began within another');
+    const pending = new PendingMutation(this);
+    this.deciding = true;
+    let result: T;
+    try {
+      result = decide(pending);
+    } finally {
+      this.deciding = false;
+    }
+    if (pending.changes.size > 0) {
+      this.append(pending.changes);
+      for (const key of pending.changes.keys()) this.cache.drop(key);
+      this.overlay.apply(pending.changes);
+      this.scheduleCommit();
+    }
+    return result;
+  }
+
+  private append(changes: ReadonlyMap<Key, OverlayValue>): void {
+    if (this.scarce && growsNamespace(changes, this)) {
+      throw new CairnError(
+        'ENOSPC',
+        `the disk of the master is nearly full: free space beside ${this.options.directory}`,
+      );
+    }
+    this.openLog().append(this.epoch, changes, () => !growsNamespace(changes, this) && this.makeRoom());
+  }
+
+  mutateIfRoom(decide: (mutation: Mutation) => void): boolean {
+    // Waiting for the store is not worth while either.
+    if (this.failure === undefined && (this.scarce || this.isFull())) return false;
+    try {
+      this.mutate(decide);
+      return true;
+    } catch (error) {
+      if (isNoSpace(error)) return false;
+      throw error;
+    }
+  }
+
+  durable(): Promise<void> {
+    return this.failure === undefined ? this.openLog().durable() : Promise.reject(this.failure);
+  }
+
+  ready(): Promise<void> | undefined {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    if (!this.isFull()) return undefined;
+    if (this.waitingForSpace !== undefined) return Promise.reject(this.storeFull());
+    this.room ??= deferred();
+    this.startCommit();
+    return this.room.promise;
+  }
+
+  /** Takes a higher epoch within the process, as after a loss of operations. Not durable yet when it returns. */
+  skipToEpoch(epoch: number, alter: (m: Mutation) => void): void {
+    this.mutate((m) => {
+      beginLossEpoch(m, epoch);
+      alter(m);
+    });
+    this.epoch = epoch;
+    this.lossEpoch = epoch;
+  }
+
+  /** Every record up to this one survives power loss. */
+  get flushedSequence(): number {
+    return this.openLog().flushedSequence;
+  }
+
+  /** The namespace does not grow until there is space on the disk again. */
+  get isShortOfSpace(): boolean {
+    return this.scarce;
+  }
+
+  /** The sequence of the last record, for operators. */
+  get lastSequence(): number {
+    return this.openLog().lastSequence;
+  }
+
+  /** Commits everything to the store and closes the log. Mutations fail from now on. */
+  async stop(): Promise<void> {
+    if (this.stopping) return;
+    // Without it a reboot counts as a power loss, which does no more harm than a false alarm.
+    if (this.failure === undefined) this.mutateIfRoom((m) => endEpoch(m, this.epoch));
+    this.stopping = true;
+    this.commitTimer?.cancel();
+    this.commitTimer = undefined;
+    this.waitingForSpace?.resolve();
+    await this.committing;
+    try {
+      if (this.failure === undefined && !this.overlay.isCommitting) await this.commitOnce();
+    } catch (error) {
+      if (!isNoSpace(error)) throw this.failCommit(error);
+      this.options.logger.warn({}, 'the disk is full: the operation log keeps what the store has no space for');
+    }
+    await this.openLog().close();
+    await this.reserve.close();
+  }
+
+  /** Looks how much space there is. To be called about every second. */
+  async watchSpace(): Promise<void> {
+    const { disk, directory, store, logger } = this.options;
+    if (this.failure !== undefined || this.stopping) return;
+    const space = await disk.space('reserve.space', directory);
+    const freeBytes = await this.reserve.takeBack(space);
+    const scarce = !this.reserve.isEnough(freeBytes, store.reusableBytes?.() ?? 0);
+    if (scarce === this.scarce) return;
+    if (scarce) this.becomeScarce(space.freeBytes);
+    else {
+      this.scarce = false;
+      logger.info({ freeBytes: space.freeBytes }, 'there is space again: the namespace may grow');
+      this.waitingForSpace?.resolve();
+    }
+  }
+
+  private becomeScarce(freeBytes?: number): void {
+    if (this.scarce) return;
+    this.scarce = true;
+    this.options.logger.error(
+      { ...(freeBytes === undefined ? {} : { freeBytes }), directory: this.options.directory },
+      'the disk of the master is full, or nearly: nothing can be created until space is freed; removing works',
+    );
+  }
+
+  private makeRoom(): boolean {
+    this.becomeScarce();
+    return this.reserve.giveUp();
+  }
+
+  private storeFull(): CairnError {
+    return new CairnError('ENOSPC', `the disk of the master is full: free space beside ${this.options.directory}`);
+  }
+
+  private openLog(): OperationLog {
+    if (this.log === undefined) throw new CairnError('UNAVAILABLE', 'the operation log is still being replayed');
+    return this.log;
+  }
+
+  private isFull(): boolean {
+    const { activeChanges, activeBytes } = this.overlay;
+    return activeChanges >= (this.options.maxOverlayChanges ?? MAX_OVERLAY_CHANGES) || activeBytes >= MAX_OVERLAY_BYTES;
+  }
+
+  private scheduleCommit(): void {
+    if (this.committing !== undefined || this.stopping) return;
+    const { activeChanges, activeBytes } = this.overlay;
+    if (activeChanges >= (this.options.commitChanges ?? COMMIT_CHANGES) || activeBytes >= MAX_OVERLAY_BYTES / 2) {
+      this.startCommit();
+    } else {
+      this.commitTimer ??= this.options.clock.setTimer(this.options.commitDelayMs ?? COMMIT_DELAY_MS, () => {
+        this.commitTimer = undefined;
+        this.startCommit();
+      });
+    }
+  }
+
+  /** Begins a commit unless one runs. Failures end in `fail`, want of space in another try; the promise never rejects. */
+  private startCommit(): void {
+    if (this.committing !== undefined || this.stopping || this.failure !== undefined) return;
+    this.commitTimer?.cancel();
+    this.commitTimer = undefined;
+    this.committing = this.commitOnce()
+      .catch((error: unknown) => {
+        if (!(this.stopping && isNoSpace(error))) this.failCommit(error);
+      })
+      .finally(() => {
+        this.committing = undefined;
+        if (this.overlay.activeChanges > 0 && this.failure === undefined) this.scheduleCommit();
+      });
+  }
+
+  private async commitAll(): Promise<void> {
+    try {
+      await this.commitOnce();
+    } catch (error) {
+      throw this.failCommit(error);
+    }
+  }
+
+  private async commitOnce(): Promise<void> {
+    // A caller may be within a range of the state, which must not lose its layers meanwhile.
+    await Promise.resolve();
+    const log = this.openLog();
+    const checkpoint = log.lastSequence;
+    if (this.overlay.activeChanges === 0) return log.cut(checkpoint);
+    const changes = this.overlay.beginCommit();
+    this.room?.resolve();
+    this.room = undefined;
+    await log.durable();
+    let batch: StoreChange[] = [];
+    for (const change of changes) {
+      batch.push(change);
+      if (batch.length < this.transactionChanges) continue;
+      await this.commitBatch(batch);
+      batch = [];
+    }
+    // With the last transaction the store is complete up to here.
+    batch.push({ key: keys.meta('sequence'), value: packed(checkpoint) });
+    await this.commitBatch(batch);
+    this.overlay.endCommit();
+    await log.cut(checkpoint);
+  }
+
+  private get transactionChanges(): number {
+    const usual = this.options.transactionChanges ?? TRANSACTION_CHANGES;
+    return this.scarce ? Math.min(usual, SCARCE_TRANSACTION_CHANGES) : usual;
+  }
+
+  /**
+   * One transaction, tried until there is space for it; a start and a stop do not wait for that. Each try writes all of it
+   * anew, so that an error of an earlier one says nothing about what a later one has synced.
+   */
+  private async commitBatch(batch: readonly StoreChange[]): Promise<void> {
+    for (let errors = 0; ;) {
+      try {
+        await this.options.store.commit(batch);
+        return;
+      } catch (error) {
+        if (isNoSpace(error) && this.makeRoom()) continue;
+        if (this.stopping || this.epoch === 0) throw error;
+        if (!isNoSpace(error) && (asCairnError(error).code !== 'EIO' || ++errors >= MAX_COMMIT_ERRORS)) throw error;
+        const { message } = asCairnError(error);
+        this.options.logger.error({ error: message }, 'the metadata store did not take a transaction: trying again');
+      }
+      await this.pauseForSpace();
+      if (this.failure !== undefined) throw this.failure;
+      if (this.stopping) throw this.storeFull();
+    }
+  }
+
+  private async pauseForSpace(): Promise<void> {
+    const waiting = deferred<void>();
+    this.waitingForSpace = waiting;
+    // Who waits for room would wait for somebody to free space.
+    this.room?.reject(this.storeFull());
+    this.room = undefined;
+    const timer = this.options.clock.setTimer(COMMIT_RETRY_MS, () => waiting.resolve());
+    await waiting.promise;
+    timer.cancel();
+    this.waitingForSpace = undefined;
+  }
+
+  private failCommit(cause: unknown): CairnError {
+    if (this.failure !== undefined) return this.failure;
+    const { code, message } = asCairnError(cause);
+    const error = new CairnError(
+      'UNAVAILABLE',
+      `cannot commit to the metadata store (${code}: ${message}): the master stops; free space or mend the disk, then ` +
+        `start it again`,
+      { cause },
+    );
+    this.fail(error);
+    return error;
+  }
+
+  private fail(error: CairnError): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    this.commitTimer?.cancel();
+    this.room?.reject(error);
+    this.room = undefined;
+    this.options.logger.error({ err: error.message }, 'the master cannot keep its promises any more');
+    this.options.onFailure(error);
+  }
+}
+
+/** The changes of one operation, over the state. */
+class PendingMutation implements Mutation {
+  readonly changes = new Map<Key, OverlayValue>();
+
+  constructor(private readonly base: StateReader) {}
+
+  get(key: Key): Uint8Array | undefined {
+    const value = this.changes.get(key);
+    return value === undefined ? this.base.get(key) : (value ?? undefined);
+  }
+
+  /** Shows the mutation's own changes as they are when the iteration begins: it may change what it iterates over. */
+  range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
+    const own: (readonly [Key, OverlayValue])[] = [];
+    for (const entry of this.changes) if (entry[0] >= range.start && entry[0] < range.end) own.push(entry);
+    if (own.length === 0) return this.base.range(range);
+    own.sort((a, b) => (a[0] < b[0] ? -1 : 1));
+    return mergeLayers([own, this.base.range(range)]);
+  }
+
+  put(key: Key, value: Uint8Array): void {
+    this.changes.set(key, value);
+  }
+
+  delete(key: Key): void {
+    this.changes.set(key, null);
+  }
+}
