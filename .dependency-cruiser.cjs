@@ -10,9 +10,11 @@ const MAY_IMPORT = {
   protocol: ['core'],
   master: ['protocol', 'core'],
   chunkserver: ['protocol', 'core'],
-  client: ['protocol', 'core'],
-  fuse: ['client', 'protocol', 'core'],
-  cli: ['fuse', 'client', 'master', 'chunkserver', 'protocol', 'core'],
+  filesystem: ['client', 'core'],
+  client: ['filesystem', 'protocol', 'core'],
+  library: ['client', 'filesystem', 'protocol', 'core'],
+  fuse: ['library', 'client', 'filesystem', 'protocol', 'core'],
+  cli: ['fuse', 'library', 'client', 'filesystem', 'master', 'chunkserver', 'protocol', 'core'],
 };
 
 /** Package → the only path that may import it. */

@@ -1,7 +1,7 @@
 /** The words of `-o` that say who is who in the cluster; IdMapping has their meaning, exports(5) of NFS the names. */
 import { asCairnError } from '../core/errors.js';
-import { IdMapping, MAX_ID, OVERFLOW_ID } from '../client/id-mapping.js';
-import type { IdRange, Squash } from '../client/id-mapping.js';
+import { IdMapping, MAX_ID, OVERFLOW_ID } from '../filesystem/id-mapping.js';
+import type { IdRange, Squash } from '../filesystem/id-mapping.js';
 import { UsageError } from './command.js';
 
 export const ID_OPTIONS: readonly string[] = [

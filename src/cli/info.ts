@@ -1,6 +1,6 @@
 /** `cairn info`: where a file is: its inode, chunks, their versions and replicas. */
 import { join, relative } from 'node:path';
-import type { Attributes, ChunkPlacement, FileSystem } from '../client/filesystem.js';
+import type { Attributes, ChunkPlacement, FileSystem } from '../filesystem/filesystem.js';
 import { CairnError } from '../core/errors.js';
 import { isRegular } from '../core/mode.js';
 import { enclosingMount } from '../fuse/mountpoint.js';

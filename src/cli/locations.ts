@@ -1,6 +1,6 @@
 /** File arguments: 'cairn:/path' is a path of the cluster, anything else is of this machine. */
 import { resolve } from 'node:path';
-import type { Credentials, FileSystem } from '../client/filesystem.js';
+import type { Credentials, FileSystem } from '../filesystem/filesystem.js';
 import type { Source } from './copy.js';
 import { UsageError } from './command.js';
 import { LocalTree } from './local-tree.js';

@@ -1,5 +1,5 @@
 /** `cairn ls`: directories of the cluster. Entries come as the directory has them, so that any length fits in memory. */
-import type { Attributes } from '../client/filesystem.js';
+import type { Attributes } from '../filesystem/filesystem.js';
 import { isDirectory, isSymlink } from '../core/mode.js';
 import { clientCluster, CLIENT_OPTIONS } from './cluster-address.js';
 import { print } from './command.js';

@@ -3,8 +3,8 @@
  * that option; those of the kernel are passed on; those that are only for mount(8), systemd and the like are left out.
  * docs/mounting.md has the table.
  */
-import type { ReadNotes } from '../client/filesystem.js';
-import type { IdMapping } from '../client/id-mapping.js';
+import type { ReadNotes } from '../filesystem/filesystem.js';
+import type { IdMapping } from '../filesystem/id-mapping.js';
 import { UsageError } from './command.js';
 import { ID_OPTIONS, IdOptions } from './id-options.js';
 

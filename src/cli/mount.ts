@@ -4,9 +4,9 @@ import { asCairnError, CairnError } from '../core/errors.js';
 import { ROOT_INODE } from '../core/ids.js';
 import type { InodeId } from '../core/ids.js';
 import { isDirectory } from '../core/mode.js';
-import type { Credentials, FileSystem } from '../client/filesystem.js';
-import { MappedFileSystem } from '../client/mapped-filesystem.js';
-import { PathResolver } from '../client/paths.js';
+import type { Credentials, FileSystem } from '../filesystem/filesystem.js';
+import { MappedFileSystem } from '../filesystem/mapped-filesystem.js';
+import { PathResolver } from '../filesystem/paths.js';
 import type { Driver, DriverOptions } from '../fuse/driver.js';
 import { serveMount } from '../fuse/mount.js';
 import {

@@ -1,5 +1,5 @@
 /** What copying needs of a file system, local or of the cluster. Paths are absolute, and bytes, as names are. */
-import type { FileKind } from '../client/filesystem.js';
+import type { FileKind } from '../filesystem/filesystem.js';
 
 export interface TreeStat {
   readonly kind: FileKind;

@@ -2,7 +2,7 @@
 import { access, constants } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { sleep } from '../core/clock.js';
-import { ROOT_CREDENTIALS } from '../client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../filesystem/filesystem.js';
 import { asCairnError, CairnError, hasCode } from '../core/errors.js';
 import { ROOT_INODE } from '../core/ids.js';
 import { MAX_REPLICAS } from '../core/limits.js';

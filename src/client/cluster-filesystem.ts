@@ -21,9 +21,16 @@ import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
 import type * as wire from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { Network } from '../protocol/transport.js';
-import { AttributeCache, type Moment } from './attribute-cache.js';
-import { fromWireAttributes, kindOfMode, permits, toWireCaller, typeBits, type InodeAttributes } from './attributes.js';
-import { ChunkServers } from './chunk-servers.js';
+import { AttributeCache, type Moment } from './inodes/attribute-cache.js';
+import {
+  fromWireAttributes,
+  kindOfMode,
+  permits,
+  toWireCaller,
+  typeBits,
+  type InodeAttributes,
+} from './session/wire-attributes.js';
+import { ChunkServers } from './chunks/chunk-servers.js';
 import type {
   AttributeChanges,
   Attributes,
@@ -43,10 +50,10 @@ import type {
   OpenFlags,
   ReadNotes,
   RenameFlags,
-} from './filesystem.js';
-import { FileTable, type FileTunables } from './file-table.js';
-import { changesLost, locksLost } from './open-file.js';
-import { MasterConnection } from './master-connection.js';
+} from '../filesystem/filesystem.js';
+import { FileTable, type FileTunables } from './files/file-table.js';
+import { changesLost, locksLost } from './files/open-file.js';
+import { MasterConnection } from './session/master-connection.js';
 
 export interface ClusterFileSystemDependencies {
   readonly clock: Clock;

@@ -16,7 +16,7 @@
 import type { Clock } from '../core/clock.js';
 import type { InodeId } from '../core/ids.js';
 import type { Logger } from '../core/logging/logger.js';
-import type { Credentials, FileSystem } from '../client/filesystem.js';
+import type { Credentials, FileSystem } from '../filesystem/filesystem.js';
 
 export interface DriverOptions {
   /** What mount(8) shows to be mounted: host:port of the master. */

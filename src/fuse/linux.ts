@@ -1,7 +1,7 @@
 /** Flags, modes and limits as Linux writes them (asm-generic/fcntl.h, sys/stat.h, statvfs(3)). */
 import { CairnError } from '../core/errors.js';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../core/mode.js';
-import type { FileKind, FileSystemStats, OpenFlags } from '../client/filesystem.js';
+import type { FileKind, FileSystemStats, OpenFlags } from '../filesystem/filesystem.js';
 
 const O_ACCMODE = 0o3;
 const O_WRONLY = 0o1;

@@ -2,7 +2,7 @@
 import { asCairnError } from '../core/errors.js';
 import type { Logger } from '../core/logging/logger.js';
 import { unawaited } from '../core/sync.js';
-import type { FileSystem } from '../client/filesystem.js';
+import type { FileSystem } from '../filesystem/filesystem.js';
 import type { Driver, Mounted, UnmountMode } from './driver.js';
 import { mountedOn, requireVisible } from './mountpoint.js';
 

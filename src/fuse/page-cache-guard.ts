@@ -10,8 +10,8 @@
  * By path, as libfuse does it: each name of a file is an inode of its own to the kernel.
  */
 import type { InodeId } from '../core/ids.js';
-import { LruMap } from '../client/lru.js';
-import type { Attributes } from '../client/filesystem.js';
+import { LruMap } from '../core/lru.js';
+import type { Attributes } from '../filesystem/filesystem.js';
 
 interface Seen {
   readonly inode: InodeId;

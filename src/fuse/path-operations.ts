@@ -16,14 +16,14 @@ import type {
   FileSystem,
   FileSystemStats,
   OpenFile,
-} from '../client/filesystem.js';
-import { listPages } from '../client/directory-listing.js';
+} from '../filesystem/filesystem.js';
+import { listPages } from '../library/directory-listing.js';
 import { HandleTable } from './handle-table.js';
 import { kindOfMode, openFlagsOf, XATTR_CREATE, XATTR_REPLACE } from './linux.js';
 import { PageCacheGuard } from './page-cache-guard.js';
 import { isHiddenName, PathWalker } from './path-walker.js';
 import type { Place } from './path-walker.js';
-import { takeCopy } from '../client/loan.js';
+import { takeCopy } from '../filesystem/loan.js';
 
 /** chown(2): this uid or gid stays as it is. */
 const UNCHANGED_ID = 0xffffffff;

@@ -10,7 +10,7 @@
 import { CairnError } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
 import { MAX_NAME_BYTES } from '../core/limits.js';
-import type { Attributes, Credentials, FileSystem } from '../client/filesystem.js';
+import type { Attributes, Credentials, FileSystem } from '../filesystem/filesystem.js';
 
 export interface Place {
   readonly parent: InodeId;

@@ -5,8 +5,8 @@
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { SystemClock } from '../../src/core/clock.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import type { Driver, DriverOptions } from '../../src/fuse/driver.js';
 import { FuseNativeDriver } from '../../src/fuse/fuse-native-driver.js';
 import { KernelDriver } from '../../src/fuse/kernel/driver.js';

@@ -9,7 +9,7 @@ import { silentLogger } from '../../src/core/logging/logger.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { WebSocketNetwork } from '../../src/protocol/websocket.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 
 const { master, secret, operations } = JSON.parse(await text(process.stdin)) as {
   master: string;

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, readlink, stat, symlink, writeFile } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { copyAll } from '../../src/cli/copy.js';
 import { LocalTree } from '../../src/cli/local-tree.js';
 import { RemoteTree } from '../../src/cli/remote-tree.js';

@@ -1,7 +1,7 @@
 /** What the client believes after its own changes: never older than the last of them that has returned. */
 import t from 'tap';
-import { AttributeCache } from '../../src/client/attribute-cache.js';
-import type { InodeAttributes } from '../../src/client/attributes.js';
+import { AttributeCache } from '../../src/client/inodes/attribute-cache.js';
+import type { InodeAttributes } from '../../src/client/session/wire-attributes.js';
 import { inodeId } from '../../src/core/ids.js';
 import { ManualClock } from '../support/manual-clock.js';
 

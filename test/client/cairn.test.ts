@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { MIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { Cairn } from '../../src/client/cairn.js';
+import { Cairn } from '../../src/library/cairn.js';
 import { pattern } from '../conformance/case.js';
 import { fakeClients } from '../support/fake-clients.js';
 

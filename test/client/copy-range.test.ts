@@ -4,7 +4,7 @@ import type { Test } from 'tap';
 import { CairnError, errorNumber } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB, MIB } from '../../src/core/limits.js';
-import { ROOT_CREDENTIALS as root, type FileSystem, type OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS as root, type FileSystem, type OpenFile } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
 import { fakeClients, type FakeClients } from '../support/fake-clients.js';
 import { MemoryNetwork } from '../support/memory-network.js';

@@ -4,7 +4,7 @@ import { hasCode } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS as root, type OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS as root, type OpenFile } from '../../src/filesystem/filesystem.js';
 import { MemoryNetwork } from '../support/memory-network.js';
 import { realCluster } from '../support/real-cluster.js';
 import { testSeed } from '../support/seed.js';

@@ -1,11 +1,11 @@
 /** Ids that have other numbers in the cluster: the rules, and the whole conformance suite through a mapping. */
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Credentials, OpenFile } from '../../src/client/filesystem.js';
-import { IdMapping, IdTable, MAX_ID, OVERFLOW_ID } from '../../src/client/id-mapping.js';
-import type { IdMappingOptions } from '../../src/client/id-mapping.js';
-import { MappedFileSystem } from '../../src/client/mapped-filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { Credentials, OpenFile } from '../../src/filesystem/filesystem.js';
+import { IdMapping, IdTable, MAX_ID, OVERFLOW_ID } from '../../src/filesystem/id-mapping.js';
+import type { IdMappingOptions } from '../../src/filesystem/id-mapping.js';
+import { MappedFileSystem } from '../../src/filesystem/mapped-filesystem.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
 

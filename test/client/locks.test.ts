@@ -2,8 +2,8 @@
 import t from 'tap';
 import { SystemClock, sleep } from '../../src/core/clock.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS as root } from '../../src/client/filesystem.js';
-import type { FileSystem, LockRequest } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
+import type { FileSystem, LockRequest } from '../../src/filesystem/filesystem.js';
 import { fakeClients } from '../support/fake-clients.js';
 
 const flags = { read: true, write: true };

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { LruMap } from '../../src/client/lru.js';
+import { LruMap } from '../../src/core/lru.js';
 
 t.test('P8: it holds at most its bound, the latest used among it, and tells what it forgets', (t) => {
   const evicted: number[] = [];

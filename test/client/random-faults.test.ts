@@ -4,7 +4,7 @@ import { CairnError } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS as root } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
 import { fakeClients } from '../support/fake-clients.js';
 import { seededRandom } from '../support/seed.js';

@@ -4,7 +4,7 @@ import { inodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB, MIB } from '../../src/core/limits.js';
 import { payloadBuffers } from '../../src/core/disk/payload-buffers.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { Readahead, ReadaheadBudget } from '../../src/client/readahead.js';
+import { Readahead, ReadaheadBudget } from '../../src/client/data/readahead.js';
 
 const seed = Number(process.env['CAIRN_SEED'] ?? Math.floor(Math.random() * 2 ** 32));
 const SIZE = 512 * MIB;

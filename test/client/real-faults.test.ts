@@ -2,7 +2,7 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB, MIB } from '../../src/core/limits.js';
-import { ROOT_CREDENTIALS as root } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
 import { MemoryNetwork } from '../support/memory-network.js';
 import { realCluster } from '../support/real-cluster.js';

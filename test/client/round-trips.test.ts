@@ -1,7 +1,7 @@
 /** What small files cost: requests to the master that others bring along. */
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { fakeClients } from '../support/fake-clients.js';
 
 const FLAGS = { read: true, write: true };

@@ -5,9 +5,9 @@ import { inodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
 import { deferred, type Deferred } from '../../src/core/sync.js';
-import type { InodeAttributes } from '../../src/client/attributes.js';
-import { WriteBudget } from '../../src/client/write-budget.js';
-import { Writer, type Publication } from '../../src/client/writer.js';
+import type { InodeAttributes } from '../../src/client/session/wire-attributes.js';
+import { WriteBudget } from '../../src/client/data/write-budget.js';
+import { Writer, type Publication } from '../../src/client/data/writer.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const INODE = inodeId(7);

@@ -5,7 +5,7 @@ import { compareTimespec } from '../../src/core/clock.js';
 import { hasCode } from '../../src/core/errors.js';
 import type { ErrorCode } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type {
   Attributes,
   Credentials,
@@ -13,7 +13,7 @@ import type {
   OpenFile,
   OpenFlags,
   RenameFlags,
-} from '../../src/client/filesystem.js';
+} from '../../src/filesystem/filesystem.js';
 
 export interface ConformanceTarget {
   readonly fs: FileSystem;

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import type { Test } from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { CaseContext, name } from './case.js';
 import type { Deviation } from './deviations.js';
 import type { ConformanceCase, ConformanceTarget } from './case.js';

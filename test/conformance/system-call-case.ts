@@ -1,6 +1,6 @@
 /** Cases of what only system calls can ask: of directories alone, of a mount or a local disk. */
 import type { InodeId } from '../../src/core/ids.js';
-import type { Credentials } from '../../src/client/filesystem.js';
+import type { Credentials } from '../../src/filesystem/filesystem.js';
 import type { DirectoryFileSystem } from '../support/directory-filesystem.js';
 import type { Argument } from '../support/system-call-agent.js';
 import { AT, type SystemCalls } from '../support/system-calls.js';

@@ -2,7 +2,7 @@ import t from 'tap';
 import { inodeId } from '../../src/core/ids.js';
 import { fromMs, listingWords, statvfsWords, statWords, toMs } from '../../src/fuse/native-encoding.js';
 import { MAX_TYPED_LISTING } from '../../src/core/limits.js';
-import type { Attributes } from '../../src/client/filesystem.js';
+import type { Attributes } from '../../src/filesystem/filesystem.js';
 
 const attributes: Attributes = {
   inode: inodeId(2 ** 32 + 7),

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { toMs } from '../../src/fuse/native-encoding.js';
 import { PathOperations } from '../../src/fuse/path-operations.js';

@@ -6,7 +6,7 @@ import { TestCluster } from '../support/cluster.js';
 import { eventually } from '../support/eventually.js';
 import { content, readFile, stat, writeFile } from '../support/files.js';
 import { testSeed } from '../support/seed.js';
-import type { FileSystem } from '../../src/client/filesystem.js';
+import type { FileSystem } from '../../src/filesystem/filesystem.js';
 
 /** The indexes of the servers that hold the first chunk of a file at its current version. */
 async function holders(cluster: TestCluster, fs: FileSystem, path: string): Promise<number[]> {

@@ -5,7 +5,7 @@ import { Worker } from 'node:worker_threads';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB, MAX_UNPROVEN_CONNECTIONS, MIB } from '../../src/core/limits.js';
-import { ROOT_CREDENTIALS, type FileSystem } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS, type FileSystem } from '../../src/filesystem/filesystem.js';
 import { parseAddress } from '../../src/protocol/websocket.js';
 import { TestCluster } from '../support/cluster.js';
 

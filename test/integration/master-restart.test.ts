@@ -5,7 +5,7 @@ import t from 'tap';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS, type FileSystem } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS, type FileSystem } from '../../src/filesystem/filesystem.js';
 import { TestCluster } from '../support/cluster.js';
 import { content, list, mkdir, readFile, rename, stat, unlink, writeFile } from '../support/files.js';
 import { testSeed } from '../support/seed.js';

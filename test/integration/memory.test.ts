@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { readFile as readLocalFile } from 'node:fs/promises';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { MIB } from '../../src/core/limits.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { TestCluster } from '../support/cluster.js';
 import { content } from '../support/files.js';
 

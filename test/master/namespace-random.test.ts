@@ -4,8 +4,8 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import t from 'tap';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Attributes, Credentials, FileSystem } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { Attributes, Credentials, FileSystem } from '../../src/filesystem/filesystem.js';
 import { asCairnError } from '../../src/core/errors.js';
 import { inodeId, ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';

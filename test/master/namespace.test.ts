@@ -1,8 +1,8 @@
 /** Rules of single operations that the conformance suite and the random comparison with the model leave out. */
 import t from 'tap';
 import type { Test } from 'tap';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Credentials } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { Credentials } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { MAX_LINKS, MAX_READDIR_ENTRIES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS_BYTES } from '../../src/core/limits.js';

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { runningIn, stopIn } from '../../src/cli/process-control.js';
 import { TestCluster } from '../support/cluster.js';

@@ -12,8 +12,8 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import { ROOT_CREDENTIALS as root } from '../../src/client/filesystem.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, name, READ_WRITE } from '../conformance/case.js';
 import { TestCluster } from '../support/cluster.js';
 

@@ -16,7 +16,7 @@ import {
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { mountedOn, probe } from '../../src/fuse/mountpoint.js';
 import { DRIVERS } from '../../src/cli/mount.js';

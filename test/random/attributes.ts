@@ -1,7 +1,7 @@
 /** Operations on attributes: chmod, chown, utimensat, truncate by name, access, extended attributes and ACLs. */
 import assert from 'node:assert/strict';
 import { pick } from '../../src/core/random.js';
-import type { AttributeChanges } from '../../src/client/filesystem.js';
+import type { AttributeChanges } from '../../src/filesystem/filesystem.js';
 import { anyDirectory, anyNode, anyOffset, caller, IDS, ofKind, ownerOf } from './choices.js';
 import { settle } from './coherence.js';
 import type { Tracked } from './tracked.js';

@@ -1,8 +1,8 @@
 /** What operations are drawn from: names, callers, places and nodes of the tree. */
 import { CHUNK_SIZE_BYTES, KIB, MAX_NAME_BYTES, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Credentials, FileKind } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { Credentials, FileKind } from '../../src/filesystem/filesystem.js';
 import { keyName } from '../support/model-state.js';
 import type { Handle, Tracked } from './tracked.js';
 import type { Work } from './work.js';

@@ -1,5 +1,5 @@
 /** What a mount must do before it may expect the bytes that another wrote (P2: close-to-open). */
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type { Tracked } from './tracked.js';
 import type { Work } from './work.js';
 

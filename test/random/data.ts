@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { CHUNK_SIZE_BYTES, KIB, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import { equalBytes } from '../conformance/case.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { content } from '../support/files.js';
 import {
   anyEntry,

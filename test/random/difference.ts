@@ -1,6 +1,6 @@
 /** What a random test reports when the file system and the model disagree. */
 import assert from 'node:assert/strict';
-import type { Attributes } from '../../src/client/filesystem.js';
+import type { Attributes } from '../../src/filesystem/filesystem.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { compareTimespec } from '../../src/core/clock.js';
 import type { Times, Tracked } from './tracked.js';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { pick } from '../../src/core/random.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import type { LockKind, LockRequest } from '../../src/client/filesystem.js';
+import type { LockKind, LockRequest } from '../../src/filesystem/filesystem.js';
 import { anyHandle } from './choices.js';
 import { open } from './data.js';
 import type { Handle, Tracked } from './tracked.js';

@@ -2,7 +2,7 @@
 import { chmod } from 'node:fs/promises';
 import type { Test } from 'tap';
 import type { InodeId } from '../../src/core/ids.js';
-import type { FileSystem } from '../../src/client/filesystem.js';
+import type { FileSystem } from '../../src/filesystem/filesystem.js';
 import type { TestCluster } from '../support/cluster.js';
 import { DirectoryFileSystem } from '../support/directory-filesystem.js';
 

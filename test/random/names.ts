@@ -1,8 +1,8 @@
 /** Operations on names: making, moving and removing what directories hold, and reading it. */
 import assert from 'node:assert/strict';
 import { pick } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Credentials, DirectoryEntry, NewNode } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { Credentials, DirectoryEntry, NewNode } from '../../src/filesystem/filesystem.js';
 import { STICKY } from '../support/model-state.js';
 import {
   anyDirectory,

@@ -4,8 +4,8 @@ import type { Test } from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { FileSystem } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { FileSystem } from '../../src/filesystem/filesystem.js';
 import { Difference } from './difference.js';
 import { runWorker } from './worker.js';
 

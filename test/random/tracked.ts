@@ -1,7 +1,7 @@
 /** An inode of the model and what it is on each mount: its number there, and what the mounts promise about it now. */
 import type { Timespec } from '../../src/core/clock.js';
 import type { InodeId } from '../../src/core/ids.js';
-import type { Credentials, FileKind, OpenFile } from '../../src/client/filesystem.js';
+import type { Credentials, FileKind, OpenFile } from '../../src/filesystem/filesystem.js';
 
 export type Times = { readonly mtime: Timespec; readonly ctime: Timespec };
 

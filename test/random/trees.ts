@@ -1,7 +1,7 @@
 /** Comparing everything: each mount's whole tree with the model's. */
 import assert from 'node:assert/strict';
 import { KIB, MIB } from '../../src/core/limits.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { equalBytes } from '../conformance/case.js';
 import { keyName } from '../support/model-state.js';
 import type { SparseBytes } from '../support/sparse-bytes.js';

@@ -10,8 +10,8 @@ import type { InodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { Attributes, Credentials, DirectoryEntry, FileSystem, OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { Attributes, Credentials, DirectoryEntry, FileSystem, OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes } from '../conformance/case.js';
 
 /** A thing on both sides. */

@@ -2,8 +2,8 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { FileSystem } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { FileSystem } from '../../src/filesystem/filesystem.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
 import { Actor } from './actor.js';
 import { compareTrees } from './final-check.js';

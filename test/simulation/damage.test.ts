@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { BLOCK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { root, story } from './story.js';
 import type { Story } from './story.js';

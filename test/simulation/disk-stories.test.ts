@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { hasCode } from '../../src/core/errors.js';
 import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { Health } from './health.js';

@@ -6,7 +6,7 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type { World } from './world.js';
 
 /** Name of the directory in the root. */

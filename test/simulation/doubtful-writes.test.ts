@@ -4,7 +4,7 @@ import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { CairnError } from '../../src/core/errors.js';
 import { KIB, SESSION_TTL_MS } from '../../src/core/limits.js';
-import type { LockRequest } from '../../src/client/filesystem.js';
+import type { LockRequest } from '../../src/filesystem/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
 import { story } from './story.js';
 import type { Story } from './story.js';

@@ -2,7 +2,7 @@
 import { asCairnError } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
-import type { ChunkPlacement, FileSystem } from '../../src/client/filesystem.js';
+import type { ChunkPlacement, FileSystem } from '../../src/filesystem/filesystem.js';
 import { connectPeer } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Peer } from '../../src/protocol/rpc.js';

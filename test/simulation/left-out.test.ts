@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { CHUNKSERVER_DEAD_MS } from '../../src/core/limits.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
 import type { Story } from './story.js';

@@ -14,7 +14,7 @@ import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import { Mutex } from '../../src/core/sync.js';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
+import type { LockKind, LockRequest, OpenFile } from '../../src/filesystem/filesystem.js';
 import { seeds } from './seeds.js';
 import { READ_WRITE, root } from './story.js';
 import { MASTER, World } from './world.js';

@@ -11,7 +11,7 @@ import {
   SESSION_TTL_MS,
   WRITE_BACK_AGE_MS,
 } from '../../src/core/limits.js';
-import type { LockKind, LockRequest, OpenFile } from '../../src/client/filesystem.js';
+import type { LockKind, LockRequest, OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
 import { READ_WRITE, root, story } from './story.js';
 import type { Story } from './story.js';

@@ -4,7 +4,7 @@ import t from 'tap';
 import { asCairnError } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB } from '../../src/core/limits.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { READ_WRITE, root, story } from './story.js';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import type { FileSystem } from '../../src/client/filesystem.js';
+import type { FileSystem } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { backUp, restore } from './administrator.js';
 import { seeds } from './seeds.js';

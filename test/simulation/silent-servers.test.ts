@@ -4,7 +4,7 @@ import t from 'tap';
 import { toErrno, POSIX_ERRORS } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB } from '../../src/core/limits.js';
-import type { OpenFile, OpenFlags } from '../../src/client/filesystem.js';
+import type { OpenFile, OpenFlags } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { READ_WRITE, root, story } from './story.js';
 import type { Story } from './story.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import type { DiskLabel } from '../../src/core/disk/disk.js';
 import { BLOCK_SIZE_BYTES, LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { Inspector } from './inspector.js';
 import type { DiskFault } from './simulated-disk.js';

@@ -13,8 +13,8 @@ import type { InodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB } from '../../src/core/limits.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { FileSystem, OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { FileSystem, OpenFile } from '../../src/filesystem/filesystem.js';
 import type { World } from './world.js';
 
 /** Name of the directory in the root. */

@@ -1,7 +1,7 @@
 /** Another number of replicas is wanted than before. */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import type { OpenFile } from '../../src/client/filesystem.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
 import { seeds } from './seeds.js';
 import { Story } from './story.js';

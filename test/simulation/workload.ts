@@ -2,9 +2,9 @@
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import type { Random } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import type { FileSystem } from '../../src/client/filesystem.js';
+import type { FileSystem } from '../../src/filesystem/filesystem.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
 import { Actor } from './actor.js';
 import { FaultCounts } from './fault-counts.js';

@@ -13,7 +13,7 @@ import type { Random } from '../../src/core/random.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import type { FileTunables } from '../../src/client/file-table.js';
+import type { FileTunables } from '../../src/client/files/file-table.js';
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';

@@ -9,7 +9,7 @@ import { realpath } from 'node:fs/promises';
 import { CairnError, hasCode } from '../../src/core/errors.js';
 import { inodeId, ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type {
   AttributeChanges,
   Attributes,
@@ -28,7 +28,7 @@ import type {
   OpenFile,
   OpenFlags,
   RenameFlags,
-} from '../../src/client/filesystem.js';
+} from '../../src/filesystem/filesystem.js';
 import { DirectoryLocks } from './directory-locks.js';
 import type { PosixLockFlavour } from './directory-locks.js';
 import { DirectoryOpenFile } from './directory-open-file.js';

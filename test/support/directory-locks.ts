@@ -5,7 +5,7 @@
 import { CairnError } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
-import type { LockHolder, LockKind, LockRequest } from '../../src/client/filesystem.js';
+import type { LockHolder, LockKind, LockRequest } from '../../src/filesystem/filesystem.js';
 import { SystemCallAgent } from './system-call-agent.js';
 import { AT, F, LOCK, O, SystemCalls } from './system-calls.js';
 

@@ -1,11 +1,11 @@
 /** An open file of a DirectoryFileSystem: a descriptor of the agent, used as the one who opened it. */
 import { CairnError } from '../../src/core/errors.js';
 import type { InodeId } from '../../src/core/ids.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
-import type { AllocateMode, Attributes, Credentials, OpenFile } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
+import type { AllocateMode, Attributes, Credentials, OpenFile } from '../../src/filesystem/filesystem.js';
 import { FALLOC, SEEK } from './system-calls.js';
 import type { SystemCalls } from './system-calls.js';
-import { owned, type Loan } from '../../src/client/loan.js';
+import { owned, type Loan } from '../../src/filesystem/loan.js';
 
 const NOBODY: Credentials = { uid: 65_534, gid: 65_534, groups: [] };
 

@@ -2,7 +2,7 @@
 import { ROOT_INODE, type InodeId } from '../../src/core/ids.js';
 import { MIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
-import { ROOT_CREDENTIALS, type Attributes, type FileSystem } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS, type Attributes, type FileSystem } from '../../src/filesystem/filesystem.js';
 
 const root = ROOT_CREDENTIALS;
 

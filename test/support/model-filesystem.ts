@@ -15,7 +15,7 @@ import {
   MAX_XATTR_VALUE_BYTES,
 } from '../../src/core/limits.js';
 import type { InodeId } from '../../src/core/ids.js';
-import type * as fs from '../../src/client/filesystem.js';
+import type * as fs from '../../src/filesystem/filesystem.js';
 import type {
   Attributes,
   Credentials,
@@ -23,7 +23,7 @@ import type {
   FileSystem,
   OpenFile,
   OpenFlags,
-} from '../../src/client/filesystem.js';
+} from '../../src/filesystem/filesystem.js';
 import {
   checkName,
   demand,
@@ -45,7 +45,7 @@ import {
 import { bitsOf, changed, readAcl, saysMore, writeAcl } from './model-acl.js';
 import type { ModelAcl } from './model-acl.js';
 import type { ModelInode } from './model-state.js';
-import { owned, type Loan } from '../../src/client/loan.js';
+import { owned, type Loan } from '../../src/filesystem/loan.js';
 
 type Opened = { readonly file: OpenFile; readonly attributes: Attributes };
 type Place = { readonly parent: InodeId; readonly name: Buffer };

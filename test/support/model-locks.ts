@@ -1,6 +1,6 @@
 /** Locks of the model: what each owner holds, as fcntl(2) and flock(2) say, and who waits. */
 import { CairnError } from '../../src/core/errors.js';
-import type { LockHolder, LockKind, LockRequest } from '../../src/client/filesystem.js';
+import type { LockHolder, LockKind, LockRequest } from '../../src/filesystem/filesystem.js';
 import { fail } from './model-state.js';
 
 interface Held {

@@ -6,7 +6,7 @@ import type { Timespec } from '../../src/core/clock.js';
 import { inodeId, ROOT_INODE } from '../../src/core/ids.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { MAX_NAME_BYTES } from '../../src/core/limits.js';
-import type { Attributes, Credentials, FileKind } from '../../src/client/filesystem.js';
+import type { Attributes, Credentials, FileKind } from '../../src/filesystem/filesystem.js';
 import { granted } from './model-acl.js';
 import type { ModelAcl } from './model-acl.js';
 import { ModelLockTable } from './model-locks.js';

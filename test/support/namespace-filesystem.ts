@@ -3,8 +3,8 @@
  * the model check every metadata operation on the real state engine. Messages go through their encoding.
  */
 import { setImmediate as turn } from 'node:timers/promises';
-import type * as fs from '../../src/client/filesystem.js';
-import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../src/client/filesystem.js';
+import type * as fs from '../../src/filesystem/filesystem.js';
+import type { Attributes, Credentials, FileSystem, OpenFile, OpenFlags } from '../../src/filesystem/filesystem.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { CairnError } from '../../src/core/errors.js';
 import { inodeId, sessionId } from '../../src/core/ids.js';
@@ -21,7 +21,7 @@ import { TYPE_BITS } from './model-state.js';
 import { ManualClock } from './manual-clock.js';
 import { renameBits } from './system-calls.js';
 import { SparseBytes } from './sparse-bytes.js';
-import { owned, type Loan } from '../../src/client/loan.js';
+import { owned, type Loan } from '../../src/filesystem/loan.js';
 
 function message<T, I>(codec: MessageCodec<T, I>, init: I): T {
   return codec.decode(codec.encode(init).finish());

@@ -1,5 +1,5 @@
 /** A namespace over the whole state engine, small bounds so that its background work happens within short tests. */
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { silentLogger } from '../../src/core/logging/logger.js';

@@ -13,8 +13,8 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { CairnError, POSIX_ERRORS } from '../../src/core/errors.js';
 import type { PosixErrorCode } from '../../src/core/errors.js';
-import type { Credentials } from '../../src/client/filesystem.js';
-import { ROOT_CREDENTIALS } from '../../src/client/filesystem.js';
+import type { Credentials } from '../../src/filesystem/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 
 const SOURCE = fileURLToPath(new URL('../../../test/support/system-call-agent.c', import.meta.url));
 const INTERRUPT_EVERY_MS = 20;

@@ -1,7 +1,7 @@
 /** System calls by their names and with their structures, over a SystemCallAgent. Descriptors are the agent's. */
 import { constants } from 'node:fs';
 import type { Timespec } from '../../src/core/clock.js';
-import type { RenameFlags } from '../../src/client/filesystem.js';
+import type { RenameFlags } from '../../src/filesystem/filesystem.js';
 import type { CallOptions, SystemCallAgent } from './system-call-agent.js';
 
 const { O_CREAT, O_DIRECT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } =

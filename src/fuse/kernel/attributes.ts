@@ -1,8 +1,8 @@
 /** Requests about attributes: GETATTR, SETATTR, ACCESS, STATFS, and extended attributes. */
 import { CairnError, hasCode } from '../../core/errors.js';
 import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
-import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { AttributeChanges, Credentials } from '../../client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
+import type { AttributeChanges, Credentials } from '../../filesystem/filesystem.js';
 import { XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
 import type { Cursor } from './decode.js';
 import { decodeTimes } from './decode.js';

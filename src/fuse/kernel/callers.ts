@@ -5,7 +5,7 @@
  */
 import { hasCode } from '../../core/errors.js';
 import { MAX_GROUPS } from '../../core/limits.js';
-import type { Credentials } from '../../client/filesystem.js';
+import type { Credentials } from '../../filesystem/filesystem.js';
 import { NO_ID } from './protocol.js';
 import type { Caller } from './request.js';
 

@@ -3,8 +3,15 @@ import { CairnError, hasCode } from '../../core/errors.js';
 import { deferred } from '../../core/sync.js';
 import type { InodeId } from '../../core/ids.js';
 import { PERMISSION_BITS, X_OK } from '../../core/mode.js';
-import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { Attributes, Credentials, EntryName, FileSystem, OpenFile, OpenFlags } from '../../client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
+import type {
+  Attributes,
+  Credentials,
+  EntryName,
+  FileSystem,
+  OpenFile,
+  OpenFlags,
+} from '../../filesystem/filesystem.js';
 import { O_DIRECT, openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';

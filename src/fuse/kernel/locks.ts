@@ -8,7 +8,7 @@
 import { sleep } from '../../core/clock.js';
 import { CairnError, hasCode } from '../../core/errors.js';
 import { MAX_LOCK_END } from '../../core/lock-ranges.js';
-import type { LockKind, LockRequest } from '../../client/filesystem.js';
+import type { LockKind, LockRequest } from '../../filesystem/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Cursor } from './decode.js';
 import { lockOut } from './encode.js';

@@ -2,8 +2,8 @@
 import { CairnError } from '../../core/errors.js';
 import { isDirectory, PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
 import type { InodeId } from '../../core/ids.js';
-import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { Credentials, FileKind } from '../../client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
+import type { Credentials, FileKind } from '../../filesystem/filesystem.js';
 import { kindOfMode } from '../linux.js';
 import type { Opcode } from './protocol.js';
 import { answer, DONE } from './request.js';

@@ -12,7 +12,7 @@ import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import { isRegular } from '../../core/mode.js';
 import type { InodeId } from '../../core/ids.js';
-import type { Attributes } from '../../client/filesystem.js';
+import type { Attributes } from '../../filesystem/filesystem.js';
 import { DirectoryPlaces } from './directory-places.js';
 
 const ROOT_NODEID = 1;

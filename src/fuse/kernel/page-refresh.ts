@@ -4,7 +4,7 @@
  */
 import type { InodeId } from '../../core/ids.js';
 import { watched } from '../../core/sync.js';
-import type { Attributes } from '../../client/filesystem.js';
+import type { Attributes } from '../../filesystem/filesystem.js';
 import type { NodeTable } from './node-table.js';
 
 interface Run {

@@ -15,8 +15,8 @@ import type { Clock } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import { MAX_SECOND_LOOKS } from '../../core/limits.js';
-import { ROOT_CREDENTIALS } from '../../client/filesystem.js';
-import type { Attributes, Credentials, FileSystem, OpenFile } from '../../client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
+import type { Attributes, Credentials, FileSystem, OpenFile } from '../../filesystem/filesystem.js';
 import { kindOfMode } from '../linux.js';
 
 /** After an ESTALE a thread's steps are taken for those of its second try so long. They come at once, as a rule. */

@@ -1,5 +1,5 @@
 /** What the handlers of one mount share. */
-import type { Attributes, FileSystem, OpenFile } from '../../client/filesystem.js';
+import type { Attributes, FileSystem, OpenFile } from '../../filesystem/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Clock } from '../../core/clock.js';
 import type { Logger } from '../../core/logging/logger.js';

@@ -9,7 +9,7 @@
 import type { Clock } from '../../core/clock.js';
 import type { InodeId } from '../../core/ids.js';
 import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../core/limits.js';
-import type { EntryName } from '../../client/filesystem.js';
+import type { EntryName } from '../../filesystem/filesystem.js';
 
 const SLACK_MS = 2_000;
 

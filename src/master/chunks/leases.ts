@@ -200,7 +200,7 @@ export class ChunkLeases {
     newChunks.attach(chunk);
     this.table.put(lease);
     // Not flushed, as little as the making of the file need be: if power fails now the chunk was never part of it, and a
-    // writer that lives through that finds another chunk in its place (client/chunk-io.ts, isKept).
+    // writer that lives through that finds another chunk in its place (client/chunks/chunk-io.ts, isKept).
     return this.activate(lease, chunk.expiresMs);
   }
 

@@ -1,7 +1,7 @@
 /** Access control lists, acl(5): what they allow, how they and the mode follow each other, and who inherits them. */
 import assert from 'node:assert/strict';
 import type { InodeId } from '../../../src/core/ids.js';
-import type { Credentials } from '../../../src/client/filesystem.js';
+import type { Credentials } from '../../../src/filesystem/filesystem.js';
 import { alice, bob, carol, fails, name, READ_ONLY, READ_WRITE, root, SHARED_GROUP, WRITE_ONLY } from '../case.js';
 import type { CaseContext, ConformanceCase } from '../case.js';
 

@@ -5,7 +5,7 @@ import type { ErrorCode } from '../../../src/core/errors.js';
 import { CHUNK_SIZE_BYTES, KIB } from '../../../src/core/limits.js';
 import { equalBytes, fails, name, pattern, READ_ONLY, READ_WRITE, root } from '../case.js';
 import type { ConformanceCase } from '../case.js';
-import type { Attributes, OpenFile } from '../../../src/client/filesystem.js';
+import type { Attributes, OpenFile } from '../../../src/filesystem/filesystem.js';
 
 /** So many that two clients do meet, also through kernels that look before they ask. */
 const RACES = 25;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { CHUNK_SIZE_BYTES, KIB } from '../../../src/core/limits.js';
 import type { InodeId } from '../../../src/core/ids.js';
-import type { OpenFile } from '../../../src/client/filesystem.js';
+import type { OpenFile } from '../../../src/filesystem/filesystem.js';
 import { alice, equalBytes, name, pattern, READ_ONLY, READ_WRITE, root } from '../case.js';
 import type { CaseContext, ConformanceCase } from '../case.js';
 

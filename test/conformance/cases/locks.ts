@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { InodeId } from '../../../src/core/ids.js';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
-import type { FileSystem, LockKind, LockRequest, OpenFile } from '../../../src/client/filesystem.js';
+import type { FileSystem, LockKind, LockRequest, OpenFile } from '../../../src/filesystem/filesystem.js';
 import { fails, name } from '../case.js';
 import type { CaseContext, ConformanceCase } from '../case.js';
 

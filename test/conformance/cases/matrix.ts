@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import type { InodeId } from '../../../src/core/ids.js';
-import type { AttributeChanges, Attributes, Credentials, FileKind } from '../../../src/client/filesystem.js';
+import type { AttributeChanges, Attributes, Credentials, FileKind } from '../../../src/filesystem/filesystem.js';
 import { alice, bob, carol, fails, isLater, name, READ_ONLY, READ_WRITE, root, SHARED_GROUP } from '../case.js';
 import type { CaseContext, ConformanceCase } from '../case.js';
 

@@ -1,7 +1,7 @@
 /** chmod(2), chown(2), truncate(2): who may, and the set-user-ID, set-group-ID and sticky bits. */
 import assert from 'node:assert/strict';
 import { alice, bob, carol, fails, name, READ_WRITE, root, SHARED_GROUP } from '../case.js';
-import type { Credentials, OpenFile } from '../../../src/client/filesystem.js';
+import type { Credentials, OpenFile } from '../../../src/filesystem/filesystem.js';
 import type { ConformanceCase } from '../case.js';
 
 /** CAP_NET_RAW as a program's xattr says it: version 2, two words of two sets. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { alice, name, root } from '../case.js';
 import type { CaseContext } from '../case.js';
-import type { Credentials } from '../../../src/client/filesystem.js';
+import type { Credentials } from '../../../src/filesystem/filesystem.js';
 import type { Argument } from '../../support/system-call-agent.js';
 import { AT, O, path } from '../../support/system-calls.js';
 import type { SystemCallCase, SystemCallContext } from '../system-call-case.js';

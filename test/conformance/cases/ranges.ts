@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { CHUNK_SIZE_BYTES, KIB, MAX_FILE_BYTES, MIB } from '../../../src/core/limits.js';
 import { hasCode } from '../../../src/core/errors.js';
 import type { InodeId } from '../../../src/core/ids.js';
-import type { OpenFile } from '../../../src/client/filesystem.js';
+import type { OpenFile } from '../../../src/filesystem/filesystem.js';
 import { alice, equalBytes, fails, name, pattern, READ_ONLY, READ_WRITE, root, WRITE_ONLY } from '../case.js';
 import type { CaseContext, ConformanceCase } from '../case.js';
 

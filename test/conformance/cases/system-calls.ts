@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, copyFile } from 'node:fs/promises';
-import type { Credentials } from '../../../src/client/filesystem.js';
+import type { Credentials } from '../../../src/filesystem/filesystem.js';
 import { AT, LOCK, O, path, SEEK } from '../../support/system-calls.js';
 import type { Stat } from '../../support/system-calls.js';
 import { alice, bob, carol, equalBytes, isLater, name, pattern, root } from '../case.js';

@@ -7,7 +7,7 @@ import type { Answer } from '../../../src/fuse/kernel/request.js';
 import { ManualClock } from '../../support/manual-clock.js';
 import { MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
 import { deferred } from '../../../src/core/sync.js';
-import type { Attributes, LockRequest } from '../../../src/client/filesystem.js';
+import type { Attributes, LockRequest } from '../../../src/filesystem/filesystem.js';
 import type { InodeId } from '../../../src/core/ids.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { OPCODES } from '../../../src/fuse/kernel/protocol.js';

@@ -1,6 +1,6 @@
 /** The messages of the protocol, against bytes made by hand. */
 import t from 'tap';
-import type { Attributes } from '../../../src/client/filesystem.js';
+import type { Attributes } from '../../../src/filesystem/filesystem.js';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { inodeId } from '../../../src/core/ids.js';
 import { decodeSetattr } from '../../../src/fuse/kernel/attributes.js';

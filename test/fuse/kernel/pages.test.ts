@@ -1,7 +1,7 @@
 /** Pages that the kernel keeps of files: when it is told to drop them. */
 import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
-import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import { inodeId } from '../../../src/core/ids.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
 import { deferred } from '../../../src/core/sync.js';

@@ -1,7 +1,7 @@
 /** Files that another mount replaces or removes while the kernel remembers their names: what an open leads to. */
 import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
-import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import { POSIX_ERRORS } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE } from '../../../src/core/ids.js';
 import { fakeClients } from '../../support/fake-clients.js';

@@ -1,8 +1,8 @@
 /** What each request does, as the kernel sees it, on a model of a file system. */
 import t from 'tap';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
-import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
-import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from '../../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
+import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from '../../../src/filesystem/filesystem.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
 import { Callers } from '../../../src/fuse/kernel/callers.js';

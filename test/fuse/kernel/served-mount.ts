@@ -2,8 +2,8 @@
 import type { Test } from 'tap';
 import { SystemClock } from '../../../src/core/clock.js';
 import { silentLogger } from '../../../src/core/logging/logger.js';
-import { ROOT_CREDENTIALS } from '../../../src/client/filesystem.js';
-import type { FileSystem } from '../../../src/client/filesystem.js';
+import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
+import type { FileSystem } from '../../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../../src/core/ids.js';
 import { ServedMount } from '../../../src/fuse/kernel/driver.js';
 import { cstrings, FakeKernel, u32, u64 } from '../../support/fake-kernel.js';

@@ -1,0 +1,180 @@
+/**
+ * Writes and syncs of one chunk, through its primary. A failure asks for the lease again and repeats the same bytes at
+ * the same offset under it, until CLIENT_OPERATION_TIMEOUT_MS have passed. Who calls keeps writes that overlap apart:
+ * the second begins when the first has ended, repeats included.
+ */
+import type { Clock } from '../../core/clock.js';
+import { CairnError, asCairnError, errorCodeOf, hasCode, type ErrorCode } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import {
+  CLIENT_OPERATION_TIMEOUT_MS,
+  COPY_RANGE_TIMEOUT_MS,
+  LAST_ATTEMPT_MS,
+  REQUEST_TIMEOUT_MS,
+} from '../../core/limits.js';
+import type { Logger } from '../../core/logging/logger.js';
+import type { MasterTime } from '../../core/master-time.js';
+import type { Random } from '../../core/random.js';
+import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
+import type { CopySource } from '../../protocol/generated/messages.js';
+import type { ChunkCopies, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
+import type { ChunkServers } from './chunk-servers.js';
+import type { Lease, LeaseTable } from './write-leases.js';
+import { Backoff, doneBy, isTransient } from '../session/retry.js';
+
+export interface ChunkWriterOptions {
+  readonly leases: LeaseTable;
+  readonly servers: ChunkServers;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** As for the reader: copies read, too. */
+  readonly knownTime: () => MasterTime;
+  readonly timeoutMs?: number;
+  /** Throws when the file must not be changed any more. Asked before each attempt, under the lease that it has by then. */
+  readonly requireWritable?: (inode: InodeId) => void;
+}
+
+/** Bytes that arrive damaged this often were damaged here; a block that no replica has whole stays so. */
+const MAX_CORRUPT_ATTEMPTS = 3;
+/** Time for one attempt. */
+const ATTEMPT_MS = { changes: REQUEST_TIMEOUT_MS, syncs: REQUEST_TIMEOUT_MS, copies: COPY_RANGE_TIMEOUT_MS };
+
+export class ChunkWriter implements ChunkWrites, ChunkCopies {
+  private readonly timeoutMs: number;
+
+  constructor(private readonly options: ChunkWriterOptions) {
+    this.timeoutMs = options.timeoutMs ?? CLIENT_OPERATION_TIMEOUT_MS;
+  }
+
+  prepare(inode: InodeId, index: number): void {
+    const lease = this.options.leases.get(inode, index);
+    // The write that follows asks again and gets the error.
+    if (lease instanceof Promise) lease.catch(() => undefined);
+  }
+
+  writeRange(
+    inode: InodeId,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    checksums: readonly number[],
+    isWanted: () => boolean = () => true,
+  ): Promise<WriteMark> {
+    const { servers } = this.options;
+    return this.underLease(inode, index, 'changes', this.deadline(), (lease, timeoutMs) => {
+      if (!isWanted()) throw new CairnError('EIO', `inode ${inode}: these bytes are not to be written any more`);
+      return servers.call(
+        lease.primary.address,
+        CHUNKSERVER_METHODS.writeChunk,
+        { handle: lease.handle, version: lease.version, leaseId: lease.leaseId, offset, checksums },
+        { payload: bytes, timeoutMs },
+      );
+    });
+  }
+
+  get generation(): number {
+    return this.options.leases.generation;
+  }
+
+  noteSynced(chunks: readonly SyncedChunk[]): void {
+    for (const chunk of chunks) this.options.leases.noteSynced(chunk);
+  }
+
+  settleDoubts(inode: InodeId, deadlineMs: number): Promise<void> | undefined {
+    const { leases, clock } = this.options;
+    if (!leases.hasDoubts(inode)) return undefined;
+    return doneBy(clock, deadlineMs, 'the question who leads what was not written', leases.settleDoubts(inode));
+  }
+
+  syncChunk(inode: InodeId, index: number, deadlineMs = this.deadline()): Promise<SyncMark> {
+    const { servers } = this.options;
+    return this.underLease(inode, index, 'syncs', deadlineMs, ({ primary, handle, version, leaseId }, timeoutMs) =>
+      servers.call(primary.address, CHUNKSERVER_METHODS.syncChunk, { handle, version, leaseId }, { timeoutMs }),
+    );
+  }
+
+  async copyRange(
+    inode: InodeId,
+    index: number,
+    range: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
+    mayGoOn: () => void = () => undefined,
+  ): Promise<{ readonly copied: number; readonly mark: WriteMark }> {
+    const { servers, logger, knownTime } = this.options;
+    let copied = 0;
+    const deadline = this.deadline();
+    const mark = await this.underLease(inode, index, 'copies', deadline, async (lease, timeoutMs) => {
+      mayGoOn();
+      const { primary, handle, version, leaseId } = lease;
+      const { reply } = await servers.call(
+        primary.address,
+        CHUNKSERVER_METHODS.copyRange,
+        { handle, version, leaseId, ...range, knownTime: knownTime() },
+        { timeoutMs },
+      );
+      copied = Math.min(reply.copied, range.length);
+      if (reply.sourceError === 0) return;
+      const code = errorCodeOf(reply.sourceError);
+      logger.info({ chunk: range.source?.handle, server: primary.address, code }, 'a chunk to be copied was not read');
+    });
+    return { copied, mark };
+  }
+
+  private deadline(): number {
+    return this.options.clock.monotonicMs() + this.timeoutMs;
+  }
+
+  private async underLease(
+    inode: InodeId,
+    index: number,
+    how: keyof typeof ATTEMPT_MS,
+    deadline: number,
+    attempt: (lease: Lease, timeoutMs: number) => Promise<unknown>,
+  ): Promise<SyncMark> {
+    const { leases, clock, random, logger } = this.options;
+    let backoff: Backoff | undefined;
+    let corrupt = 0;
+    for (;;) {
+      let lease: Lease | undefined;
+      try {
+        const held = leases.get(inode, index);
+        lease = held instanceof Promise ? await doneBy(clock, deadline, 'the question who leads it', held) : held;
+        if (how !== 'syncs') this.options.requireWritable?.(inode);
+        const { lostSessions } = leases;
+        await attempt(lease, Math.min(ATTEMPT_MS[how], Math.max(LAST_ATTEMPT_MS, deadline - clock.monotonicMs())));
+        // What was written in a session that ended before this was known here, and not told, the master may have cut off.
+        if (how === 'syncs' || leases.lostSessions === lostSessions) return lease;
+      } catch (error) {
+        const { code, message } = asCairnError(error);
+        const again = isTransient(error) || hasCode(error, 'STALE_VERSION', 'NOT_PRIMARY', 'NO_REPLICA', 'CORRUPT');
+        if (!again) throw error;
+        const what = lease === undefined ? `chunk ${index}` : `chunk ${lease.handle}`;
+        if (code === 'CORRUPT' && ++corrupt >= MAX_CORRUPT_ATTEMPTS) {
+          throw new CairnError('EIO', `${what} of inode ${inode} cannot be changed here: ${message}`, { cause: error });
+        }
+        // BUSY and CORRUPT say nothing against the lease. The last attempt counts too: it may still be on its way.
+        if (lease !== undefined && code !== 'BUSY' && code !== 'CORRUPT') {
+          const { handle, version, primary } = lease;
+          if (leases.failed(inode, index, lease, howFailed(code, how !== 'syncs'))) {
+            const about = { chunk: handle, version, primary: primary.address, code };
+            logger.warn(about, 'a write failed under its lease');
+          }
+        }
+        if (clock.monotonicMs() >= deadline) {
+          const done = how === 'syncs' ? 'synced' : 'written';
+          throw new CairnError('EIO', `${what} of inode ${inode} could not be ${done} in time: ${message}`, {
+            cause: error,
+          });
+        }
+        backoff ??= new Backoff(clock, random);
+        await backoff.pause(deadline);
+      }
+    }
+  }
+}
+
+function howFailed(code: ErrorCode, changes: boolean): 'refused' | 'unreachable' | 'inDoubt' {
+  // Without an answer a write may have been applied, or may be yet; a sync in doubt does no harm.
+  if (code === 'DISCONNECTED' || code === 'TIMEOUT') return changes ? 'inDoubt' : 'unreachable';
+  return code === 'UNAVAILABLE' ? 'unreachable' : 'refused';
+}

@@ -1,0 +1,234 @@
+/**
+ * The leases under which this client writes chunks: who the primary is, and until when. Asking again renews. After a
+ * failure the next question names the lease that failed, so that the master makes a new one and the old one's messages
+ * that may still be on their way are refused.
+ */
+import type { Clock } from '../../core/clock.js';
+import { CairnError, hasCode } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_CACHED_LEASES } from '../../core/limits.js';
+import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../../protocol/generated/messages.js';
+import type { SyncMark, SyncedChunk } from './chunk-io.js';
+import { LruMap } from '../../core/lru.js';
+
+export interface Lease extends SyncMark {
+  readonly version: number;
+  readonly leaseId: number;
+  readonly primary: Replica;
+  readonly replicas: readonly Replica[];
+  readonly layoutVersion: number;
+  /** From when on it is asked for again, in the background, and until when it is used. Monotonic. */
+  readonly renewMs: number;
+  readonly expiresMs: number;
+}
+
+interface Entry {
+  readonly inode: InodeId;
+  readonly index: number;
+  lease: Lease | undefined;
+  pending: Promise<Lease> | undefined;
+  /** To be named in the next question; 0 for none. */
+  failedVersion: number;
+  failedLease: number;
+  /** A lease that must not come back: a write under it may still be on its way. 0 for none. */
+  doubtfulLease: number;
+  /** The lease that was refused, without doubt about what had been sent under it. */
+  refusedLease: number;
+}
+
+export class LeaseTable {
+  private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry) => this.forget(entry));
+  /** The same by file, so that what a truncate costs does not depend on how many files there are. */
+  private readonly byInode = new Map<InodeId, Set<Entry>>();
+  /** Times that the master may have lost operations. */
+  generation = 0;
+  /** Sessions that were lost. */
+  lostSessions = 0;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly ask: (request: LeaseChunkRequestInit) => Promise<LeaseChunkReply>,
+    private readonly onLease: (inode: InodeId, index: number, lease: Lease) => void,
+  ) {}
+
+  /** The lease of a chunk, asked for when there is none or it ran out. Allocates the chunk in a hole. */
+  get(inode: InodeId, index: number): Lease | Promise<Lease> {
+    const entry = this.entryOf(inode, index);
+    const { lease } = entry;
+    if (lease !== undefined) {
+      const now = this.clock.monotonicMs();
+      if (now < lease.expiresMs) {
+        if (now >= lease.renewMs && entry.pending === undefined) {
+          // In the background: a failure shows when the lease runs out and is asked for in earnest.
+          this.request(entry, inode, index).catch(() => undefined);
+        }
+        return lease;
+      }
+      entry.lease = undefined;
+    }
+    return entry.pending ?? this.request(entry, inode, index);
+  }
+
+  /**
+   * A request under `lease` failed. A plain refusal only asks anew, but the second under the same lease is named to the
+   * master, as is an unreachable primary. After a write in doubt the same lease will not do, even if the master finds
+   * it in order: only another one makes sure that what is still on its way is refused, and does not overwrite what
+   * is written after it. False when others under the lease failed before.
+   */
+  failed(inode: InodeId, index: number, lease: Lease, how: 'refused' | 'unreachable' | 'inDoubt'): boolean {
+    const entry = this.entryOf(inode, index);
+    if (entry.lease !== undefined && entry.lease.leaseId !== lease.leaseId) return false; // a newer one is there already
+    if (lease.leaseId < Math.max(entry.failedLease, entry.doubtfulLease)) return false; // or was, and failed as well
+    // Of many writes that fail together, only the first counts as a refusal.
+    const first = entry.lease !== undefined;
+    if (first) {
+      entry.lease = undefined;
+      entry.pending = undefined; // a renewal of what failed
+    }
+    const suspect = how !== 'refused' || (first && entry.refusedLease === lease.leaseId);
+    if (suspect && entry.failedLease !== lease.leaseId) {
+      entry.pending = undefined; // asked without naming it
+      entry.failedVersion = lease.version;
+      entry.failedLease = lease.leaseId;
+    }
+    if (how === 'inDoubt') entry.doubtfulLease = lease.leaseId;
+    if (first) entry.refusedLease = lease.leaseId;
+    return first;
+  }
+
+  /** The master knows that the chunk was synced: a sync under this lease need not tell it again. */
+  noteSynced({ inode, index, handle }: SyncedChunk): void {
+    const entry = this.entries.peek(key(inode, index));
+    if (entry?.lease?.handle === handle) entry.lease = { ...entry.lease, unsynced: false };
+  }
+
+  /**
+   * Forgets the leases of a file's chunks from `fromIndex` on: a truncate dropped the chunks. A doubt stays: what is on its way
+   * may come all the same.
+   */
+  drop(inode: InodeId, fromIndex: number): void {
+    for (const entry of [...(this.byInode.get(inode) ?? [])]) if (entry.index >= fromIndex) this.dropLease(entry);
+  }
+
+  /** The master ended the session, and may have ended the leases by which this client wrote. */
+  sessionLost(): void {
+    this.lostSessions++;
+    for (const entry of [...this.entries.values()]) this.dropLease(entry);
+  }
+
+  /** The master lost operations: it may not know any more what it leased. */
+  operationsLost(): void {
+    this.generation++;
+    for (const entry of [...this.entries.values()]) this.dropLease(entry);
+  }
+
+  /** Some write of the file is in doubt, and others may yet write under its lease. */
+  hasDoubts(inode: InodeId): boolean {
+    return this.doubtsOf(inode).length > 0;
+  }
+
+  /**
+   * Resolves when nobody gets the leases any more under which writes of the file are in doubt: so those come before all that others
+   * write from now on, or are refused. TIMEOUT when the master could not be asked.
+   */
+  async settleDoubts(inode: InodeId): Promise<void> {
+    const settle = async (entry: Entry): Promise<void> => {
+      const { doubtfulLease } = entry;
+      try {
+        await this.get(inode, entry.index);
+      } catch (error) {
+        if (hasCode(error, 'TIMEOUT') && !hasCode(error.cause, 'UNAVAILABLE')) throw error;
+        // The master has no other lease to give just now, and gives this one to nobody.
+        if (entry.doubtfulLease === doubtfulLease) entry.doubtfulLease = 0;
+      }
+    };
+    await Promise.all(this.doubtsOf(inode).map(settle));
+  }
+
+  private doubtsOf(inode: InodeId): Entry[] {
+    return [...(this.byInode.get(inode) ?? [])].filter(({ doubtfulLease }) => doubtfulLease !== 0);
+  }
+
+  private dropLease(entry: Entry): void {
+    entry.lease = entry.pending = undefined;
+    if (entry.doubtfulLease !== 0) return;
+    this.entries.delete(key(entry.inode, entry.index));
+    this.forget(entry);
+  }
+
+  private entryOf(inode: InodeId, index: number): Entry {
+    let entry = this.entries.get(key(inode, index));
+    if (entry === undefined) {
+      entry = {
+        ...{ inode, index, lease: undefined, pending: undefined },
+        ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
+      };
+      this.entries.set(key(inode, index), entry);
+      const others = this.byInode.get(inode);
+      if (others === undefined) this.byInode.set(inode, new Set([entry]));
+      else others.add(entry);
+    }
+    return entry;
+  }
+
+  private forget(entry: Entry): void {
+    const others = this.byInode.get(entry.inode);
+    if (others?.delete(entry) === true && others.size === 0) this.byInode.delete(entry.inode);
+  }
+
+  private async askUntilFenced(entry: Entry, inode: InodeId, index: number): Promise<LeaseChunkReply> {
+    for (let complaints = 1; ; complaints++) {
+      const { failedVersion, failedLease } = entry;
+      const reply = await this.ask({ inode, index, failedVersion, failedLease });
+      if (entry.doubtfulLease === 0 || reply.leaseId !== entry.doubtfulLease) return reply;
+      if (complaints === MAX_COMPLAINTS) {
+        throw new CairnError('TIMEOUT', `the master keeps lease ${reply.leaseId}, under which a write is in doubt`);
+      }
+    }
+  }
+
+  private request(entry: Entry, inode: InodeId, index: number): Promise<Lease> {
+    const askedMs = this.clock.monotonicMs();
+    const { generation } = this;
+    const pending: Promise<Lease> = this.askUntilFenced(entry, inode, index).then(
+      (reply) => {
+        const lease = toLease(reply, askedMs, generation);
+        if (entry.pending === pending) {
+          entry.pending = undefined;
+          const renewed = entry.lease?.leaseId === lease.leaseId;
+          entry.lease = lease;
+          entry.failedVersion = entry.failedLease = entry.doubtfulLease = 0;
+          if (!renewed) this.onLease(inode, index, lease);
+        }
+        return lease;
+      },
+      (error: unknown) => {
+        if (entry.pending === pending) entry.pending = undefined;
+        throw error;
+      },
+    );
+    entry.pending = pending;
+    return pending;
+  }
+}
+
+/** The master moves a lease at the second complaint; more are for what may come between. */
+const MAX_COMPLAINTS = 5;
+
+const key = (inode: InodeId, index: number): string => `${inode}:${index}`;
+
+function toLease(reply: LeaseChunkReply, askedMs: number, generation: number): Lease {
+  return {
+    handle: reply.handle,
+    version: reply.version,
+    leaseId: reply.leaseId,
+    primary: reply.primary ?? { serverId: 0, address: '' },
+    replicas: reply.replicas,
+    layoutVersion: reply.layoutVersion,
+    losses: reply.losses,
+    unsynced: reply.unsynced,
+    generation,
+    renewMs: askedMs + reply.leaseTtlMs / 2,
+    expiresMs: askedMs + reply.leaseTtlMs * 0.9,
+  };
+}

@@ -1,0 +1,262 @@
+/**
+ * What one inode's writer has buffered, on its way to the chunkservers.
+ *
+ * An extent (dirty-data.ts) is sent when it is full, when somebody asks for it, or when much is buffered. Several are in
+ * flight at once; those that overlap never, and none into bytes that the chunkservers are changing by themselves.
+ */
+import { segmentChecksums } from '../../core/checksum.js';
+import type { CairnError } from '../../core/errors.js';
+import { asCairnError } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import {
+  CHUNK_SIZE_BYTES,
+  MAX_DIRTY_BYTES,
+  MAX_WRITES_IN_FLIGHT,
+  MAX_WRITE_BYTES_IN_FLIGHT,
+} from '../../core/limits.js';
+import { deferred, type Deferred } from '../../core/sync.js';
+import type { ChunkWrites, WriteMark } from '../chunks/chunk-io.js';
+import { DirtyData, type Extent } from './dirty-data.js';
+import type { WriteBudget } from './write-budget.js';
+
+/** Bytes of the file. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface WriteBackOptions {
+  readonly inode: InodeId;
+  readonly io: ChunkWrites;
+  readonly budget: WriteBudget;
+  readonly maxDirtyBytes?: number;
+  /**
+   * An extent is buffered no more: it is on the chunkservers, or given up after this error, or counts for nothing since
+   * it was discarded on its way. Called before those who wait for it go on.
+   */
+  readonly onSent: (range: Range, outcome: WriteMark | CairnError, wasDiscarded: boolean) => void;
+}
+
+export class WriteBack {
+  private readonly dirty: DirtyData;
+  /** Extents that may be sent, in the order in which they became so. */
+  private readonly ready = new Set<Extent>();
+  /** Extents that wait for a sent one which they overlap, or for the end of an alteration. */
+  private readonly blocked = new Set<Extent>();
+  /** Extents that must not be written any more. */
+  private readonly discarded = new WeakSet<Extent>();
+  /** Bytes that the chunkservers are changing by themselves. */
+  private readonly altering = new Set<Range>();
+  private inFlight = 0;
+  private inFlightBytes = 0;
+  /** Up to there all that was buffered before some `drain` is on the chunkservers. */
+  private drainedEnd = 0;
+  private room: Deferred<void> | undefined;
+  private readonly maxDirtyBytes: number;
+
+  constructor(private readonly options: WriteBackOptions) {
+    this.dirty = new DirtyData(options.budget.buffers);
+    this.maxDirtyBytes = options.maxDirtyBytes ?? MAX_DIRTY_BYTES;
+    options.budget.join(this);
+  }
+
+  get isEmpty(): boolean {
+    return this.dirty.isEmpty;
+  }
+
+  get heldBytes(): number {
+    return this.dirty.heldBytes;
+  }
+
+  /** What was past `size` on the chunkservers is not there any more. */
+  cut(size: number): void {
+    this.drainedEnd = Math.min(this.drainedEnd, size);
+  }
+
+  /** Too much is buffered, here or in all files together: who writes must `waitForRoom`. */
+  get isFull(): boolean {
+    return this.dirty.heldBytes >= this.maxDirtyBytes || this.options.budget.isExhausted;
+  }
+
+  /** End of the last byte that is buffered, 0 for none. */
+  end(): number {
+    return this.dirty.end();
+  }
+
+  /** `end`, but not past bytes that are on their way yet: others would read zeros in their place. */
+  endWithoutGaps(end: number): number {
+    if (end <= this.drainedEnd) return end;
+    let first = end;
+    for (const { offset } of this.dirty.all()) first = Math.min(first, Math.max(offset, this.drainedEnd));
+    return first;
+  }
+
+  /** Copies `bytes`, which do not cross a multiple of MAX_PAYLOAD_BYTES. */
+  buffer(offset: number, bytes: Uint8Array): void {
+    const before = this.dirty.heldBytes;
+    if (this.dirty.isEmpty) this.options.io.prepare(this.options.inode, Math.floor(offset / CHUNK_SIZE_BYTES));
+    const { extent, full, absorbed } = this.dirty.write(offset, bytes);
+    let wanted = full;
+    for (const old of absorbed) {
+      // Somebody waits for the old one: the new one takes its place.
+      if (this.ready.delete(old) || this.blocked.delete(old)) wanted = true;
+    }
+    this.options.budget.use(this.dirty.heldBytes - before);
+    if (wanted && !this.blocked.has(extent)) this.ready.add(extent);
+    if (this.dirty.heldBytes > this.maxDirtyBytes / 2) this.startWriteBack();
+    else if (wanted) this.pump();
+  }
+
+  async waitForRoom(): Promise<void> {
+    while (this.isFull) {
+      this.startWriteBack();
+      if (this.dirty.heldBytes >= this.maxDirtyBytes) {
+        this.room ??= deferred();
+        await this.room.promise;
+      } else {
+        await this.options.budget.waitForRoom();
+      }
+    }
+  }
+
+  /** Sends what is buffered, now. */
+  startWriteBack(): void {
+    for (const extent of this.dirty.pending()) if (!this.blocked.has(extent)) this.ready.add(extent);
+    this.pump();
+  }
+
+  /** Whether any of these bytes is buffered. */
+  holds({ offset, length }: Range): boolean {
+    return this.dirty.overlay(offset, length).length > 0;
+  }
+
+  /** What is buffered of these bytes is on the chunkservers, or given up. */
+  async settle({ offset, length }: Range): Promise<void> {
+    const waiting = this.dirty.overlay(offset, length);
+    if (waiting.length === 0) return;
+    this.startWriteBack();
+    for (const extent of waiting) await extent.done.promise;
+  }
+
+  /** What is buffered now is on the chunkservers, or given up. */
+  async drain(): Promise<void> {
+    if (this.dirty.isEmpty) return;
+    const waiting = [...this.dirty.all()];
+    this.startWriteBack();
+    for (const extent of waiting) {
+      await extent.done.promise;
+      this.drainedEnd = Math.max(this.drainedEnd, extent.offset + extent.length);
+    }
+  }
+
+  /** Nothing is sent into `range`, of which nothing may be buffered now, until `endAlteration` of the same object. */
+  beginAlteration(range: Range): void {
+    this.altering.add(range);
+  }
+
+  endAlteration(range: Range): void {
+    this.altering.delete(range);
+    this.unblock();
+    this.pump();
+  }
+
+  /** Nothing that ends past `size` must be written any more. False when there is none. */
+  discardPast(size: number): boolean {
+    const lost = [...this.dirty.all()].filter(({ offset, length }) => offset + length > size);
+    for (const extent of lost) {
+      this.discarded.add(extent);
+      if (extent.sent) continue;
+      this.ready.delete(extent);
+      this.blocked.delete(extent);
+      const before = this.dirty.heldBytes;
+      this.dirty.start(extent);
+      this.dirty.finish(extent, true);
+      this.options.budget.use(this.dirty.heldBytes - before);
+      extent.done.resolve();
+    }
+    this.unblock();
+    this.wakeRoom();
+    return lost.length > 0;
+  }
+
+  /** Extents over a range, oldest first, for readers; each is pinned and must be given to `unpin`. */
+  pinOverlay(offset: number, length: number): Extent[] {
+    const extents = this.dirty.overlay(offset, length);
+    for (const extent of extents) extent.pins++;
+    return extents;
+  }
+
+  unpin(extents: readonly Extent[]): void {
+    for (const extent of extents) extent.pins--;
+  }
+
+  /** Nothing more will come. */
+  dispose(): void {
+    this.options.budget.leave(this);
+  }
+
+  private pump(): void {
+    for (const extent of this.ready) {
+      if (this.inFlight >= MAX_WRITES_IN_FLIGHT || this.inFlightBytes >= MAX_WRITE_BYTES_IN_FLIGHT) return;
+      this.ready.delete(extent);
+      if (this.isStartable(extent)) this.send(extent);
+      else this.blocked.add(extent);
+    }
+  }
+
+  private send(extent: Extent): void {
+    this.dirty.start(extent);
+    this.inFlight++;
+    this.inFlightBytes += extent.length;
+    const index = Math.floor(extent.offset / CHUNK_SIZE_BYTES);
+    const offset = extent.offset - index * CHUNK_SIZE_BYTES;
+    const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
+    let attempts = 0;
+    const isWanted = (): boolean => {
+      attempts++;
+      return !this.discarded.has(extent);
+    };
+    this.options.io
+      .writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset), isWanted)
+      .then(
+        (mark) => this.sent(extent, mark, attempts <= 1),
+        (error: unknown) => this.sent(extent, asCairnError(error), false),
+      );
+  }
+
+  private sent(extent: Extent, outcome: WriteMark | CairnError, isReusable: boolean): void {
+    this.inFlight--;
+    this.inFlightBytes -= extent.length;
+    const before = this.dirty.heldBytes;
+    // An attempt that failed may still lie in some queue, also when a later one succeeded: its buffer is left alone.
+    this.dirty.finish(extent, isReusable);
+    this.options.onSent(extent, outcome, this.discarded.has(extent));
+    extent.done.resolve();
+    this.unblock();
+    this.pump();
+    this.options.budget.use(this.dirty.heldBytes - before);
+    this.wakeRoom();
+  }
+
+  private isStartable(extent: Extent): boolean {
+    for (const { offset, length } of this.altering) {
+      if (extent.offset < offset + length && extent.offset + extent.length > offset) return false;
+    }
+    return this.dirty.startable(extent);
+  }
+
+  private unblock(): void {
+    for (const waiting of this.blocked) {
+      if (!this.isStartable(waiting)) continue;
+      this.blocked.delete(waiting);
+      this.ready.add(waiting);
+    }
+  }
+
+  private wakeRoom(): void {
+    if (this.room === undefined || this.dirty.heldBytes >= this.maxDirtyBytes) return;
+    const { room } = this;
+    this.room = undefined;
+    room.resolve();
+  }
+}

@@ -1,0 +1,343 @@
+/** An open file of the cluster: its own place in the readahead, and the inode's writer that all handles share. */
+import type { Timespec } from '../../core/clock.js';
+import { CairnError } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_FILE_BYTES } from '../../core/limits.js';
+import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from '../../filesystem/filesystem.js';
+import type { AppendLeases } from '../session/append-leases.js';
+import type { FileExtents } from '../chunks/file-extents.js';
+import { allocate } from './allocate.js';
+import { copyRange, type DirectCopies, type DirectEnds } from './copy-range.js';
+import { losesPrivileges, type InodeAttributes } from '../session/wire-attributes.js';
+import { owned, takeCopy, type Loan } from '../../filesystem/loan.js';
+import type { OpenInode } from '../inodes/open-inode.js';
+import type { Readahead } from '../data/readahead.js';
+import type { Writer } from '../data/writer.js';
+
+/** What an open file needs of the file system that it belongs to. */
+export interface OpenFileHost {
+  /** Attributes at most the cache time-out old, without what is unpublished. */
+  freshAttributes(inode: InodeId): Promise<InodeAttributes>;
+  setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
+  killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
+  now(): Timespec;
+  /** Whether reads move atime at all. */
+  readonly notesReads: boolean;
+  readonly extents: FileExtents;
+  readonly copies: DirectCopies;
+  readonly appends: AppendLeases;
+  /** Makes holes of whole chunks, in order with this client's own writes. */
+  punch(inode: InodeId, firstIndex: number, count: number): Promise<void>;
+  /** The file has at least `end` bytes, and was changed now. */
+  extend(credentials: Credentials, inode: InodeId, end: number): Promise<void>;
+  freeBytes(): Promise<number>;
+  /** Times that unsynced changes of this client may have been lost with the master's power. */
+  readonly losses: number;
+  /** Makes durable what this client wrote to the file, also what it wrote through handles that are closed. */
+  syncFile(inode: InodeId, writer: Writer | undefined): Promise<void>;
+  /** Gives the open back to the master, in the background. */
+  release(file: ClusterOpenFile, open: OpenInode): void;
+}
+
+export class ClusterOpenFile implements OpenFile {
+  private closed: Promise<void> | undefined;
+  /** Failures of write-back that this handle's user was told by a write or an fsync, or that came before it was opened. */
+  private seenFailures: number;
+  /** And by a flush. Nobody may have looked: it comes with the close of another descriptor, or the end of a child process. */
+  private flushedFailures: number;
+  /** Losses at the master, likewise. */
+  private seenLosses: number;
+
+  constructor(
+    private readonly host: OpenFileHost,
+    private readonly open: OpenInode,
+    private readonly credentials: Credentials,
+    readonly flags: OpenFlags,
+    readonly readahead: Readahead | undefined,
+  ) {
+    this.seenFailures = this.flushedFailures = open.writer?.failures ?? 0;
+    this.seenLosses = host.losses;
+  }
+
+  get inode(): OpenInode['inode'] {
+    return this.open.inode;
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    const { parts } = await this.lend(offset, length);
+    const [only] = parts;
+    if (parts.length !== 1 || only === undefined) return Buffer.concat(parts);
+    return Buffer.from(only.buffer, only.byteOffset, only.length);
+  }
+
+  async lend(offset: number, length: number): Promise<Loan> {
+    const { readahead } = this;
+    if (this.closed !== undefined || readahead === undefined) throw notOpenFor('reading');
+    this.requireLocks();
+    checkOffset(offset);
+    const size = await this.sizeFor(offset + length);
+    const count = Math.min(length, size - offset);
+    if (count <= 0) return owned(Buffer.alloc(0));
+    if (this.host.notesReads && this.flags.noAtime !== true) this.open.noteRead(this.host.now());
+    const { writer } = this.open;
+    if (writer === undefined || writer.isClean) return readahead.lend(offset, count, size);
+    return this.readOver(writer, readahead, offset, count);
+  }
+
+  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
+    const writer = this.writerOf();
+    const { lockLosses } = writer;
+    this.throwFailure(writer);
+    this.requireLocks();
+    if (this.flags.append !== true) checkRange(offset, bytes.length);
+    const kills = options.killPrivileges ?? this.credentials.uid !== 0;
+    // An append need not know what another client made of the file, but for set-user-ID that it must take away.
+    if (kills && this.flags.append === true) await this.host.freshAttributes(this.open.inode);
+    if (kills && bytes.length > 0) await this.losePrivileges();
+    if (this.flags.append === true) await this.append(writer, bytes, kills, lockLosses);
+    else await writer.write(offset, bytes, kills, lockLosses);
+    if (this.flags.sync === true) {
+      await writer.sync();
+      this.throwFailure(writer);
+    }
+    return bytes.length;
+  }
+
+  private async append(writer: Writer, bytes: Uint8Array, kills: boolean, since: number): Promise<void> {
+    const { appends } = this.host;
+    const { inode } = this.open;
+    const lease = appends.tryBegin(inode, bytes.length) ?? (await appends.begin(inode, bytes.length));
+    try {
+      await writer.write('end', bytes, kills, since);
+    } finally {
+      appends.end(lease);
+    }
+  }
+
+  async flush(): Promise<void> {
+    if (this.closed !== undefined) throw notOpenFor('flushing');
+    const writer = this.flags.write ? this.open.writer : undefined;
+    if (writer === undefined) return;
+    await writer.flush();
+    this.requireLocks();
+    this.throwOnClose(writer);
+  }
+
+  async sync(): Promise<void> {
+    if (this.closed !== undefined) throw notOpenFor('syncing');
+    this.requireLocks();
+    // Also through a handle for reading: fsync(2) is about the file.
+    const { writer, inode } = this.open;
+    try {
+      await this.host.syncFile(inode, writer);
+    } catch (error) {
+      // Told with this one: what was lost meanwhile is why.
+      if (writer !== undefined) this.seenFailures = writer.toldFailures = writer.failures;
+      throw error;
+    }
+    this.requireLocks();
+    if (writer !== undefined) {
+      // What nobody was told is told to whoever syncs the file first, as Linux does.
+      if (writer.failures > writer.toldFailures) this.seenFailures = writer.toldFailures;
+      this.throwFailure(writer);
+    }
+    if (this.seenLosses === this.host.losses) return;
+    this.seenLosses = this.host.losses;
+    throw changesLost();
+  }
+
+  async truncate(size: number): Promise<void> {
+    this.writerOf();
+    this.requireLocks();
+    checkRange(size, 0);
+    await this.host.setSize(this.credentials, this.open.inode, size);
+  }
+
+  async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
+    if (this.closed !== undefined) throw notOpenFor('seeking');
+    this.requireLocks();
+    const { inode } = this.open;
+    const size = await this.settle();
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset >= size) {
+      throw new CairnError('ENXIO', `offset ${offset} is not in the file of ${size} bytes`);
+    }
+    const { extents } = this.host;
+    const place = { inode, size, change: this.open.attributes.change };
+    return whence === 'data' ? extents.nextData(place, offset) : extents.nextHole(place, offset);
+  }
+
+  async allocate(offset: number, length: number, mode: AllocateMode = {}): Promise<void> {
+    const writer = this.writerOf();
+    this.throwFailure(writer);
+    this.requireLocks();
+    const { inode } = this.open;
+    const { host } = this;
+    const { lockLosses } = writer;
+    await allocate(
+      {
+        ...{ inode, extents: host.extents },
+        settle: () => this.settle(),
+        write: (at, bytes) => writer.write(at, bytes, false, lockLosses),
+        punch: (firstIndex, count) => {
+          writer.demandLocks(lockLosses);
+          return host.punch(inode, firstIndex, count);
+        },
+        extend: async (end) => {
+          if (this.credentials.uid !== 0) await this.losePrivileges();
+          await writer.flush();
+          this.throwFailure(writer);
+          writer.demandLocks(lockLosses);
+          await host.extend(this.credentials, inode, end);
+        },
+        freeBytes: () => host.freeBytes(),
+      },
+      offset,
+      length,
+      mode,
+    );
+  }
+
+  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+    const writer = this.writerOf();
+    if (this.flags.append === true) throw notOpenFor('writing at an offset');
+    const { lockLosses } = writer;
+    const mayGoOn = (): void => writer.demandLocks(lockLosses);
+    const range = { source, sourceOffset, target: this, offset, length, mayGoOn };
+    const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source, lockLosses));
+    if (this.flags.sync === true && copied > 0) {
+      await writer.sync();
+      this.throwFailure(writer);
+    }
+    return copied;
+  }
+
+  async attributes(): Promise<Attributes> {
+    return this.open.overlay(await this.host.freshAttributes(this.open.inode));
+  }
+
+  close(): Promise<void> {
+    this.closed ??= this.finish();
+    return this.closed;
+  }
+
+  private async finish(): Promise<void> {
+    const writer = this.flags.write ? this.open.writer : undefined;
+    try {
+      if (writer === undefined) return;
+      if (!writer.isClean) await writer.flush();
+      this.requireLocks();
+      if (writer.failures !== this.flushedFailures) this.throwOnClose(writer);
+    } finally {
+      this.host.release(this, this.open);
+    }
+  }
+
+  /** What this client wrote is published; the size as all see it. */
+  private async settle(): Promise<number> {
+    const { writer } = this.open;
+    if (writer?.isClean === false) await writer.flush();
+    return Math.max((await this.host.freshAttributes(this.open.inode)).size, writer?.size ?? 0);
+  }
+
+  /** What comes before a write, and the ends of a copy from `source` if both are files of this client. */
+  private async directEnds(writer: Writer, source: OpenFile, lockLosses: number): Promise<DirectEnds | undefined> {
+    if (!(source instanceof ClusterOpenFile) || source.host !== this.host) return undefined;
+    // To be refused by its `read`.
+    if (source.closed !== undefined || source.readahead === undefined || source.open.locksLost) return undefined;
+    this.throwFailure(writer);
+    this.requireLocks();
+    const kills = this.credentials.uid !== 0;
+    if (kills) await this.losePrivileges();
+    source.open.noteRead(this.host.now());
+    const { inode, host } = this;
+    return {
+      source: { inode: source.inode, writer: source.open.writer },
+      target: { inode, writer, kills, lockLosses, punch: (index) => host.punch(inode, index, 1) },
+    };
+  }
+
+  private async losePrivileges(): Promise<void> {
+    const { attributes, inode } = this.open;
+    if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
+  }
+
+  private writerOf(): Writer {
+    const { writer } = this.open;
+    if (this.closed !== undefined || !this.flags.write || writer === undefined) throw notOpenFor('writing');
+    return writer;
+  }
+
+  /** Who counts on a lock that was lost must not go on. */
+  private requireLocks(): void {
+    if (this.open.locksLost) throw locksLost();
+  }
+
+  /** P7: tells a failure of write-back, once through this handle, by a write or an fsync. */
+  private throwFailure(writer: Writer): void {
+    if (writer.failures === this.seenFailures) return;
+    this.seenFailures = writer.toldFailures = writer.failures;
+    throw writer.failure;
+  }
+
+  /** As `throwFailure`, by a close: the next write or fsync tells it again. */
+  private throwOnClose(writer: Writer): void {
+    if (writer.failures === this.seenFailures) return;
+    this.flushedFailures = writer.failures;
+    throw writer.failure;
+  }
+
+  /** The size as it matters to a read up to `end`: at the end of the file, another client may have appended. */
+  private async sizeFor(end: number): Promise<number> {
+    const { open } = this;
+    const local = open.writer?.size ?? open.attributes.size;
+    if (end <= local) return local;
+    const attributes = await this.host.freshAttributes(open.inode);
+    return Math.max(attributes.size, open.writer?.size ?? 0);
+  }
+
+  /** What the chunkservers have, with what is still buffered here laid over it. */
+  private async readOver(writer: Writer, readahead: Readahead, offset: number, length: number): Promise<Loan> {
+    const extents = writer.pinOverlay(offset, length);
+    try {
+      if (extents.length === 0) return await readahead.lend(offset, length, this.open.attributes.size);
+      const size = this.open.attributes.size;
+      const result = Buffer.allocUnsafe(length);
+      const single = extents.length === 1 ? extents[0] : undefined;
+      const covered =
+        single !== undefined && single.offset <= offset && single.offset + single.length >= offset + length;
+      if (!covered) {
+        takeCopy(await readahead.lend(offset, length, size), result);
+      }
+      for (const extent of extents) {
+        const from = Math.max(offset, extent.offset);
+        const to = Math.min(offset + length, extent.offset + extent.length);
+        extent.buffer.copy(result, from - offset, from - extent.offset, to - extent.offset);
+      }
+      return owned(result);
+    } finally {
+      writer.unpin(extents);
+    }
+  }
+}
+
+const notOpenFor = (what: string): CairnError => new CairnError('EBADF', `the file is closed, or not open for ${what}`);
+
+/** P1: the master lost power between a change and its sync. */
+export const changesLost = (): CairnError =>
+  new CairnError('EIO', 'the master lost power: changes that were not synced may be gone');
+
+export const locksLost = (): CairnError =>
+  new CairnError('EIO', 'locks on the file were lost with the session: close the file and start over');
+
+function checkOffset(offset: number): void {
+  if (!Number.isSafeInteger(offset) || offset < 0) {
+    throw new CairnError('EINVAL', `an offset must be a whole number of bytes from 0, got ${offset}`);
+  }
+}
+
+function checkRange(offset: number, length: number): void {
+  checkOffset(offset);
+  if (offset + length > MAX_FILE_BYTES) {
+    throw new CairnError('EFBIG', `a file has at most ${MAX_FILE_BYTES} bytes, asked for ${offset + length}`);
+  }
+}
