@@ -167,10 +167,10 @@ export default tseslint.config(
       ...['src/protocol/websocket.ts', 'src/protocol/websocket-transport.ts', 'src/protocol/bulk-socket.ts'],
       ...[
         'src/fuse/mountpoint.ts',
-        'src/fuse/fuse-connection.ts',
-        'src/fuse/kernel/device.ts',
+        'src/fuse/native/fuse-connection.ts',
+        'src/fuse/kernel/wire/device.ts',
         'src/fuse/kernel/proc-status.ts',
-        'src/fuse/kernel/readahead.ts',
+        'src/fuse/kernel/memory/readahead.ts',
       ],
     ],
     rules: {

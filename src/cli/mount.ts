@@ -172,7 +172,7 @@ async function chooseDriver(asked: DriverName | undefined): Promise<DriverName> 
 async function makeDriver(name: DriverName, options: DriverOptions): Promise<Driver> {
   options.logger.info({ driver: name }, 'driver of the mount');
   if (name === 'kernel') return new (await import('../fuse/kernel/driver.js')).KernelDriver(options);
-  return new (await import('../fuse/fuse-native-driver.js')).FuseNativeDriver(options);
+  return new (await import('../fuse/native/fuse-native-driver.js')).FuseNativeDriver(options);
 }
 
 function defaultProcessDirectory(mountpoint: string): string {

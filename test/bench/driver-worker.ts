@@ -8,7 +8,7 @@ import { silentLogger } from '../../src/core/logging/logger.js';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import type { Driver, DriverOptions } from '../../src/fuse/driver.js';
-import { FuseNativeDriver } from '../../src/fuse/fuse-native-driver.js';
+import { FuseNativeDriver } from '../../src/fuse/native/fuse-native-driver.js';
 import { KernelDriver } from '../../src/fuse/kernel/driver.js';
 import { serveMount } from '../../src/fuse/mount.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';

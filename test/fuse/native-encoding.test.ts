@@ -1,6 +1,6 @@
 import t from 'tap';
 import { inodeId } from '../../src/core/ids.js';
-import { fromMs, listingWords, statvfsWords, statWords, toMs } from '../../src/fuse/native-encoding.js';
+import { fromMs, listingWords, statvfsWords, statWords, toMs } from '../../src/fuse/native/native-encoding.js';
 import { MAX_TYPED_LISTING } from '../../src/core/limits.js';
 import type { Attributes } from '../../src/filesystem/filesystem.js';
 

@@ -1,8 +1,8 @@
 import t from 'tap';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { toMs } from '../../src/fuse/native-encoding.js';
-import { PathOperations } from '../../src/fuse/path-operations.js';
+import { toMs } from '../../src/fuse/native/native-encoding.js';
+import { PathOperations } from '../../src/fuse/native/path-operations.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
 
 const O_RDWR = 2;

@@ -2,9 +2,9 @@
  * The kernel's end of a FUSE connection, in memory, in place of /dev/fuse: tests say which requests come, byte by byte,
  * and see what is answered. Structures are built here by hand, not by the driver's own code.
  */
-import { OPCODES } from '../../src/fuse/kernel/protocol.js';
-import type { Opcode } from '../../src/fuse/kernel/protocol.js';
-import type { FuseDevice } from '../../src/fuse/kernel/device.js';
+import { OPCODES } from '../../src/fuse/kernel/wire/protocol.js';
+import type { Opcode } from '../../src/fuse/kernel/wire/protocol.js';
+import type { FuseDevice } from '../../src/fuse/kernel/wire/device.js';
 import { deferred } from '../../src/core/sync.js';
 import type { Deferred } from '../../src/core/sync.js';
 

@@ -4,9 +4,9 @@ import { PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
 import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
 import type { AttributeChanges, Credentials } from '../../filesystem/filesystem.js';
 import { XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
-import type { Cursor } from './decode.js';
-import { decodeTimes } from './decode.js';
-import { attributesOut, countOut, statfsOut } from './encode.js';
+import type { Cursor } from './wire/decode.js';
+import { decodeTimes } from './wire/decode.js';
+import { attributesOut, countOut, statfsOut } from './wire/encode.js';
 import {
   GETATTR_HANDLE,
   SET_ATIME,
@@ -19,10 +19,10 @@ import {
   SET_MTIME_NOW,
   SET_SIZE,
   SET_UID,
-} from './protocol.js';
-import type { Opcode } from './protocol.js';
-import { answer, DONE } from './request.js';
-import type { Answer, Handler, Request } from './request.js';
+} from './wire/protocol.js';
+import type { Opcode } from './wire/protocol.js';
+import { answer, DONE } from './wire/request.js';
+import type { Answer, Handler, Request } from './wire/request.js';
 import { attributesAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 

@@ -6,8 +6,8 @@
 import { hasCode } from '../../core/errors.js';
 import { MAX_GROUPS } from '../../core/limits.js';
 import type { Credentials } from '../../filesystem/filesystem.js';
-import { NO_ID } from './protocol.js';
-import type { Caller } from './request.js';
+import { NO_ID } from './wire/protocol.js';
+import type { Caller } from './wire/request.js';
 
 /** The text of /proc/PID/status, or '' when the process is gone. */
 export type ReadStatus = (pid: number) => string;

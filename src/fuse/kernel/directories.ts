@@ -7,11 +7,11 @@
 import { hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import { isDirectory } from '../../core/mode.js';
-import { DirectoryBuffer, entriesWithin } from './encode.js';
-import type { Opcode } from './protocol.js';
-import { DONE } from './request.js';
-import { openOut } from './encode.js';
-import type { Answer, Handler, Request } from './request.js';
+import { DirectoryBuffer, entriesWithin } from './wire/encode.js';
+import type { Opcode } from './wire/protocol.js';
+import { DONE } from './wire/request.js';
+import { openOut } from './wire/encode.js';
+import type { Answer, Handler, Request } from './wire/request.js';
 import { inodeOf, listedValidityOf, noteTold } from './session.js';
 import type { Session } from './session.js';
 

@@ -13,7 +13,7 @@ import type {
   OpenFlags,
 } from '../../filesystem/filesystem.js';
 import { O_DIRECT, openFlagsOf } from '../linux.js';
-import { countOut, offsetOut, openOut } from './encode.js';
+import { countOut, offsetOut, openOut } from './wire/encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
 import { umaskOf } from './names.js';
 import {
@@ -24,10 +24,10 @@ import {
   WRITE_CACHE,
   WRITE_KILL_SUIDGID,
   WRITE_LOCKOWNER,
-} from './protocol.js';
-import type { Opcode } from './protocol.js';
-import { answer, DONE } from './request.js';
-import type { Answer, Handler, Request } from './request.js';
+} from './wire/protocol.js';
+import type { Opcode } from './wire/protocol.js';
+import { answer, DONE } from './wire/request.js';
+import type { Answer, Handler, Request } from './wire/request.js';
 import { entryAnswer, inodeOf, isUsed, usedHandle } from './session.js';
 import type { OpenHandle, Session } from './session.js';
 

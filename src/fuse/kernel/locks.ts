@@ -10,12 +10,12 @@ import { CairnError, hasCode } from '../../core/errors.js';
 import { MAX_LOCK_END } from '../../core/lock-ranges.js';
 import type { LockKind, LockRequest } from '../../filesystem/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
-import type { Cursor } from './decode.js';
-import { lockOut } from './encode.js';
-import { F_RDLCK, F_UNLCK, F_WRLCK, LK_FLOCK } from './protocol.js';
-import type { Opcode } from './protocol.js';
-import { answer, DONE } from './request.js';
-import type { Answer, Handler, Request } from './request.js';
+import type { Cursor } from './wire/decode.js';
+import { lockOut } from './wire/encode.js';
+import { F_RDLCK, F_UNLCK, F_WRLCK, LK_FLOCK } from './wire/protocol.js';
+import type { Opcode } from './wire/protocol.js';
+import { answer, DONE } from './wire/request.js';
+import type { Answer, Handler, Request } from './wire/request.js';
 import { usedHandle } from './session.js';
 import type { OpenHandle, Session } from './session.js';
 

@@ -5,9 +5,9 @@ import type { InodeId } from '../../core/ids.js';
 import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
 import type { Credentials, FileKind } from '../../filesystem/filesystem.js';
 import { kindOfMode } from '../linux.js';
-import type { Opcode } from './protocol.js';
-import { answer, DONE } from './request.js';
-import type { Answer, Caller, Handler, Request } from './request.js';
+import type { Opcode } from './wire/protocol.js';
+import { answer, DONE } from './wire/request.js';
+import type { Answer, Caller, Handler, Request } from './wire/request.js';
 import { aliasAnswer, changedThrough, entryAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 

@@ -6,15 +6,15 @@ import type { Logger } from '../../core/logging/logger.js';
 import type { HandleTable } from '../handle-table.js';
 import { isDirectory, isRegular } from '../../core/mode.js';
 import type { Callers } from './callers.js';
-import { attributesOut, entryOut } from './encode.js';
-import type { Validity } from './encode.js';
-import type { Negotiated } from './init.js';
-import type { LostPages } from './lost-pages.js';
-import type { NodeTable, PageDrop } from './node-table.js';
-import { answer } from './request.js';
-import type { Answer } from './request.js';
-import type { SecondLook } from './second-look.js';
-import type { ToldNames } from './told-names.js';
+import { attributesOut, entryOut } from './wire/encode.js';
+import type { Validity } from './wire/encode.js';
+import type { Negotiated } from './wire/init.js';
+import type { LostPages } from './memory/lost-pages.js';
+import type { NodeTable, PageDrop } from './memory/node-table.js';
+import { answer } from './wire/request.js';
+import type { Answer } from './wire/request.js';
+import type { SecondLook } from './memory/second-look.js';
+import type { ToldNames } from './memory/told-names.js';
 
 /** What a handle of the kernel stands for. */
 export interface OpenHandle {

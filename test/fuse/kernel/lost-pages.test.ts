@@ -2,7 +2,7 @@
 import t from 'tap';
 import { inodeId } from '../../../src/core/ids.js';
 import { deferred } from '../../../src/core/sync.js';
-import { LostPages } from '../../../src/fuse/kernel/lost-pages.js';
+import { LostPages } from '../../../src/fuse/kernel/memory/lost-pages.js';
 
 t.test('what a mapping changed is refused until the kernel has dropped its pages', async (t) => {
   const [inode, other] = [inodeId(7), inodeId(8)];

@@ -5,9 +5,9 @@ import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { inodeId } from '../../../src/core/ids.js';
 import { decodeSetattr } from '../../../src/fuse/kernel/attributes.js';
 import { parseGroups } from '../../../src/fuse/kernel/callers.js';
-import { Cursor, decodeGroups, decodeHeader } from '../../../src/fuse/kernel/decode.js';
-import * as encode from '../../../src/fuse/kernel/encode.js';
-import { negotiate } from '../../../src/fuse/kernel/init.js';
+import { Cursor, decodeGroups, decodeHeader } from '../../../src/fuse/kernel/wire/decode.js';
+import * as encode from '../../../src/fuse/kernel/wire/encode.js';
+import { negotiate } from '../../../src/fuse/kernel/wire/init.js';
 import { isBeingKilled, wasKilled } from '../../../src/fuse/kernel/proc-status.js';
 import { u32, u64 } from '../../support/fake-kernel.js';
 

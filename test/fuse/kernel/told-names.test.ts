@@ -1,8 +1,8 @@
-/** The names by which the kernel may find files without asking (src/fuse/kernel/told-names.ts). */
+/** The names by which the kernel may find files without asking (src/fuse/kernel/memory/told-names.ts). */
 import t from 'tap';
 import { inodeId } from '../../../src/core/ids.js';
 import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../../src/core/limits.js';
-import { ToldNames } from '../../../src/fuse/kernel/told-names.js';
+import { ToldNames } from '../../../src/fuse/kernel/memory/told-names.js';
 import { ManualClock } from '../../support/manual-clock.js';
 
 const ROOT = inodeId(1);

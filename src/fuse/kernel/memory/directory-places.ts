@@ -8,8 +8,8 @@
  *
  * An alias that was not needed does no harm, for the same reason.
  */
-import type { Clock } from '../../core/clock.js';
-import { MAX_PATH_BYTES, MAX_SECOND_LOOKS } from '../../core/limits.js';
+import type { Clock } from '../../../core/clock.js';
+import { MAX_PATH_BYTES, MAX_SECOND_LOOKS } from '../../../core/limits.js';
 
 /** The kernel's second try comes at once, unless the machine is busy. */
 const SECOND_TRY_MS = 250;

@@ -1,7 +1,7 @@
 /** This process' connections to the kernel, seen from outside libfuse: it closes /dev/fuse when the kernel unmounted. */
 import { readdir, readlink } from 'node:fs/promises';
-import { sleep } from '../core/clock.js';
-import type { Clock } from '../core/clock.js';
+import { sleep } from '../../core/clock.js';
+import type { Clock } from '../../core/clock.js';
 
 const POLL_MS = 250;
 

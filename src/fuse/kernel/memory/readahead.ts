@@ -3,10 +3,10 @@
  * which requests of 1 MiB never come; the administrator's knob can raise it.
  */
 import { writeFile } from 'node:fs/promises';
-import { asCairnError } from '../../core/errors.js';
-import { KERNEL_READAHEAD_BYTES, KIB } from '../../core/limits.js';
-import type { Logger } from '../../core/logging/logger.js';
-import { mountedOn } from '../mountpoint.js';
+import { asCairnError } from '../../../core/errors.js';
+import { KERNEL_READAHEAD_BYTES, KIB } from '../../../core/limits.js';
+import type { Logger } from '../../../core/logging/logger.js';
+import { mountedOn } from '../../mountpoint.js';
 
 /** Where it cannot be raised (no rights in /sys) the mount works, and reads slower: that is logged. */
 export async function raiseReadahead(mountpoint: string, logger: Logger): Promise<void> {

@@ -4,11 +4,11 @@
  * It then waits for reads of that file that are on their way, which this process must answer: so the message is sent by
  * another thread, one at a time, and whoever needs the effect awaits it.
  */
-import { deferred, Mutex, watched } from '../../core/sync.js';
-import type { Deferred } from '../../core/sync.js';
-import type { FuseDevice } from './device.js';
-import { invalidateInode, notificationHeader } from './encode.js';
-import { NOTIFY_INVAL_INODE } from './protocol.js';
+import { deferred, Mutex, watched } from '../../../core/sync.js';
+import type { Deferred } from '../../../core/sync.js';
+import type { FuseDevice } from '../wire/device.js';
+import { invalidateInode, notificationHeader } from '../wire/encode.js';
+import { NOTIFY_INVAL_INODE } from '../wire/protocol.js';
 
 /**
  * Asynchronous writes each hold one of the kernel's places for background requests (MAX_BACKGROUND of init.ts) until they are

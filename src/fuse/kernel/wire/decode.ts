@@ -2,9 +2,9 @@
  * Requests of the kernel as values. Nothing here trusts a length: what is shorter than its structure, or has a name
  * without its NUL, is EINVAL, and only that request fails.
  */
-import { CairnError } from '../../core/errors.js';
-import { MAX_NAME_BYTES } from '../../core/limits.js';
-import type { Timespec } from '../../core/clock.js';
+import { CairnError } from '../../../core/errors.js';
+import { MAX_NAME_BYTES } from '../../../core/limits.js';
+import type { Timespec } from '../../../core/clock.js';
 import { EXT_GROUPS, IN_HEADER_BYTES } from './protocol.js';
 
 const WORD = 2 ** 32;

@@ -9,9 +9,9 @@
  *
  * By path, as libfuse does it: each name of a file is an inode of its own to the kernel.
  */
-import type { InodeId } from '../core/ids.js';
-import { LruMap } from '../core/lru.js';
-import type { Attributes } from '../filesystem/filesystem.js';
+import type { InodeId } from '../../core/ids.js';
+import { LruMap } from '../../core/lru.js';
+import type { Attributes } from '../../filesystem/filesystem.js';
 
 interface Seen {
   readonly inode: InodeId;

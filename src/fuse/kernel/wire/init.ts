@@ -1,6 +1,6 @@
 /** INIT, the first request of a mount: what the kernel can do, and which of it this driver wants. */
-import { CairnError } from '../../core/errors.js';
-import { MAX_PAYLOAD_BYTES } from '../../core/limits.js';
+import { CairnError } from '../../../core/errors.js';
+import { MAX_PAYLOAD_BYTES } from '../../../core/limits.js';
 import type { Cursor } from './decode.js';
 import { INIT_FLAGS, NEWEST_MINOR, OLDEST_MINOR, PROTOCOL_MAJOR } from './protocol.js';
 import type { InitFlag } from './protocol.js';

@@ -1,8 +1,8 @@
 /** Replies to the kernel, in the structures of its header file. Each function returns one structure. */
-import { typeBitsOf, blockCounts } from '../linux.js';
-import type { Timespec } from '../../core/clock.js';
-import { MAX_LOCK_END } from '../../core/lock-ranges.js';
-import type { Attributes, DirectoryEntry, FileSystemStats, LockRequest } from '../../filesystem/filesystem.js';
+import { typeBitsOf, blockCounts } from '../../linux.js';
+import type { Timespec } from '../../../core/clock.js';
+import { MAX_LOCK_END } from '../../../core/lock-ranges.js';
+import type { Attributes, DirectoryEntry, FileSystemStats, LockRequest } from '../../../filesystem/filesystem.js';
 import { F_RDLCK, F_UNLCK, F_WRLCK, OUT_HEADER_BYTES } from './protocol.js';
 
 const WORD = 2 ** 32;

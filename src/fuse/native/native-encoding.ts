@@ -1,8 +1,8 @@
 /** Answers in the arrays of 32-bit words that fuse-native 2.2.6 reads (`populate_stat`, `populate_statvfs`). */
-import type { Timespec } from '../core/clock.js';
-import { MAX_TYPED_LISTING } from '../core/limits.js';
-import type { Attributes, FileSystemStats } from '../filesystem/filesystem.js';
-import { blockCounts, typeBitsOf } from './linux.js';
+import type { Timespec } from '../../core/clock.js';
+import { MAX_TYPED_LISTING } from '../../core/limits.js';
+import type { Attributes, FileSystemStats } from '../../filesystem/filesystem.js';
+import { blockCounts, typeBitsOf } from '../linux.js';
 import type { ListedEntry } from './path-operations.js';
 
 const STAT_WORDS = 18;

@@ -5,8 +5,8 @@
 import { spawn } from 'node:child_process';
 import { close, open, read, writev, writevSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { CairnError } from '../../core/errors.js';
-import { MOUNT_TYPE } from '../mountpoint.js';
+import { CairnError } from '../../../core/errors.js';
+import { MOUNT_TYPE } from '../../mountpoint.js';
 
 export interface FuseDevice {
   /**

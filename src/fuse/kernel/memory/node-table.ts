@@ -7,12 +7,12 @@
  * The kernel counts how often it was told a node (LOOKUP and all that answers with an entry) and says in FORGET how many of
  * these it gives up. The table is as large as the kernel's inode cache, which it shrinks under memory pressure.
  */
-import type { Clock } from '../../core/clock.js';
-import { CairnError } from '../../core/errors.js';
-import { inodeId } from '../../core/ids.js';
-import { isRegular } from '../../core/mode.js';
-import type { InodeId } from '../../core/ids.js';
-import type { Attributes } from '../../filesystem/filesystem.js';
+import type { Clock } from '../../../core/clock.js';
+import { CairnError } from '../../../core/errors.js';
+import { inodeId } from '../../../core/ids.js';
+import { isRegular } from '../../../core/mode.js';
+import type { InodeId } from '../../../core/ids.js';
+import type { Attributes } from '../../../filesystem/filesystem.js';
 import { DirectoryPlaces } from './directory-places.js';
 
 const ROOT_NODEID = 1;

@@ -6,10 +6,10 @@
  *
  * Kept for as long as the kernel believes a name, and a little more, as it begins to count when it takes the answer.
  */
-import type { Clock } from '../../core/clock.js';
-import type { InodeId } from '../../core/ids.js';
-import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../core/limits.js';
-import type { EntryName } from '../../filesystem/filesystem.js';
+import type { Clock } from '../../../core/clock.js';
+import type { InodeId } from '../../../core/ids.js';
+import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../../core/limits.js';
+import type { EntryName } from '../../../filesystem/filesystem.js';
 
 const SLACK_MS = 2_000;
 

@@ -10,14 +10,14 @@
  * what it was just refused did not come by a name that could be looked up (a file handle, /proc/self/fd): it gets what the
  * kernel holds.
  */
-import { sleep } from '../../core/clock.js';
-import type { Clock } from '../../core/clock.js';
-import { CairnError } from '../../core/errors.js';
-import type { InodeId } from '../../core/ids.js';
-import { MAX_SECOND_LOOKS } from '../../core/limits.js';
-import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
-import type { Attributes, Credentials, FileSystem, OpenFile } from '../../filesystem/filesystem.js';
-import { kindOfMode } from '../linux.js';
+import { sleep } from '../../../core/clock.js';
+import type { Clock } from '../../../core/clock.js';
+import { CairnError } from '../../../core/errors.js';
+import type { InodeId } from '../../../core/ids.js';
+import { MAX_SECOND_LOOKS } from '../../../core/limits.js';
+import { ROOT_CREDENTIALS } from '../../../filesystem/filesystem.js';
+import type { Attributes, Credentials, FileSystem, OpenFile } from '../../../filesystem/filesystem.js';
+import { kindOfMode } from '../../linux.js';
 
 /** After an ESTALE a thread's steps are taken for those of its second try so long. They come at once, as a rule. */
 const SECOND_TRY_MS = 1_000;

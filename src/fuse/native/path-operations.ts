@@ -3,11 +3,11 @@
  * `FileSystem`. Each fails with a CairnError; fuse-native-driver.ts passes arguments and answers through. Nothing here
  * depends on fuse-native, so tests call it directly.
  */
-import { CairnError, hasCode } from '../core/errors.js';
-import type { InodeId } from '../core/ids.js';
-import { MAX_MOUNT_OPEN_FILES, MAX_PAGE_CACHE_GUARDS } from '../core/limits.js';
-import { PERMISSION_BITS, S_ISGID, S_ISUID } from '../core/mode.js';
-import type { Timespec } from '../core/clock.js';
+import { CairnError, hasCode } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_MOUNT_OPEN_FILES, MAX_PAGE_CACHE_GUARDS } from '../../core/limits.js';
+import { PERMISSION_BITS, S_ISGID, S_ISUID } from '../../core/mode.js';
+import type { Timespec } from '../../core/clock.js';
 import type {
   Attributes,
   AttributeChanges,
@@ -16,14 +16,14 @@ import type {
   FileSystem,
   FileSystemStats,
   OpenFile,
-} from '../filesystem/filesystem.js';
-import { listPages } from '../library/directory-listing.js';
-import { HandleTable } from './handle-table.js';
-import { kindOfMode, openFlagsOf, XATTR_CREATE, XATTR_REPLACE } from './linux.js';
+} from '../../filesystem/filesystem.js';
+import { listPages } from '../../library/directory-listing.js';
+import { HandleTable } from '../handle-table.js';
+import { kindOfMode, openFlagsOf, XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
 import { PageCacheGuard } from './page-cache-guard.js';
 import { isHiddenName, PathWalker } from './path-walker.js';
 import type { Place } from './path-walker.js';
-import { takeCopy } from '../filesystem/loan.js';
+import { takeCopy } from '../../filesystem/loan.js';
 
 /** chown(2): this uid or gid stays as it is. */
 const UNCHANGED_ID = 0xffffffff;

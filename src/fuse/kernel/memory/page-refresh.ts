@@ -2,9 +2,9 @@
  * Makes the kernel drop what it keeps of files that changed, for who may read on only when that is done: who was granted a
  * lock. Those who come while it is being done wait for the same drop.
  */
-import type { InodeId } from '../../core/ids.js';
-import { watched } from '../../core/sync.js';
-import type { Attributes } from '../../filesystem/filesystem.js';
+import type { InodeId } from '../../../core/ids.js';
+import { watched } from '../../../core/sync.js';
+import type { Attributes } from '../../../filesystem/filesystem.js';
 import type { NodeTable } from './node-table.js';
 
 interface Run {

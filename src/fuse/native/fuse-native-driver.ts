@@ -12,13 +12,13 @@
  */
 import Fuse from 'fuse-native';
 import type { Signal } from 'fuse-native';
-import { CairnError, POSIX_ERRORS } from '../core/errors.js';
-import type { Logger } from '../core/logging/logger.js';
-import { watched } from '../core/sync.js';
-import type { Driver, DriverOptions, Mounted } from './driver.js';
-import { errnoOf } from './fault.js';
+import { CairnError, POSIX_ERRORS } from '../../core/errors.js';
+import type { Logger } from '../../core/logging/logger.js';
+import { watched } from '../../core/sync.js';
+import type { Driver, DriverOptions, Mounted } from '../driver.js';
+import { errnoOf } from '../fault.js';
 import { connectionClosed, fuseDescriptors } from './fuse-connection.js';
-import { unmountPath } from './mountpoint.js';
+import { unmountPath } from '../mountpoint.js';
 import { fromMs, listingWords, noStatvfsWords, noStatWords, statvfsWords, statWords, toMs } from './native-encoding.js';
 import { PathOperations } from './path-operations.js';
 

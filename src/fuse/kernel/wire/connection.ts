@@ -6,14 +6,14 @@
  * read, so that callers wait in the kernel. Requests that wait for other requests (locks, and whoever has the kernel drop pages)
  * do not count, and keep no buffer: what they wait for must get through.
  */
-import { sleep } from '../../core/clock.js';
-import type { Clock } from '../../core/clock.js';
-import { asCairnError, POSIX_ERRORS } from '../../core/errors.js';
-import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../core/limits.js';
-import type { Logger } from '../../core/logging/logger.js';
-import { deferred, unawaited } from '../../core/sync.js';
-import type { Deferred } from '../../core/sync.js';
-import { errnoOf } from '../fault.js';
+import { sleep } from '../../../core/clock.js';
+import type { Clock } from '../../../core/clock.js';
+import { asCairnError, POSIX_ERRORS } from '../../../core/errors.js';
+import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../../core/limits.js';
+import type { Logger } from '../../../core/logging/logger.js';
+import { deferred, unawaited } from '../../../core/sync.js';
+import type { Deferred } from '../../../core/sync.js';
+import { errnoOf } from '../../fault.js';
 import { BufferPool } from './buffers.js';
 import { Cursor, decodeGroups, decodeHeader } from './decode.js';
 import type { RequestHeader } from './decode.js';

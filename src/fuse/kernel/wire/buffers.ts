@@ -1,6 +1,6 @@
 /** Buffers for requests, each with room for the largest, used again: they are big, and a fresh page costs more than a copy. */
-import { deferred } from '../../core/sync.js';
-import type { Deferred } from '../../core/sync.js';
+import { deferred } from '../../../core/sync.js';
+import type { Deferred } from '../../../core/sync.js';
 
 export class BufferPool {
   private readonly free: Buffer[] = [];

@@ -3,8 +3,8 @@
  * lost, and locks with it. The kernel writes what mappings changed before it drops a page. After a loss of locks that is refused,
  * and who maps the file is told by msync or fsync: it may have been changed under a lock that others hold by now (P7).
  */
-import { CairnError } from '../../core/errors.js';
-import type { InodeId } from '../../core/ids.js';
+import { CairnError } from '../../../core/errors.js';
+import type { InodeId } from '../../../core/ids.js';
 
 interface Drop {
   /** More was lost since the kernel was told. */

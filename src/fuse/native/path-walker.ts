@@ -7,10 +7,10 @@
  * CairnFS keeps unlinked open files by itself, so the driver really unlinks the file and only remembers here which
  * inode libfuse means by the hidden path: no directory ever shows such a name.
  */
-import { CairnError } from '../core/errors.js';
-import type { InodeId } from '../core/ids.js';
-import { MAX_NAME_BYTES } from '../core/limits.js';
-import type { Attributes, Credentials, FileSystem } from '../filesystem/filesystem.js';
+import { CairnError } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_NAME_BYTES } from '../../core/limits.js';
+import type { Attributes, Credentials, FileSystem } from '../../filesystem/filesystem.js';
 
 export interface Place {
   readonly parent: InodeId;
