@@ -1,13 +1,13 @@
 /** Which cluster a command means: its options, the environment, or what runs on this machine. */
 import { CairnError } from '../core/errors.js';
-import { ClusterDirectory } from './cluster-directory.js';
+import { ClusterDirectory } from './machine/cluster-directory.js';
 import { checkAddress, note } from './command.js';
 import type { Options, OptionSpec } from './command.js';
-import { localClusters } from './local-clusters.js';
-import type { LocalCluster } from './local-clusters.js';
-import { MACHINE_DATA_DIRECTORY } from './paths.js';
-import { runningIn } from './process-control.js';
-import { cairnCommand } from './program-name.js';
+import { localClusters } from './machine/local-clusters.js';
+import type { LocalCluster } from './machine/local-clusters.js';
+import { MACHINE_DATA_DIRECTORY } from './machine/paths.js';
+import { runningIn } from './machine/process-control.js';
+import { cairnCommand } from './machine/program-name.js';
 
 export interface ClusterAddress {
   /** host:port */

@@ -15,9 +15,9 @@ import type { Master } from '../master/master.js';
 import { WebSocketNetwork } from '../protocol/websocket.js';
 import { UsageError } from './command.js';
 import type { Options, OptionSpec } from './command.js';
-import { logFile } from './process-control.js';
+import { logFile } from './machine/process-control.js';
 import type { ClusterAddress } from './cluster-address.js';
-import { readSecret } from './secret.js';
+import { readSecret } from './machine/secret.js';
 
 export const clock = new SystemClock();
 

@@ -1,6 +1,6 @@
 /** What is wrong with a cluster, in a word and in sentences, and what helps. */
 import type { ServerStatus, StatusReply } from '../protocol/generated/messages.js';
-import { cairnCommand } from './program-name.js';
+import { cairnCommand } from './machine/program-name.js';
 
 export type Health = 'healthy' | 'degraded' | 'unavailable';
 

@@ -7,24 +7,24 @@ import { readFileSync } from 'node:fs';
 import { CommanderError, Command as Program } from 'commander';
 import { describe, Options, UsageError } from './command.js';
 import type { Command } from './command.js';
-import { cairnCommand } from './program-name.js';
+import { cairnCommand } from './machine/program-name.js';
 
 /** In the order of --help. Loaded when wanted: no command waits for the packages of all others. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
-  up: async () => (await import('./up.js')).upCommand,
-  down: async () => (await import('./down.js')).downCommand,
-  status: async () => (await import('./status.js')).statusCommand,
-  server: async () => (await import('./server.js')).serverCommand,
-  info: async () => (await import('./info.js')).infoCommand,
-  ls: async () => (await import('./ls.js')).lsCommand,
-  cat: async () => (await import('./cat.js')).catCommand,
-  cp: async () => (await import('./cp.js')).cpCommand,
-  put: async () => (await import('./put.js')).putCommand,
-  get: async () => (await import('./get.js')).getCommand,
-  mount: async () => (await import('./mount.js')).mountCommand,
-  umount: async () => (await import('./umount.js')).umountCommand,
-  master: async () => (await import('./master.js')).masterCommand,
-  chunkserver: async () => (await import('./chunkserver.js')).chunkserverCommand,
+  up: async () => (await import('./commands/up.js')).upCommand,
+  down: async () => (await import('./commands/down.js')).downCommand,
+  status: async () => (await import('./commands/status.js')).statusCommand,
+  server: async () => (await import('./commands/server.js')).serverCommand,
+  info: async () => (await import('./commands/info.js')).infoCommand,
+  ls: async () => (await import('./commands/ls.js')).lsCommand,
+  cat: async () => (await import('./commands/cat.js')).catCommand,
+  cp: async () => (await import('./commands/cp.js')).cpCommand,
+  put: async () => (await import('./commands/put.js')).putCommand,
+  get: async () => (await import('./commands/get.js')).getCommand,
+  mount: async () => (await import('./commands/mount.js')).mountCommand,
+  umount: async () => (await import('./commands/umount.js')).umountCommand,
+  master: async () => (await import('./commands/master.js')).masterCommand,
+  chunkserver: async () => (await import('./commands/chunkserver.js')).chunkserverCommand,
 };
 
 const EXIT_FAILED = 1;

@@ -2,8 +2,8 @@ import { chmod, lstat, mkdir, mkdtemp, readlink, rm, symlink, writeFile } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { makeCommandLink, removeCommandLink } from '../../src/cli/command-link.js';
-import { cairnCommand, forgetProgramName, SCRIPT } from '../../src/cli/program-name.js';
+import { makeCommandLink, removeCommandLink } from '../../src/cli/machine/command-link.js';
+import { cairnCommand, forgetProgramName, SCRIPT } from '../../src/cli/machine/program-name.js';
 
 /** An empty directory for the link, alone in the PATH unless told otherwise. */
 async function setUp(options: { inPath: boolean }): Promise<{ directory: string; link: string }> {

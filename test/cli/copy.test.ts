@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
-import { copyAll } from '../../src/cli/copy.js';
-import { LocalTree } from '../../src/cli/local-tree.js';
-import { RemoteTree } from '../../src/cli/remote-tree.js';
-import { baseName, components, joinPath } from '../../src/cli/tree.js';
+import { copyAll } from '../../src/cli/trees/copy.js';
+import { LocalTree } from '../../src/cli/trees/local-tree.js';
+import { RemoteTree } from '../../src/cli/trees/remote-tree.js';
+import { baseName, components, joinPath } from '../../src/cli/trees/tree.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
 
 const local = new LocalTree();

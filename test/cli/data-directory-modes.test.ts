@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { makeDiskPrivate } from '../../src/cli/make-directories.js';
+import { makeDiskPrivate } from '../../src/cli/machine/make-directories.js';
 
 t.test('P12: a data directory that others could read is closed to them', async (t) => {
   const path = await mkdtemp(join(tmpdir(), 'cairn-modes-'));

@@ -11,7 +11,7 @@ function runs(fault: string): { status: number | null; stdout: string; stderr: s
   const program = `
     import { CairnError } from ${at('core/errors.js')};
     import { createLogger } from ${at('core/logging/logger.js')};
-    import { watchForFaults } from ${at('cli/service.js')};
+    import { watchForFaults } from ${at('cli/machine/service.js')};
     watchForFaults(createLogger({ role: 'test' }));
     setTimeout(() => console.log('lives'), 50);
     ${fault}`;
@@ -53,7 +53,7 @@ async function ends(t: Test, stop: string, also: string, signals: number): Promi
   const program = `
     import { open } from 'node:fs/promises';
     import { createLogger } from ${at('core/logging/logger.js')};
-    import { runService } from ${at('cli/service.js')};
+    import { runService } from ${at('cli/machine/service.js')};
     const fifo = ${JSON.stringify(fifo)};
     setInterval(() => undefined, 1_000);
     const start = async () => { ${also} setTimeout(() => console.log('serves'), 100); return ''; };

@@ -2,8 +2,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { ClusterDirectory } from '../../src/cli/cluster-directory.js';
-import { forgetCluster, LOCAL_CLUSTERS_FILE, localClusters, recordCluster } from '../../src/cli/local-clusters.js';
+import { ClusterDirectory } from '../../src/cli/machine/cluster-directory.js';
+import {
+  forgetCluster,
+  LOCAL_CLUSTERS_FILE,
+  localClusters,
+  recordCluster,
+} from '../../src/cli/machine/local-clusters.js';
 import { MAX_LOCAL_CLUSTERS } from '../../src/core/limits.js';
 import { runCairn } from '../support/cluster.js';
 

@@ -3,8 +3,14 @@ import { mkdir, mkdtemp, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { claimDirectory, leaveDirectory, runningIn, startInBackground, stopIn } from '../../src/cli/process-control.js';
-import { readOrCreateSecret, readSecret } from '../../src/cli/secret.js';
+import {
+  claimDirectory,
+  leaveDirectory,
+  runningIn,
+  startInBackground,
+  stopIn,
+} from '../../src/cli/machine/process-control.js';
+import { readOrCreateSecret, readSecret } from '../../src/cli/machine/secret.js';
 
 const temporary = (): Promise<string> => mkdtemp(join(tmpdir(), 'cairn-process-'));
 

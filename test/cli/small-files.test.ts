@@ -3,10 +3,10 @@ import { mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { writeJson } from '../../src/cli/json-file.js';
-import { makeDirectories } from '../../src/cli/make-directories.js';
-import { claimDirectory } from '../../src/cli/process-control.js';
-import { readOrCreateSecret } from '../../src/cli/secret.js';
+import { writeJson } from '../../src/cli/machine/json-file.js';
+import { makeDirectories } from '../../src/cli/machine/make-directories.js';
+import { claimDirectory } from '../../src/cli/machine/process-control.js';
+import { readOrCreateSecret } from '../../src/cli/machine/secret.js';
 
 async function temporary(t: Tap): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'cairn-small-files-'));

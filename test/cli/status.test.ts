@@ -1,5 +1,5 @@
 import t from 'tap';
-import { statusFields } from '../../src/cli/status.js';
+import { statusFields } from '../../src/cli/commands/status.js';
 import { ServerStatus, StatusReply } from '../../src/protocol/generated/messages.js';
 
 t.test('the JSON of a status has every field, those that are 0 or false too', (t) => {

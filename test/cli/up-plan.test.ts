@@ -1,7 +1,7 @@
 import t from 'tap';
-import type { ClusterDescription } from '../../src/cli/cluster-directory.js';
-import { nothingToDo, planUp } from '../../src/cli/up-plan.js';
-import type { Observed, Wanted } from '../../src/cli/up-plan.js';
+import type { ClusterDescription } from '../../src/cli/machine/cluster-directory.js';
+import { nothingToDo, planUp } from '../../src/cli/machine/up-plan.js';
+import type { Observed, Wanted } from '../../src/cli/machine/up-plan.js';
 
 const wanted: Wanted = { directory: '/data', mountpoint: '/mnt' };
 const nothing: Observed = {

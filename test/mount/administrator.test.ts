@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
-import { runningIn, stopIn } from '../../src/cli/process-control.js';
+import { runningIn, stopIn } from '../../src/cli/machine/process-control.js';
 import { TestCluster } from '../support/cluster.js';
 import { shell } from '../support/shell.js';
 

@@ -1,7 +1,7 @@
 /** The conformance suite on mounts, over each driver: two mounts of one cluster are its two clients. */
 import { chmod } from 'node:fs/promises';
 import t from 'tap';
-import { DRIVERS } from '../../src/cli/mount.js';
+import { DRIVERS } from '../../src/cli/commands/mount.js';
 import { lockCases } from '../conformance/cases/locks.js';
 import { DESCRIPTION_LOCK_DEVIATIONS, DRIVER_DEVIATIONS, ONE_MACHINE_DEVIATIONS } from '../conformance/deviations.js';
 import { directoryHost } from '../conformance/directory-host.js';

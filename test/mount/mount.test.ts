@@ -19,9 +19,9 @@ import t, { type Test } from 'tap';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { mountedOn, probe } from '../../src/fuse/mountpoint.js';
-import { DRIVERS } from '../../src/cli/mount.js';
-import type { DriverName } from '../../src/cli/mount.js';
-import { waitUntilEnded } from '../../src/cli/process-control.js';
+import { DRIVERS } from '../../src/cli/commands/mount.js';
+import type { DriverName } from '../../src/cli/commands/mount.js';
+import { waitUntilEnded } from '../../src/cli/machine/process-control.js';
 import { TestCluster } from '../support/cluster.js';
 
 const execute = promisify(execFile);

@@ -10,7 +10,7 @@ import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { runningIn } from '../../src/cli/process-control.js';
+import { runningIn } from '../../src/cli/machine/process-control.js';
 import { mountedOn, unmountPath } from '../../src/fuse/mountpoint.js';
 import { runCairn } from '../support/cluster.js';
 

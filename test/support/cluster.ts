@@ -11,11 +11,11 @@ import type { Test } from 'tap';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { connectTo } from '../../src/cli/compose.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { ClusterDirectory } from '../../src/cli/cluster-directory.js';
-import { startMount } from '../../src/cli/mount.js';
-import type { DriverName } from '../../src/cli/mount.js';
-import { runningIn, startInBackground, stopIn, waitUntilEnded } from '../../src/cli/process-control.js';
-import { readOrCreateSecret } from '../../src/cli/secret.js';
+import { ClusterDirectory } from '../../src/cli/machine/cluster-directory.js';
+import { startMount } from '../../src/cli/commands/mount.js';
+import type { DriverName } from '../../src/cli/commands/mount.js';
+import { runningIn, startInBackground, stopIn, waitUntilEnded } from '../../src/cli/machine/process-control.js';
+import { readOrCreateSecret } from '../../src/cli/machine/secret.js';
 import { mountedOn, unmountPath } from '../../src/fuse/mountpoint.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
