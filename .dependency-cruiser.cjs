@@ -1,20 +1,66 @@
-// Import directions (docs/architecture.md). `npm run directions`.
+// Import directions (docs/architecture.md has the table). `npm run directions`.
 //
-//   cli → fuse → client → protocol → core        master, chunkserver → protocol, core
+//   cli → fuse, library → filesystem → core       library → client → filesystem, protocol → core
+//   master, chunkserver → protocol → core
 //
-// A folder imports only what stands to its right; the three roles never import each other; each third-party package
+// A folder imports itself and what is named here; the three roles never import each other; each third-party package
 // is imported in the one place that is named here.
 
 const MAY_IMPORT = {
   core: [],
+  filesystem: ['core'],
   protocol: ['core'],
   master: ['protocol', 'core'],
   chunkserver: ['protocol', 'core'],
-  filesystem: ['client', 'core'],
   client: ['filesystem', 'protocol', 'core'],
   library: ['client', 'filesystem', 'protocol', 'core'],
-  fuse: ['library', 'client', 'filesystem', 'protocol', 'core'],
+  fuse: ['filesystem', 'core'],
   cli: ['fuse', 'library', 'client', 'filesystem', 'master', 'chunkserver', 'protocol', 'core'],
+};
+
+/**
+ * The same inside the roles: a folder, and those beside it that it may import. What stands in the role's own folder composes them, and
+ * only `main.ts` of the command line, and what `BELOW` names, are imported from below.
+ */
+const INSIDE = {
+  master: {
+    store: [],
+    log: ['store'],
+    state: ['log', 'store'],
+    tables: ['state'],
+    servers: ['state'],
+    sessions: ['servers', 'tables', 'state'],
+    namespace: ['tables', 'state'],
+    chunks: ['servers', 'tables', 'state', 'store'],
+    maintenance: ['chunks', 'sessions', 'servers', 'tables', 'state', 'store'],
+    service: ['maintenance', 'chunks', 'namespace', 'sessions', 'servers', 'tables', 'state', 'store'],
+  },
+  chunkserver: {
+    chunk: [],
+    store: ['chunk'],
+    replication: ['store', 'chunk'],
+  },
+  client: {
+    session: [],
+    chunks: ['session'],
+    data: ['chunks', 'session'],
+    inodes: ['data', 'session'],
+    files: ['inodes', 'data', 'chunks', 'session'],
+  },
+  'fuse/kernel': {
+    wire: [],
+    memory: ['wire'],
+  },
+  cli: {
+    machine: [],
+    trees: [],
+    commands: ['trees', 'machine'],
+  },
+};
+
+/** Files of a role's own folder that its parts import: what they share. */
+const BELOW = {
+  cli: ['command', 'compose', 'cluster-address', 'format', 'health', 'table', 'mount-options', 'id-options'],
 };
 
 /** Package → the only path that may import it. */
@@ -64,11 +110,26 @@ module.exports = {
     },
     ...Object.entries(MAY_IMPORT).map(([folder, allowed]) => ({
       name: `${folder}-imports-only-${allowed.join('-') || 'itself'}`,
-      comment: 'cli → fuse → client → protocol → core; master and chunkserver import protocol and core.',
+      comment: 'A folder imports what stands below it: MAY_IMPORT, and docs/architecture.md.',
       severity: 'error',
       from: { path: `^src/${folder}/` },
       to: { path: '^src/', pathNot: [folder, ...allowed].map((name) => `^src/${name}/`) },
     })),
+    ...Object.entries(INSIDE).flatMap(([role, folders]) =>
+      Object.entries(folders).map(([folder, allowed]) => ({
+        name: `${role}-${folder}-imports-only-${allowed.join('-') || 'itself'}`.replace('/', '-'),
+        comment: 'Inside a role a folder imports what stands below it: INSIDE, and docs/architecture.md.',
+        severity: 'error',
+        from: { path: `^src/${role}/${folder}/` },
+        to: {
+          path: `^src/${role}/`,
+          pathNot: [
+            ...[folder, ...allowed].map((name) => `^src/${role}/${name}/`),
+            ...(BELOW[role] ?? []).map((name) => `^src/${role}/${name}\\.ts$`),
+          ],
+        },
+      })),
+    ),
     ...Object.entries(PLACE_OF_PACKAGE).map(([name, place]) => ({
       name: `${name}-in-one-place`,
       comment: `Only ${place} may import ${name}: one adapter for each package.`,

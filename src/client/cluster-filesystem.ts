@@ -22,14 +22,9 @@ import type * as wire from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { Network } from '../protocol/transport.js';
 import { AttributeCache, type Moment } from './inodes/attribute-cache.js';
-import {
-  fromWireAttributes,
-  kindOfMode,
-  permits,
-  toWireCaller,
-  typeBits,
-  type InodeAttributes,
-} from './session/wire-attributes.js';
+import { fromWireAttributes, toWireCaller, type InodeAttributes } from './session/wire-attributes.js';
+import { kindOfMode, typeBits } from '../filesystem/file-kind.js';
+import { permits } from '../filesystem/permits.js';
 import { ChunkServers } from './chunks/chunk-servers.js';
 import type {
   AttributeChanges,

@@ -2,7 +2,7 @@
 import { CairnError, hasCode } from '../core/errors.js';
 import { ROOT_INODE, type InodeId } from '../core/ids.js';
 import { MAX_PATH_BYTES, MAX_SYMLINKS_FOLLOWED } from '../core/limits.js';
-import { kindOfMode } from '../client/session/wire-attributes.js';
+import { kindOfMode } from './file-kind.js';
 import type { Attributes, Credentials, FileSystem } from './filesystem.js';
 
 /** A path in a cluster. One that does not begin with '/' begins at the root too. Buffers hold names that are not UTF-8. */

@@ -19,7 +19,7 @@ import type { Credentials } from '../filesystem/filesystem.js';
 import { asCall } from './node-error.js';
 
 export { Cairn, constants, type FileData } from './cairn.js';
-export { Dir } from './directory-listing.js';
+export { Dir } from './dir.js';
 export { FileHandle } from './file-handle.js';
 export type { FileInfo } from './file-info.js';
 export type { ReadStreamOptions, WriteStreamOptions } from './file-streams.js';

@@ -1,6 +1,6 @@
 /** open(2) of a path: by the name at its end, so that the master says which file that is now (P2). */
 import { CairnError } from '../core/errors.js';
-import { kindOfMode } from '../client/session/wire-attributes.js';
+import { kindOfMode } from '../filesystem/file-kind.js';
 import type { Attributes, OpenFile } from '../filesystem/filesystem.js';
 import { failedWith } from './node-error.js';
 import type { ParsedFlags } from './open-flags.js';

@@ -1,7 +1,7 @@
 /** What stat and readdir give, in the shape of Node's `fs.Stats`, `fs.Dirent` and `fs.StatFs`. */
 import type { Timespec } from '../core/clock.js';
 import { MIB } from '../core/limits.js';
-import { kindOfMode } from '../client/session/wire-attributes.js';
+import { kindOfMode } from '../filesystem/file-kind.js';
 import type { Attributes, FileKind, FileSystemStats } from '../filesystem/filesystem.js';
 
 const BLOCK_BYTES = 512;

@@ -1,7 +1,7 @@
 /** Work on more than one directory: all that a path is missing, and whole trees, several entries at a time. */
 import { CairnError, hasCode } from '../core/errors.js';
 import type { InodeId } from '../core/ids.js';
-import { kindOfMode } from '../client/session/wire-attributes.js';
+import { kindOfMode } from '../filesystem/file-kind.js';
 import type { Credentials, FileSystem } from '../filesystem/filesystem.js';
 import { failedWith } from './node-error.js';
 import type { PathLike, PathResolver } from '../filesystem/paths.js';

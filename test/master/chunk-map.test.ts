@@ -5,14 +5,12 @@ import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_CHUNKS_PER_RECORD } from '..
 import {
   addChunk,
   continueCuts,
-  getChunk,
   inodesWithCuts,
-  isLostHole,
   lookupChunk,
   lookupChunks,
-  markSynced,
   truncateChunkMap,
 } from '../../src/master/tables/chunk-map.js';
+import { getChunk, isLostHole, markSynced } from '../../src/master/tables/chunk-records.js';
 import type { CutProgress } from '../../src/master/tables/chunk-map.js';
 import { readCounter } from '../../src/master/state/counters.js';
 import { newInodeRecord, readInode, saveInode } from '../../src/master/tables/inodes.js';

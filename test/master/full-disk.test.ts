@@ -13,8 +13,7 @@ import { LogState } from '../../src/master/state/log-state.js';
 import type { LogStateOptions } from '../../src/master/state/log-state.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { OperationLog } from '../../src/master/log/operation-log.js';
-import type { OverlayValue } from '../../src/master/state/overlay.js';
-import type { Key, StoreChange } from '../../src/master/store/store.js';
+import type { Key, NewValue, StoreChange } from '../../src/master/store/store.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { seededRandom } from '../support/seed.js';
@@ -86,7 +85,7 @@ void t.test('P10: what a full disk took of a record is cut off before the next, 
       disk.capacity = disk.usedBytes() + (random.below(2) === 0 ? random.below(200) : 10_000);
       const length = random.below(300);
       // Not zeros: the end of a later record would complete what is left of a refused one.
-      const changes = new Map<Key, OverlayValue>([['Ix', Buffer.from(random.bytes(length))]]);
+      const changes = new Map<Key, NewValue>([['Ix', Buffer.from(random.bytes(length))]]);
       try {
         log.append(1, changes);
         accepted.push(String(length));

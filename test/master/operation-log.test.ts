@@ -6,8 +6,7 @@ import { silentLogger } from '../../src/core/logging/logger.js';
 import type { CairnError } from '../../src/core/errors.js';
 import { RecordEncoder, readFrame, sequenceOf } from '../../src/master/log/log-record.js';
 import { OperationLog } from '../../src/master/log/operation-log.js';
-import type { OverlayValue } from '../../src/master/state/overlay.js';
-import type { Key } from '../../src/master/store/store.js';
+import type { Key, NewValue } from '../../src/master/store/store.js';
 import { LogRecord } from '../../src/protocol/generated/messages.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { seededRandom } from '../support/seed.js';
@@ -33,7 +32,7 @@ async function open(disk: CrashDisk, checkpoint = 0, segmentBytes?: number): Pro
   return { log, replayed, failures };
 }
 
-const change = (text: string): ReadonlyMap<Key, OverlayValue> => new Map([[`I${text}`, Buffer.from(text)]]);
+const change = (text: string): ReadonlyMap<Key, NewValue> => new Map([[`I${text}`, Buffer.from(text)]]);
 
 function newDisk(): CrashDisk {
   return new CrashDisk(new SeededRandom(7));
@@ -70,7 +69,7 @@ void t.test('a record as bytes is what the schema says', (test) => {
   const random = seededRandom(test);
   const encoder = new RecordEncoder();
   for (let i = 0; i < 300; i++) {
-    const changes = new Map<Key, OverlayValue>();
+    const changes = new Map<Key, NewValue>();
     for (let n = random.below(6); n >= 0; n--) {
       const value = random.below(4) === 0 ? null : random.bytes(pickLength(random));
       changes.set(random.bytes(1 + random.below(300)).toString('latin1'), value);

@@ -14,6 +14,7 @@ import { silentLogger } from '../../src/core/logging/logger.js';
 import { NEVER } from '../../src/core/master-time.js';
 import type { Random } from '../../src/core/random.js';
 import * as chunkMap from '../../src/master/tables/chunk-map.js';
+import * as chunkRecords from '../../src/master/tables/chunk-records.js';
 import { LockPolls, lockHandlers } from '../../src/master/service/lock-methods.js';
 import { lockOf } from '../../src/master/sessions/lock-state.js';
 import { LockTable } from '../../src/master/sessions/locks.js';
@@ -389,7 +390,7 @@ export class FakeCluster {
       : Array.from({ length: count }, (_, i) => first + i);
     for (const index of indexes) {
       const handle = chunkMap.lookupChunk(this.state, inode, record, chunkIndex(index));
-      const chunk = handle === undefined ? undefined : chunkMap.getChunk(this.state, handle);
+      const chunk = handle === undefined ? undefined : chunkRecords.getChunk(this.state, handle);
       chunks.push({
         ...{ index, handle: handle ?? 0, version: chunk?.version ?? 0, validBytes: chunk?.validBytes ?? 0 },
         replicas: this.replicas(),
@@ -418,7 +419,7 @@ export class FakeCluster {
       this.chunks.set(handle, new FakeChunk());
     }
     const chunk = this.chunks.get(handle);
-    const known = chunkMap.getChunk(m, handle);
+    const known = chunkRecords.getChunk(m, handle);
     if (chunk === undefined || known === undefined) throw new CairnError('INTERNAL', 'chunk lost');
     if (chunk.lease === 0 || (request.failedLease !== 0 && request.failedLease === chunk.lease)) {
       if (chunk.lease !== 0) known.version = ++known.lastVersion;
@@ -428,7 +429,7 @@ export class FakeCluster {
       chunk.bytes = Buffer.from(chunk.bytes.subarray(0, known.validBytes));
       known.validBytes = CHUNK_SIZE_BYTES;
     }
-    chunkMap.saveChunk(m, handle, known, 2);
+    chunkRecords.saveChunk(m, handle, known, 2);
     const replicas = this.replicas();
     return {
       ...{ handle, version: known.version, leaseId: chunk.lease, leaseTtlMs: LEASE_TTL_MS },
@@ -445,12 +446,12 @@ export class FakeCluster {
   /** A truncate is answered when the chunks under a lease have been cut. */
   private cutLeased(): void {
     for (const [handle, chunk] of this.chunks) {
-      const known = chunkMap.getChunk(this.state, chunkHandle(handle));
+      const known = chunkRecords.getChunk(this.state, chunkHandle(handle));
       if (known !== undefined && chunk.lease !== 0 && !this.isMapped(handle, known)) chunk.lease = this.nextLease++;
       if (known === undefined || known.validBytes >= CHUNK_SIZE_BYTES || chunk.lease === 0) continue;
       chunk.bytes = Buffer.from(chunk.bytes.subarray(0, known.validBytes));
       this.state.mutate((m) =>
-        chunkMap.saveChunk(m, chunkHandle(handle), { ...known, validBytes: CHUNK_SIZE_BYTES }, 2),
+        chunkRecords.saveChunk(m, chunkHandle(handle), { ...known, validBytes: CHUNK_SIZE_BYTES }, 2),
       );
     }
   }

@@ -4,7 +4,7 @@ import { ROOT_INODE } from '../../core/ids.js';
 import type { InodeId } from '../../core/ids.js';
 import { MAX_PAYLOAD_BYTES, MAX_SYMLINKS_FOLLOWED } from '../../core/limits.js';
 import { isSymlink, PERMISSION_BITS } from '../../core/mode.js';
-import { listEntries } from '../../library/directory-listing.js';
+import { listEntries } from '../../filesystem/listing.js';
 import type { Attributes, Credentials, DirectoryEntry, FileSystem } from '../../filesystem/filesystem.js';
 import { kindOfMode } from '../../fuse/linux.js';
 import { components } from './tree.js';

@@ -17,7 +17,7 @@ import type {
   FileSystemStats,
   OpenFile,
 } from '../../filesystem/filesystem.js';
-import { listPages } from '../../library/directory-listing.js';
+import { listPages } from '../../filesystem/listing.js';
 import { HandleTable } from '../handle-table.js';
 import { kindOfMode, openFlagsOf, XATTR_CREATE, XATTR_REPLACE } from '../linux.js';
 import { PageCacheGuard } from './page-cache-guard.js';

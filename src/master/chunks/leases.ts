@@ -38,7 +38,8 @@ import { KeyedMutex } from '../../core/sync.js';
 import { ChunkRecord, LeaseRecord } from '../../protocol/generated/messages.js';
 import type { InodeRecord, LeaseChunkReplyInit } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
-import { addChunk, getChunk, isLostHole, lookupChunk } from '../tables/chunk-map.js';
+import { addChunk, lookupChunk } from '../tables/chunk-map.js';
+import { getChunk, isGarbage, isLostHole } from '../tables/chunk-records.js';
 import type { IdReserve } from '../state/id-reserve.js';
 import { readInode } from '../tables/inodes.js';
 import { keys } from '../state/keys.js';
@@ -474,7 +475,7 @@ export class ChunkLeases {
 
   isGone(handle: ChunkHandle): boolean {
     const { state } = this.deps;
-    return state.get(keys.chunk(handle)) === undefined || state.get(keys.garbage(handle)) !== undefined;
+    return state.get(keys.chunk(handle)) === undefined || isGarbage(state, handle);
   }
 
   forget(lease: Lease): void {

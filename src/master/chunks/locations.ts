@@ -1,25 +1,19 @@
 /** Where readers find a file's chunks. */
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES } from '../../core/limits.js';
+import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
 import type {
   ChunkLocationInit,
   ChunkRecord,
   GetChunksReplyInit,
   GetChunksRequest,
 } from '../../protocol/generated/messages.js';
-import { getChunk, isLostHole, lookupChunks, nextChunks } from '../tables/chunk-map.js';
+import { checkChunkIndex, lookupChunks, nextChunks } from '../tables/chunk-map.js';
+import { getChunk, isLostHole } from '../tables/chunk-records.js';
 import type { MapEntry } from '../tables/chunk-map.js';
 import { requireInode } from '../tables/inodes.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { StateReader } from '../state/state.js';
-
-export const MAX_CHUNK_INDEX = MAX_FILE_BYTES / CHUNK_SIZE_BYTES - 1;
-
-export function checkChunkIndex(index: number): void {
-  if (!Number.isSafeInteger(index) || index < 0) throw new CairnError('EINVAL', `${index} is no index of a chunk`);
-  if (index > MAX_CHUNK_INDEX) throw new CairnError('EFBIG', `chunk ${index} is past the largest file`);
-}
 
 /**
  * Members that may be read: those up, and after a restart of the master those that will register any moment. When

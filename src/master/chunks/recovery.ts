@@ -28,7 +28,7 @@ import type { Logger } from '../../core/logging/logger.js';
 import type { ChunkRecord } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { Backoffs } from './backoffs.js';
-import { getChunk, isLostHole, saveChunk, takeOutMember } from '../tables/chunk-map.js';
+import { getChunk, isGarbage, isLostHole, saveChunk, takeOutMember } from '../tables/chunk-records.js';
 import { nextVersion } from '../state/counters.js';
 import type { IdReserve } from '../state/id-reserve.js';
 import { keys } from '../state/keys.js';
@@ -107,7 +107,7 @@ export class Recovery {
   /** Step 1. The chunk is not leased before it is recovered. Does nothing when it is gone. */
   markDoubtful(m: Mutation, handle: ChunkHandle, suspects: readonly number[] = []): void {
     const record = getChunk(m, handle);
-    if (record === undefined || m.get(keys.garbage(handle)) !== undefined) return;
+    if (record === undefined || isGarbage(m, handle)) return;
     const added = suspects.filter((id) => record.servers.includes(id) && !record.suspects.includes(id));
     if (record.needsRecovery && added.length === 0) return;
     record.needsRecovery = true;
@@ -225,7 +225,7 @@ export class Recovery {
 
   private living(handle: ChunkHandle): ChunkRecord {
     const record = getChunk(this.deps.state, handle);
-    if (record === undefined || this.deps.state.get(keys.garbage(handle)) !== undefined) {
+    if (record === undefined || isGarbage(this.deps.state, handle)) {
       throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
     }
     return record;
@@ -256,7 +256,7 @@ export class Recovery {
   private dropMember(handle: ChunkHandle, server: ServerId): number {
     return this.deps.state.mutate((m) => {
       const record = getChunk(m, handle);
-      if (record === undefined || m.get(keys.garbage(handle)) !== undefined) {
+      if (record === undefined || isGarbage(m, handle)) {
         throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
       }
       // What a report after a power loss did not name was doubted then: this one is gone for another reason.
@@ -299,7 +299,7 @@ export class Recovery {
     const leaseId = await leaseIds.take();
     const plan = state.mutate((m) => {
       const record = getChunk(m, handle);
-      if (record === undefined || m.get(keys.garbage(handle)) !== undefined) return undefined;
+      if (record === undefined || isGarbage(m, handle)) return undefined;
       record.lastVersion = nextVersion(m, record.lastVersion);
       record.lastLease = leaseId;
       record.needsRecovery = true;
@@ -368,7 +368,7 @@ export class Recovery {
   ): ChunkRecord {
     const { handle, plan, succeeded } = done;
     const record = getChunk(m, handle);
-    if (record === undefined || m.get(keys.garbage(handle)) !== undefined) {
+    if (record === undefined || isGarbage(m, handle)) {
       throw new CairnError('ENOENT', `chunk ${handle} was deleted while it was recovered`);
     }
     if (record.lastVersion !== plan.lastVersion) {

@@ -26,7 +26,14 @@ import type {
   ReportReplyInit,
   ReportRequest,
 } from '../../protocol/generated/messages.js';
-import { getChunk, makeLossAnError, mayBringBack, saveChunk, takeOutMember } from '../tables/chunk-map.js';
+import {
+  getChunk,
+  isGarbage,
+  makeLossAnError,
+  mayBringBack,
+  saveChunk,
+  takeOutMember,
+} from '../tables/chunk-records.js';
 import { isSameTimeline } from '../state/counters.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from '../state/keys.js';
 import type { MadeReplicas } from './made-replicas.js';
@@ -122,7 +129,7 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
   if (deps.isInMaking(handle, server.id)) return 'keep';
   const record = getChunk(state, handle);
   if (record === undefined) return state.get(keys.deletion(server.id, handle)) === undefined ? 'aside' : 'delete';
-  if (state.get(keys.garbage(handle)) !== undefined) return 'delete';
+  if (isGarbage(state, handle)) return 'delete';
   if (replica.version > record.lastVersion) {
     if (!isOfNewerState(deps, server, record, replica.version)) return 'aside';
     takeNewer(deps, server, handle, replica.version);
@@ -201,7 +208,7 @@ export function takeAsideReport(state: State, server: Server, request: ReportAsi
   }
   const restore = request.replicas.filter(({ handle, version }) => {
     const record = getChunk(state, chunkHandle(handle));
-    if (record === undefined || state.get(keys.garbage(chunkHandle(handle))) !== undefined) return false;
+    if (record === undefined || isGarbage(state, chunkHandle(handle))) return false;
     const isLost = record.servers.length === 0 && mayBringBack(record, server);
     const isWanted = isLost || record.servers.includes(server.id);
     return isWanted && version >= record.version;

@@ -12,7 +12,7 @@ import { unawaited } from '../../core/sync.js';
 import type { ChunkRecord } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { Backoffs } from './backoffs.js';
-import { getChunk } from '../tables/chunk-map.js';
+import { getChunk, isGarbage } from '../tables/chunk-records.js';
 import { keys, packed } from '../state/keys.js';
 import type { ChunkLeases } from './leases.js';
 import type { ServerRegistry } from '../servers/servers.js';
@@ -148,7 +148,7 @@ export class StaleReplicas {
   /** The chunk that has taken the place of what the replica holds; undefined when nobody needs it any more. */
   private successors(handle: ChunkHandle): ChunkRecord | undefined {
     const record = getChunk(this.deps.state, handle);
-    return this.deps.state.get(keys.garbage(handle)) === undefined ? record : undefined;
+    return !isGarbage(this.deps.state, handle) ? record : undefined;
   }
 
   /** Whether every member can be read, and was. */

@@ -7,8 +7,7 @@ import { checksum } from '../../core/checksum.js';
 import { CairnError } from '../../core/errors.js';
 import { KIB, MAX_LOG_RECORD_BYTES } from '../../core/limits.js';
 import { LogRecord } from '../../protocol/generated/messages.js';
-import type { OverlayValue } from '../state/overlay.js';
-import type { Key } from '../store/store.js';
+import type { Key, NewValue } from '../store/store.js';
 
 export const FRAME_HEADER_BYTES = 8;
 
@@ -31,7 +30,7 @@ export interface RecordHead {
 export class RecordEncoder {
   private buffer = Buffer.allocUnsafe(64 * KIB);
 
-  encode(head: RecordHead, changes: ReadonlyMap<Key, OverlayValue>): Buffer {
+  encode(head: RecordHead, changes: ReadonlyMap<Key, NewValue>): Buffer {
     let bound = FRAME_HEADER_BYTES + 64;
     for (const [key, value] of changes) bound += key.length + (value?.length ?? 0) + 32;
     if (bound > MAX_LOG_RECORD_BYTES) {
@@ -67,7 +66,7 @@ export class RecordEncoder {
 }
 
 export interface DecodedRecord extends RecordHead {
-  readonly changes: ReadonlyMap<Key, OverlayValue>;
+  readonly changes: ReadonlyMap<Key, NewValue>;
 }
 
 /** Whether a frame at `at` is whole; 'torn' when the bytes end before it does, 'bad' when it fails its checksum. */
@@ -102,7 +101,7 @@ export function sequenceOf(payload: Buffer): number {
 
 export function decodeRecord(payload: Buffer): DecodedRecord {
   const record = LogRecord.decode(payload);
-  const changes = new Map<Key, OverlayValue>();
+  const changes = new Map<Key, NewValue>();
   for (const { key, value } of record.changes) {
     // A copy: the value outlives the segment that it was read from.
     const text = Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');

@@ -23,8 +23,7 @@ import {
   SEGMENT_HEADER_BYTES,
   segmentPath,
 } from './log-segment.js';
-import type { OverlayValue } from '../state/overlay.js';
-import type { Key } from '../store/store.js';
+import type { Key, NewValue } from '../store/store.js';
 
 interface Segment {
   readonly number: number;
@@ -113,7 +112,7 @@ export class OperationLog {
    * Appends one record; it survives kill -9 when this returns its sequence. ENOSPC when the disk is full and `makeRoom`
    * finds nothing to free: nothing of the record is left then.
    */
-  append(epoch: number, changes: ReadonlyMap<Key, OverlayValue>, makeRoom = NO_ROOM): number {
+  append(epoch: number, changes: ReadonlyMap<Key, NewValue>, makeRoom = NO_ROOM): number {
     this.requireHealthy();
     if (this.closed) throw new CairnError('UNAVAILABLE', 'the master is stopping');
     const sequence = this.sequence + 1;

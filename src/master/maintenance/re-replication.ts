@@ -19,7 +19,7 @@ import type { ChunkRecord } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { Peer } from '../../protocol/rpc.js';
 import { Backoffs } from '../chunks/backoffs.js';
-import { getChunk, saveChunk } from '../tables/chunk-map.js';
+import { getChunk, saveChunk } from '../tables/chunk-records.js';
 import { readInode } from '../tables/inodes.js';
 import { keys } from '../state/keys.js';
 import type { Lease } from '../chunks/lease-table.js';

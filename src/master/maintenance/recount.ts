@@ -6,7 +6,7 @@
 import { chunkHandle } from '../../core/ids.js';
 import { RECOUNT_SLICE } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-import { getChunk, saveChunk } from '../tables/chunk-map.js';
+import { getChunk, isGarbage, saveChunk } from '../tables/chunk-records.js';
 import { readCounter } from '../state/counters.js';
 import { keys, packed, prefixRange, unpackNumber } from '../state/keys.js';
 import type { State, StateReader } from '../state/state.js';
@@ -49,8 +49,7 @@ export class Recount {
     state.mutate((m) => {
       for (const handle of handles.map(chunkHandle)) {
         const record = getChunk(m, handle);
-        if (record !== undefined && m.get(keys.garbage(handle)) === undefined)
-          saveChunk(m, handle, record, wantedReplicas);
+        if (record !== undefined && !isGarbage(m, handle)) saveChunk(m, handle, record, wantedReplicas);
       }
       if (last === undefined || handles.length < RECOUNT_SLICE) m.delete(keys.meta('recounted'));
       else m.put(keys.meta('recounted'), packed(last));

@@ -14,7 +14,7 @@ import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
 import { unawaited } from '../../core/sync.js';
 import { Backoffs } from '../chunks/backoffs.js';
-import { getChunk } from '../tables/chunk-map.js';
+import { getChunk } from '../tables/chunk-records.js';
 import { ChunkCopies } from './re-replication.js';
 import type { Candidate, CopyConfig } from './re-replication.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';

@@ -14,7 +14,7 @@ import { CairnError } from '../../core/errors.js';
 import { RECOUNT_SLICE } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { ChunkRecord, RemoveServerReplyInit } from '../../protocol/generated/messages.js';
-import { getChunk, saveChunk, takeOutMember } from '../tables/chunk-map.js';
+import { getChunk, isGarbage, saveChunk, takeOutMember } from '../tables/chunk-records.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
 import type { Mutation, State } from '../state/state.js';
@@ -134,7 +134,7 @@ export class ServerRemovals {
     state.mutate((m) => {
       for (const handle of handles) {
         const record = getChunk(m, handle);
-        const isLast = m.get(keys.garbage(handle)) === undefined && this.isLast(id, record);
+        const isLast = !isGarbage(m, handle) && this.isLast(id, record);
         if (record === undefined) m.delete(keys.serverChunk(id, handle));
         else if (isForced || !isLast) {
           if (isLast) lost.push(handle);
@@ -179,7 +179,7 @@ export class ServerRemovals {
   }
 
   private recordOf(handle: ChunkHandle): ChunkRecord | undefined {
-    return this.deps.state.get(keys.garbage(handle)) === undefined ? getChunk(this.deps.state, handle) : undefined;
+    return !isGarbage(this.deps.state, handle) ? getChunk(this.deps.state, handle) : undefined;
   }
 
   private countChunks(id: ServerId): number {
@@ -204,7 +204,7 @@ const MAX_COUNTED = 10_000;
 
 function takeOut(m: Mutation, handle: ChunkHandle, record: ChunkRecord, id: ServerId, wantedReplicas: number): void {
   takeOutMember(record, id);
-  if (m.get(keys.garbage(handle)) === undefined) {
+  if (!isGarbage(m, handle)) {
     // So that the others go on under a new version, and what it has is known to be old; without a member it is lost.
     record.needsRecovery = true;
     // No power loss took it.

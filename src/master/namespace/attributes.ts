@@ -16,7 +16,8 @@ import type {
 } from '../../protocol/generated/messages.js';
 import { InodeRecord } from '../../protocol/generated/messages.js';
 import { encodeAcl, parseAcl, withMode } from './acl.js';
-import { markSynced, truncateChunkMap } from '../tables/chunk-map.js';
+import { truncateChunkMap } from '../tables/chunk-map.js';
+import { markSynced } from '../tables/chunk-records.js';
 import { attributesOf, readInode, requireInode, saveInode } from '../tables/inodes.js';
 import type { OperationContext } from '../tables/inodes.js';
 import { keys } from '../state/keys.js';

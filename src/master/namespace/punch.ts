@@ -4,10 +4,9 @@ import { inodeId } from '../../core/ids.js';
 import { MAX_CHUNKS_PER_RECORD } from '../../core/limits.js';
 import { isRegular } from '../../core/mode.js';
 import type { AttributesInit, PunchChunksRequest } from '../../protocol/generated/messages.js';
-import { punchChunkMap } from '../tables/chunk-map.js';
+import { checkChunkIndex, punchChunkMap } from '../tables/chunk-map.js';
 import { attributesOf, requireInode, saveInode } from '../tables/inodes.js';
 import type { OperationContext } from '../tables/inodes.js';
-import { checkChunkIndex } from '../chunks/locations.js';
 import type { Mutation } from '../state/state.js';
 
 /** The writer has the file open, and publishes size and times afterwards. Errors: EINVAL, EFBIG, ESTALE. */

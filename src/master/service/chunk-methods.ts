@@ -11,9 +11,10 @@ import type { MasterMark, ChunkRecord, ReportReplicaRequest } from '../../protoc
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { MasterMethods } from '../../protocol/methods.js';
 import type { Handlers } from '../../protocol/rpc.js';
-import { getChunk, makeLossAnError } from '../tables/chunk-map.js';
+import { getChunk, makeLossAnError } from '../tables/chunk-records.js';
 import type { ChunkLeases } from '../chunks/leases.js';
-import { checkChunkIndex, getChunks } from '../chunks/locations.js';
+import { getChunks } from '../chunks/locations.js';
+import { checkChunkIndex } from '../tables/chunk-map.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { NewChunks } from '../chunks/new-chunks.js';
 import type { Recovery } from '../chunks/recovery.js';

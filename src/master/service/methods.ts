@@ -24,7 +24,7 @@ import type { MasterMethods, MethodDefinition } from '../../protocol/methods.js'
 import type { Handler, HandlerResult, Handlers, Peer } from '../../protocol/rpc.js';
 import { appendHandlers, behindAppends } from './append-methods.js';
 import type { AppendLeases } from '../sessions/append-leases.js';
-import { markSynced } from '../tables/chunk-map.js';
+import { markSynced } from '../tables/chunk-records.js';
 import { chunkHandlers } from './chunk-methods.js';
 import type { ChunkServiceDeps } from './chunk-methods.js';
 import { getChunks } from '../chunks/locations.js';

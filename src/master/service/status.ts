@@ -2,7 +2,7 @@
 import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import type { ServerStatusInit, StatFsReplyInit, StatusReplyInit } from '../../protocol/generated/messages.js';
-import { getChunk } from '../tables/chunk-map.js';
+import { getChunk, isGarbage } from '../tables/chunk-records.js';
 import { readCounter } from '../state/counters.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
 import type { Key } from '../store/store.js';
@@ -32,7 +32,7 @@ export function clusterStatus(
       if (seen.has(handle)) continue;
       seen.add(handle);
       const record = getChunk(state, handle);
-      if (record === undefined || state.get(keys.garbage(handle)) !== undefined) continue;
+      if (record === undefined || isGarbage(state, handle)) continue;
       const live = record.servers.filter((id) => servers.isUp(id) && !record.suspects.includes(id)).length;
       if (live === 0) unavailable++;
       else if (live < wantedReplicas) underReplicated++;

@@ -1,8 +1,7 @@
 /** Which mutations make the namespace larger: those are refused while the master's disk is full, all others go on. */
 import { KIB } from '../../core/limits.js';
-import type { OverlayValue } from './overlay.js';
 import type { StateReader } from './state.js';
-import type { Key } from '../store/store.js';
+import type { Key, NewValue } from '../store/store.js';
 
 /** Tables of what users keep: inodes, names and their order, xattrs, chunks. The others are bounded, or pass. */
 const TABLES = new Set('IDCXFK');
@@ -10,7 +9,7 @@ const TABLES = new Set('IDCXFK');
 const TOLERATED_BYTES = 4 * KIB;
 
 /** Whether `changes` leave more in those tables than `before` has there. */
-export function growsNamespace(changes: ReadonlyMap<Key, OverlayValue>, before: StateReader): boolean {
+export function growsNamespace(changes: ReadonlyMap<Key, NewValue>, before: StateReader): boolean {
   let records = 0;
   let bytes = 0;
   for (const [key, value] of changes) {

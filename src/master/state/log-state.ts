@@ -35,10 +35,9 @@ import { ensureDirectory } from '../log/log-segment.js';
 import { beginEpoch, beginLossEpoch, endEpoch } from './epochs.js';
 import { OperationLog } from '../log/operation-log.js';
 import { mergeLayers, Overlay } from './overlay.js';
-import type { OverlayValue } from './overlay.js';
 import { ReadCache } from './read-cache.js';
 import type { Mutation, State, StateReader } from './state.js';
-import type { Key, KeyRange, Store, StoreChange } from '../store/store.js';
+import type { Key, KeyRange, NewValue, Store, StoreChange } from '../store/store.js';
 
 /** Of the tables in the store (docs/disk-format.md). An earlier release refuses it, and would not keep what is promised here. */
 export const FORMAT_VERSION = 2;
@@ -180,7 +179,7 @@ export class LogState implements State {
     return result;
   }
 
-  private append(changes: ReadonlyMap<Key, OverlayValue>): void {
+  private append(changes: ReadonlyMap<Key, NewValue>): void {
     if (this.scarce && growsNamespace(changes, this)) {
       throw new CairnError(
         'ENOSPC',
@@ -429,7 +428,7 @@ export class LogState implements State {
 
 /** The changes of one operation, over the state. */
 class PendingMutation implements Mutation {
-  readonly changes = new Map<Key, OverlayValue>();
+  readonly changes = new Map<Key, NewValue>();
 
   constructor(private readonly base: StateReader) {}
 
@@ -440,7 +439,7 @@ class PendingMutation implements Mutation {
 
   /** Shows the mutation's own changes as they are when the iteration begins: it may change what it iterates over. */
   range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
-    const own: (readonly [Key, OverlayValue])[] = [];
+    const own: (readonly [Key, NewValue])[] = [];
     for (const entry of this.changes) if (entry[0] >= range.start && entry[0] < range.end) own.push(entry);
     if (own.length === 0) return this.base.range(range);
     own.sort((a, b) => (a[0] < b[0] ? -1 : 1));

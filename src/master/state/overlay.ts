@@ -4,15 +4,13 @@
  * done. A null value is a tombstone: the key is deleted, whatever lies below.
  */
 import { SortedMap } from '../store/sorted-map.js';
-import type { Key, KeyRange, StoreChange } from '../store/store.js';
-
-export type OverlayValue = Uint8Array | null;
+import type { Key, KeyRange, NewValue, StoreChange } from '../store/store.js';
 
 /** A rough cost of an entry beside its bytes: the map's and the tree's slots. */
 const ENTRY_OVERHEAD_BYTES = 100;
 
 class Generation {
-  private readonly values = new Map<Key, OverlayValue>();
+  private readonly values = new Map<Key, NewValue>();
   // INVARIANT: has the keys of `values`. Look-ups by key are many and go to the hash map.
   private readonly order = new SortedMap<undefined>();
   bytes = 0;
@@ -21,11 +19,11 @@ class Generation {
     return this.values.size;
   }
 
-  get(key: Key): OverlayValue | undefined {
+  get(key: Key): NewValue | undefined {
     return this.values.get(key);
   }
 
-  set(key: Key, value: OverlayValue): void {
+  set(key: Key, value: NewValue): void {
     const before = this.values.get(key);
     if (before === undefined) {
       this.order.set(key, undefined);
@@ -35,7 +33,7 @@ class Generation {
     this.values.set(key, value);
   }
 
-  *range(range: KeyRange): Generator<readonly [Key, OverlayValue]> {
+  *range(range: KeyRange): Generator<readonly [Key, NewValue]> {
     for (const [key] of this.order.range(range)) yield [key, this.values.get(key) ?? null];
   }
 
@@ -49,18 +47,18 @@ export class Overlay {
   private committing: Generation | undefined;
 
   /** undefined: the overlay knows nothing about the key. */
-  get(key: Key): OverlayValue | undefined {
+  get(key: Key): NewValue | undefined {
     const value = this.active.get(key);
     return value !== undefined || this.committing === undefined ? value : this.committing.get(key);
   }
 
-  apply(changes: ReadonlyMap<Key, OverlayValue>): void {
+  apply(changes: ReadonlyMap<Key, NewValue>): void {
     for (const [key, value] of changes) this.active.set(key, value);
   }
 
   /** The layers of a range, newest first. */
-  layers(range: KeyRange): Iterable<readonly [Key, OverlayValue]>[] {
-    const layers: Iterable<readonly [Key, OverlayValue]>[] = [];
+  layers(range: KeyRange): Iterable<readonly [Key, NewValue]>[] {
+    const layers: Iterable<readonly [Key, NewValue]>[] = [];
     if (this.active.size > 0) layers.push(this.active.range(range));
     if (this.committing !== undefined) layers.push(this.committing.range(range));
     return layers;
@@ -98,13 +96,13 @@ export class Overlay {
  * Lazy; ends the layers' iterators when the caller stops early.
  */
 export function* mergeLayers(
-  layers: readonly Iterable<readonly [Key, OverlayValue]>[],
+  layers: readonly Iterable<readonly [Key, NewValue]>[],
 ): Generator<readonly [Key, Uint8Array]> {
   const iterators = layers.map((layer) => layer[Symbol.iterator]());
   try {
     const heads = iterators.map((iterator) => nextEntry(iterator));
     for (;;) {
-      let best: readonly [Key, OverlayValue] | undefined;
+      let best: readonly [Key, NewValue] | undefined;
       for (const head of heads) {
         if (head !== undefined && (best === undefined || head[0] < best[0])) best = head;
       }
@@ -120,7 +118,7 @@ export function* mergeLayers(
   }
 }
 
-function nextEntry(iterator: Iterator<readonly [Key, OverlayValue]>): readonly [Key, OverlayValue] | undefined {
+function nextEntry(iterator: Iterator<readonly [Key, NewValue]>): readonly [Key, NewValue] | undefined {
   const step = iterator.next();
   return step.done === true ? undefined : step.value;
 }

@@ -14,10 +14,12 @@ export interface KeyRange {
   readonly end: Key;
 }
 
+/** What becomes of a key; null: it is deleted. */
+export type NewValue = Uint8Array | null;
+
 export interface StoreChange {
   readonly key: Key;
-  /** null deletes. */
-  readonly value: Uint8Array | null;
+  readonly value: NewValue;
 }
 
 export interface Store {

@@ -1,9 +1,6 @@
 /**
- * The chunk map of files and the chunk records, as functions over a mutation.
- *
- * 'F' inode, index → handle and the layout version under which it was allocated. A missing entry is a hole.
- * 'K' handle → ChunkRecord, and with it 'R' (which chunks a server holds) and 'W' (which chunks need care), kept in
- * step by `saveChunk`. A freed chunk keeps its 'K' and 'R' until the collector has deleted its replicas ('G').
+ * The chunk map of files, as functions over a mutation: 'F' inode, index → handle and the layout version under which it was
+ * allocated. A missing entry is a hole.
  *
  * A truncate that drops more chunks than one log record may hold (MAX_CHUNKS_PER_RECORD) leaves a PendingCut in the
  * inode: entries at or past its index that were allocated under an older layout count as holes from then on, and
@@ -12,9 +9,9 @@
 import { CairnError } from '../../core/errors.js';
 import { chunkHandle, chunkIndex, inodeId } from '../../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_CHUNKS_PER_RECORD } from '../../core/limits.js';
-import { ChunkRecord } from '../../protocol/generated/messages.js';
-import type { InodeRecord } from '../../protocol/generated/messages.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_RECORD, MAX_FILE_BYTES } from '../../core/limits.js';
+import type { ChunkRecord, InodeRecord } from '../../protocol/generated/messages.js';
+import { getChunk, saveChunk, shortenChunk } from './chunk-records.js';
 import { addToCounter, readInode, saveInode } from './inodes.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpacked, unpackNumber } from '../state/keys.js';
 import type { Mutation, StateReader } from '../state/state.js';
@@ -26,79 +23,11 @@ export interface MapEntry {
   readonly handle: ChunkHandle;
 }
 
-export function getChunk(reader: StateReader, handle: ChunkHandle): ChunkRecord | undefined {
-  const value = reader.get(keys.chunk(handle));
-  return value === undefined ? undefined : ChunkRecord.decode(value);
-}
+const MAX_CHUNK_INDEX = MAX_FILE_BYTES / CHUNK_SIZE_BYTES - 1;
 
-/**
- * True when no server has the chunk any more and nobody was ever told that anything in it survives power loss: it reads
- * as a hole, as what was never synced may after a power failure. It stays in the map until it is written anew: it
- * carries the losses that a living writer is to be told of, and is as it was if a replica turns up.
- */
-export function isLostHole(record: ChunkRecord): boolean {
-  return record.servers.length === 0 && record.unsynced;
-}
-
-/** In `gone`, of an earlier release: a server that was removed, which comes back under another id. */
-const ANY_SERVER = 0;
-
-/** Takes `server` out of the members, which lost its replica at the version that they have. */
-export function takeOutMember(record: ChunkRecord, server: number): void {
-  record.servers = record.servers.filter((id) => id !== server);
-  record.suspects = record.suspects.filter((id) => id !== server);
-  if (!record.gone.includes(server)) record.gone.push(server);
-}
-
-/** Whether what this server has of a lost chunk at its version is what was lost: it was a member then. `formerly`: before it was removed. */
-export function mayBringBack(record: ChunkRecord, server: { readonly id: number; readonly formerly: number }): boolean {
-  // Lost before that was noted.
-  if (record.gone.length === 0) return true;
-  return [server.id, server.formerly, ANY_SERVER].some((id) => record.gone.includes(id));
-}
-
-/** True when `record` belongs in the index of chunks that need care. */
-function needsCare(record: ChunkRecord, wantedReplicas: number): boolean {
-  return !isLostHole(record) && (record.needsRecovery || record.servers.length !== wantedReplicas);
-}
-
-/** Writes `record` and brings the indexes 'R' and 'W' in step with it. */
-export function saveChunk(m: Mutation, handle: ChunkHandle, record: ChunkRecord, wantedReplicas: number): void {
-  const before = getChunk(m, handle);
-  for (const server of before?.servers ?? []) {
-    if (!record.servers.includes(server)) m.delete(keys.serverChunk(server as ServerId, handle));
-  }
-  for (const server of record.servers) {
-    if (before === undefined || !before.servers.includes(server)) {
-      m.put(keys.serverChunk(server as ServerId, handle), EMPTY);
-    }
-  }
-  const degraded = keys.degraded(handle);
-  const marked = m.get(degraded) !== undefined;
-  const marks = needsCare(record, wantedReplicas) && m.get(keys.garbage(handle)) === undefined;
-  if (marks && !marked) m.put(degraded, EMPTY);
-  if (!marks && marked) m.delete(degraded);
-  m.put(keys.chunk(handle), ChunkRecord.encode(record).finish());
-}
-
-/** An fsync that covers these chunks is about to be acknowledged: from now on to lose one is an error (P1). */
-export function markSynced(m: Mutation, handles: readonly number[]): void {
-  if (handles.length > MAX_CHUNKS_PER_PAGE) {
-    throw new CairnError('PROTOCOL', `a sync names at most ${MAX_CHUNKS_PER_PAGE} chunks`);
-  }
-  for (const handle of handles) makeLossAnError(m, chunkHandle(handle));
-}
-
-/**
- * From now on the chunk does not pass for a hole when it is lost: something in it was synced, or a replica went that no
- * power loss explains. A disk that fails takes bytes with it that had long been on the disk, whether or not anybody
- * called fsync.
- */
-export function makeLossAnError(m: Mutation, handle: ChunkHandle): void {
-  const record = getChunk(m, handle);
-  if (record?.unsynced !== true || m.get(keys.garbage(handle)) !== undefined) return;
-  m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, unsynced: false }).finish());
-  if (record.servers.length === 0) m.put(keys.degraded(handle), EMPTY);
+export function checkChunkIndex(index: number): void {
+  if (!Number.isSafeInteger(index) || index < 0) throw new CairnError('EINVAL', `${index} is no index of a chunk`);
+  if (index > MAX_CHUNK_INDEX) throw new CairnError('EFBIG', `chunk ${index} is past the largest file`);
 }
 
 /** True when an entry allocated under `layoutVersion` was dropped by a truncate that is not worked off yet. */
@@ -259,11 +188,7 @@ export function truncateChunkMap(m: Mutation, inode: InodeId, record: InodeRecor
   const validBytes = newSize % CHUNK_SIZE_BYTES;
   if (validBytes > 0) {
     const handle = lookupChunk(m, inode, record, chunkIndex(firstDropped - 1));
-    const chunk = handle === undefined ? undefined : getChunk(m, handle);
-    if (handle !== undefined && chunk !== undefined && chunk.validBytes > validBytes) {
-      m.put(keys.chunk(handle), ChunkRecord.encode({ ...chunk, validBytes }).finish());
-      changed = true;
-    }
+    if (handle !== undefined && shortenChunk(m, handle, validBytes)) changed = true;
   }
   if (changed) record.layoutVersion += 1;
 }
@@ -339,12 +264,4 @@ export function dropChunks(m: Mutation, inode: InodeId, record: InodeRecord, lim
   const entries = entriesFrom(m, inode, 0, limit);
   for (const [key, value] of entries) freeEntry(m, record, key, value);
   return entries.length;
-}
-
-/** Forgets a chunk whose replicas are deleted, or will be when their servers report them as unknown. */
-export function forgetChunk(m: Mutation, handle: ChunkHandle): void {
-  for (const server of getChunk(m, handle)?.servers ?? []) m.delete(keys.serverChunk(server as ServerId, handle));
-  m.delete(keys.chunk(handle));
-  m.delete(keys.garbage(handle));
-  if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
 }
