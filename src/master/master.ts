@@ -11,7 +11,7 @@ import { asCairnError, CairnError } from '../core/errors.js';
 import { sleep } from '../core/clock.js';
 import type { Clock, Timer } from '../core/clock.js';
 import type { Disk } from '../core/disk/disk.js';
-import { chunkHandle, inodeId } from '../core/ids.js';
+import { inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_ACTIVE_LEASES, MAX_CHUNK_COPIES, MAX_SPARE_CHUNKS } from '../core/limits.js';
 import type { Logger } from '../core/logging/logger.js';
@@ -19,14 +19,13 @@ import type { Random } from '../core/random.js';
 import { deferred, Semaphore, unawaited } from '../core/sync.js';
 import { servePeers } from '../protocol/endpoint.js';
 import type { PeerServer } from '../protocol/endpoint.js';
-import { LeaseRecord } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import type { Network } from '../protocol/transport.js';
 import { AppendLeases } from './sessions/append-leases.js';
 import { Collector } from './maintenance/garbage-collector.js';
 import { openIdentity } from './identity.js';
 import { IdReserve } from './state/id-reserve.js';
-import { prefixRange, unpackNumber } from './state/keys.js';
+import { prefixRange } from './state/keys.js';
 import { ChunkLeases } from './chunks/leases.js';
 import { LeaseCuts } from './chunks/lease-cuts.js';
 import { filesBehind, LeftBehind } from './tables/left-behind.js';
@@ -50,6 +49,7 @@ import { StaleReplicas } from './chunks/stale-replicas.js';
 import type { State } from './state/state.js';
 import type { Store } from './store/store.js';
 import { Timeline } from './state/timeline.js';
+import { allLeases } from './tables/lease-records.js';
 import { UnpublishedWrites } from './sessions/unpublished.js';
 
 export interface MasterDeps {
@@ -238,7 +238,7 @@ export class Master {
     const leases = new ChunkLeases({
       ...{ state, clock, random, logger, servers, recovery, newChunks, leaseIds, config: chunkConfig, leftBehind },
     });
-    const inherited = readLeases(state);
+    const inherited = allLeases(state);
     leases.inherit(inherited);
     const cuts = new LeaseCuts({ state, logger, servers, leases });
     const repair = new Repair({
@@ -434,12 +434,4 @@ export class Master {
 function hasServers(state: State): boolean {
   for (const _ of state.range(prefixRange('S'))) return true;
   return false;
-}
-
-function readLeases(state: State): (readonly [ChunkHandle, LeaseRecord])[] {
-  const leases: (readonly [ChunkHandle, LeaseRecord])[] = [];
-  for (const [key, value] of state.range(prefixRange('L'))) {
-    leases.push([chunkHandle(unpackNumber(key, 1)), LeaseRecord.decode(value)]);
-  }
-  return leases;
 }

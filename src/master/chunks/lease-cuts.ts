@@ -7,7 +7,6 @@ import { asCairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle, InodeId, ServerId } from '../../core/ids.js';
 import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { lookupChunk } from '../tables/chunk-map.js';
 import { getChunk } from '../tables/chunk-records.js';
 import { readInode } from '../tables/inodes.js';
@@ -58,9 +57,8 @@ export class LeaseCuts {
     const { id, version } = lease;
     const length = record.validBytes;
     try {
-      const peer = this.deps.leases.isSound(lease) ? servers.peerOf(lease.primary) : undefined;
-      if (peer !== undefined) {
-        await peer.call(CHUNKSERVER_METHODS.truncateChunk, { handle, version, leaseId: id, length });
+      if (this.deps.leases.isSound(lease)) {
+        await servers.calls.truncate(lease.primary, { handle, version, leaseId: id, length });
         this.deps.leases.clearValidBytes(lease, length);
         return;
       }
@@ -86,11 +84,10 @@ export class LeaseCuts {
     if (!(await this.deps.leases.endCleanly(lease))) {
       // Without its replica no member acknowledges, and an acknowledgement needs them all.
       const record = getChunk(this.deps.state, handle);
-      const others = (record?.servers ?? []).map((id) => servers.peerOf(id)).filter((peer) => peer !== undefined);
+      const others = (record?.servers ?? []).filter((id) => servers.isUp(id));
       const version = record?.lastVersion ?? lease.version;
-      const request = { chunks: [{ handle, version }] };
       const deleted = await Promise.allSettled(
-        others.map((peer) => peer.call(CHUNKSERVER_METHODS.deleteChunks, request)),
+        others.map((id) => servers.calls.deleteChunks(id, [{ handle, version }])),
       );
       if (!deleted.some((outcome) => outcome.status === 'fulfilled')) await this.untilFenced(lease.primary);
     }

@@ -1,5 +1,7 @@
 /** The leases that stand, in memory, by chunk and by file, in the order in which they lapse. */
+import { CairnError } from '../../core/errors.js';
 import type { ChunkHandle, ChunkIndex, InodeId, LeaseId, ServerId } from '../../core/ids.js';
+import type { LeaseRecordInit } from '../../protocol/generated/messages.js';
 
 export interface Lease {
   readonly handle: ChunkHandle;
@@ -19,6 +21,17 @@ export interface Lease {
   expiresMs: number;
   /** Writers that named it as failed while its members were all in order. */
   complaints: number;
+}
+
+export function primaryOf(members: readonly ServerId[]): ServerId {
+  const [primary] = members;
+  if (primary === undefined) throw new CairnError('UNAVAILABLE', 'a chunk without a replica cannot be leased');
+  return primary;
+}
+
+/** What is written down of it. */
+export function recordOf({ id, primary, inode, index }: Lease): LeaseRecordInit {
+  return { leaseId: id, primary, inode, index };
 }
 
 export class LeaseTable {
@@ -57,6 +70,12 @@ export class LeaseTable {
     lease.expiresMs = expiresMs;
     this.byHandle.delete(lease.handle);
     this.byHandle.set(lease.handle, lease);
+  }
+
+  /** Clients may have it from now on. */
+  activate(lease: Lease, expiresMs: number): void {
+    lease.state = 'active';
+    this.renew(lease, expiresMs);
   }
 
   hasInode(inode: InodeId): boolean {

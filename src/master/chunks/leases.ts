@@ -23,46 +23,24 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
 import { leaseId } from '../../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../../core/ids.js';
-import {
-  CHUNK_SIZE_BYTES,
-  CHUNKSERVER_DEAD_MS,
-  LEASE_TTL_MS,
-  MAX_ACTIVE_LEASES,
-  REQUEST_TIMEOUT_MS,
-} from '../../core/limits.js';
+import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS, LEASE_TTL_MS, MAX_ACTIVE_LEASES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-import { isRegular } from '../../core/mode.js';
 import { pick } from '../../core/random.js';
 import type { Random } from '../../core/random.js';
-import { KeyedMutex } from '../../core/sync.js';
-import { ChunkRecord, LeaseRecord } from '../../protocol/generated/messages.js';
-import type { InodeRecord, LeaseChunkReplyInit } from '../../protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
-import { addChunk, lookupChunk } from '../tables/chunk-map.js';
-import { getChunk, isGarbage, isLostHole } from '../tables/chunk-records.js';
-import type { IdReserve } from '../state/id-reserve.js';
-import { readInode } from '../tables/inodes.js';
-import { keys } from '../state/keys.js';
-import { LeaseTable } from './lease-table.js';
-import type { Lease } from './lease-table.js';
-import type { LeftBehind } from '../tables/left-behind.js';
-import { NEW_CHUNK_VERSION } from './new-chunks.js';
-import type { NewChunk, NewChunks } from './new-chunks.js';
-import type { ChunkConfig, Recovery } from './recovery.js';
+import type { ChunkRecord, InodeRecord, LeaseChunkReplyInit, LeaseRecord } from '../../protocol/generated/messages.js';
 import type { ServerRegistry } from '../servers/servers.js';
-import type { Mutation, State } from '../state/state.js';
-
-/** The lease that a writer found failing. */
-export interface FailedLease {
-  readonly version: number;
-  readonly leaseId: number;
-}
-
-export interface LeaseRequest {
-  readonly inode: InodeId;
-  readonly index: ChunkIndex;
-  readonly failed: FailedLease | undefined;
-}
+import type { IdReserve } from '../state/id-reserve.js';
+import type { State } from '../state/state.js';
+import { endCut, getChunk, isGone, noteLastLease } from '../tables/chunk-records.js';
+import { isLeased, saveLease } from '../tables/lease-records.js';
+import type { LeftBehind } from '../tables/left-behind.js';
+import { Allocation, findChunk } from './allocation.js';
+import type { FailedLease, LeaseRequest } from './allocation.js';
+import { ChunkLocks } from './chunk-locks.js';
+import { LeaseTable, primaryOf, recordOf } from './lease-table.js';
+import type { Lease } from './lease-table.js';
+import type { NewChunks } from './new-chunks.js';
+import type { ChunkConfig, Recovery } from './recovery.js';
 
 const MAX_GRANT_ATTEMPTS = 3;
 /** After a restart of the master, time that a lease request gives its members to register. */
@@ -72,10 +50,8 @@ const COMPLAINTS_TO_MOVE = 2;
 
 export class ChunkLeases {
   readonly table = new LeaseTable();
-  /** Held by all that changes the lease, the members or the replicas of a chunk. */
-  readonly locks = new KeyedMutex<ChunkHandle>();
-  private readonly holeLocks = new KeyedMutex<string>();
-  private readonly watches = new Map<ChunkHandle, { granted: boolean }>();
+  readonly locks = new ChunkLocks();
+  private readonly allocation: Allocation;
 
   constructor(
     private readonly deps: {
@@ -90,13 +66,9 @@ export class ChunkLeases {
       readonly config: ChunkConfig;
       readonly leftBehind: LeftBehind;
     },
-  ) {}
-
-  /** Tells whether a lease of the chunk was granted since; one watch a chunk at a time. */
-  watchGrants(handle: ChunkHandle): { readonly granted: boolean; end(): void } {
-    const watch = { granted: false, end: () => this.watches.delete(handle) };
-    this.watches.set(handle, watch);
-    return watch;
+  ) {
+    const { state, config, newChunks } = deps;
+    this.allocation = new Allocation({ state, config, newChunks, locks: this.locks, table: this.table });
   }
 
   /** The lease of a chunk for writing; allocates the chunk in a hole. Answers at once when a fresh lease stands. */
@@ -114,7 +86,7 @@ export class ChunkLeases {
       try {
         lease =
           handle === undefined
-            ? await this.holeLocks.run(`${request.inode}:${request.index}`, () => this.create(request))
+            ? await this.allocation.fill(request)
             : await this.locks.run(handle, () => this.leaseExisting(request, handle));
       } catch (error) {
         // Cut off or punched while it was recovered: no failure of who writes there.
@@ -126,10 +98,7 @@ export class ChunkLeases {
   }
 
   private find(request: LeaseRequest): { record: InodeRecord; handle: ChunkHandle | undefined } {
-    const record = readInode(this.deps.state, request.inode);
-    if (record === undefined) throw new CairnError('ESTALE', `inode ${request.inode} does not exist any more`);
-    if (!isRegular(record.mode)) throw new CairnError('EINVAL', `inode ${request.inode} is no regular file`);
-    return { record, handle: lookupChunk(this.deps.state, request.inode, record, request.index) };
+    return findChunk(this.deps.state, request);
   }
 
   private reply(record: InodeRecord, lease: Lease): LeaseChunkReplyInit {
@@ -155,63 +124,6 @@ export class ChunkLeases {
 
   isSound(lease: Lease): boolean {
     return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
-  }
-
-  // ---- A new chunk ---------------------------------------------------------------------------------
-
-  /** Under the lock of the hole, or of the lost chunk that it replaces. The replicas are made first; only then the chunk enters the map. */
-  private async create(request: LeaseRequest, replaces?: ChunkHandle): Promise<Lease | undefined> {
-    const { newChunks } = this.deps;
-    if (this.find(request).handle !== replaces) return undefined;
-    const lostBytes = replaces === undefined ? 0 : this.lostBytes(request, replaces);
-    const chunk = (lostBytes === 0 ? newChunks.takeSpare() : undefined) ?? (await newChunks.make(lostBytes));
-    return this.locks.run(chunk.handle, () => Promise.resolve(this.attach(request, chunk, replaces)));
-  }
-
-  /** Makes the chunk part of the file; undefined when the map has changed meanwhile. */
-  private attach(
-    { inode, index }: LeaseRequest,
-    chunk: NewChunk,
-    replaces: ChunkHandle | undefined,
-  ): Lease | undefined {
-    const { state, config, newChunks } = this.deps;
-    const { handle, members } = chunk;
-    const lease: Lease = {
-      ...{ handle, inode, index, id: chunk.leaseId, version: NEW_CHUNK_VERSION, members, primary: primaryOf(members) },
-      ...{ state: 'pending', expiresMs: 0, complaints: 0 },
-    };
-    let added = false;
-    try {
-      added = state.mutate((m) => {
-        const record = readInode(m, inode);
-        if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
-        const { version, id } = lease;
-        const { wantedReplicas } = config;
-        const about = {
-          ...{ inode, inodeRecord: record, index, handle, version, lease: id, servers: members, wantedReplicas },
-        };
-        addChunk(m, replaces === undefined ? about : { ...about, replaces });
-        this.recordLease(m, lease);
-        return true;
-      });
-    } finally {
-      if (!added) newChunks.discard(chunk);
-    }
-    if (!added) return undefined;
-    newChunks.attach(chunk);
-    this.table.put(lease);
-    // Not flushed, as little as the making of the file need be: if power fails now the chunk was never part of it, and a
-    // writer that lives through that finds another chunk in its place (client/chunks/chunk-io.ts, isKept).
-    return this.activate(lease, chunk.expiresMs);
-  }
-
-  /** Bytes of the file that were in a lost chunk. What replaces it must not show zeros in place of synced ones (P3). */
-  private lostBytes(request: LeaseRequest, lost: ChunkHandle): number {
-    const record = getChunk(this.deps.state, lost);
-    if (record !== undefined && isLostHole(record)) return 0;
-    const validBytes = record?.validBytes ?? CHUNK_SIZE_BYTES;
-    const inFile = Number(this.find(request).record.size) - request.index * CHUNK_SIZE_BYTES;
-    return Math.max(0, Math.min(inFile, validBytes, CHUNK_SIZE_BYTES));
   }
 
   // ---- A chunk that is there -----------------------------------------------------------------------
@@ -257,12 +169,12 @@ export class ChunkLeases {
       const certain =
         failure === undefined &&
         !record.needsRecovery &&
-        state.get(keys.lease(handle)) === undefined &&
+        !isLeased(state, handle) &&
         record.servers.length > 0 &&
         record.servers.every((id) => servers.isUp(id)) &&
         servers.unjudged(handle, record.lastLease).length === 0;
       if (!certain) record = await this.recoverLocked(handle);
-      if (record.servers.length === 0) return this.create(request, handle);
+      if (record.servers.length === 0) return this.allocation.replace(request, handle);
       if (!(await this.reconnected(record.servers))) continue;
       if (record.servers.length < config.minReplicas) {
         throw new CairnError(
@@ -278,8 +190,8 @@ export class ChunkLeases {
       if (this.find(request).handle !== handle) return undefined;
       const { validBytes } = getChunk(state, handle) ?? record;
       state.mutate((m) => {
-        this.recordLease(m, lease);
-        this.noteLastLease(m, lease);
+        saveLease(m, handle, recordOf(lease));
+        noteLastLease(m, handle, lease.id);
       });
       this.table.put(lease);
       await state.durable();
@@ -288,7 +200,8 @@ export class ChunkLeases {
         this.clearValidBytes(lease, validBytes);
         // From here a client may have the lease: everything it rests on is flushed first.
         await state.durable();
-        return this.activate(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
+        this.table.activate(lease, this.deps.clock.monotonicMs() + LEASE_TTL_MS);
+        return lease;
       }
       failure = error ?? new CairnError('UNAVAILABLE', `chunkservers ${failed.join(', ')} did not take the lease`);
     }
@@ -324,26 +237,8 @@ export class ChunkLeases {
   }): Promise<Lease> {
     const primary = primaryOf(about.members);
     const id = leaseId(await this.deps.leaseIds.take());
-    const watch = this.watches.get(about.handle);
-    if (watch !== undefined) watch.granted = true;
+    this.locks.noteGrant(about.handle);
     return { ...about, id, primary, state: 'pending', expiresMs: 0, complaints: 0 };
-  }
-
-  private recordLease(m: Mutation, lease: Lease): void {
-    const { id, primary, inode, index } = lease;
-    m.put(keys.lease(lease.handle), LeaseRecord.encode({ leaseId: id, primary, inode, index }).finish());
-  }
-
-  /** What was written since a state was put back is told by this from what was not (reports.ts). */
-  private noteLastLease(m: Mutation, { handle, id }: Lease): void {
-    const record = getChunk(m, handle);
-    if (record !== undefined) m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, lastLease: id }).finish());
-  }
-
-  private activate(lease: Lease, expiresMs: number): Lease {
-    lease.state = 'active';
-    this.table.renew(lease, expiresMs);
-    return lease;
   }
 
   /** Sends the lease to all members at once; the same id again renews it. */
@@ -361,9 +256,7 @@ export class ChunkLeases {
     const failed: ServerId[] = [];
     const send = async (id: ServerId): Promise<void> => {
       try {
-        const peer = servers.peerOf(id);
-        if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${id} is not connected`);
-        await peer.call(CHUNKSERVER_METHODS.grantLease, request, { timeoutMs: REQUEST_TIMEOUT_MS });
+        await servers.calls.grantLease(id, request);
       } catch (cause) {
         error = asCairnError(cause);
         failed.push(id);
@@ -386,9 +279,7 @@ export class ChunkLeases {
   clearValidBytes(lease: Lease, sent: number): void {
     if (sent >= CHUNK_SIZE_BYTES) return;
     this.deps.state.mutate((m) => {
-      const record = getChunk(m, lease.handle);
-      if (record === undefined || record.version !== lease.version || record.validBytes !== sent) return;
-      m.put(keys.chunk(lease.handle), ChunkRecord.encode({ ...record, validBytes: CHUNK_SIZE_BYTES }).finish());
+      endCut(m, lease.handle, { version: lease.version, validBytes: sent });
     });
   }
 
@@ -400,9 +291,7 @@ export class ChunkLeases {
     const { handle } = lease;
     lease.state = 'void';
     try {
-      const peer = servers.peerOf(lease.primary);
-      if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${lease.primary} is not connected`);
-      await peer.call(CHUNKSERVER_METHODS.revokeLease, { handle, leaseId: lease.id });
+      await servers.calls.revokeLease(lease.primary, handle, lease.id);
     } catch (error) {
       logger.info({ chunk: handle, error: asCairnError(error).message }, 'lease did not end cleanly');
       return false;
@@ -474,8 +363,7 @@ export class ChunkLeases {
   }
 
   isGone(handle: ChunkHandle): boolean {
-    const { state } = this.deps;
-    return state.get(keys.chunk(handle)) === undefined || isGarbage(state, handle);
+    return isGone(this.deps.state, handle);
   }
 
   forget(lease: Lease): void {
@@ -495,12 +383,6 @@ export class ChunkLeases {
       });
     }
   }
-}
-
-function primaryOf(members: readonly ServerId[]): ServerId {
-  const [primary] = members;
-  if (primary === undefined) throw new CairnError('UNAVAILABLE', 'a chunk without a replica cannot be leased');
-  return primary;
 }
 
 function isNamed(failed: FailedLease | undefined, lease: Lease): boolean {

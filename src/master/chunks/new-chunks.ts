@@ -8,17 +8,10 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
 import { chunkHandle, leaseId } from '../../core/ids.js';
 import type { ChunkHandle, LeaseId, ServerId } from '../../core/ids.js';
-import {
-  CHUNK_SIZE_BYTES,
-  LEASE_TTL_MS,
-  MAX_SPARES_IN_MAKING,
-  REQUEST_TIMEOUT_MS,
-  SPARE_AGE_MS,
-} from '../../core/limits.js';
+import { CHUNK_SIZE_BYTES, LEASE_TTL_MS, MAX_SPARES_IN_MAKING, SPARE_AGE_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
 import { unawaited } from '../../core/sync.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { IdReserve } from '../state/id-reserve.js';
 import { chooseServers, placementError } from '../servers/placement.js';
 import type { MadeReplicas } from './made-replicas.js';
@@ -200,9 +193,7 @@ export class NewChunks {
       const taken = new Set<ServerId>();
       const send = async (member: ServerId): Promise<void> => {
         try {
-          const peer = servers.peerOf(member);
-          if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${member} is not connected`);
-          await peer.call(CHUNKSERVER_METHODS.grantLease, request, { timeoutMs: REQUEST_TIMEOUT_MS });
+          await servers.calls.grantLease(member, request);
           made.note(handle, member);
         } catch (cause) {
           error = asCairnError(cause);

@@ -13,11 +13,9 @@ import { asCairnError, CairnError } from '../../core/errors.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import { CHUNKSERVER_DEAD_MS, HEARTBEAT_INTERVAL_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
+import { LEAVE_OUT_TIMEOUT_MS } from '../servers/calls.js';
 import type { ServerRegistry } from '../servers/servers.js';
 
-/** Time for one answer: it needs no disk. */
-const ANSWER_TIMEOUT_MS = 1_000;
 /** A server that does not answer is dead within this. */
 const MAX_WAIT_MS = CHUNKSERVER_DEAD_MS + HEARTBEAT_INTERVAL_MS;
 
@@ -62,7 +60,7 @@ export class ReadFence {
       }
       const changed = (): boolean =>
         servers.liveness(id) === 'dead' || servers.get(id)?.registrations !== registrations;
-      await servers.waitUntil(changed, ANSWER_TIMEOUT_MS);
+      await servers.waitUntil(changed, LEAVE_OUT_TIMEOUT_MS);
     }
   }
 
@@ -70,9 +68,8 @@ export class ReadFence {
     const { servers, logger } = this.deps;
     const { handle, leaseId } = this.chunk;
     try {
-      const peer = servers.peerOf(id);
-      if (peer === undefined) return false;
-      await peer.call(CHUNKSERVER_METHODS.leaveOut, { handle, leaseId }, { timeoutMs: ANSWER_TIMEOUT_MS });
+      if (!servers.isUp(id)) return false;
+      await servers.calls.leaveOut(id, handle, leaseId);
       return true;
     } catch (error) {
       logger.info({ chunk: handle, server: id, error: asCairnError(error).message }, 'replica not left out yet');

@@ -26,17 +26,16 @@ import type { ChunkHandle, ServerId } from '../../core/ids.js';
 import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { ChunkRecord } from '../../protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { Backoffs } from './backoffs.js';
 import { getChunk, isGarbage, isLostHole, saveChunk, takeOutMember } from '../tables/chunk-records.js';
 import { nextVersion } from '../state/counters.js';
 import type { IdReserve } from '../state/id-reserve.js';
-import { keys } from '../state/keys.js';
 import type { LeftBehind } from '../tables/left-behind.js';
 import { hasRoom } from '../servers/placement.js';
 import { ReadFence } from './read-fence.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { StaleReplica } from './stale-replicas.js';
+import { isLeased } from '../tables/lease-records.js';
 import type { Mutation, State } from '../state/state.js';
 
 export interface ChunkConfig {
@@ -52,8 +51,6 @@ export interface ChunkConfig {
 export type StraySink = (handle: ChunkHandle, version: number, server: ServerId) => void;
 
 const MAX_SOURCES_TRIED = 3;
-/** Time for a server to look whether it has a replica. */
-const CHECK_TIMEOUT_MS = 2_000;
 /** Chunks with full members that wait for recovery; the hint is dropped when there are more. */
 const MAX_FULL_NOTED = 4096;
 /** Damage that a recovery did not mend is looked at again after so long at first, and at last. */
@@ -271,7 +268,7 @@ export class Recovery {
   private settleLost(handle: ChunkHandle): ChunkRecord {
     const { state, config, logger } = this.deps;
     const record = this.living(handle);
-    if (!record.needsRecovery && state.get(keys.lease(handle)) === undefined) return record;
+    if (!record.needsRecovery && !isLeased(state, handle)) return record;
     record.needsRecovery = false;
     record.losses += 1;
     state.mutate((m) => {
@@ -308,21 +305,16 @@ export class Recovery {
     });
     if (plan === undefined) throw new CairnError('ENOENT', `chunk ${handle} was deleted`);
     await state.durable();
-    const peer = servers.peerOf(source);
-    if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${source} is gone`);
     const full = this.full.get(handle);
     const leftOut = full?.leaveOut === true && !full.servers.has(source) ? full.servers : new Set<number>();
     const others = plan.servers.filter((id) => id !== source && !leftOut.has(id) && servers.liveness(id) !== 'dead');
     const members = [source, ...others];
-    const { reply } = await peer.call(
-      CHUNKSERVER_METHODS.recoverChunk,
-      {
-        ...{ handle, fromVersion: plan.version, toVersion: plan.lastVersion, leaseId },
-        ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes, trustSuspect },
-        stale: this.deps.stale(handle).map(({ server, version }) => ({ server: servers.replica(server), version })),
-      },
-      { timeoutMs: config.recoveryTimeoutMs },
-    );
+    const request = {
+      ...{ handle, fromVersion: plan.version, toVersion: plan.lastVersion, leaseId },
+      ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes, trustSuspect },
+      stale: this.deps.stale(handle).map(({ server, version }) => ({ server: servers.replica(server), version })),
+    };
+    const reply = await servers.calls.recover(source, request, config.recoveryTimeoutMs);
     const succeeded = members.filter((id) => reply.succeeded.includes(id));
     if (succeeded[0] !== source) {
       throw new CairnError('UNAVAILABLE', `chunkserver ${source} did not bring its own replica to the new version`);
@@ -348,10 +340,8 @@ export class Recovery {
   }
 
   /** Fails when the server has no replica that can be read, whatever its version. */
-  private async demandReplica(handle: ChunkHandle, server: ServerId): Promise<void> {
-    const peer = this.deps.servers.peerOf(server);
-    if (peer === undefined) throw new CairnError('UNAVAILABLE', `chunkserver ${server} is gone`);
-    await peer.call(CHUNKSERVER_METHODS.checkReplica, { handle, version: 0 }, { timeoutMs: CHECK_TIMEOUT_MS });
+  private demandReplica(handle: ChunkHandle, server: ServerId): Promise<void> {
+    return this.deps.servers.calls.checkReplica(server, handle, 0);
   }
 
   /** Step 4. */

@@ -10,7 +10,6 @@ import type { ChunkHandle, ServerId } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { unawaited } from '../../core/sync.js';
 import type { ChunkRecord } from '../../protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { Backoffs } from './backoffs.js';
 import { getChunk, isGarbage } from '../tables/chunk-records.js';
 import { keys, packed } from '../state/keys.js';
@@ -32,10 +31,6 @@ const MAX_WORKING = 16;
 /** Of the queue, so many are looked at in one go. */
 const LOOK = 256;
 const MAX_WORKING_PER_SERVER = 4;
-/** Reading all of a chunk at a gentle rate. */
-const VERIFY_TIMEOUT_MS = 60_000;
-/** A slow disk is left to delete by itself, as writers of the chunk wait meanwhile; it is asked again later. */
-const DELETE_TIMEOUT_MS = 1_000;
 /** What could not be deleted yet is looked at again after so long at first, and at last. */
 const PAUSE_MIN_MS = 1_000;
 const PAUSE_MAX_MS = 600_000;
@@ -136,11 +131,9 @@ export class StaleReplicas {
       if (this.deps.isCopying(handle, server)) return false;
       const now = this.successors(handle);
       if (now !== undefined && !isSame(now, before)) return false;
-      const peer = this.deps.servers.peerOf(server);
-      if (peer === undefined) return true;
+      if (!this.deps.servers.isUp(server)) return true;
       const version = Math.max(replica.version, record?.lastVersion ?? 0);
-      const request = { chunks: [{ handle, version }] };
-      await peer.call(CHUNKSERVER_METHODS.deleteChunks, request, { timeoutMs: DELETE_TIMEOUT_MS });
+      await this.deps.servers.calls.deleteStale(server, { handle, version });
       return true;
     });
   }
@@ -158,13 +151,10 @@ export class StaleReplicas {
     if (needsRecovery || suspects.length > 0 || record.servers.length === 0) return false;
     const damaged = await Promise.all(
       (record.servers as ServerId[]).map(async (id) => {
-        const peer = servers.peerOf(id);
-        if (peer === undefined) return undefined;
-        const request = { handle, version };
-        const options = { timeoutMs: VERIFY_TIMEOUT_MS };
-        const { reply } = await peer.call(CHUNKSERVER_METHODS.verifyReplica, request, options);
-        if (reply.damagedBlocks > 0) onDamaged(handle, id);
-        return reply.damagedBlocks;
+        if (!servers.isUp(id)) return undefined;
+        const damagedBlocks = await servers.calls.verifyReplica(id, handle, version);
+        if (damagedBlocks > 0) onDamaged(handle, id);
+        return damagedBlocks;
       }),
     );
     return damaged.every((count) => count === 0);

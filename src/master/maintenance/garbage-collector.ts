@@ -8,7 +8,6 @@ import type { ChunkHandle, InodeId, ServerId } from '../../core/ids.js';
 import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { ReplicaVersion } from '../../protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { continueCuts, inodesWithCuts } from '../tables/chunk-map.js';
 import { forgetChunk, getChunk } from '../tables/chunk-records.js';
 import type { CutProgress } from '../tables/chunk-map.js';
@@ -98,7 +97,7 @@ export class Collector {
     await Promise.all(
       [...byServer].map(async ([id, chunks]) => {
         try {
-          await servers.peerOf(id)?.call(CHUNKSERVER_METHODS.deleteChunks, { chunks });
+          if (servers.isUp(id)) await servers.calls.deleteChunks(id, chunks);
         } catch (error) {
           logger.info({ server: id, error: asCairnError(error).message }, 'chunkserver did not delete garbage yet');
           if (servers.isUp(id)) failed.add(id);

@@ -16,12 +16,10 @@ import { pick } from '../../core/random.js';
 import type { Random } from '../../core/random.js';
 import { unawaited } from '../../core/sync.js';
 import type { ChunkRecord } from '../../protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { Peer } from '../../protocol/rpc.js';
 import { Backoffs } from '../chunks/backoffs.js';
 import { getChunk, saveChunk } from '../tables/chunk-records.js';
 import { readInode } from '../tables/inodes.js';
-import { keys } from '../state/keys.js';
 import type { Lease } from '../chunks/lease-table.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { ChunkLeases } from '../chunks/leases.js';
@@ -30,6 +28,7 @@ import type { StraySink } from '../chunks/recovery.js';
 import type { ReplicaHealth } from '../servers/replica-health.js';
 import { hostOf } from '../servers/servers.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
+import { isLeased } from '../tables/lease-records.js';
 import type { State } from '../state/state.js';
 
 export interface CopyConfig {
@@ -264,10 +263,10 @@ export class ChunkCopies {
       if (lease !== undefined && !(this.mayEnd(lease) && (await leases.endCleanly(lease)))) return 'not begun';
       const record = getChunk(state, handle);
       const peer = servers.peerOf(target);
-      if (peer === undefined || record === undefined || state.get(keys.lease(handle)) !== undefined) return 'not begun';
+      if (peer === undefined || record === undefined || isLeased(state, handle)) return 'not begun';
       const fits = health.needsCopy(record) && !record.servers.includes(target);
       if (!fits || !health.live(record).includes(source)) return 'not begun';
-      const damaged = await this.transfer(route, record, peer, Math.min(HELD_COPY_TIMEOUT_MS, config.copyTimeoutMs));
+      const damaged = await this.transfer(route, record, Math.min(HELD_COPY_TIMEOUT_MS, config.copyTimeoutMs));
       return this.addMember(route, record, peer, damaged) ? 'added' : 'late';
     });
   }
@@ -275,11 +274,11 @@ export class ChunkCopies {
   /** Without holding up writers: of no use when a lease was granted meanwhile. */
   private async copyFree(route: Route, before: ChunkRecord): Promise<'added' | 'late' | 'not begun'> {
     const { leases, servers, config } = this.deps;
-    const watch = leases.watchGrants(route.handle);
+    const watch = leases.locks.watchGrants(route.handle);
     try {
       const peer = servers.peerOf(route.target);
       if (peer === undefined) return 'not begun';
-      const damaged = await this.transfer(route, before, peer, config.copyTimeoutMs);
+      const damaged = await this.transfer(route, before, config.copyTimeoutMs);
       // It may be lost again before the lock is free.
       this.deps.made.note(route.handle, route.target);
       return await leases.locks.run(route.handle, () => {
@@ -292,11 +291,10 @@ export class ChunkCopies {
   }
 
   /** Returns how many blocks the source has damaged: they are marked as lost in the copy. */
-  private async transfer(route: Route, record: ChunkRecord, peer: Peer, timeoutMs: number): Promise<number> {
-    const { handle, source } = route;
-    const request = { handle, version: record.version, source: this.deps.servers.replica(source) };
-    const { reply } = await peer.call(CHUNKSERVER_METHODS.copyChunk, request, { timeoutMs });
-    return reply.damagedBlocks;
+  private transfer({ handle, source, target }: Route, record: ChunkRecord, timeoutMs: number): Promise<number> {
+    const { servers } = this.deps;
+    const request = { handle, version: record.version, source: servers.replica(source) };
+    return servers.calls.copyChunk(target, request, timeoutMs);
   }
 
   /** Under the lock. */
@@ -308,7 +306,7 @@ export class ChunkCopies {
       if (record === undefined || record.version !== before.version || record.lastVersion !== before.lastVersion) {
         return false;
       }
-      if (m.get(keys.lease(handle)) !== undefined) return false;
+      if (isLeased(m, handle)) return false;
       if (record.needsRecovery || record.servers.includes(target)) return false;
       record.servers.push(target);
       saveChunk(m, handle, record, config.wantedReplicas);

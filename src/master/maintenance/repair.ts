@@ -18,12 +18,13 @@ import { getChunk } from '../tables/chunk-records.js';
 import { ChunkCopies } from './re-replication.js';
 import type { Candidate, CopyConfig } from './re-replication.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
-import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
+import { PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
 import type { Key } from '../store/store.js';
 import type { ChunkLeases } from '../chunks/leases.js';
 import type { Recovery, StraySink } from '../chunks/recovery.js';
 import { ReplicaHealth } from '../servers/replica-health.js';
 import type { ServerRegistry } from '../servers/servers.js';
+import { isLeased } from '../tables/lease-records.js';
 import type { State } from '../state/state.js';
 
 export interface RepairConfig extends CopyConfig {
@@ -151,7 +152,7 @@ export class Repair {
     if (record === undefined || leases.isGone(handle)) return false;
     if (record.needsRecovery) return true;
     const lease = leases.table.get(handle);
-    if (lease === undefined ? state.get(keys.lease(handle)) !== undefined : lease.state === 'void') return true;
+    if (lease === undefined ? isLeased(state, handle) : lease.state === 'void') return true;
     if (lease?.members.some((id) => !servers.isUp(id)) === true) return true;
     return this.health.isMadeUpFor(record);
   }

@@ -23,6 +23,7 @@ import type {
   ServerLoad,
 } from '../../protocol/generated/messages.js';
 import type { Peer } from '../../protocol/rpc.js';
+import { ChunkserverCalls } from './calls.js';
 import { readReserved } from '../state/id-reserve.js';
 import type { IdReserve } from '../state/id-reserve.js';
 import type { ListeningTime } from './listening-time.js';
@@ -86,6 +87,7 @@ export function hostOf(server: Pick<Server, 'address'>): string {
 }
 
 export class ServerRegistry {
+  readonly calls = new ChunkserverCalls((id) => this.peerOf(id));
   private readonly servers = new Map<ServerId, Server>();
   private readonly byPeer = new Map<Peer, Server>();
   private readonly saved = new Map<ServerId, Saved>();

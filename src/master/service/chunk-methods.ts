@@ -8,7 +8,6 @@ import type { ChunkHandle } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { unawaited } from '../../core/sync.js';
 import type { MasterMark, ChunkRecord, ReportReplicaRequest } from '../../protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { MasterMethods } from '../../protocol/methods.js';
 import type { Handlers } from '../../protocol/rpc.js';
 import { getChunk, makeLossAnError } from '../tables/chunk-records.js';
@@ -59,8 +58,6 @@ const CLIENT_REPORT_INTERVAL_MS = 10_000;
 const MAX_REMEMBERED_REPORTS = 4096;
 /** What can be wrong with a replica. That its server cannot be reached the master finds out by itself. */
 const BAD_REPLICA: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'STALE_VERSION', 'EIO']);
-/** Time for a server to look at a replica; writers of that chunk wait. */
-const CHECK_TIMEOUT_MS = 2_000;
 
 export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
   const { state, servers, sessions, newChunks, leases, repair, stale, clock, logger } = deps;
@@ -114,8 +111,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     await leases.locks.run(chunkHandle(handle), async () => {
       if (undoubted(request) === undefined) return;
       try {
-        const options = { timeoutMs: CHECK_TIMEOUT_MS };
-        await servers.peerOf(serverId)?.call(CHUNKSERVER_METHODS.checkReplica, { handle, version }, options);
+        if (servers.isUp(serverId)) await servers.calls.checkReplica(serverId, handle, version);
       } catch (error) {
         const { code, message } = asCairnError(error);
         // That it does not answer is for the heartbeats to find out.

@@ -6,9 +6,10 @@
 import { CairnError } from '../../core/errors.js';
 import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
-import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
 import { ChunkRecord } from '../../protocol/generated/messages.js';
 import { keys } from '../state/keys.js';
+import { deleteLease } from './lease-records.js';
 import type { Mutation, StateReader } from '../state/state.js';
 
 const EMPTY = new Uint8Array(0);
@@ -21,6 +22,11 @@ export function getChunk(reader: StateReader, handle: ChunkHandle): ChunkRecord 
 /** The chunk was freed: its replicas are deleted, and nothing becomes of it any more. */
 export function isGarbage(reader: StateReader, handle: ChunkHandle): boolean {
   return reader.get(keys.garbage(handle)) !== undefined;
+}
+
+/** There is no such chunk, or it was freed. */
+export function isGone(reader: StateReader, handle: ChunkHandle): boolean {
+  return reader.get(keys.chunk(handle)) === undefined || isGarbage(reader, handle);
 }
 
 /**
@@ -101,10 +107,27 @@ export function shortenChunk(m: Mutation, handle: ChunkHandle, validBytes: numbe
   return true;
 }
 
+/** The primary made the cut at `validBytes`, in the chunk's version: what comes behind it from now on counts. */
+export function endCut(
+  m: Mutation,
+  handle: ChunkHandle,
+  { version, validBytes }: { readonly version: number; readonly validBytes: number },
+): void {
+  const record = getChunk(m, handle);
+  if (record?.version !== version || record.validBytes !== validBytes) return;
+  m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, validBytes: CHUNK_SIZE_BYTES }).finish());
+}
+
+/** What was written since a state was put back is told by this from what was not (chunks/reports.ts). */
+export function noteLastLease(m: Mutation, handle: ChunkHandle, leaseId: number): void {
+  const record = getChunk(m, handle);
+  if (record !== undefined) m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, lastLease: leaseId }).finish());
+}
+
 /** Forgets a chunk whose replicas are deleted, or will be when their servers report them as unknown. */
 export function forgetChunk(m: Mutation, handle: ChunkHandle): void {
   for (const server of getChunk(m, handle)?.servers ?? []) m.delete(keys.serverChunk(server as ServerId, handle));
   m.delete(keys.chunk(handle));
   m.delete(keys.garbage(handle));
-  if (m.get(keys.lease(handle)) !== undefined) m.delete(keys.lease(handle));
+  deleteLease(m, handle);
 }

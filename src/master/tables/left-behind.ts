@@ -6,9 +6,9 @@
  */
 import type { ChunkHandle, InodeId } from '../../core/ids.js';
 import { inodeId } from '../../core/ids.js';
-import { LeaseRecord } from '../../protocol/generated/messages.js';
 import { keys, prefixRange, unpackNumber } from '../state/keys.js';
 import type { Mutation, State, StateReader } from '../state/state.js';
+import { deleteLease, getLease } from './lease-records.js';
 
 export class LeftBehind {
   /** `mayBeOwed`: some client may still tell of what it wrote to the file, or be gone without that. */
@@ -19,10 +19,10 @@ export class LeftBehind {
 
   /** The lease of the chunk is over. */
   leaseEnded(m: Mutation, handle: ChunkHandle): void {
-    const record = m.get(keys.lease(handle));
-    if (record === undefined) return;
-    m.delete(keys.lease(handle));
-    const inode = inodeId(LeaseRecord.decode(record).inode);
+    const lease = getLease(m, handle);
+    if (lease === undefined) return;
+    deleteLease(m, handle);
+    const inode = inodeId(lease.inode);
     const isNoted = m.get(keys.behind(inode)) !== undefined;
     if (!isNoted && m.get(keys.inode(inode)) !== undefined && this.mayBeOwed(inode)) m.put(keys.behind(inode), EMPTY);
   }
