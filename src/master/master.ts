@@ -39,6 +39,8 @@ import { OrphanReaper } from './maintenance/orphan-reaper.js';
 import { Recount } from './maintenance/recount.js';
 import { Recovery } from './chunks/recovery.js';
 import { Repair } from './maintenance/repair.js';
+import { RecoveryQueue } from './chunks/recovery-queue.js';
+import { ReplicaHealth } from './servers/replica-health.js';
 import { ServerRemovals } from './maintenance/server-removal.js';
 import { ServerRegistry } from './servers/servers.js';
 import { masterHandlers } from './service/methods.js';
@@ -112,6 +114,7 @@ interface Parts {
   readonly appends: AppendLeases;
   readonly leases: ChunkLeases;
   readonly cuts: LeaseCuts;
+  readonly recoveries: RecoveryQueue;
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
   readonly unpublished: UnpublishedWrites;
@@ -214,7 +217,7 @@ export class Master {
       events: {
         onDown: (server) => {
           newChunks.dropServer(server.id);
-          for (const handle of leases.voidLeasesOf(server.id)) repair.recoverSoon(handle);
+          for (const handle of leases.voidLeasesOf(server.id)) recoveries.add(handle);
         },
       },
     });
@@ -241,20 +244,23 @@ export class Master {
     const inherited = allLeases(state);
     leases.inherit(inherited);
     const cuts = new LeaseCuts({ state, logger, servers, leases });
+    const health = new ReplicaHealth(servers, { wantedReplicas, graceMs: config.repairGraceMs ?? 30_000 });
+    const recoveries: RecoveryQueue = new RecoveryQueue({
+      ...{ state, clock, logger, servers, health, leases, recovery, maxRecoveries: MAX_RECOVERIES },
+    });
     const repair = new Repair({
-      ...{ state, clock, random, logger, servers, leases, recovery, onStray, made },
+      ...{ state, clock, random, logger, servers, leases, recoveries, health, onStray, made },
       config: {
         wantedReplicas,
-        graceMs: config.repairGraceMs ?? 30_000,
         maxCopies: config.maxCopies ?? 32,
         maxCopiesPerServer: config.maxCopiesPerServer ?? MAX_CHUNK_COPIES,
         maxCopyBytesPerServer: MAX_COPY_BYTES_PER_SERVER,
-        ...{ maxRecoveries: MAX_RECOVERIES, copyTimeoutMs: COPY_TIMEOUT_MS },
+        copyTimeoutMs: COPY_TIMEOUT_MS,
       },
     });
     const removals = new ServerRemovals({
       ...{ state, logger, servers, wantedReplicas },
-      onLost: (handle) => repair.recoverSoon(handle),
+      onLost: (handle) => recoveries.add(handle),
     });
     const recount = new Recount({ state, logger, wantedReplicas });
     const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
@@ -285,7 +291,7 @@ export class Master {
           // Writers of before a restart may have died with it: what they left behind is cut and made alike.
           const left = new Set([...inherited.map(([, lease]) => inodeId(lease.inode)), ...filesBehind(state)]);
           for (const inode of left) reaper.cutTail(inode);
-          for (const lease of leases.table.voided()) repair.recoverSoon(lease.handle);
+          for (const lease of leases.table.voided()) recoveries.add(lease.handle);
           appends.tick();
           // Locks are granted from now on.
           unpublished.tellIfRoom(left);
@@ -304,11 +310,25 @@ export class Master {
     const stale: StaleReplicas = new StaleReplicas({
       ...{ state, clock, logger, servers, leases: () => leases },
       isCopying: (handle, server) => repair.isCopying(handle, server),
-      onDamaged: (handle, server) => repair.mend(handle, server),
+      onDamaged: (handle, server) => recoveries.mend(handle, server),
     });
     return {
       ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
-      ...{ leases, cuts, recovery, repair, reaper, collector, stale, made, timeline, recount, removals, unpublished },
+      ...{
+        leases,
+        cuts,
+        recovery,
+        recoveries,
+        repair,
+        reaper,
+        collector,
+        stale,
+        made,
+        timeline,
+        recount,
+        removals,
+        unpublished,
+      },
     };
   }
 
@@ -411,6 +431,7 @@ export class Master {
   async abandon(): Promise<void> {
     this.stopping = true;
     for (const timer of this.timers) timer.cancel();
+    this.parts?.recoveries.stop();
     this.parts?.repair.stop();
     this.parts?.timeline.stop();
     await this.server?.close();
@@ -421,6 +442,7 @@ export class Master {
     if (this.stopping) return;
     this.stopping = true;
     for (const timer of this.timers) timer.cancel();
+    this.parts?.recoveries.stop();
     this.parts?.repair.stop();
     this.parts?.timeline.stop();
     await this.server?.close();

@@ -42,6 +42,8 @@ import type { Lease } from './lease-table.js';
 import type { NewChunks } from './new-chunks.js';
 import type { ChunkConfig, Recovery } from './recovery.js';
 
+/** A lease younger than this is left to its writer, who is likely to be in the middle of a burst. */
+const LEASE_REST_MS = 3_000;
 const MAX_GRANT_ATTEMPTS = 3;
 /** After a restart of the master, time that a lease request gives its members to register. */
 const EXPECTED_SERVER_WAIT_MS = 1_500;
@@ -124,6 +126,14 @@ export class ChunkLeases {
 
   isSound(lease: Lease): boolean {
     return lease.state === 'active' && lease.members.every((id) => this.deps.servers.isUp(id));
+  }
+
+  /** Nobody is in the middle of writing: there is no lease, or a sound one that was not renewed for a while. */
+  isAtRest(handle: ChunkHandle): boolean {
+    const lease = this.table.get(handle);
+    if (lease === undefined) return true;
+    const ageMs = this.deps.clock.monotonicMs() - (lease.expiresMs - LEASE_TTL_MS);
+    return this.isSound(lease) && ageMs >= LEASE_REST_MS;
   }
 
   // ---- A chunk that is there -----------------------------------------------------------------------

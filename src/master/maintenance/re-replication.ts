@@ -10,7 +10,7 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../core/limits.js';
+import { CHUNK_SIZE_BYTES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { pick } from '../../core/random.js';
 import type { Random } from '../../core/random.js';
@@ -20,7 +20,6 @@ import type { Peer } from '../../protocol/rpc.js';
 import { Backoffs } from '../chunks/backoffs.js';
 import { getChunk, saveChunk } from '../tables/chunk-records.js';
 import { readInode } from '../tables/inodes.js';
-import type { Lease } from '../chunks/lease-table.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { ChunkLeases } from '../chunks/leases.js';
 import { chooseServers } from '../servers/placement.js';
@@ -51,8 +50,6 @@ export interface Candidate {
 const MAX_WAITING = 1024;
 /** Up to this a chunk is copied under its lock: a writer hardly notices. */
 const BRIEF_COPY_BYTES = 4 * 1024 * 1024;
-/** A lease younger than this is left to its writer, who is likely to be in the middle of a burst. */
-const LEASE_REST_MS = 3_000;
 /** Writers wait no longer than this for a copy under the lock. */
 const HELD_COPY_TIMEOUT_MS = 8_000;
 /** A copy under the lock of a leased chunk that failed is not tried again for so long, for the sake of its writers. */
@@ -128,13 +125,8 @@ export class ChunkCopies {
   /** False while a writer is in the middle of something, or when a lease has to be recovered first. */
   mayCopy(handle: ChunkHandle): boolean {
     if (!this.failures.isDue(handle)) return false;
-    const lease = this.deps.leases.table.get(handle);
-    return lease === undefined || (this.mayEnd(lease) && !this.isPaused(handle));
-  }
-
-  private mayEnd(lease: Lease): boolean {
-    const ageMs = this.deps.clock.monotonicMs() - (lease.expiresMs - LEASE_TTL_MS);
-    return this.deps.leases.isSound(lease) && ageMs >= LEASE_REST_MS;
+    const { leases } = this.deps;
+    return leases.table.get(handle) === undefined || (leases.isAtRest(handle) && !this.isPaused(handle));
   }
 
   private isPaused(handle: ChunkHandle): boolean {
@@ -260,7 +252,7 @@ export class ChunkCopies {
       if (this.stopped || leases.isGone(handle)) return 'not begun';
       const lease = leases.table.get(handle);
       // One that does not end cleanly is void then, and recovered.
-      if (lease !== undefined && !(this.mayEnd(lease) && (await leases.endCleanly(lease)))) return 'not begun';
+      if (lease !== undefined && !(leases.isAtRest(handle) && (await leases.endCleanly(lease)))) return 'not begun';
       const record = getChunk(state, handle);
       const peer = servers.peerOf(target);
       if (peer === undefined || record === undefined || isLeased(state, handle)) return 'not begun';

@@ -17,6 +17,7 @@ import { checkChunkIndex } from '../tables/chunk-map.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { NewChunks } from '../chunks/new-chunks.js';
 import type { Recovery } from '../chunks/recovery.js';
+import type { RecoveryQueue } from '../chunks/recovery-queue.js';
 import type { Repair } from '../maintenance/repair.js';
 import { takeAsideReport, takeReport } from '../chunks/reports.js';
 import type { ServerRegistry } from '../servers/servers.js';
@@ -44,6 +45,7 @@ export interface ChunkServiceDeps {
   readonly newChunks: NewChunks;
   readonly leases: ChunkLeases;
   readonly recovery: Recovery;
+  readonly recoveries: RecoveryQueue;
   readonly repair: Repair;
   readonly stale: StaleReplicas;
   readonly made: MadeReplicas;
@@ -60,7 +62,7 @@ const MAX_REMEMBERED_REPORTS = 4096;
 const BAD_REPLICA: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'STALE_VERSION', 'EIO']);
 
 export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMethods>, ChunkMethodName> {
-  const { state, servers, sessions, newChunks, leases, repair, stale, clock, logger } = deps;
+  const { state, servers, sessions, newChunks, leases, recoveries, repair, stale, clock, logger } = deps;
   const reportedMs = new Map<ChunkHandle, number>();
 
   function mayReport(handle: ChunkHandle): boolean {
@@ -89,7 +91,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       if (code === 'NO_REPLICA' || code === 'EIO') makeLossAnError(m, chunkHandle(handle));
       deps.recovery.markDoubtful(m, chunkHandle(handle), [serverId]);
     });
-    repair.recoverSoon(chunkHandle(handle));
+    recoveries.add(chunkHandle(handle));
   }
 
   /**
@@ -183,9 +185,9 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
           isInMaking: (handle, id) => newChunks.isUnattached(handle) || repair.isCopying(handle, id),
           onStale: (handle, version, id) => {
             stale.add(handle, version, id);
-            repair.mendFrom(handle);
+            recoveries.mendFrom(handle);
           },
-          onDoubt: (handle) => repair.recoverSoon(handle),
+          onDoubt: (handle) => recoveries.add(handle),
         },
         server,
         request,
@@ -203,7 +205,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       logger.warn({ chunk: handle, primary: server.id, failed: request.failedServers }, 'a write was not forwarded');
       const goesOn = deps.recovery.noteFull(handle, record, request.fullServers);
       leases.voidLease(handle);
-      repair.recoverSoon(handle);
+      recoveries.add(handle);
       if (!goesOn) throw new CairnError('ENOSPC', `chunk ${handle} cannot do without its full chunkservers`);
       return { reply: {} };
     },
