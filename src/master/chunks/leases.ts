@@ -27,6 +27,7 @@ import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS, LEASE_TTL_MS, MAX_ACTIVE_LEASES 
 import type { Logger } from '../../core/logging/logger.js';
 import { pick } from '../../core/random.js';
 import type { Random } from '../../core/random.js';
+import { Semaphore } from '../../core/sync.js';
 import type { ChunkRecord, InodeRecord, LeaseChunkReplyInit, LeaseRecord } from '../../protocol/generated/messages.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { IdReserve } from '../state/id-reserve.js';
@@ -44,6 +45,8 @@ import type { ChunkConfig, Recovery } from './recovery.js';
 
 /** A lease younger than this is left to its writer, who is likely to be in the middle of a burst. */
 const LEASE_REST_MS = 3_000;
+/** Leases that are ended at a time. */
+const LEASE_ENDS = 16;
 const MAX_GRANT_ATTEMPTS = 3;
 /** After a restart of the master, time that a lease request gives its members to register. */
 const EXPECTED_SERVER_WAIT_MS = 1_500;
@@ -359,6 +362,29 @@ export class ChunkLeases {
       if (this.isGone(lease.handle)) this.forget(lease);
       else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(lease.handle);
     });
+  }
+
+  /** Ends some of the leases that lapsed, or that are too many. Returns true when there may be more. */
+  async endSome(): Promise<boolean> {
+    const nowMs = this.table.size >= MAX_ACTIVE_LEASES ? Infinity : this.deps.clock.monotonicMs();
+    const lapsed = this.table.lapsed(nowMs, LEASE_ENDS * 8);
+    const places = new Semaphore(LEASE_ENDS);
+    await Promise.all(
+      lapsed.map(async (lease) => {
+        const release = await places.acquire();
+        try {
+          await this.end(lease);
+        } catch (error) {
+          this.deps.logger.info(
+            { chunk: lease.handle, error: asCairnError(error).message },
+            'lease waits for recovery',
+          );
+        } finally {
+          release();
+        }
+      }),
+    );
+    return lapsed.length === LEASE_ENDS * 8;
   }
 
   /** Ends the leases of a file's chunks, lapsed or not: nothing that was sent under them is taken any more. */

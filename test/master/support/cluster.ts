@@ -6,7 +6,7 @@ import { silentLogger } from '../../../src/core/logging/logger.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import type { Random } from '../../../src/core/random.js';
 import { Master } from '../../../src/master/master.js';
-import type { MasterConfig } from '../../../src/master/master.js';
+import type { MasterConfig } from '../../../src/master/config.js';
 import { MemoryStore } from '../../../src/master/store/memory-store.js';
 import type { Key, KeyRange, Store, StoreChange } from '../../../src/master/store/store.js';
 import { connectPeer } from '../../../src/protocol/endpoint.js';
