@@ -79,7 +79,7 @@ export class LogState implements State {
   private waitingForSpace: Deferred<void> | undefined;
   /** Grows with every start; durable before `open` returns. */
   epoch = 0;
-  /** The last epoch that began after a power loss (lost-operations.ts); 0: none. */
+  /** The last epoch that began after a power loss (epochs.ts); 0: none. */
   lossEpoch = 0;
   /** Of the last record of earlier epochs. */
   startSequence = 0;
