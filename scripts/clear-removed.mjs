@@ -25,4 +25,9 @@ const clear = (directory) => {
   }
 };
 if (existsSync(dist)) clear(dist);
-if (removed.length > 0) console.log(`removed from dist/, without a source: ${removed.join(', ')}`);
+if (removed.length > 0) {
+  const [first] = removed;
+  console.log(
+    `removed from dist/, without a source: ${first}${removed.length > 1 ? ` and ${removed.length - 1} more` : ''}`,
+  );
+}

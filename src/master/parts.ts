@@ -21,7 +21,7 @@ import { ServerRemovals } from './maintenance/server-removal.js';
 import { ListeningTime } from './servers/listening-time.js';
 import { ReplicaHealth } from './servers/replica-health.js';
 import { ServerRegistry } from './servers/servers.js';
-import { LockPolls } from './service/lock-methods.js';
+import { LockPolls } from './sessions/lock-polls.js';
 import { AppendLeases } from './sessions/append-leases.js';
 import { LockTable } from './sessions/locks.js';
 import { LostLocks } from './sessions/lost-locks.js';

@@ -3,47 +3,23 @@
  * Until every client of before a restart has told its locks, or ended, none is granted: it might be another's.
  */
 import type { Clock } from '../../core/clock.js';
-import type { MasterTime } from '../../core/master-time.js';
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { InodeId, SessionId } from '../../core/ids.js';
-import { LOCK_POLL_MS, MAX_LOCK_WAITS_PER_SESSION } from '../../core/limits.js';
+import { MAX_LOCK_WAITS_PER_SESSION } from '../../core/limits.js';
 import type { LockedRange } from '../../core/lock-ranges.js';
-import { deferred } from '../../core/sync.js';
-import type { Deferred } from '../../core/sync.js';
+import type { MasterTime } from '../../core/master-time.js';
 import { LockTypeType } from '../../protocol/generated/messages.js';
 import type { PollLocksReplyInit } from '../../protocol/generated/messages.js';
 import type { MasterMethods } from '../../protocol/methods.js';
 import type { Handlers, Peer } from '../../protocol/rpc.js';
-import { attributesOf, requireInode } from '../tables/inodes.js';
+import type { LockPolls } from '../sessions/lock-polls.js';
 import { kindOf, lockOf } from '../sessions/lock-state.js';
 import type { LockTable } from '../sessions/locks.js';
 import type { State } from '../state/state.js';
+import { attributesOf, requireInode } from '../tables/inodes.js';
 
 type LockMethodName = 'setLock' | 'getLock' | 'pollLocks' | 'cancelLock' | 'releaseLocks';
-
-/** The polls that wait, one a session. */
-export class LockPolls {
-  private readonly waiting = new Map<SessionId, Deferred<void>>();
-
-  /** Something was granted to the session. */
-  wake(session: SessionId): void {
-    this.waiting.get(session)?.resolve();
-    this.waiting.delete(session);
-  }
-
-  /** Until `wake`, another poll of the session, the end of this one, or LOCK_POLL_MS. */
-  async wait(session: SessionId, clock: Clock, signal: AbortSignal): Promise<void> {
-    this.wake(session);
-    const woken = deferred<void>();
-    this.waiting.set(session, woken);
-    const timer = clock.setTimer(LOCK_POLL_MS, () => woken.resolve());
-    signal.addEventListener('abort', () => woken.resolve(), { once: true });
-    await woken.promise;
-    timer.cancel();
-    if (this.waiting.get(session) === woken) this.waiting.delete(session);
-  }
-}
 
 export function lockHandlers(deps: {
   readonly state: State;

@@ -16,7 +16,6 @@ import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
 import {
   COMMIT_CHANGES,
   COMMIT_DELAY_MS,
-  COMMIT_RETRY_MS,
   MASTER_RESERVE_BYTES,
   MAX_COMMIT_ERRORS,
   MAX_OVERLAY_BYTES,
@@ -27,17 +26,19 @@ import {
 import type { Logger } from '../../core/logging/logger.js';
 import { deferred } from '../../core/sync.js';
 import type { Deferred } from '../../core/sync.js';
+import { ensureDirectory } from '../log/log-segment.js';
+import { OperationLog } from '../log/operation-log.js';
+import type { Key, KeyRange, NewValue, Store, StoreChange } from '../store/store.js';
 import { readCounter } from './counters.js';
 import { DiskReserve } from './disk-reserve.js';
+import { beginEpoch, beginLossEpoch, endEpoch } from './epochs.js';
 import { growsNamespace } from './growth.js';
 import { keys, packed } from './keys.js';
-import { ensureDirectory } from '../log/log-segment.js';
-import { beginEpoch, beginLossEpoch, endEpoch } from './epochs.js';
-import { OperationLog } from '../log/operation-log.js';
+import { PendingMutation } from './mutation.js';
 import { mergeLayers, Overlay } from './overlay.js';
 import { ReadCache } from './read-cache.js';
-import type { Mutation, State, StateReader } from './state.js';
-import type { Key, KeyRange, NewValue, Store, StoreChange } from '../store/store.js';
+import { Space } from './space.js';
+import type { Mutation, State } from './state.js';
 
 /** Of the tables in the store (docs/disk-format.md). An earlier release refuses it, and would not keep what is promised here. */
 export const FORMAT_VERSION = 2;
@@ -73,10 +74,6 @@ export class LogState implements State {
   private room: Deferred<void> | undefined;
   private deciding = false;
   private stopping = false;
-  /** The disk is full, or nearly: the namespace does not grow until `watchSpace` finds enough space. */
-  private scarce = false;
-  /** There while a transaction waits for space; resolved to try again at once, or to stop. */
-  private waitingForSpace: Deferred<void> | undefined;
   /** Grows with every start; durable before `open` returns. */
   epoch = 0;
   /** The last epoch that began after a power loss (epochs.ts); 0: none. */
@@ -86,7 +83,7 @@ export class LogState implements State {
 
   private constructor(
     private readonly options: LogStateOptions,
-    private readonly reserve: DiskReserve,
+    private readonly space: Space,
   ) {
     this.cache = new ReadCache(options.store);
   }
@@ -95,7 +92,8 @@ export class LogState implements State {
   static async open(options: LogStateOptions): Promise<LogState> {
     await ensureDirectory(options.disk, options.directory);
     const reserveBytes = options.reserveBytes ?? MASTER_RESERVE_BYTES;
-    const state = new LogState(options, await DiskReserve.open(options.disk, options.directory, reserveBytes));
+    const reserve = await DiskReserve.open(options.disk, options.directory, reserveBytes);
+    const state = new LogState(options, new Space(options, reserve));
     const started = options.clock.monotonicMs();
     const checkpoint = readCounter(options.store, 'sequence', 0);
     let replayed = 0;
@@ -110,8 +108,8 @@ export class LogState implements State {
         replayed++;
       },
       onFailure: (error) => state.fail(error),
-      makeRoom: () => state.makeRoom(),
-      isScarce: () => state.scarce,
+      makeRoom: () => state.space.makeRoom(),
+      isScarce: () => state.space.isScarce,
     });
     // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty. That also makes up
     // for a sync that had failed before the restart: it may succeed now without having written anything.
@@ -180,18 +178,18 @@ export class LogState implements State {
   }
 
   private append(changes: ReadonlyMap<Key, NewValue>): void {
-    if (this.scarce && growsNamespace(changes, this)) {
+    if (this.space.isScarce && growsNamespace(changes, this)) {
       throw new CairnError(
         'ENOSPC',
         `the disk of the master is nearly full: free space beside ${this.options.directory}`,
       );
     }
-    this.openLog().append(this.epoch, changes, () => !growsNamespace(changes, this) && this.makeRoom());
+    this.openLog().append(this.epoch, changes, () => !growsNamespace(changes, this) && this.space.makeRoom());
   }
 
   mutateIfRoom(decide: (mutation: Mutation) => void): boolean {
     // Waiting for the store is not worth while either.
-    if (this.failure === undefined && (this.scarce || this.isFull())) return false;
+    if (this.failure === undefined && (this.space.isScarce || this.isFull())) return false;
     try {
       this.mutate(decide);
       return true;
@@ -208,7 +206,7 @@ export class LogState implements State {
   ready(): Promise<void> | undefined {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     if (!this.isFull()) return undefined;
-    if (this.waitingForSpace !== undefined) return Promise.reject(this.storeFull());
+    if (this.space.isAwaited) return Promise.reject(this.space.full());
     this.room ??= deferred();
     this.startCommit();
     return this.room.promise;
@@ -231,7 +229,7 @@ export class LogState implements State {
 
   /** The namespace does not grow until there is space on the disk again. */
   get isShortOfSpace(): boolean {
-    return this.scarce;
+    return this.space.isScarce;
   }
 
   /** The sequence of the last record, for operators. */
@@ -247,7 +245,7 @@ export class LogState implements State {
     this.stopping = true;
     this.commitTimer?.cancel();
     this.commitTimer = undefined;
-    this.waitingForSpace?.resolve();
+    this.space.endPause();
     await this.committing;
     try {
       if (this.failure === undefined && !this.overlay.isCommitting) await this.commitOnce();
@@ -256,41 +254,12 @@ export class LogState implements State {
       this.options.logger.warn({}, 'the disk is full: the operation log keeps what the store has no space for');
     }
     await this.openLog().close();
-    await this.reserve.close();
+    await this.space.close();
   }
 
   /** Looks how much space there is. To be called about every second. */
   async watchSpace(): Promise<void> {
-    const { disk, directory, store, logger } = this.options;
-    if (this.failure !== undefined || this.stopping) return;
-    const space = await disk.space('reserve.space', directory);
-    const freeBytes = await this.reserve.takeBack(space);
-    const scarce = !this.reserve.isEnough(freeBytes, store.reusableBytes?.() ?? 0);
-    if (scarce === this.scarce) return;
-    if (scarce) this.becomeScarce(space.freeBytes);
-    else {
-      this.scarce = false;
-      logger.info({ freeBytes: space.freeBytes }, 'there is space again: the namespace may grow');
-      this.waitingForSpace?.resolve();
-    }
-  }
-
-  private becomeScarce(freeBytes?: number): void {
-    if (this.scarce) return;
-    this.scarce = true;
-    this.options.logger.error(
-      { ...(freeBytes === undefined ? {} : { freeBytes }), directory: this.options.directory },
-      'the disk of the master is full, or nearly: nothing can be created until space is freed; removing works',
-    );
-  }
-
-  private makeRoom(): boolean {
-    this.becomeScarce();
-    return this.reserve.giveUp();
-  }
-
-  private storeFull(): CairnError {
-    return new CairnError('ENOSPC', `the disk of the master is full: free space beside ${this.options.directory}`);
+    if (this.failure === undefined && !this.stopping) await this.space.watch();
   }
 
   private openLog(): OperationLog {
@@ -365,7 +334,7 @@ export class LogState implements State {
 
   private get transactionChanges(): number {
     const usual = this.options.transactionChanges ?? TRANSACTION_CHANGES;
-    return this.scarce ? Math.min(usual, SCARCE_TRANSACTION_CHANGES) : usual;
+    return this.space.isScarce ? Math.min(usual, SCARCE_TRANSACTION_CHANGES) : usual;
   }
 
   /**
@@ -378,28 +347,19 @@ export class LogState implements State {
         await this.options.store.commit(batch);
         return;
       } catch (error) {
-        if (isNoSpace(error) && this.makeRoom()) continue;
+        if (isNoSpace(error) && this.space.makeRoom()) continue;
         if (this.stopping || this.epoch === 0) throw error;
         if (!isNoSpace(error) && (asCairnError(error).code !== 'EIO' || ++errors >= MAX_COMMIT_ERRORS)) throw error;
         const { message } = asCairnError(error);
         this.options.logger.error({ error: message }, 'the metadata store did not take a transaction: trying again');
       }
-      await this.pauseForSpace();
+      // Who waits for room would wait for somebody to free space.
+      this.room?.reject(this.space.full());
+      this.room = undefined;
+      await this.space.pause();
       if (this.failure !== undefined) throw this.failure;
-      if (this.stopping) throw this.storeFull();
+      if (this.stopping) throw this.space.full();
     }
-  }
-
-  private async pauseForSpace(): Promise<void> {
-    const waiting = deferred<void>();
-    this.waitingForSpace = waiting;
-    // Who waits for room would wait for somebody to free space.
-    this.room?.reject(this.storeFull());
-    this.room = undefined;
-    const timer = this.options.clock.setTimer(COMMIT_RETRY_MS, () => waiting.resolve());
-    await waiting.promise;
-    timer.cancel();
-    this.waitingForSpace = undefined;
   }
 
   private failCommit(cause: unknown): CairnError {
@@ -423,34 +383,5 @@ export class LogState implements State {
     this.room = undefined;
     this.options.logger.error({ err: error.message }, 'the master cannot keep its promises any more');
     this.options.onFailure(error);
-  }
-}
-
-/** The changes of one operation, over the state. */
-class PendingMutation implements Mutation {
-  readonly changes = new Map<Key, NewValue>();
-
-  constructor(private readonly base: StateReader) {}
-
-  get(key: Key): Uint8Array | undefined {
-    const value = this.changes.get(key);
-    return value === undefined ? this.base.get(key) : (value ?? undefined);
-  }
-
-  /** Shows the mutation's own changes as they are when the iteration begins: it may change what it iterates over. */
-  range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
-    const own: (readonly [Key, NewValue])[] = [];
-    for (const entry of this.changes) if (entry[0] >= range.start && entry[0] < range.end) own.push(entry);
-    if (own.length === 0) return this.base.range(range);
-    own.sort((a, b) => (a[0] < b[0] ? -1 : 1));
-    return mergeLayers([own, this.base.range(range)]);
-  }
-
-  put(key: Key, value: Uint8Array): void {
-    this.changes.set(key, value);
-  }
-
-  delete(key: Key): void {
-    this.changes.set(key, null);
   }
 }
