@@ -1,0 +1,60 @@
+/**
+ * Whether this server may serve. Readers, and the writers whose primary it is, are refused while the master may have given it up (P9):
+ * GFS leases by silence, with clocks that agree on nothing but the length of seconds.
+ */
+import type { Clock } from '../core/clock.js';
+import { CairnError } from '../core/errors.js';
+import { CHUNKSERVER_FENCE_MS } from '../core/limits.js';
+import { lagsBehind, later, NEVER } from '../core/master-time.js';
+import type { MasterTime } from '../core/master-time.js';
+
+export class Fence {
+  /** When the last heartbeat was sent that the master answered, knowing this server's replicas. */
+  private heardMs = -Infinity;
+  /** The latest time of the master that an answer to this server came from. */
+  private masterTime: MasterTime = NEVER;
+  private joined = false;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly serverId: () => number,
+  ) {}
+
+  /** The master has said once to this process which of its directories it knows in a newer state. */
+  get hasJoined(): boolean {
+    return this.joined;
+  }
+
+  /** This server registered, with an answer of that time: a restarted master's times begin anew. */
+  join(masterTime: MasterTime | null): void {
+    this.joined = true;
+    this.masterTime = masterTime ?? NEVER;
+  }
+
+  /** An answer of that time has come. */
+  noteTime(masterTime: MasterTime | null): void {
+    if (masterTime !== null) this.masterTime = later(this.masterTime, masterTime);
+  }
+
+  /** The master, which knows this server's replicas, answered what was sent then. */
+  heard(sentMs: number): void {
+    this.heardMs = Math.max(this.heardMs, sentMs);
+  }
+
+  /** Fails with UNAVAILABLE until it is known whether what is here is the newest state of it. */
+  refuseUnjoined(): void {
+    if (!this.joined) throw new CairnError('UNAVAILABLE', `chunkserver ${this.serverId()} is about to join`);
+  }
+
+  /**
+   * Fails with UNAVAILABLE while the master may have given this server up: by this machine's clock, or, as that stands
+   * still while the machine is suspended, by what a reader knows of the master's.
+   */
+  refuse(known?: MasterTime | null): void {
+    const silentMs = this.clock.monotonicMs() - this.heardMs;
+    const lags = lagsBehind(this.masterTime, known ?? NEVER);
+    if (silentMs > CHUNKSERVER_FENCE_MS || lags) {
+      throw new CairnError('UNAVAILABLE', `chunkserver ${this.serverId()} has not heard from the master: try another`);
+    }
+  }
+}

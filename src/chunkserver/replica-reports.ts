@@ -1,0 +1,147 @@
+/**
+ * Tells the master all replicas that are here, page by page, after each registration and whenever many were lost; does what it
+ * says of each: delete it, set it aside, refuse readers, bring it back.
+ */
+import type { Clock } from '../core/clock.js';
+import { asCairnError } from '../core/errors.js';
+import { chunkHandle, chunkVersion } from '../core/ids.js';
+import { MAX_REPORT_ENTRIES } from '../core/limits.js';
+import type { Logger } from '../core/logging/logger.js';
+import type { ConnectedPeer } from '../protocol/endpoint.js';
+import { MASTER_METHODS } from '../protocol/methods.js';
+import { demandOfOneReplica } from './replication/removals.js';
+import type { Removals } from './replication/removals.js';
+import type { Replicas } from './replication/replicas.js';
+import type { ChunkStore } from './store/chunk-store.js';
+
+export interface ReplicaReportsOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly store: ChunkStore;
+  readonly replicas: Replicas;
+  readonly removals: Removals;
+  /** The master has a whole report, begun to be sent at `sentMs` (its last page). */
+  readonly onDone: (peer: ConnectedPeer, sentMs: number) => Promise<void>;
+}
+
+export class ReplicaReports {
+  /** The master has a whole report from this connection: it has named the stale replicas, and they are gone. */
+  isDone = false;
+  /** A master has had a whole report from this process. */
+  private everDone = false;
+  /** What is under way is to begin anew. */
+  private again = false;
+  private peer: ConnectedPeer | undefined;
+  /** Resolves with the end of the one that runs. */
+  running: Promise<void> | undefined;
+
+  constructor(private readonly options: ReplicaReportsOptions) {}
+
+  /** Registered by a new connection. */
+  begin(peer: ConnectedPeer): void {
+    this.peer = peer;
+    this.isDone = false;
+    this.again = true;
+    this.start(peer);
+  }
+
+  /** The connection is over. */
+  end(): void {
+    this.peer = undefined;
+  }
+
+  /** Many replicas were lost: reports all again. */
+  soon(): void {
+    this.again = true;
+    if (this.peer !== undefined) this.start(this.peer);
+  }
+
+  /** Reports all replicas, page by page; again from the start when replicas were lost meanwhile. One at a time. */
+  private start(peer: ConnectedPeer): void {
+    if (this.running !== undefined) return;
+    const { logger } = this.options;
+    this.running = this.reportAll(peer)
+      .catch((error: unknown) => {
+        logger.warn({ reason: asCairnError(error).message }, 'report to the master failed');
+        peer.close('report failed');
+      })
+      .finally(() => {
+        this.running = undefined;
+        if (this.again && this.peer !== undefined && !this.peer.isClosed) this.start(this.peer);
+      });
+  }
+
+  private async reportAll(peer: ConnectedPeer): Promise<void> {
+    const { store, replicas: members, removals, logger, clock } = this.options;
+    this.again = false;
+    let afterHandle = 0;
+    let count = 0;
+    let sentMs = clock.monotonicMs();
+    await this.reportAside(peer);
+    for (let done = false; !done && !this.again;) {
+      // Read and sent in the same tick: what the master asks for afterwards comes after this page.
+      const page = store.index.page(afterHandle, MAX_REPORT_ENTRIES);
+      const present = page.filter((entry) => !store.isAbsent(entry));
+      const last = page.at(-1);
+      done = last === undefined || page.length < MAX_REPORT_ENTRIES;
+      const upToHandle = done || last === undefined ? 0 : last.handle;
+      // One that a master went on without has missed something, also where this master does not know that: it was put back.
+      const replicas = present.map(({ handle, version, suspect }) => {
+        return { handle, version, suspect: suspect || members.isLeftOut(handle) };
+      });
+      sentMs = clock.monotonicMs();
+      const isFirst = !this.everDone;
+      const power = { afterPowerLoss: isFirst && store.afterPowerLoss, disksAway: isFirst && store.disksAway };
+      const begun = store.making.watch();
+      try {
+        const request = { afterHandle, upToHandle, replicas, ...power };
+        const { reply } = await peer.call(MASTER_METHODS.report, request);
+        // The master takes a page with many losses bit by bit.
+        if (reply.upToHandle !== 0) done = false;
+        afterHandle = reply.upToHandle || upToHandle;
+        count += page.filter(({ handle }) => afterHandle === 0 || handle <= afterHandle).length;
+        for (const { handle, version } of reply.leaveOut) {
+          if (!begun.has(chunkHandle(handle))) members.refuseReaders(chunkHandle(handle), version);
+        }
+        await removals.remove(reply.delete, begun);
+        for (const replica of reply.aside) await removals.setAside(replica);
+      } finally {
+        begun.end();
+      }
+    }
+    if (this.again || peer !== this.peer) return;
+    this.isDone = true;
+    this.everDone = true;
+    logger.info({ replicas: count }, 'replicas reported');
+    await this.options.onDone(peer, sentMs);
+  }
+
+  /** Offers what is kept aside, and brings back what the master knows. */
+  private async reportAside(peer: ConnectedPeer): Promise<void> {
+    const { store, logger } = this.options;
+    let restored = 0;
+    for (let after = -1; ;) {
+      const page = store.aside.page(after, MAX_REPORT_ENTRIES);
+      const last = page.at(-1);
+      if (last === undefined) break;
+      after = last.handle;
+      const replicas = page.map(({ handle, version }) => ({ handle, version }));
+      const { reply } = await peer.call(MASTER_METHODS.reportAside, { replicas });
+      for (const { handle, version } of reply.restore) {
+        try {
+          await store.restore(chunkHandle(handle), chunkVersion(version));
+          restored++;
+        } catch (error) {
+          demandOfOneReplica(error);
+          // It is offered again by the next report.
+          logger.error(
+            { handle, version, reason: asCairnError(error).message },
+            'a replica that is aside cannot be used',
+          );
+        }
+      }
+    }
+    if (restored > 0)
+      logger.warn({ count: restored, left: store.aside.size }, 'replicas that were aside are back in service');
+  }
+}
