@@ -9,7 +9,7 @@ import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
 import { CrashDisk } from '../support/crash-disk.js';
 
-const seed = Number(process.env['CAIRN_SEED'] ?? 1);
+const seed = Number(process.env['CAIRN_FIRST_SEED'] ?? process.env['CAIRN_SEED'] ?? 1);
 const rounds = Number(process.env['CAIRN_SEEDS'] ?? 20);
 const PATH = 'c/7';
 const MAX_LENGTH = 4 * BLOCK_SIZE_BYTES;

@@ -353,3 +353,42 @@ t.test('bounds, and a file cut short while it was made', async (t) => {
   await (await disk.open('test', 'c/empty', 'create')).close();
   await t.rejects(ChunkFile.open(disk, 'c/empty'), { code: 'NO_REPLICA' });
 });
+
+t.test('P1: a sync that goes on beside a write does not stand for one that comes after it', async (t) => {
+  const random = new SeededRandom(seed);
+  for (let round = 0; round < 150; round++) {
+    const later = round % 15;
+    const disk = new CrashDisk(random);
+    const file = await create(disk);
+    await write(file, 0, random.bytes(100_000));
+    await file.sync();
+    await disk.syncDirectory('test', 'c');
+    const bytes = random.bytes(100_000);
+    const writing = write(file, 0, bytes);
+    for (let i = 0; i < later; i++) await Promise.resolve();
+    await Promise.all([file.sync(), writing]);
+    await file.sync();
+    disk.powerLoss();
+    const again = await ChunkFile.open(disk, PATH);
+    const found = await again.readSound(0, bytes.length);
+    t.ok(found.damaged.length === 0 && found.bytes.equals(bytes), `sync ${later} steps after the write began`);
+  }
+});
+
+t.test('P1: power fails beside the first write after the file was clean', async (t) => {
+  const random = new SeededRandom(seed);
+  for (let round = 0; round < 200; round++) {
+    const disk = new CrashDisk(random);
+    let file = await create(disk);
+    const bytes = random.bytes(100);
+    await write(file, 0, bytes);
+    await file.markClean();
+    await disk.syncDirectory('test', 'c');
+    if (round % 2 === 0) file = await ChunkFile.open(disk, PATH);
+    const writing = write(file, 0, random.bytes(100)).catch(() => undefined);
+    disk.powerLoss();
+    await writing;
+    const again = await ChunkFile.open(disk, PATH);
+    t.ok((await again.read(0, bytes.length)).bytes.equals(bytes));
+  }
+});

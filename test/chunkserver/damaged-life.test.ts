@@ -35,6 +35,8 @@ class Expected {
   readonly lost = new Set<number>();
   /** Of those: rot may be among it, as a replica that lost power is taken as it stands when there is no other. */
   readonly unknown = new Set<number>();
+  /** Of `base`: blocks that were lost, and not synced since. */
+  private readonly baseUnknown = new Set<number>();
 
   begin(offset: number, bytes: Buffer): Change {
     const change = { offset, bytes, acknowledged: false };
@@ -44,6 +46,13 @@ class Expected {
 
   powerLoss(): void {
     this.anything = true;
+    for (const block of this.baseUnknown) this.lose(block);
+  }
+
+  /** Rot may be among what is there. */
+  lose(block: number): void {
+    this.lost.add(block);
+    this.unknown.add(block);
   }
 
   /** All that was acknowledged is durable. Changes of which nobody knows go on. */
@@ -51,6 +60,7 @@ class Expected {
     if (this.anything || this.changes.some(({ acknowledged }) => !acknowledged)) return;
     for (const { offset, bytes } of this.changes) bytes.copy(this.base, offset);
     this.changes = [];
+    for (const block of this.baseUnknown) if (!this.lost.has(block)) this.baseUnknown.delete(block);
   }
 
   /** Why these bytes of `block` cannot be. */
@@ -82,6 +92,8 @@ class Expected {
         if (!this.unknown.has(block)) this.lost.delete(block);
         bytes.copy(this.base, block * BLOCK_SIZE_BYTES);
       }
+      if (this.lost.has(block)) this.baseUnknown.add(block);
+      else this.baseUnknown.delete(block);
     });
   }
 }
@@ -232,10 +244,7 @@ class Life {
     this.poweredOff.add(id);
     if (!this.members.every((each) => this.suspects.has(each))) return;
     this.expected.powerLoss();
-    for (const block of this.members.flatMap((each) => [...this.rottedAt(each)])) {
-      this.expected.lost.add(block);
-      this.expected.unknown.add(block);
-    }
+    for (const block of this.members.flatMap((each) => [...this.rottedAt(each)])) this.expected.lose(block);
   }
 
   private async startAll(): Promise<void> {
@@ -393,7 +402,7 @@ class Life {
 }
 
 t.test('P1, P3, P4: rot, full disks, kills and power losses beside recoveries', async (t) => {
-  const seed = testSeed(t);
+  const seed = Number(process.env['CAIRN_FIRST_SEED'] ?? testSeed(t));
   const rounds = Number(process.env['CAIRN_SEEDS'] ?? 15);
   let lost = 0;
   for (let round = 0; round < rounds; round++) {

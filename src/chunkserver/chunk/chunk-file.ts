@@ -480,7 +480,6 @@ export class ChunkFile {
       const { newSums, newLength, apply } = await plan();
       this.changing = true;
       this.table.announce(first, newSums);
-      this.progress.mutated();
       try {
         await apply();
       } catch (error) {
@@ -491,6 +490,8 @@ export class ChunkFile {
       this.progress.wrote(end - start);
     } finally {
       this.changing = false;
+      // Not before: a sync that has begun meanwhile may not cover all of it.
+      this.progress.mutated();
       release();
     }
   }

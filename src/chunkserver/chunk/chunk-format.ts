@@ -70,17 +70,17 @@ function decodeSlot(bytes: Buffer): ChunkHeader | undefined {
   };
 }
 
-/** The header in the first page of a chunk file; undefined when no slot is valid. */
-export function decodeHeader(page: Buffer): ChunkHeader | undefined {
-  let best: ChunkHeader | undefined;
-  for (const offset of HEADER_SLOT_OFFSETS) {
-    const header = decodeSlot(page.subarray(offset, offset + HEADER_BYTES));
-    if (header !== undefined && (best === undefined || header.generation > best.generation)) best = header;
-  }
-  return best;
+/** The headers in the first page of a chunk file, the newer one first: none when no slot is valid. */
+export function decodeHeaders(page: Buffer): ChunkHeader[] {
+  return HEADER_SLOT_OFFSETS.map((offset) => decodeSlot(page.subarray(offset, offset + HEADER_BYTES)))
+    .filter((header) => header !== undefined)
+    .sort((a, b) => b.generation - a.generation);
 }
 
-/** Which slot a header goes to: the one that does not hold the header before it. */
+/** The header that counts; undefined when no slot is valid. */
+export const decodeHeader = (page: Buffer): ChunkHeader | undefined => decodeHeaders(page)[0];
+
+/** Which slot a header goes to. */
 export function headerSlotOffset(generation: number): number {
   return HEADER_SLOT_OFFSETS[generation % 2 === 0 ? 0 : 1];
 }

@@ -5,7 +5,14 @@
  */
 import type { Disk, DiskFile } from '../../core/disk/disk.js';
 import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
-import { decodeHeader, encodeHeader, headerSlotOffset, TABLE_OFFSET, type ChunkHeader } from './chunk-format.js';
+import {
+  decodeHeader,
+  decodeHeaders,
+  encodeHeader,
+  headerSlotOffset,
+  TABLE_OFFSET,
+  type ChunkHeader,
+} from './chunk-format.js';
 
 type Boot = Pick<Disk, 'bootId'>;
 
@@ -27,6 +34,8 @@ export class StoredHeader {
     private readonly file: DiskFile,
     private header: ChunkHeader,
     private doubted: boolean,
+    /** In the other slot. */
+    private before: ChunkHeader | undefined,
   ) {}
 
   /** Writes the first header of a new file. */
@@ -34,14 +43,15 @@ export class StoredHeader {
     // Dirty from the start: if power fails, the file is gone, unreadable or suspect; no sync is needed to say so.
     const header = { handle, version, generation: 0, dirty: true, syncFailed: false, bootId: boot.bootId() };
     file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(0));
-    return new StoredHeader(boot, file, header, false);
+    return new StoredHeader(boot, file, header, false, undefined);
   }
 
   /** The header in the first page of `file`; undefined when it has none. `trusted`: it is not suspect, whatever it says. */
   static decode(boot: Boot, file: DiskFile, page: Buffer, trusted: boolean): StoredHeader | undefined {
-    const header = decodeHeader(page);
+    const [header, before] = decodeHeaders(page);
     if (header === undefined) return undefined;
-    return new StoredHeader(boot, file, header, header.dirty && header.bootId !== boot.bootId() && !trusted);
+    const isDoubted = header.dirty && header.bootId !== boot.bootId() && !trusted;
+    return new StoredHeader(boot, file, header, isDoubted, before);
   }
 
   get handle(): ChunkHandle {
@@ -66,7 +76,9 @@ export class StoredHeader {
   }
 
   markDirty(): void {
-    this.write({ dirty: true });
+    // The mark of a clean file is not synced, and the header before it is: that one is left.
+    const isUnsure = !this.header.dirty && this.before?.version === this.header.version;
+    this.write({ dirty: true }, isUnsure ? 2 : 1);
   }
 
   markClean(): void {
@@ -83,10 +95,12 @@ export class StoredHeader {
     this.doubted = false;
   }
 
-  private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty' | 'syncFailed'>>): void {
-    const generation = this.header.generation + 1;
+  /** To the other slot, so that a torn write leaves the last header; to the same one when `step` is 2. */
+  private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty' | 'syncFailed'>>, step: 1 | 2 = 1): void {
+    const generation = this.header.generation + step;
     const header = { ...this.header, ...change, generation, bootId: this.boot.bootId() };
     this.file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(generation));
+    if (step === 1) this.before = this.header;
     this.header = header;
   }
 }
