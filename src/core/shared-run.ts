@@ -1,6 +1,7 @@
 /**
  * Lets many callers share one slow, repeatable action, such as an fsync: a caller gets a run that began after its
- * call, and at most one run goes on at a time.
+ * call, and at most one run goes on at a time. A run that fails also fails for those who wait for the next one: an fsync
+ * after one that failed succeeds, without what that one did not write.
  */
 import { watched } from './sync.js';
 export class SharedRun {
@@ -11,16 +12,19 @@ export class SharedRun {
 
   run(): Promise<void> {
     if (this.running === undefined) return this.start();
-    this.next ??= this.running.then(
-      () => this.startNext(),
-      () => this.startNext(),
+    this.next ??= watched(
+      this.running.then(
+        () => {
+          this.next = undefined;
+          return this.start();
+        },
+        (error: unknown) => {
+          this.next = undefined;
+          throw error;
+        },
+      ),
     );
     return this.next;
-  }
-
-  private startNext(): Promise<void> {
-    this.next = undefined;
-    return this.start();
   }
 
   private start(): Promise<void> {

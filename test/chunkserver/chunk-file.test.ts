@@ -392,3 +392,16 @@ t.test('P1: power fails beside the first write after the file was clean', async 
     t.ok((await again.read(0, bytes.length)).bytes.equals(bytes));
   }
 });
+
+t.test('P1: a sync that fails fails for those who wait for the next one', async (t) => {
+  const disk = new CrashDisk(new SeededRandom(seed));
+  const file = await create(disk);
+  await write(file, 0, Buffer.alloc(100, 1));
+  disk.failOn('chunk.sync');
+  const results = await Promise.allSettled([file.sync(), file.sync(), file.sync()]);
+  t.same(
+    results.map(({ status }) => status),
+    ['rejected', 'rejected', 'rejected'],
+    'the next one would succeed, without what the first one did not write',
+  );
+});

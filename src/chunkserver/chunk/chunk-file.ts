@@ -92,7 +92,7 @@ export class ChunkFile {
     this.next = new NextChecksums(table, this.blocks);
     // A dirty file may have been written before it was opened now: the next sync must not be skipped.
     this.progress = new SyncProgress(header.dirty ? 1 : 0);
-    this.synced = new SharedRun(() => this.file.datasync('chunk.sync'));
+    this.synced = new SharedRun(() => this.datasync());
   }
 
   get handle(): ChunkHandle {
@@ -316,9 +316,13 @@ export class ChunkFile {
     // Not while a mutation is between its rows and its end: they must stay as it wrote them.
     if (!this.changing) this.table.flush();
     const covered = this.progress.now();
+    await this.synced.run();
+    this.progress.synced(covered);
+  }
+
+  private async datasync(): Promise<void> {
     try {
-      await this.synced.run();
-      this.progress.synced(covered);
+      await this.file.datasync('chunk.sync');
     } catch (error) {
       // After a failed fsync the kernel may have dropped the pages: what is on disk is not known.
       this.broken = new CairnError('EIO', `syncing chunk ${this.handle} failed: its content is not known`, {
