@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { CairnError } from '../../src/core/errors.js';
-import { KIB, SESSION_TTL_MS } from '../../src/core/limits.js';
+import { KIB, LEASE_TTL_MS, SESSION_TTL_MS } from '../../src/core/limits.js';
 import type { LockRequest } from '../../src/filesystem/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
 import { story } from './story.js';
@@ -96,4 +96,29 @@ story('P7: the size of a file that others have cut is not told again in the next
   await file.close();
   await next.close();
   await s.check('f', of('B'));
+});
+
+story('P7: what others have cut is told also to who has made the file longer in the next session', async (s) => {
+  const fs = await s.world.connect('client-3');
+  const file = await s.create('f', Buffer.concat([of('o'), of('o')]), fs);
+  await file.sync();
+  s.world.network.refuse('client-3', MASTER);
+  const next = await s.openAt('f', s.two);
+  await next.truncate(SIZE / 2);
+  await next.close();
+  // Behind the end of which it does not know.
+  await file.write(SIZE, of('N'));
+  await s.world.sleep(LEASE_TTL_MS);
+  // For this it has no lease before it has its next session.
+  await file.write(2 * SIZE, of('M'));
+  await s.world.sleep(SESSION_TTL_MS - LEASE_TTL_MS + 10_000);
+  s.world.network.heal('client-3', MASTER);
+  const outcome = await file.sync().catch((error: unknown) => error);
+  if (outcome === undefined) equalBytes(await file.read(SIZE, SIZE), of('N'), 'what was synced');
+  else assert.ok(outcome instanceof CairnError);
+  await file.sync();
+  await file.close();
+  const reader = await s.openAt('f', s.two);
+  equalBytes(await reader.read(2 * SIZE, 2 * SIZE), of('M'), 'what was synced in the next session');
+  await reader.close();
 });

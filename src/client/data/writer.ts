@@ -589,6 +589,7 @@ export class Writer {
       }
       const { inode, attributes } = this.options;
       let end = 0;
+      let doubtfulEnd = 0;
       const killPrivileges = this.killing;
       this.unpublished = this.killing = false;
       this.inPublication = true;
@@ -596,14 +597,18 @@ export class Writer {
         const current = (): Publication => {
           if (this.isDisposed) throw new CairnError('EIO', `inode ${inode}: the file was closed meanwhile`);
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
-          end = this.buffered.endWithoutGaps(this.writtenEnd);
+          ({ doubtfulEnd } = this);
+          // What is written in this session is told behind the answer to the doubt: it would hide that others have cut the file.
+          end = doubtfulEnd > 0 ? 0 : this.buffered.endWithoutGaps(this.writtenEnd);
           const { layoutVersion } = attributes();
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges, syncedChunks };
         };
-        await this.options.publish(current, durable, timeoutMs);
+        do {
+          await this.options.publish(current, durable, timeoutMs);
+          if (doubtfulEnd > attributes().size) this.fail(sessionWasLost());
+          if (this.doubtfulEnd === doubtfulEnd) this.doubtfulEnd = 0;
+        } while (doubtfulEnd > 0);
         this.noteTold(durable, end, killPrivileges);
-        if (this.doubtfulEnd > attributes().size) this.fail(sessionWasLost());
-        this.doubtfulEnd = 0;
         if (this.writtenEnd === end) this.writtenEnd = 0;
         if (this.buffered.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {
