@@ -37,6 +37,7 @@ import type {
   FileSystemStats,
   LockHolder,
   LockKind,
+  LockOptions,
   LockRequest,
   LostListener,
   NewFile,
@@ -425,11 +426,7 @@ export class ClusterFileSystem implements FileSystem {
     return this.files.locks.find(inode, request);
   }
 
-  setLock(
-    inode: InodeId,
-    request: LockRequest,
-    options: { readonly wait: boolean; readonly signal?: AbortSignal },
-  ): Promise<void> {
+  setLock(inode: InodeId, request: LockRequest, options: LockOptions): Promise<void> {
     return this.files.locks.set(inode, request, options);
   }
 

@@ -137,6 +137,13 @@ export interface LockRequest extends LockRange {
   readonly pid: number;
 }
 
+export interface LockOptions {
+  readonly wait: boolean;
+  readonly signal?: AbortSignal;
+  /** What comes between the grant and its being told. If it fails, so does the request, and what was held before is held. */
+  readonly onGranted?: () => Promise<void>;
+}
+
 /** A lock that is in the way of another (F_GETLK). */
 export interface LockHolder extends LockRange {
   readonly type: 'read' | 'write';
@@ -282,11 +289,7 @@ export interface FileSystem {
    * the wait, and then it is not held; EDEADLK when waiting would never end; ENOLCK when there are too many.
    * The inode must be open in this client.
    */
-  setLock(
-    inode: InodeId,
-    request: LockRequest,
-    options: { readonly wait: boolean; readonly signal?: AbortSignal },
-  ): Promise<void>;
+  setLock(inode: InodeId, request: LockRequest, options: LockOptions): Promise<void>;
   /** Gives up all that `owner` holds or waits for: what closing a file does. */
   releaseLocks(inode: InodeId, kind: LockKind, owner: string): Promise<void>;
   /**

@@ -19,6 +19,7 @@ import type {
   FileSystemStats,
   LockHolder,
   LockKind,
+  LockOptions,
   LockRequest,
   LostListener,
   NewFile,
@@ -168,11 +169,7 @@ export class MappedFileSystem implements FileSystem {
     return this.below.getLock(inode, request);
   }
 
-  setLock(
-    inode: InodeId,
-    request: LockRequest,
-    options: { readonly wait: boolean; readonly signal?: AbortSignal },
-  ): Promise<void> {
+  setLock(inode: InodeId, request: LockRequest, options: LockOptions): Promise<void> {
     return this.below.setLock(inode, request, options);
   }
 

@@ -1,6 +1,7 @@
 /** Clients that lose their session, and with it their locks: nothing that was written under them comes behind what others wrote. */
 import assert from 'node:assert/strict';
 import t from 'tap';
+import { CairnError } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import {
@@ -602,5 +603,26 @@ for (const kind of ['posix', 'flock'] as const) {
     await s.world.sleep(30_000);
     assert.ok(isGranted, 'the lock is free');
     await granted;
+  });
+}
+
+for (const kind of ['posix', 'flock'] as const) {
+  story(`a ${kind} lock that its mount cannot hand on is given up, and what was held before is kept`, async (s) => {
+    const file = await s.create('f', of('-'));
+    const other = await s.openAt('f', s.two);
+    const onGranted = async (): Promise<void> => {
+      throw new CairnError('TIMEOUT', 'pages are not dropped');
+    };
+    await fails('TIMEOUT', s.one.setLock(file.inode, lockOf(kind, 'one'), { wait: false, onGranted }));
+    await s.world.sleep(1_000);
+    await s.two.setLock(other.inode, { ...lockOf(kind, 'two'), type: 'read' }, { wait: false });
+    await s.two.releaseLocks(other.inode, kind, 'two');
+    await s.one.setLock(file.inode, { ...lockOf(kind, 'one'), type: 'read' }, { wait: false });
+    await fails('TIMEOUT', s.one.setLock(file.inode, lockOf(kind, 'one'), { wait: false, onGranted }));
+    await s.world.sleep(1_000);
+    await s.two.setLock(other.inode, { ...lockOf(kind, 'two'), type: 'read' }, { wait: false });
+    // A lock of flock(2) that could not be changed is lost.
+    const asked = s.two.setLock(other.inode, lockOf(kind, 'two'), { wait: false });
+    await (kind === 'posix' ? fails('EAGAIN', asked) : asked);
   });
 }

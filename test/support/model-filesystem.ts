@@ -307,13 +307,10 @@ export class ModelFileSystem implements FileSystem {
     return this.state.locks.get(this, inode, request);
   }
 
-  async setLock(
-    inode: InodeId,
-    request: fs.LockRequest,
-    options: { readonly wait: boolean; readonly signal?: AbortSignal },
-  ): Promise<void> {
+  async setLock(inode: InodeId, request: fs.LockRequest, options: fs.LockOptions): Promise<void> {
     this.state.inode(inode);
     await this.state.locks.set(this, inode, request, options);
+    if (request.type !== 'unlock') await options.onGranted?.();
   }
 
   async releaseLocks(inode: InodeId, kind: fs.LockKind, owner: string): Promise<void> {

@@ -23,7 +23,7 @@ import { LockKindKind, LockTypeType } from '../../protocol/generated/messages.js
 import type { LockStateInit, SetLockReply, SetLockRequestInit } from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import { fromWireAttributes, type InodeAttributes } from './wire-attributes.js';
-import type { LockHolder, LockKind, LockRequest } from '../../filesystem/filesystem.js';
+import type { LockHolder, LockKind, LockOptions, LockRequest } from '../../filesystem/filesystem.js';
 import type { MasterConnection } from './master-connection.js';
 import { Backoff } from './retry.js';
 
@@ -89,18 +89,14 @@ export class FileLocks {
     return { type: holder.type === LockTypeType.READ ? 'read' : 'write', start, end, pid: own ? pid : 0 };
   }
 
-  async set(
-    inode: InodeId,
-    request: LockRequest,
-    { wait, signal }: { readonly wait: boolean; readonly signal?: AbortSignal },
-  ): Promise<void> {
+  async set(inode: InodeId, request: LockRequest, options: LockOptions): Promise<void> {
     checkRange(request);
     const { type } = request;
     const owner = this.ownerOf(inode, request.kind, request.owner);
     owner.pending++;
     try {
       if (type === 'unlock') await this.unlock(owner, request);
-      else await this.lock(owner, { ...request, type }, wait, signal);
+      else await this.lock(owner, { ...request, type }, options);
     } finally {
       owner.pending--;
       this.forgetUnused(owner);
@@ -151,14 +147,13 @@ export class FileLocks {
   private async lock(
     owner: Owner,
     request: LockRequest & { readonly type: 'read' | 'write' },
-    wait: boolean,
-    signal: AbortSignal | undefined,
+    options: LockOptions,
   ): Promise<void> {
     this.options.requireUsable(owner.inode);
     const kept = owner.late.overlapping(request);
     owner.late.clear(request);
     try {
-      await this.lockNow(owner, request, wait, signal);
+      await this.lockNow(owner, request, options);
     } catch (error) {
       for (const span of kept)
         this.giveUpLate(owner, { start: Math.max(span.start, request.start), end: Math.min(span.end, request.end) });
@@ -169,9 +164,9 @@ export class FileLocks {
   private async lockNow(
     owner: Owner,
     request: LockRequest & { readonly type: 'read' | 'write' },
-    wait: boolean,
-    signal: AbortSignal | undefined,
+    options: LockOptions,
   ): Promise<void> {
+    const { wait, signal } = options;
     // Behind what is being given up right now.
     if (owner.givingUp !== undefined) await this.unlessAborted(owner.givingUp, signal);
     if (owner.takingBack !== undefined) await this.unlessAborted(owner.takingBack, signal);
@@ -194,26 +189,32 @@ export class FileLocks {
       }
       if (reply.granted) {
         const attributes = reply.attributes === null ? undefined : fromWireAttributes(reply.attributes);
-        return this.granted(owner, range, attributes);
+        return this.granted(owner, range, attributes, options);
       }
       const outcome = await this.waitFor(owner, waitId, signal).catch((error: unknown) => {
         if (!hasCode(error, 'EINTR')) this.takeBack(owner, range, waitId);
         throw error;
       });
       if (outcome === 'again') continue;
-      if (outcome === 'granted') return this.granted(owner, range, undefined);
+      if (outcome === 'granted') return this.granted(owner, range, undefined, options);
       // Its owner gives up all that it has, but not what is granted if that fails.
       this.takeBack(owner, range, waitId);
       throw interrupted();
     }
   }
 
-  private async granted(owner: Owner, range: LockedRange, attributes: InodeAttributes | undefined): Promise<void> {
+  private async granted(
+    owner: Owner,
+    range: LockedRange,
+    attributes: InodeAttributes | undefined,
+    { onGranted }: LockOptions,
+  ): Promise<void> {
     const { inode, ranges } = owner;
     const before = ranges.overlapping(range).map((own) => within(range, own));
     ranges.set(range);
     try {
       await this.options.refresh(inode, attributes);
+      await onGranted?.();
     } catch (error) {
       // The program is told that it has not got it: it keeps what it had, unless all was lost meanwhile.
       if (ranges.covers(range)) {

@@ -46,7 +46,12 @@ export class LockRequests {
     const { inode } = handle.file;
     const lock = decodeLock(request.body);
     if (lock.kind === 'posix' && lock.type !== 'unlock') handle.lockOwners.add(lock.owner);
-    const take = () => session.fileSystem.setLock(inode, lock, { wait, signal: request.interrupted() });
+    // Who has the lock must see what its holder before wrote, on whatever mount (P2).
+    const onGranted = (): Promise<void> => {
+      request.waitsForOthers();
+      return session.refreshPages(inode);
+    };
+    const take = () => session.fileSystem.setLock(inode, lock, { wait, signal: request.interrupted(), onGranted });
     await take().catch(async (error: unknown) => {
       if (wait || lock.kind !== 'flock' || !hasCode(error, 'EAGAIN')) throw error;
       // close(2) gives flock's lock up by RELEASE, for which it does not wait: it may be behind this request.
@@ -54,9 +59,6 @@ export class LockRequests {
       return take();
     });
     if (lock.type === 'unlock') return DONE;
-    // Who has the lock must see what its holder before wrote, on whatever mount (P2).
-    request.waitsForOthers();
-    await session.refreshPages(inode);
     const undo = (): void => {
       session.inBackground('giving back a lock that nobody took', async () =>
         session.fileSystem.setLock(inode, { ...lock, type: 'unlock' }, { wait: false }),

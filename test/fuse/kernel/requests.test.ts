@@ -2,7 +2,14 @@
 import t from 'tap';
 import { MAX_LOCK_END } from '../../../src/core/lock-ranges.js';
 import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
-import type { Attributes, Credentials, LockHolder, LockKind, LockRequest } from '../../../src/filesystem/filesystem.js';
+import type {
+  Attributes,
+  Credentials,
+  LockHolder,
+  LockKind,
+  LockOptions,
+  LockRequest,
+} from '../../../src/filesystem/filesystem.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
 import { Callers } from '../../../src/fuse/kernel/callers.js';
@@ -334,7 +341,12 @@ class LockingFileSystem extends ModelFileSystem {
   override async getLock(): Promise<LockHolder | undefined> {
     return this.holder;
   }
-  override async setLock(_inode: InodeId, { kind, type, start, end, owner }: LockRequest): Promise<void> {
+  override async setLock(
+    _inode: InodeId,
+    { kind, type, start, end, owner }: LockRequest,
+    { onGranted }: LockOptions,
+  ): Promise<void> {
+    if (type !== 'unlock') await onGranted?.();
     this.calls.push(`${kind} ${type} ${start}-${end === MAX_LOCK_END ? 'end' : end} ${owner}`);
   }
   override async releaseLocks(_inode: InodeId, kind: LockKind, owner: string): Promise<void> {
@@ -393,6 +405,13 @@ t.test('P2: a lock makes the kernel drop what is old', async (t) => {
   t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, 0, 0) }]);
   must(await kernel.request('SETLK', 1, lock));
   t.equal(kernel.notifications.length, 1);
+  // Where that cannot be done the lock is not taken.
+  fileSystem.calls.length = 0;
+  fileSystem.getAttributes = async () => {
+    throw new CairnError('TIMEOUT', 'no answer');
+  };
+  t.not((await kernel.request('SETLK', 1, lock)).error, 0);
+  t.same(fileSystem.calls, []);
 });
 
 t.test('the caller: its uid and gid; its groups when it was refused without them, or when they decide', async (t) => {
