@@ -73,6 +73,9 @@ export const DISASTERS: readonly Disaster[] = [
     kind: 'unmounted-everywhere',
     run: async ({ world, random, versioned }) => {
       const all = [MASTER, ...world.chunkservers];
+      // A server that has no other disk begins anew in its mount point, and what it takes there is gone when the disk is mounted
+      // over it. Where that may be all replicas of a chunk, nothing is written meanwhile.
+      const goOn = world.dataDirectories.length === 1 ? await versioned.holdWrites() : undefined;
       for (const name of all) await world.powerOff(name);
       versioned.losePower();
       // The same on each, often, as they are built alike.
@@ -91,6 +94,7 @@ export const DISASTERS: readonly Disaster[] = [
         for (const each of late) if (each.name === name) world.disk(name).mount(each.volume);
         await startIfDown(world, name);
       }
+      goOn?.();
       return late.length > 0;
     },
   },

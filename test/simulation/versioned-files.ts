@@ -228,6 +228,7 @@ export class VersionedFiles {
   private bustlesUntilUs = 0;
   private readonly resting = new Set<() => void>();
   private isStopped = false;
+  private areWritesHeld = false;
   private readonly running: Promise<void>[] = [];
   private directory: InodeId | undefined;
 
@@ -267,6 +268,15 @@ export class VersionedFiles {
   async stop(): Promise<void> {
     this.isStopped = true;
     await Promise.all(this.running);
+  }
+
+  /** Nobody begins to write, and what was under way has ended, until the function that is returned is called. */
+  async holdWrites(): Promise<() => void> {
+    this.areWritesHeld = true;
+    while (this.files.some(({ isBusy }) => isBusy)) await this.options.world.sleep(100);
+    return () => {
+      this.areWritesHeld = false;
+    };
   }
 
   /** Every reader reads at once, time and again: what is wrong for a moment only is seen by those who look just then. */
@@ -387,7 +397,7 @@ export class VersionedFiles {
     const { world } = this.options;
     await world.sleep(file.isCold ? 20_000 + random.below(80_000) : 200 + random.below(5_000));
     await world.awake(writer.host);
-    if (this.isStopped) return;
+    if (this.isStopped || this.areWritesHeld) return this.rest(500);
     const isWhole = !file.isLog && random.below(3) > 0;
     const length = file.pages.length;
     const first = file.isLog ? length : isWhole ? 0 : random.below(length);
