@@ -28,7 +28,7 @@ async function change(work: Work, node: Tracked, changes: AttributeChanges, as =
   );
   if (changed !== undefined) {
     // Who writes to the file elsewhere must have opened it since, to know what his writes take away (set-user-id).
-    if (node.kind === 'file') node.changedOn(work.mount);
+    if (node.kind === 'file') node.attributesChangedOn(work.mount);
     work.compareAttributes('change', node, changed);
     if (typeof changes.atime === 'object') {
       work.check('atime', [node], () => assert.deepEqual(changed.real.atime, changed.model.atime));
@@ -164,7 +164,7 @@ export async function acl(work: Work): Promise<void> {
   }
   if (choice < 3) {
     // As with chmod.
-    if (node.kind === 'file') node.changedOn(work.mount);
+    if (node.kind === 'file') node.attributesChangedOn(work.mount);
     await work.look(node);
   }
 }

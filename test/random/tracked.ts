@@ -66,6 +66,13 @@ export class Tracked {
     this.openedOn(mount);
   }
 
+  /** Its attributes were changed: others must open it to know, and the mount itself sees of the content what it saw before. */
+  attributesChangedOn(mount: number): void {
+    const wasCurrent = this.isCurrentOn(mount);
+    this.version++;
+    if (wasCurrent) this.openedOn(mount);
+  }
+
   openedOn(mount: number): void {
     this.seen[mount] = this.version;
   }
