@@ -61,6 +61,8 @@ interface Machine {
   /** Its wall clock, against that of the world. */
   skewUs: number;
   incarnation: Incarnation | undefined;
+  /** Ends the wait for a start that is under way. */
+  endStart: (() => void) | undefined;
 }
 
 export class World {
@@ -185,7 +187,7 @@ export class World {
           minReplicas: this.options.minReplicas ?? 1,
         },
       );
-      await master.start();
+      await this.started(machine, master.start());
       // Its program ends then.
       const ended = master.failed.then(async (error) => {
         this.trace.add(`${name} ends: ${error.message}`);
@@ -199,8 +201,14 @@ export class World {
         dataDirectories: this.dataDirectories,
         forgetDisks: this.forgottenDisks,
       });
-      await chunkserver.start();
+      await this.started(machine, chunkserver.start());
     }
+  }
+
+  /** Until it has started, or was killed meanwhile: nothing that it waits for comes then. */
+  private async started(machine: Machine, start: Promise<unknown>): Promise<void> {
+    const ended = new Promise<void>((resolve) => (machine.endStart = resolve));
+    await Promise.race([start, ended]);
   }
 
   /** As `start`; false when the process ends at its start, which it says in its log. */
@@ -253,6 +261,7 @@ export class World {
     if (incarnation === undefined) return;
     this.trace.add(`fault kill ${name}`);
     machine.incarnation = undefined;
+    machine.endStart?.();
     incarnation.isAlive = false;
     machine.disk.processKilled(incarnation);
     this.network.processKilled(incarnation);
@@ -269,6 +278,7 @@ export class World {
     if (incarnation === undefined) return 0;
     this.trace.add(`fault power-off ${name}`);
     machine.incarnation = undefined;
+    machine.endStart?.();
     incarnation.isAlive = false;
     machine.disk.processKilled(incarnation);
     this.network.hostDown(incarnation);
@@ -329,7 +339,7 @@ export class World {
       for (const path of name === MASTER ? ['/log'] : this.dataDirectories) disk.format(path);
       const maxSkewUs = (this.options.maxSkewMs ?? DEFAULT_SKEW_MS) * 1000;
       const skewUs = this.random.below(2 * maxSkewUs + 1) - maxSkewUs;
-      machine = { name, disk, time: new MachineTime(this.clock), skewUs, incarnation: undefined };
+      machine = { name, disk, time: new MachineTime(this.clock), skewUs, incarnation: undefined, endStart: undefined };
       this.machines.set(name, machine);
     }
     return machine;
