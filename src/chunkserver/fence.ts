@@ -1,6 +1,6 @@
 /**
- * Whether this server may serve. Readers, and the writers whose primary it is, are refused while the master may have given it up (P9):
- * GFS leases by silence, with clocks that agree on nothing but the length of seconds.
+ * Whether this server may serve. It refuses clients while the master may have given it up (P9), and everybody until it has joined.
+ * Both sides count the silence by their own clocks, which need not agree on the time of day.
  */
 import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';

@@ -13,7 +13,7 @@ import { RecoveryQueue } from './chunks/recovery-queue.js';
 import { Recovery } from './chunks/recovery.js';
 import { StaleReplicas } from './chunks/stale-replicas.js';
 import type { MasterConfig, MasterDeps } from './config.js';
-import { Collector } from './maintenance/garbage-collector.js';
+import { GarbageCollector } from './maintenance/garbage-collector.js';
 import { OrphanReaper } from './maintenance/orphan-reaper.js';
 import { Recount } from './maintenance/recount.js';
 import { Repair } from './maintenance/repair.js';
@@ -61,7 +61,7 @@ export interface Parts {
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
   readonly unpublished: UnpublishedWrites;
-  readonly collector: Collector;
+  readonly collector: GarbageCollector;
   readonly stale: StaleReplicas;
   readonly made: MadeReplicas;
   readonly timeline: Timeline;
@@ -181,7 +181,7 @@ export function compose(
       onUnused: () => reaper.kick(),
     },
   });
-  const collector = new Collector({
+  const collector = new GarbageCollector({
     ...{ state, clock, logger, servers },
     graceMs: config.garbageGraceMs ?? 10_000,
   });

@@ -447,7 +447,7 @@ story(
       await file.close();
     }
     await new Health(world, s.two).demandHealthy('after the disks were put back');
-    // Once all is mended they are disks as any others, and a break does not bring the doubt back.
+    // Once all is mended, a restart does not bring the doubt back.
     await world.sleep(30_000);
     const said = world.errorLines.length;
     await world.kill(victim);

@@ -19,11 +19,11 @@ import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { CopySource } from '../../protocol/generated/messages.js';
 import type { ChunkCopies, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
-import type { Lease, LeaseTable } from './write-leases.js';
+import type { Lease, WriteLeases } from './write-leases.js';
 import { Backoff, doneBy, isTransient } from '../session/retry.js';
 
 export interface ChunkWriterOptions {
-  readonly leases: LeaseTable;
+  readonly leases: WriteLeases;
   readonly servers: ChunkServers;
   readonly clock: Clock;
   readonly random: Random;

@@ -36,7 +36,7 @@ interface Entry {
   refusedLease: number;
 }
 
-export class LeaseTable {
+export class WriteLeases {
   private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry) => this.forget(entry));
   /** The same by file, so that what a truncate costs does not depend on how many files there are. */
   private readonly byInode = new Map<InodeId, Set<Entry>>();

@@ -31,7 +31,7 @@ import { DirectCopies } from './copy-range.js';
 import type { AttributeChanges, Credentials, LostListener, OpenFlags, ReadNotes } from '../../filesystem/filesystem.js';
 import { FileExtents } from '../chunks/file-extents.js';
 import { FileLocks } from '../session/file-locks.js';
-import { LeaseTable } from '../chunks/write-leases.js';
+import { WriteLeases } from '../chunks/write-leases.js';
 import { LruMap } from '../../core/lru.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { ClusterOpenFile, locksLost, type OpenFileHost } from './open-file.js';
@@ -85,7 +85,7 @@ export class FileTable implements OpenFileHost {
   readonly extents: FileExtents;
   readonly copies: DirectCopies;
   private readonly chunkMap: ChunkMapCache;
-  private readonly leases: LeaseTable;
+  private readonly leases: WriteLeases;
   private readonly reader: ChunkReader;
   private readonly chunkWriter: ChunkWriter;
   private readonly writeBudget: WriteBudget;
@@ -96,7 +96,7 @@ export class FileTable implements OpenFileHost {
     this.chunkMap = new ChunkMapCache(clock, (inode, firstIndex, count) =>
       master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count }),
     );
-    this.leases = new LeaseTable(
+    this.leases = new WriteLeases(
       clock,
       (request) => master.call(MASTER_METHODS.leaseChunk, request, { timeoutMs: LEASE_QUESTION_MS }),
       (inode, index, { handle, version, replicas }) =>

@@ -17,7 +17,7 @@ import type { State } from '../state/state.js';
 
 const MAX_PASS_INTERVAL_MS = 1_000;
 
-export class Collector {
+export class GarbageCollector {
   private readonly cuts = new Map<InodeId, CutProgress>();
   /** Garbage at or below it was looked at in this round. */
   private cursor = 0;

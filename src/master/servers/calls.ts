@@ -1,6 +1,6 @@
 /**
  * What the master asks of chunkservers: each call once, with its time limit. All fail with UNAVAILABLE when the server is not connected,
- * and as any call does: the server's error, TIMEOUT, DISCONNECTED. After the latter two it is not known whether it was done.
+ * and as any call does: the server's error, TIMEOUT, DISCONNECTED. After the last two it is not known whether the server did it.
  */
 import { CairnError } from '../../core/errors.js';
 import { REQUEST_TIMEOUT_MS } from '../../core/limits.js';
