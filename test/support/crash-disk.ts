@@ -2,6 +2,7 @@
  * A disk in memory that forgets: `kill` ends the process and keeps what it wrote, `powerLoss` keeps what was synced and,
  * by chance, any part of the rest. Files opened before a crash do nothing afterwards.
  */
+import { dirname } from 'node:path';
 import type { Disk, DiskFile, DiskSpace } from '../../src/core/disk/disk.js';
 import { CairnError, type ErrorCode } from '../../src/core/errors.js';
 import type { Random } from '../../src/core/random.js';
@@ -31,6 +32,7 @@ export class CrashDisk implements Disk {
   private readonly locks = new Set<string>();
   /** Changes made so far. */
   changes = 0;
+  private readonly heldUnlinks = new Map<string, Promise<void>>();
   private killAt: { change: number; keepBytes: number } | undefined;
   /** Bytes that fit on it, in files. */
   capacity = Infinity;
@@ -56,6 +58,16 @@ export class CrashDisk implements Disk {
     const file = await this.open('filler', 'filler', 'create');
     const room = this.capacity - this.usedBytes() - leave;
     if (room > 0) await file.write('filler', Buffer.alloc(room), await file.size('filler'));
+  }
+
+  /** The file is not unlinked before the returned function is called. */
+  holdUnlink(path: string): () => void {
+    let goOn = (): void => undefined;
+    this.heldUnlinks.set(path, new Promise((resolve) => (goOn = resolve)));
+    return () => {
+      this.heldUnlinks.delete(path);
+      goOn();
+    };
   }
 
   kill(): void {
@@ -231,7 +243,7 @@ export class CrashDisk implements Disk {
 
   async unlink(label: string, path: string): Promise<void> {
     const life = this.lives;
-    await Promise.resolve();
+    await this.heldUnlinks.get(path);
     this.step(label, life);
     if (this.change() !== undefined) throw new CairnError('EIO', `${label}: killed`);
     if (!this.names.delete(path)) throw new CairnError('ENOENT', path);
@@ -242,7 +254,7 @@ export class CrashDisk implements Disk {
     await Promise.resolve();
     this.step(label, life);
     for (const name of new Set([...this.names.keys(), ...this.durableNames.keys()])) {
-      if (!name.startsWith(`${path}/`)) continue;
+      if (dirname(name) !== path) continue;
       const node = this.names.get(name);
       if (node === undefined) this.durableNames.delete(name);
       else this.durableNames.set(name, node);

@@ -356,6 +356,8 @@ export class ChunkStore {
       this.use(handle, async (file) => {
         const chunk = this.open.get(handle);
         if (chunk === undefined) throw new CairnError('INTERNAL', `chunk ${handle} is not open`);
+        // What `prepare` changes is not synced when something fails behind it.
+        this.dirty.mutated(handle);
         await prepare(file);
         await file.adopt(version);
         await this.nameAfterHeader(chunk, file, false);
@@ -392,8 +394,10 @@ export class ChunkStore {
           await file.close();
         }
         if (this.index.get(handle) !== undefined) await this.discard(handle);
-        // Or power loss may bring back a file of before beside this one.
-        for (const other of this.directories.usable()) if (other !== directory) await other.syncRemoval(handle);
+        // One of before at this version, which could not be deleted or comes back with a power loss, would be taken for this one.
+        for (const other of this.directories.usable()) {
+          if (other !== directory) await other.demandNone({ handle, version });
+        }
         const path = directory.chunkPath(handle, version);
         await this.options.disk.rename('chunk.rename', incoming, path);
         await directory.syncEntry(handle);
@@ -402,7 +406,7 @@ export class ChunkStore {
           // All this may have taken long: given up meanwhile it would be here without anybody's knowledge.
           confirm();
         } catch (error) {
-          await this.options.disk.unlink('chunk.discard', path);
+          await directory.removeReplica({ handle, version });
           throw error;
         }
         this.index.set({ handle, version, directory: directory.number, suspect: false });

@@ -76,8 +76,12 @@ export class DataDirectory {
   private readonly sessionWrites = new Mutex();
   private measuring = false;
 
-  /** Subdirectories from which a file was removed, so that power loss may bring it back. */
-  private readonly unsyncedRemovals = new Set<string>();
+  /**
+   * Subdirectories from which files were removed, with the count of the last of these: power loss may bring them back. All of
+   * them at first: an earlier process may have removed some.
+   */
+  private readonly unsyncedRemovals = new Map<string, number>();
+  private removals = 0;
   /** Replicas that met an error of the disk, and when. */
   private readonly badReplicas = new Map<ChunkHandle, number>();
 
@@ -111,7 +115,10 @@ export class DataDirectory {
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
     this.mark = parseMark(await this.readJson('master-mark'));
-    for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) await this.makeDirectory(`${this.path}/chunks/${hex(i, 2)}`);
+    for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) {
+      await this.makeDirectory(`${this.path}/chunks/${hex(i, 2)}`);
+      this.unsyncedRemovals.set(hex(i, 2), 0);
+    }
     const leftovers: string[] = [];
     for await (const name of this.disk.list('directory.list', `${this.path}/incoming`)) leftovers.push(name);
     for (const name of leftovers) await this.disk.unlink('directory.clear', `${this.path}/incoming/${name}`);
@@ -159,14 +166,32 @@ export class DataDirectory {
   }
 
   /** Deletes a replica's file. One that is gone is fine; failure is only told to the log: it costs space. */
-  async removeReplica({ handle, version }: FoundReplica): Promise<void> {
-    const path = this.chunkPath(handle, version);
-    this.unsyncedRemovals.add(subdirectoryOf(handle));
-    await this.disk.unlink('chunk.unlink', path).catch((error: unknown) => {
-      if (!hasCode(error, 'ENOENT')) {
-        this.logger.warn({ path, reason: asCairnError(error).message }, 'deleting failed');
-      }
+  async removeReplica(replica: FoundReplica): Promise<void> {
+    await this.unlinkReplica(replica).catch((error: unknown) => {
+      const path = this.chunkPath(replica.handle, replica.version);
+      this.logger.warn({ path, reason: asCairnError(error).message }, 'deleting failed');
     });
+  }
+
+  /** No file of this replica is here, whatever comes. Fails when the disk does not allow that. */
+  async demandNone(replica: FoundReplica): Promise<void> {
+    await this.unlinkReplica(replica);
+    const name = subdirectoryOf(replica.handle);
+    const last = this.unsyncedRemovals.get(name);
+    if (last === undefined) return;
+    await this.syncEntry(replica.handle);
+    if (this.unsyncedRemovals.get(name) === last) this.unsyncedRemovals.delete(name);
+  }
+
+  private async unlinkReplica({ handle, version }: FoundReplica): Promise<void> {
+    try {
+      await this.disk.unlink('chunk.unlink', this.chunkPath(handle, version));
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw error;
+      return;
+    }
+    // Not before: a sync that another chunk needed meanwhile does not cover it.
+    this.unsyncedRemovals.set(subdirectoryOf(handle), ++this.removals);
   }
 
   /** The entry of a chunk's file survives power loss. Chunks of one subdirectory share the fsync. */
@@ -181,18 +206,6 @@ export class DataDirectory {
       if (DataDirectory.isFailure(error)) this.onFailure(this, error);
       throw error;
     });
-  }
-
-  /** What was removed of a chunk before stays removed, whatever comes. */
-  async syncRemoval(handle: ChunkHandle): Promise<void> {
-    const name = subdirectoryOf(handle);
-    if (!this.unsyncedRemovals.delete(name)) return;
-    try {
-      await this.syncEntry(handle);
-    } catch (error) {
-      this.unsyncedRemovals.add(name);
-      throw error;
-    }
   }
 
   /** Whether the disk is there, takes a few bytes and gives them back. */
