@@ -10,7 +10,7 @@ export type Health = 'healthy' | 'degraded' | 'unavailable';
  */
 export function healthOf(status: StatusReply): Health {
   const alive = status.servers.filter((server) => server.alive).length;
-  if (status.unavailableChunks > 0 || alive === 0) return 'unavailable';
+  if (status.unavailableChunks > 0 || status.damagedChunks > 0 || alive === 0) return 'unavailable';
   const short = alive < status.wantedReplicas || alive < status.servers.length || diskProblems(status).length > 0;
   return status.underReplicatedChunks > 0 || short || status.masterShortOfSpace ? 'degraded' : 'healthy';
 }
@@ -29,6 +29,12 @@ export function problemsOf(status: StatusReply, clusterWords: readonly string[] 
   if (status.unavailableChunks > 0) {
     problems.push(
       `${status.unavailableChunks} chunks have no replica on a chunkserver that is up: reads of them wait or fail until it is back`,
+    );
+  }
+  if (status.damagedChunks > 0) {
+    problems.push(
+      `${status.damagedChunks} chunks have blocks that no replica has whole: reads of those fail until they are written anew, or a ` +
+        'chunkserver that has them comes back',
     );
   }
   if (status.underReplicatedChunks > 0) {

@@ -5,6 +5,7 @@
 import { inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNK_COPIES, MAX_SPARE_CHUNKS } from '../core/limits.js';
+import { DamagedChunks } from './chunks/damaged-chunks.js';
 import { LeaseCuts } from './chunks/lease-cuts.js';
 import { ChunkLeases } from './chunks/leases.js';
 import { MadeReplicas } from './chunks/made-replicas.js';
@@ -126,8 +127,9 @@ export function compose(
   const recoveries: RecoveryQueue = new RecoveryQueue({
     ...{ state, clock, logger, servers, health, leases, recovery, maxRecoveries: MAX_RECOVERIES },
   });
+  const damaged = new DamagedChunks({ state, clock, logger, servers, wantedReplicas });
   const repair = new Repair({
-    ...{ state, clock, random, logger, servers, leases, recoveries, health, onStray, made },
+    ...{ state, clock, random, logger, servers, leases, recoveries, health, onStray, made, damaged },
     config: {
       wantedReplicas,
       maxCopies: config.maxCopies ?? 32,

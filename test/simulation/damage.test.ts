@@ -6,6 +6,7 @@ import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { root, story } from './story.js';
 import type { Story } from './story.js';
+import { MASTER } from './world.js';
 
 t.setTimeout(0);
 
@@ -79,9 +80,16 @@ story(
     await world.powerOff(rotten);
     await world.sleep(15_000);
     await readsAllButOne(s, file, 'client-4');
+    assert.equal((await s.two.status()).damagedChunks, 1);
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    await world.sleep(60_000);
+    assert.equal((await s.two.status()).damagedChunks, 1, 'a later master knows');
     const start = ROTTEN * BLOCK_SIZE_BYTES;
     await file.write(start, bytes.subarray(start, start + BLOCK_SIZE_BYTES));
     await file.sync();
+    await world.sleep(600_000);
+    assert.equal((await s.two.status()).damagedChunks, 0, 'what was written anew is whole');
     const reader = await s.openAt('f', s.two);
     equalBytes(await reader.read(0, SIZE), bytes, 'written anew');
     await reader.close();

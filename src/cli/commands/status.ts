@@ -37,6 +37,7 @@ export function statusFields(status: StatusReply): StatusReply {
     unavailableChunks: status.unavailableChunks,
     garbageChunks: status.garbageChunks,
     surplusChunks: status.surplusChunks,
+    damagedChunks: status.damagedChunks,
     unexaminedChunks: status.unexaminedChunks,
     sessions: status.sessions,
     logSequence: status.logSequence,

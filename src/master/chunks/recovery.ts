@@ -25,7 +25,7 @@ import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
 import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-import type { ChunkRecord } from '../../protocol/generated/messages.js';
+import type { ChunkRecord, RecoverChunkReply } from '../../protocol/generated/messages.js';
 import { Backoffs } from './backoffs.js';
 import { getChunk, isGarbage, isLostHole, saveChunk, takeOutMember } from '../tables/chunk-records.js';
 import { nextVersion } from '../state/counters.js';
@@ -330,7 +330,7 @@ export class Recovery {
       while (!fence.stands(left)) await fence.raise(left);
     }
     const asked = members.filter((id) => !succeeded.includes(id));
-    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, asked, isLossy: reply.suspect }));
+    const recovered = state.mutate((m) => this.commit(m, { handle, plan, succeeded, asked, reply }));
     if (reply.unmendedBlocks > 0) this.damaged.attempted(handle);
     else this.damaged.forget(handle);
     if (this.full.get(handle) === full) this.full.delete(handle);
@@ -353,10 +353,10 @@ export class Recovery {
       readonly succeeded: readonly number[];
       /** Left out, and may take the version yet. */
       readonly asked: readonly number[];
-      readonly isLossy: boolean;
+      readonly reply: Pick<RecoverChunkReply, 'suspect' | 'unmendedBlocks'>;
     },
   ): ChunkRecord {
-    const { handle, plan, succeeded } = done;
+    const { handle, plan, succeeded, reply } = done;
     const record = getChunk(m, handle);
     if (record === undefined || isGarbage(m, handle)) {
       throw new CairnError('ENOENT', `chunk ${handle} was deleted while it was recovered`);
@@ -368,7 +368,9 @@ export class Recovery {
     record.servers = [...succeeded];
     record.gone = [];
     record.leftAtVersion = [...done.asked];
-    if (done.isLossy) record.losses += 1;
+    if (reply.suspect) record.losses += 1;
+    // None is no proof that all are whole: what was not read is not known.
+    if (reply.unmendedBlocks > 0) record.damagedBlocks = reply.unmendedBlocks;
     // What became suspect while this ran is still to be looked at.
     record.suspects = record.suspects.filter((id) => succeeded.includes(id) && !plan.suspects.includes(id));
     record.needsRecovery = record.suspects.length > 0;

@@ -301,6 +301,7 @@ export class ChunkCopies {
       if (isLeased(m, handle)) return false;
       if (record.needsRecovery || record.servers.includes(target)) return false;
       record.servers.push(target);
+      if (damaged > 0) record.damagedBlocks = damaged;
       saveChunk(m, handle, record, config.wantedReplicas);
       return true;
     });

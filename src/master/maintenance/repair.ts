@@ -1,6 +1,6 @@
 /**
  * Keeps chunks at their wanted number of replicas. Two sources of work, each walked a slice at a time: the index 'W'
- * (too few members, or in doubt), and the chunks of servers that are dead for longer than the grace ('R').
+ * (too few members, in doubt, or with damaged blocks), and the chunks of servers that are dead for longer than the grace ('R').
  *
  * A chunk in doubt is recovered (chunks/recovery-queue.ts). One with too few live members gets a copy (re-replication.ts). When that made up for a dead
  * member, recovery leaves the dead one out under a new version, so that a server that returns late does not add a
@@ -11,6 +11,7 @@ import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
+import type { DamagedChunks } from '../chunks/damaged-chunks.js';
 import type { ChunkLeases } from '../chunks/leases.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { RecoveryQueue } from '../chunks/recovery-queue.js';
@@ -46,6 +47,7 @@ export class Repair {
       readonly config: CopyConfig;
       readonly onStray: StraySink;
       readonly made: MadeReplicas;
+      readonly damaged: DamagedChunks;
     },
   ) {
     this.copies = new ChunkCopies({
@@ -126,6 +128,6 @@ export class Repair {
       candidates.push({ handle, live });
     } else if (health.surplus(record).length > 0 && this.copies.mayCopy(handle)) {
       recoveries.add(handle);
-    }
+    } else if (record.damagedBlocks > 0) this.deps.damaged.look(handle);
   }
 }

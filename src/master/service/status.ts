@@ -24,6 +24,7 @@ export function clusterStatus(
   let underReplicated = 0;
   let unavailable = 0;
   let surplus = 0;
+  let damaged = 0;
   const walk = (prefix: Key, handleAt: number, start?: Key): void => {
     const range = prefixRange(prefix);
     for (const [key] of state.range({ ...range, ...(start !== undefined && { start }) })) {
@@ -34,6 +35,7 @@ export function clusterStatus(
       const record = getChunk(state, handle);
       if (record === undefined || isGarbage(state, handle)) continue;
       const live = record.servers.filter((id) => servers.isUp(id) && !record.suspects.includes(id)).length;
+      if (record.damagedBlocks > 0 && live > 0) damaged++;
       if (live === 0) unavailable++;
       else if (live < wantedReplicas) underReplicated++;
       else if (live > wantedReplicas) surplus++;
@@ -57,6 +59,7 @@ export function clusterStatus(
     unavailableChunks: unavailable,
     garbageChunks: garbage,
     surplusChunks: surplus,
+    damagedChunks: damaged,
     unexaminedChunks: unexamined,
     servers: servers.all().map(({ id, address, peer, load, disks, removal }): ServerStatusInit => ({
       ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks, aside: load.aside },

@@ -54,7 +54,7 @@ export const keys = {
   garbage: (handle: ChunkHandle): Key => 'G' + packNumber(handle),
   /** 'Z' server, handle → packed version: a replica of a deleted chunk, on a server that was not there to be told */
   deletion: (server: ServerId, handle: ChunkHandle): Key => 'Z' + packNumber(server) + packNumber(handle),
-  /** 'W' handle → empty: a chunk that has fewer replicas than wanted, or that needs recovery */
+  /** 'W' handle → empty: a chunk that has too few or too many replicas, needs recovery, or has damaged blocks */
   degraded: (handle: ChunkHandle): Key => 'W' + packNumber(handle),
   /** 'L' handle → LeaseRecord: a lease on it may be in use */
   lease: (handle: ChunkHandle): Key => 'L' + packNumber(handle),

@@ -141,6 +141,7 @@ export function addChunk(
     unsynced,
     gone: [],
     leftAtVersion: [],
+    damagedBlocks: 0,
   };
   saveChunk(m, handle, record, options.wantedReplicas);
   addToCounter(m, 'chunk-count', 1);

@@ -57,7 +57,8 @@ export function mayBringBack(record: ChunkRecord, server: { readonly id: number;
 
 /** True when `record` belongs in the index of chunks that need care. */
 function needsCare(record: ChunkRecord, wantedReplicas: number): boolean {
-  return !isLostHole(record) && (record.needsRecovery || record.servers.length !== wantedReplicas);
+  if (isLostHole(record)) return false;
+  return record.needsRecovery || record.servers.length !== wantedReplicas || record.damagedBlocks > 0;
 }
 
 /** Writes `record` and brings the indexes 'R' and 'W' in step with it. */

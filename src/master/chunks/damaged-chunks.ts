@@ -1,0 +1,71 @@
+/**
+ * Chunks with blocks that no replica has whole: a recovery or a copy found them (`ChunkRecord.damaged_blocks`), and an
+ * administrator sees how many there are. That a writer has replaced such a block, or a cut removed it, nobody tells: the members
+ * are read now and then, until all of them are whole.
+ */
+import type { Clock } from '../../core/clock.js';
+import { asCairnError } from '../../core/errors.js';
+import type { ChunkHandle, ServerId } from '../../core/ids.js';
+import type { Logger } from '../../core/logging/logger.js';
+import { unawaited } from '../../core/sync.js';
+import type { ServerRegistry } from '../servers/servers.js';
+import type { State } from '../state/state.js';
+import { getChunk, isGone, saveChunk } from '../tables/chunk-records.js';
+import { Backoffs } from './backoffs.js';
+
+/** Chunks whose members are read at a time. */
+const MAX_LOOKING = 4;
+/** The members of one are read again after so long at first, and at last. */
+const PAUSE_MIN_MS = 10_000;
+const PAUSE_MAX_MS = 600_000;
+const MAX_NOTED = 65_536;
+
+export class DamagedChunks {
+  private readonly looking = new Set<ChunkHandle>();
+  private readonly pauses: Backoffs<ChunkHandle>;
+
+  constructor(
+    private readonly deps: {
+      readonly state: State;
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly servers: ServerRegistry;
+      readonly wantedReplicas: number;
+    },
+  ) {
+    this.pauses = new Backoffs(deps.clock, { minMs: PAUSE_MIN_MS, maxMs: PAUSE_MAX_MS, maxEntries: MAX_NOTED });
+  }
+
+  /** To be called again and again for each that is known: has its members read when that is due. */
+  look(handle: ChunkHandle): void {
+    if (this.looking.size >= MAX_LOOKING || this.looking.has(handle) || !this.pauses.isDue(handle)) return;
+    this.pauses.attempted(handle);
+    this.looking.add(handle);
+    const looked = this.lookNow(handle).finally(() => this.looking.delete(handle));
+    unawaited(looked, this.deps.logger, 'looking at a damaged chunk');
+  }
+
+  /** Never rejects. */
+  private async lookNow(handle: ChunkHandle): Promise<void> {
+    const { state, servers, logger, wantedReplicas } = this.deps;
+    const before = getChunk(state, handle);
+    if (before === undefined || before.needsRecovery || before.servers.length === 0) return;
+    const members = before.servers as ServerId[];
+    if (!members.every((id) => servers.isUp(id))) return;
+    try {
+      const damaged = await Promise.all(members.map((id) => servers.calls.verifyReplica(id, handle, before.version)));
+      if (damaged.some((count) => count > 0)) return;
+      state.mutate((m) => {
+        const record = getChunk(m, handle);
+        // A recovery or a copy may have found some since.
+        if (record?.version !== before.version || record.servers.length > members.length || isGone(m, handle)) return;
+        record.damagedBlocks = 0;
+        saveChunk(m, handle, record, wantedReplicas);
+      });
+      this.pauses.forget(handle);
+      logger.info({ chunk: handle }, 'a chunk with damaged blocks is whole again');
+    } catch (error) {
+      logger.info({ chunk: handle, error: asCairnError(error).message }, 'a damaged chunk could not be read');
+    }
+  }
+}
