@@ -63,6 +63,9 @@ export class SimulatedNetwork {
     };
   }
 
+  /** Asked before each message; 'lose': it is lost, and its connection breaks. */
+  onSend: ((from: string, to: string) => 'lose' | undefined) | undefined;
+
   link(from: string, to: string): Link {
     const key = `${from}>${to}`;
     let link = this.links.get(key);
@@ -291,6 +294,10 @@ class SimulatedTransport implements Transport {
 
   send(message: Message): void {
     if (this.isClosed || !this.owner.isAlive) return;
+    if (this.network.onSend?.(this.owner.host, this.remoteHost) === 'lose') {
+      this.network.trace.add(`fault lose a message of ${this.label}`);
+      return this.loseEverything();
+    }
     const bytes = message.header.length + message.payload.length + FRAME_OVERHEAD_BYTES;
     // Received into memory that is used again, as by the real network: who gives it back too early reads other bytes.
     const copy = { header: Buffer.from(message.header), payload: payloadBuffers.take(message.payload.length) };

@@ -1,6 +1,9 @@
 /**
  * What the master asks of chunkservers: each call once, with its time limit. All fail with UNAVAILABLE when the server is not connected,
  * and as any call does: the server's error, TIMEOUT, DISCONNECTED. After the last two it is not known whether the server did it.
+ *
+ * What destroys bytes is sent when the decision is durable: a removal or a truncate that is lost with the master's power leaves the
+ * file as it was, and not only its name (P1, P10).
  */
 import { CairnError } from '../../core/errors.js';
 import { REQUEST_TIMEOUT_MS } from '../../core/limits.js';
@@ -23,7 +26,11 @@ const STALE_DELETION_TIMEOUT_MS = 1_000;
 export const LEAVE_OUT_TIMEOUT_MS = 1_000;
 
 export class ChunkserverCalls {
-  constructor(private readonly peerOf: (server: number) => Peer | undefined) {}
+  /** `durable` resolves when all that was decided before survives power loss. */
+  constructor(
+    private readonly peerOf: (server: number) => Peer | undefined,
+    private readonly durable: () => Promise<void>,
+  ) {}
 
   /** A new lease, or the same one again, which renews it; with `create` the replica is made. */
   async grantLease(server: number, request: GrantLeaseRequestInit): Promise<void> {
@@ -37,17 +44,20 @@ export class ChunkserverCalls {
 
   /** To the primary: it cuts the chunk everywhere, as a mutation under its lease. */
   async truncate(server: number, request: TruncateChunkRequestInit): Promise<void> {
+    await this.durable();
     await this.to(server).call(CHUNKSERVER_METHODS.truncateChunk, request);
   }
 
   /** Replicas at these versions or below; those that are not there are fine. */
   async deleteChunks(server: number, chunks: ReplicaVersionInit[]): Promise<void> {
+    await this.durable();
     await this.to(server).call(CHUNKSERVER_METHODS.deleteChunks, { chunks });
   }
 
   /** As `deleteChunks`, for what nobody needs: a slow disk is not waited for, as others wait for the chunk. */
   async deleteStale(server: number, chunk: ReplicaVersionInit): Promise<void> {
     const options = { timeoutMs: STALE_DELETION_TIMEOUT_MS };
+    await this.durable();
     await this.to(server).call(CHUNKSERVER_METHODS.deleteChunks, { chunks: [chunk] }, options);
   }
 

@@ -87,7 +87,10 @@ export function hostOf(server: Pick<Server, 'address'>): string {
 }
 
 export class ServerRegistry {
-  readonly calls = new ChunkserverCalls((id) => this.peerOf(id));
+  readonly calls = new ChunkserverCalls(
+    (id) => this.peerOf(id),
+    () => this.deps.state.durable(),
+  );
   private readonly servers = new Map<ServerId, Server>();
   private readonly byPeer = new Map<Peer, Server>();
   private readonly saved = new Map<ServerId, Saved>();

@@ -192,7 +192,8 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
         server,
         request,
       );
-      return { reply };
+      // As before any call that destroys (servers/calls.ts).
+      return (reply.delete ?? []).length === 0 ? { reply } : state.durable().then(() => ({ reply }));
     },
 
     // Answered before the recovery: the primary that reports is to take part in it. Also a report under a lease that
