@@ -288,3 +288,69 @@ void t.test(
     }
   },
 );
+
+/** Nine records in three segments and the begun fourth, all durable; its process is dead. */
+async function segmented(boot: 'same' | 'another'): Promise<CrashDisk> {
+  const disk = newDisk();
+  const { log } = await open(disk, 0, 200);
+  for (let i = 1; i <= 9; i++) {
+    log.append(1, new Map([[`I${i}`, Buffer.from(`record ${i} `.repeat(3))]]));
+    await settle();
+  }
+  await log.durable();
+  if (boot === 'same') disk.kill();
+  else disk.powerLoss();
+  return disk;
+}
+
+void t.test('rot anywhere in the log is harmless or refuses the start, as long as the machine was up', async (test) => {
+  const paths = (await segmented('same')).paths();
+  test.equal(paths.length, 4);
+  const last = paths[2] ?? '';
+  // A write that was cut short by the end of the process looks like damage of the length of the last record.
+  const end = offsetOf((await segmented('same')).content(last), 9);
+  for (const checkpoint of [0, 5]) {
+    for (const path of paths) {
+      const size = (await segmented('same')).content(path).length;
+      for (let at = 0; at < size; at++) {
+        for (const how of ['a bit', 'zeros', 'the rest', 'cut']) {
+          const isEnd = path === last && (how === 'cut' || (at >= end && at < end + 4));
+          if (isEnd) continue;
+          const disk = await segmented('same');
+          const before = disk.content(path);
+          await damage(disk, path, (content) => {
+            if (how === 'cut') return content.subarray(0, at);
+            if (how === 'a bit') content.writeUInt8(content.readUInt8(at) ^ 1, at);
+            else content.fill(0, at, how === 'zeros' ? Math.min(size, at + 8) : size);
+            return content;
+          });
+          if (disk.content(path).equals(before)) continue;
+          const outcome = await open(disk, checkpoint, 200).then(
+            ({ replayed }) => replayed.at(-1),
+            (error: unknown) => (error as CairnError).code,
+          );
+          if (outcome !== 9 && outcome !== 'CORRUPT')
+            test.fail(`${how} at ${at} of ${path}, checkpoint ${checkpoint}: ${outcome}`);
+        }
+      }
+    }
+  }
+});
+
+void t.test(
+  'damage in a segment of which the store has all does no harm to the next, after a power loss too',
+  async (test) => {
+    for (const boot of ['same', 'another'] as const) {
+      const [first = ''] = (await segmented(boot)).paths();
+      const { length } = (await segmented(boot)).content(first);
+      for (const at of [0, 40, 70, length - 1]) {
+        const disk = await segmented(boot);
+        await damage(disk, first, (content) => content.fill(0xee, at, Math.min(length, at + 30)));
+        const { replayed, log } = await open(disk, 5, 200);
+        test.strictSame(replayed, [6, 7, 8, 9], `${boot} boot, at ${at}`);
+        await log.cut(9);
+        test.notOk(disk.paths().includes(first), 'it is deleted with the others');
+      }
+    }
+  },
+);

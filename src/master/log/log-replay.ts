@@ -36,12 +36,16 @@ export interface ReplayOptions {
 
 interface Damage {
   readonly segment: number;
+  readonly file: DiskFile;
   readonly offset: number;
+  /** The last record before it in its segment; 0: there is none. */
+  readonly lastSequence: number;
   /** The first record that cannot be had. */
   readonly sequence: number;
   /** Neither the end of a process nor a loss of power leaves such a thing. */
   readonly unexplained: boolean;
-  readonly sameBoot: boolean;
+  /** That a younger record is there means that this one was, and was lost since. */
+  readonly precedesAll: boolean;
 }
 
 /** Replays `segments` (ascending numbers); returns those that remain after a torn tail was cut off, open. */
@@ -54,12 +58,17 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
     const path = segmentPath(directory, number);
     const file = await disk.open('oplog.replay', path, 'existing');
     const bytes = await readSegment(file, path);
-    if (damage !== undefined) {
-      refuseIfDurable(options, damage, bytes, 0);
-      await file.close();
-      continue;
-    }
     const header = readHeader(bytes, path, disk.bootId());
+    if (damage !== undefined) {
+      if (header === undefined || !continues(bytes, next)) {
+        refuseIfDurable(options, damage, bytes);
+        await file.close();
+        continue;
+      }
+      // What is damaged was in the store already.
+      kept.push({ number: damage.segment, file: damage.file, lastSequence: next - 1 });
+      damage = undefined;
+    }
     let at = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
     if (header !== undefined && kept.every((segment) => segment.lastSequence === 0)) refuseGap(bytes, path, next);
     let lastSequence = 0;
@@ -85,17 +94,28 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
           continue;
         }
       }
-      // A header is synced before its segment is used: without one, a start was cut short, and there is no record.
-      const unexplained =
-        header === undefined ? findFrames(bytes, 0).next().done === false : header.sameBoot && frame.kind === 'bad';
-      damage = { segment: number, offset: at, sequence: next, sameBoot: header?.sameBoot ?? false, unexplained };
-      refuseIfDurable(options, damage, bytes, at);
+      // A header is synced before its segment is used: without one a start was cut short, and there is no record, here or later.
+      const judged =
+        header === undefined
+          ? { unexplained: bytes.length > SEGMENT_HEADER_BYTES, precedesAll: true }
+          : { unexplained: header.sameBoot && frame.kind === 'bad', precedesAll: header.sameBoot };
+      damage = { segment: number, file, offset: at, lastSequence, sequence: next, ...judged };
+      refuseIfDurable(options, damage, bytes.subarray(at));
     }
-    if (damage !== undefined && (at <= SEGMENT_HEADER_BYTES || lastSequence === 0)) await file.close();
-    else kept.push({ number, file, lastSequence });
+    if (damage === undefined) kept.push({ number, file, lastSequence });
   }
-  if (damage !== undefined) await cutOff(options, damage, segments, kept);
+  if (damage === undefined) return kept;
+  if (damage.unexplained) throw refusal(options, damage);
+  if (damage.lastSequence === 0) await damage.file.close();
+  else kept.push({ number: damage.segment, file: damage.file, lastSequence: damage.lastSequence });
+  await cutOff(options, damage, segments, kept);
   return kept;
+}
+
+/** Whether a segment begins with record `next` or an older one: nothing is missing before it. */
+function continues(bytes: Buffer, next: number): boolean {
+  const frame = readFrame(bytes, SEGMENT_HEADER_BYTES);
+  return frame.kind === 'record' && sequenceOf(frame.payload) <= next;
 }
 
 /**
@@ -122,15 +142,17 @@ function findBehind(bytes: Buffer, from: number, next: number): number | undefin
   return undefined;
 }
 
-function refuseIfDurable(options: ReplayOptions, damage: Damage, bytes: Buffer, from: number): void {
-  let promised = damage.unexplained;
-  for (const { record } of findFrames(bytes, from)) {
+/** `bytes` lie behind the damage. */
+function refuseIfDurable(options: ReplayOptions, damage: Damage, bytes: Buffer): void {
+  for (const { record } of findFrames(bytes, 0)) {
     if (record.sequence < damage.sequence) continue;
-    if (damage.sameBoot || record.flushed >= damage.sequence) promised = true;
+    if (damage.precedesAll || record.flushed >= damage.sequence) throw refusal(options, damage);
   }
-  if (!promised) return;
+}
+
+function refusal(options: ReplayOptions, damage: Damage): CairnError {
   const path = segmentPath(options.directory, damage.segment);
-  throw new CairnError(
+  return new CairnError(
     'CORRUPT',
     `the operation log is damaged: record ${damage.sequence} at byte ${damage.offset} of ${path} was written and cannot ` +
       "be read. Copy the master's directory elsewhere and see whether its disk can still give that file. Otherwise what came " +
