@@ -1,11 +1,12 @@
 /** Sessions: P6 (exactly once), P5 (tails of dead writers), opens and orphans, over crashes of the master. */
 import t from 'tap';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
-import { sessionId as makeSessionId } from '../../src/core/ids.js';
+import { inodeId, sessionId as makeSessionId } from '../../src/core/ids.js';
 import { SESSION_TTL_MS } from '../../src/core/limits.js';
 import { keys } from '../../src/master/state/keys.js';
-import { SessionRecord } from '../../src/protocol/generated/messages.js';
+import { OpenFlagsBit, SessionRecord } from '../../src/protocol/generated/messages.js';
 import { TestCluster } from './support/cluster.js';
+import type { TestClient } from './support/cluster.js';
 
 t.test('P6: a create that is retried over a reconnect and a restart takes effect once', async (t) => {
   const cluster = new TestCluster();
@@ -51,6 +52,37 @@ t.test('P6: a failure is answered alike again, and replies are dropped when they
   await t.rejects(client.create('y', 0, operation), { code: 'PROTOCOL' });
   await t.rejects(client.create('v', 0, { sequence: 0, ackedBelow: 0 }), { code: 'PROTOCOL' });
   await cluster.stop();
+});
+
+t.test('P6: a file without a name outlives the loss of the answer that told of it', async (t) => {
+  for (const how of ['cut', 'kill'] as const) {
+    const cluster = new TestCluster();
+    await cluster.start(0);
+    const first = await cluster.client();
+    const operation = first.operation();
+    const make = async (client: TestClient): Promise<number> => {
+      const caller = { uid: 0, gid: 0, groups: [] };
+      const flags = OpenFlagsBit.READ | OpenFlagsBit.WRITE;
+      const request = { operation, caller, parent: 1, mode: 0o100600, temporary: true, openFlags: flags };
+      return (await cluster.until(client.peer.call(MASTER_METHODS.create, request))).reply.attributes?.inode ?? 0;
+    };
+    const inode = await make(first);
+    // Without the answer, the client does not know that it has the file open.
+    if (how === 'kill') await cluster.restartMaster('kill');
+    const second = await cluster.client(first.sessionId);
+    await cluster.until(second.peer.call(MASTER_METHODS.reclaim, { done: true }));
+    await cluster.wait(1_500);
+    t.equal(await make(second), inode);
+    const { reply } = await cluster.until(second.peer.call(MASTER_METHODS.getAttributes, { inode }));
+    t.equal(reply.nlink, 0, how);
+    await cluster.until(second.peer.call(MASTER_METHODS.keepSession, { ackedBelow: operation.sequence + 1 }));
+    await cluster.wait(1_500);
+    t.ok(cluster.store.get(keys.inode(inodeId(inode))) !== undefined, 'it is open');
+    await cluster.until(second.peer.call(MASTER_METHODS.close, { inode, readers: 1, writers: 1 }));
+    await cluster.wait(3_000);
+    t.equal(cluster.store.get(keys.inode(inodeId(inode))), undefined, 'and is gone with its last close');
+    await cluster.stop();
+  }
 });
 
 t.test('without a session nothing is served, and an expired one is not resumed', async (t) => {

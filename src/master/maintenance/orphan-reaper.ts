@@ -58,12 +58,16 @@ export class OrphanReaper {
     this.pending = false;
     const orphans: InodeId[] = [];
     let seen = 0;
-    for (const [key] of this.deps.state.range({ start: keys.orphan(inodeId(this.cursor + 1)), end: ORPHANS_END })) {
+    let isAwaited = false;
+    for (const [key, reply] of this.deps.state.range({ start: keys.orphan(inodeId(this.cursor + 1)), end: ORPHANS_END })) {
       if (seen === SLICE) break;
       seen++;
       const inode = inodeId(unpackNumber(key, 1));
       this.cursor = inode;
-      if (!this.deps.sessions().isOpen(inode)) orphans.push(inode);
+      if (this.deps.sessions().isOpen(inode)) continue;
+      // A client that has come back, and has told what it has open, has yet to ask again for the answer that named this one.
+      if (this.isReplyKept(reply)) isAwaited = true;
+      else orphans.push(inode);
     }
     let complete = false;
     try {
@@ -77,7 +81,13 @@ export class OrphanReaper {
     }
     if (seen === SLICE) this.pending = true;
     else this.cursor = 0;
-    return this.pending;
+    const more = this.pending;
+    if (isAwaited) this.pending = true;
+    return more;
+  }
+
+  private isReplyKept(key: Uint8Array): boolean {
+    return key.length > 0 && this.deps.state.get(Buffer.from(key).toString('latin1')) !== undefined;
   }
 
   /** Returns false when the bound of one record was reached before all was done. */

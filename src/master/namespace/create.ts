@@ -72,7 +72,10 @@ export function create(m: Mutation, context: OperationContext, request: CreateRe
   return { attributes: attributesOf(inode, record), created: true };
 }
 
-/** open(2) with O_TMPFILE: an orphan from its beginning, kept while it is open; `link` may give it a name. */
+/**
+ * open(2) with O_TMPFILE: an orphan from its beginning, kept while it is open, and until its client has the answer; `link` may
+ * give it a name.
+ */
 function createTemporary(
   m: Mutation,
   context: OperationContext,
@@ -89,7 +92,9 @@ function createTemporary(
   record.nlink = 0;
   record.linkable = !request.exclusive;
   const inode = allocateInode(m, record);
-  m.put(keys.orphan(inode), EMPTY);
+  const { session } = context;
+  const reply = session === undefined ? '' : keys.reply(session, request.operation?.sequence ?? 0);
+  m.put(keys.orphan(inode), Buffer.from(reply, 'latin1'));
   return { attributes: attributesOf(inode, record), created: true };
 }
 
@@ -120,8 +125,6 @@ export function link(m: Mutation, context: OperationContext, request: LinkReques
   addName(m, context, { parent, directory, name: request.name }, { inode, mode: record.mode });
   return attributesOf(inode, record);
 }
-
-const EMPTY = new Uint8Array(0);
 
 /** A directory without a name takes no new entries: it would never be empty, and never be found. */
 export function requireLiving(inode: InodeId, directory: InodeRecord): void {

@@ -70,7 +70,7 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
     return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
       const run = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
         const session = sessions.require(peer);
-        const context = { now: clock.now() };
+        const context = { now: clock.now(), session: session.id };
         const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, context, request));
         // What was decoded from a stored reply encodes as what was stored.
         let reply = outcome.reply as RI;

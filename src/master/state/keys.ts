@@ -62,7 +62,7 @@ export const keys = {
   behind: (inode: InodeId): Key => 'B' + packNumber(inode),
   /** 'T' inode → empty: the inode has pending cuts */
   pendingCut: (inode: InodeId): Key => 'T' + packNumber(inode),
-  /** 'U' inode → empty: no name is left; reaped when no session has it open */
+  /** 'U' inode → empty: no name is left; reaped when no session has it open. Or the key of a reply: and when that is gone */
   orphan: (inode: InodeId): Key => 'U' + packNumber(inode),
   /** 'N' session → SessionRecord */
   session: (session: SessionId): Key => 'N' + packNumber(session),

@@ -2,7 +2,7 @@
 import type { Timespec } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { inodeId, ROOT_INODE } from '../../core/ids.js';
-import type { InodeId } from '../../core/ids.js';
+import type { InodeId, SessionId } from '../../core/ids.js';
 import { CHUNK_SIZE_BYTES } from '../../core/limits.js';
 import { S_IFDIR, isDirectory, isRegular } from '../../core/mode.js';
 import { InodeRecord } from '../../protocol/generated/messages.js';
@@ -18,6 +18,8 @@ export { addToCounter, readCounter };
 export interface OperationContext {
   /** The time that the operation stamps on what it changes. */
   readonly now: Timespec;
+  /** Of its client. */
+  readonly session?: SessionId;
 }
 
 /** What stat(2) shows as the size of a directory, and what a file's allocation is rounded up to. */
