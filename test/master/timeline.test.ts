@@ -27,6 +27,7 @@ class Life {
   private constructor(
     readonly state: LogState,
     private readonly store: MemoryStore,
+    readonly disk: CrashDisk,
     seed: number,
     expectsServers: boolean,
   ) {
@@ -46,7 +47,7 @@ class Life {
     const disk = new CrashDisk(new SeededRandom(1));
     const clock = new ManualClock();
     const options = { store, disk, clock, directory: 'log', logger: silentLogger, onFailure: () => undefined };
-    const life = new Life(await LogState.open(options), store, ++Life.lives, expectsServers);
+    const life = new Life(await LogState.open(options), store, disk, ++Life.lives, expectsServers);
     await life.state.durable();
     return life;
   }
@@ -128,6 +129,21 @@ t.test('a mark that is ahead, of any kind, makes all counters jump, once', async
     t.equal(await shown(next, mark), isTold, `${what}: which knows the other past, too`);
     t.equal(next.branches, 0, `${what}: and need not jump again`);
   }
+});
+
+t.test('a jump that finds no space is made when the mark is shown again', async (t) => {
+  const backup = await (await Life.begin([])).end();
+  const second = await Life.begin(backup);
+  await second.work(20);
+  const mark = second.timeline.mark;
+  const life = await Life.begin(await cutBack(backup));
+  life.disk.failOn('oplog.append', 0, 'ENOSPC');
+  await t.rejects(life.timeline.take(mark, 'a test'), { code: 'ENOSPC' });
+  t.equal(life.branches, 0);
+  const before = life.nextInode;
+  t.ok(await shown(life, mark));
+  t.equal(life.branches, 1);
+  t.ok(life.nextInode > before + 2 ** 30, 'nothing is given twice');
 });
 
 const empty: MasterMark = { epoch: 0, incarnation: 0, sequence: 0, handle: 0, leaseId: 0 };

@@ -54,7 +54,7 @@ export interface PartedInodes {
 }
 
 export class Timeline {
-  private readonly beginnings: EpochBeginning[];
+  private beginnings: readonly EpochBeginning[];
   private readonly witness = deferred<void>();
   private readonly timer: Timer | undefined;
   private isWitnessed: boolean;
@@ -64,7 +64,7 @@ export class Timeline {
     const { state, clock } = deps;
     const stored = state.get(keys.meta('epochs'));
     this.beginnings = stored === undefined ? [] : EpochHistory.decode(stored).beginnings;
-    state.mutate((m) => this.begin(m, state.epoch, state.startSequence, false));
+    this.beginnings = state.mutate((m) => this.begin(m, state.epoch, state.startSequence, false));
     this.isWitnessed = !deps.expectsServers;
     if (!this.isWitnessed) this.timer = clock.setTimer(WITNESS_WAIT_MS, () => this.noteWitness());
   }
@@ -136,14 +136,17 @@ export class Timeline {
     const { state, logger, handles, leaseIds } = this.deps;
     const before = { epoch: state.epoch, sequence: state.lastSequence };
     const epoch = Math.max(state.epoch, mark.epoch) + 1;
+    // Counts when it is written: a full disk may refuse it, and then the mark is shown again.
+    let { beginnings } = this;
     state.skipToEpoch(epoch, (m) => {
       const inode = jumped(readCounter(m, 'next-inode', FIRST_INODE), INODE_JUMP);
       m.put(keys.meta('next-inode'), packed(inode));
-      this.begin(m, epoch, before.sequence, true);
+      beginnings = this.begin(m, epoch, before.sequence, true);
       handles.jumpTo(m, jumped(Math.max(readReserved(m, 'next-handle'), mark.handle), COUNTER_JUMP));
       leaseIds.jumpTo(m, jumped(Math.max(readReserved(m, 'next-lease'), mark.leaseId), COUNTER_JUMP));
       m.put(keys.meta('version-floor'), packed(jumped(readCounter(m, 'version-floor', 0), VERSION_JUMP)));
     });
+    this.beginnings = beginnings;
     logger.error(
       { ...before, seenBy: who, seenEpoch: mark.epoch, seenSequence: mark.sequence, newEpoch: epoch },
       "the master's state is older than what the cluster has seen: it was restored from a backup, or its directory was put " +
@@ -153,13 +156,15 @@ export class Timeline {
     this.deps.onBranch();
   }
 
-  private begin(m: Mutation, epoch: number, sequence: number, branch: boolean): void {
+  /** The beginnings with one more. */
+  private begin(m: Mutation, epoch: number, sequence: number, branch: boolean): readonly EpochBeginning[] {
     const incarnation = Number(this.deps.random.bytes(6).readUIntBE(0, 6));
     const firstInode = readCounter(m, 'next-inode', FIRST_INODE);
     const firstLease = readReserved(m, 'next-lease');
-    this.beginnings.push({ epoch, incarnation, sequence, firstInode, branch, firstLease });
-    while (this.beginnings.length > MAX_EPOCHS_REMEMBERED) this.beginnings.shift();
-    m.put(keys.meta('epochs'), EpochHistory.encode({ beginnings: this.beginnings }).finish());
+    const beginning = { epoch, incarnation, sequence, firstInode, branch, firstLease };
+    const beginnings = [...this.beginnings, beginning].slice(-MAX_EPOCHS_REMEMBERED);
+    m.put(keys.meta('epochs'), EpochHistory.encode({ beginnings }).finish());
+    return beginnings;
   }
 }
 
