@@ -11,6 +11,8 @@ import type { InodeId } from '../../src/core/ids.js';
 import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import type { FileSystem, OpenFile } from '../../src/filesystem/filesystem.js';
+import type { StateReader } from '../../src/master/state/state.js';
+import { auditState } from './audit.js';
 import { seeds } from './seeds.js';
 import { StateHistory } from './state-history.js';
 import { MASTER, World } from './world.js';
@@ -196,6 +198,8 @@ interface Outcome {
   readonly calls: number;
   readonly tree: unknown[];
   readonly happened: string | undefined;
+  /** What the store had at the end. */
+  readonly stored: ReadonlyMap<string, Uint8Array>;
 }
 
 /** `at`: the call, counted from when all is up, at which `kind` happens; `again`: the call of the start, when it happens twice. */
@@ -288,7 +292,10 @@ async function run(kind: Kind, at: number, seed: number, again: number): Promise
       await world.kill(MASTER);
       await world.start(MASTER);
       history.check();
-      return { calls: counted, tree: seen, happened };
+      await world.sleep(5_000);
+      const stored = new Map<string, Uint8Array>();
+      for (const { key, value } of world.store.snapshot()) if (value !== null) stored.set(key, value);
+      return { calls: counted, tree: seen, happened, stored };
     });
   } finally {
     uninstall();
@@ -311,3 +318,20 @@ for (const kind of KINDS) {
     }
   });
 }
+
+t.test('the audit misses each key that is not there', async (test) => {
+  const { stored } = await run('kill', Infinity, 1, 0);
+  const without = (missing: string): StateReader => ({
+    get: (key) => (key === missing ? undefined : stored.get(key)),
+    range: ({ start, end }) => [...stored].filter(([key]) => key >= start && key < end && key !== missing),
+  });
+  assert.deepEqual(auditState(without('')), []);
+  const tables = new Set<string>();
+  for (const key of stored.keys()) {
+    const table = key.charAt(0);
+    if (!'IDCXFKR'.includes(table)) continue;
+    tables.add(table);
+    if (auditState(without(key)).length === 0) test.fail(`a key of table ${table}`);
+  }
+  test.equal([...tables].sort().join(''), 'CDFIKRX');
+});

@@ -6,6 +6,7 @@ import type { InodeId } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import type { Attributes, ChunkPlacement, DirectoryEntry, FileSystem } from '../../src/filesystem/filesystem.js';
 import { equalBytes } from '../conformance/case.js';
+import { auditState } from './audit.js';
 import { DATA_WINDOWS, equalAttributes } from './actor.js';
 import { Inspector } from './inspector.js';
 import type { TreeFile } from './inspector.js';
@@ -203,6 +204,8 @@ export async function demandQuiet(world: World, fs: FileSystem): Promise<void> {
     const quiet = count - (lines.get(name) ?? 0);
     assert.ok(quiet <= MAX_QUIET_LINES, `${name} logged ${quiet} lines in ${QUIET_CHECK_MS} ms at rest`);
   }
+  // At rest the log has nothing that the store does not have.
+  assert.deepEqual(auditState(world.store), [], "the tables of the master's state");
 }
 
 /** Every file of the tree, once. */

@@ -26,6 +26,14 @@ export class SimulatedStore {
     };
   }
 
+  get(key: Key): Uint8Array | undefined {
+    return this.inner.get(key);
+  }
+
+  range(range: KeyRange): Iterable<readonly [Key, Uint8Array]> {
+    return this.inner.range(range);
+  }
+
   /** All that is in it now, for `putBack`. */
   snapshot(): readonly StoreChange[] {
     return [...this.inner.range(EVERYTHING)].map(([key, value]) => ({ key, value: Uint8Array.from(value) }));
