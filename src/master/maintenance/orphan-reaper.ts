@@ -59,7 +59,10 @@ export class OrphanReaper {
     const orphans: InodeId[] = [];
     let seen = 0;
     let isAwaited = false;
-    for (const [key, reply] of this.deps.state.range({ start: keys.orphan(inodeId(this.cursor + 1)), end: ORPHANS_END })) {
+    for (const [key, reply] of this.deps.state.range({
+      start: keys.orphan(inodeId(this.cursor + 1)),
+      end: ORPHANS_END,
+    })) {
       if (seen === SLICE) break;
       seen++;
       const inode = inodeId(unpackNumber(key, 1));
