@@ -393,6 +393,23 @@ t.test('P1: power fails beside the first write after the file was clean', async 
   }
 });
 
+t.test('P1: power fails after the sync of the first mark of a file failed', async (t) => {
+  const random = new SeededRandom(seed);
+  for (let round = 0; round < 200; round++) {
+    const disk = new CrashDisk(random);
+    const file = await create(disk);
+    const bytes = random.bytes(100);
+    await write(file, 0, bytes);
+    await file.markClean();
+    await disk.syncDirectory('test', 'c');
+    disk.failOn('chunk.sync');
+    await t.rejects(write(file, 0, random.bytes(100)));
+    disk.powerLoss();
+    const again = await ChunkFile.open(disk, PATH);
+    t.ok((await again.read(0, bytes.length)).bytes.equals(bytes));
+  }
+});
+
 t.test('P1: a sync that fails fails for those who wait for the next one', async (t) => {
   const disk = new CrashDisk(new SeededRandom(seed));
   const file = await create(disk);

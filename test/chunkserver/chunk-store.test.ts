@@ -5,7 +5,7 @@ import { ChunkStore } from '../../src/chunkserver/store/chunk-store.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { CairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
-import { MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
+import { DISK_STALLED_MS, DISK_WATCH_INTERVAL_MS, MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
 import { DiskWatch } from '../../src/chunkserver/store/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
@@ -23,8 +23,12 @@ async function start(disk: CrashDisk, directories: readonly string[] = ['d']): P
   return store;
 }
 
-async function open(disk: CrashDisk, directories: readonly string[], choice = seed): Promise<ChunkStore> {
-  const clock = new ManualClock();
+async function open(
+  disk: CrashDisk,
+  directories: readonly string[],
+  choice = seed,
+  clock = new ManualClock(),
+): Promise<ChunkStore> {
   const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: directories });
   const store = new ChunkStore({
     ...{ disk: watch.disk, watch, clock, random: new SeededRandom(choice), logger: silentLogger, directories },
@@ -199,4 +203,28 @@ t.test('P1: a recovery that failed after its cut leaves no replica that a clean 
     t.equal(damaged, false, `round ${round}`);
     await again.stop();
   }
+});
+
+t.test('P11: a copy does not wait for another disk that hangs', async (t) => {
+  const disk = new CrashDisk(new SeededRandom(seed));
+  const clock = new ManualClock();
+  const store = await open(disk, ['d', 'e'], seed, clock);
+  await copy(store, 1);
+  const [removed = ''] = files(disk);
+  const goOn = disk.holdUnlink(removed);
+  const removal = store.remove(handle, version);
+  await new Promise(setImmediate);
+  clock.advance(DISK_STALLED_MS + 2 * DISK_WATCH_INTERVAL_MS);
+  const neighbour = chunkHandle(8);
+  const beside = removed.replace('7.1', '8.1');
+  const goOnBeside = disk.holdUnlink(beside);
+  const fill = (): Promise<void> => Promise.resolve();
+  const isDone = store.replace(neighbour, version, fill, () => undefined).then(() => true);
+  await eventually('the copy', () => store.index.get(neighbour) !== undefined);
+  t.ok(await isDone);
+  t.notOk(files(disk).includes(beside), 'on the other disk');
+  goOn();
+  goOnBeside();
+  await removal;
+  await store.stop();
 });

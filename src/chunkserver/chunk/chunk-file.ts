@@ -321,8 +321,10 @@ export class ChunkFile {
   }
 
   private async datasync(): Promise<void> {
+    const { generation } = this.header;
     try {
       await this.file.datasync('chunk.sync');
+      this.header.noteDurable(generation);
     } catch (error) {
       // After a failed fsync the kernel may have dropped the pages: what is on disk is not known.
       this.broken = new CairnError('EIO', `syncing chunk ${this.handle} failed: its content is not known`, {

@@ -29,6 +29,9 @@ export async function peekHeader(disk: Disk, path: string): Promise<ChunkHeader 
 }
 
 export class StoredHeader {
+  /** What was written since may be torn by a power loss. */
+  private durableGeneration: number;
+
   private constructor(
     private readonly boot: Boot,
     private readonly file: DiskFile,
@@ -36,7 +39,9 @@ export class StoredHeader {
     private doubted: boolean,
     /** In the other slot. */
     private before: ChunkHeader | undefined,
-  ) {}
+  ) {
+    this.durableGeneration = header.generation;
+  }
 
   /** Writes the first header of a new file. */
   static create(boot: Boot, file: DiskFile, handle: ChunkHandle, version: ChunkVersion): StoredHeader {
@@ -75,6 +80,15 @@ export class StoredHeader {
     return this.header.dirty && this.header.bootId === this.boot.bootId();
   }
 
+  get generation(): number {
+    return this.header.generation;
+  }
+
+  /** A sync that began when the header had this generation has succeeded. */
+  noteDurable(generation: number): void {
+    this.durableGeneration = Math.max(this.durableGeneration, generation);
+  }
+
   markDirty(): void {
     // The mark of a clean file is not synced, and the header before it is: that one is left.
     const isUnsure = !this.header.dirty && this.before?.version === this.header.version;
@@ -85,8 +99,9 @@ export class StoredHeader {
     this.write({ dirty: false });
   }
 
+  /** In place of one that the failed sync was to make durable, as the one before that is left then. */
   markSyncFailed(): void {
-    this.write({ syncFailed: true });
+    this.write({ syncFailed: true }, this.header.generation > this.durableGeneration ? 2 : 1);
   }
 
   /** Takes `version`, clean unless `dirty`. A suspect replica is one no longer. */

@@ -394,10 +394,7 @@ export class ChunkStore {
           await file.close();
         }
         if (this.index.get(handle) !== undefined) await this.discard(handle);
-        // One of before at this version, which could not be deleted or comes back with a power loss, would be taken for this one.
-        for (const other of this.directories.usable()) {
-          if (other !== directory) await other.demandNone({ handle, version });
-        }
+        await this.demandNoneBeside(directory, { handle, version });
         const path = directory.chunkPath(handle, version);
         await this.options.disk.rename('chunk.rename', incoming, path);
         await directory.syncEntry(handle);
@@ -412,6 +409,15 @@ export class ChunkStore {
         this.index.set({ handle, version, directory: directory.number, suspect: false });
       });
     });
+  }
+
+  /** A file of before at its version, which could not be deleted or comes back with a power loss, would be taken for the replica. */
+  private async demandNoneBeside(directory: DataDirectory, replica: FoundReplica): Promise<void> {
+    for (const other of this.directories.usable()) {
+      // Where nothing is known to have been removed, a disk that hangs is not waited for: copies are to go on beside it.
+      const isLookedAt = this.options.watch.answers(other.number) || other.mayBringBack(replica.handle);
+      if (other !== directory && isLookedAt) await other.demandNone(replica);
+    }
   }
 
   /** Deletes a replica at `version` or lower, unless it was begun since; one that is not there is fine. */

@@ -173,6 +173,11 @@ export class DataDirectory {
     });
   }
 
+  /** A file was removed here by this process, beside that of the chunk or in its place, and power loss may bring it back. */
+  mayBringBack(handle: ChunkHandle): boolean {
+    return (this.unsyncedRemovals.get(subdirectoryOf(handle)) ?? 0) > 0;
+  }
+
   /** No file of this replica is here, whatever comes. Fails when the disk does not allow that. */
   async demandNone(replica: FoundReplica): Promise<void> {
     await this.unlinkReplica(replica);
