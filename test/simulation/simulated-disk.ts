@@ -320,6 +320,21 @@ export class SimulatedDisk {
     node.durable.write(offset, bytes);
   }
 
+  /** A file as an earlier world left it, on the platter, with the directories above it. For a machine whose processes are down. */
+  plantFile(path: string, content: Uint8Array): void {
+    const parts = path.split('/').slice(1, -1);
+    parts.reduce((above, part) => {
+      const at = `${above}/${part}`;
+      const { directory, name } = this.place(at);
+      if (!directory.current.has(name)) this.put(at, new DirectoryNode());
+      return at;
+    }, '');
+    const file = new FileNode();
+    file.write(0, content);
+    file.sync(Infinity);
+    this.put(path, file);
+  }
+
   /** A file is gone, from the platter too. */
   remove(path: string): void {
     this.trace.add(`fault remove ${this.host}${path}`);
