@@ -5,13 +5,13 @@
 import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { CHUNKSERVER_FENCE_MS } from '../core/limits.js';
-import { lagsBehind, later, NEVER } from '../core/master-time.js';
+import { lagsBehind, NEVER } from '../core/master-time.js';
 import type { MasterTime } from '../core/master-time.js';
 
 export class Fence {
   /** When the last heartbeat was sent that the master answered, knowing this server's replicas. */
   private heardMs = -Infinity;
-  /** The latest time of the master that an answer to this server came from. */
+  /** The master's time in that answer. */
   private masterTime: MasterTime = NEVER;
   private joined = false;
 
@@ -25,20 +25,20 @@ export class Fence {
     return this.joined;
   }
 
-  /** This server registered, with an answer of that time: a restarted master's times begin anew. */
-  join(masterTime: MasterTime | null): void {
+  /**
+   * This server registered with a master of that epoch. That alone does not make it current: it may have slept, which its
+   * clock does not tell, and its replicas were not compared yet. Times of another epoch say nothing any more, as a master
+   * that was put back to an older state may have a lower one.
+   */
+  join(epoch: number): void {
     this.joined = true;
-    this.masterTime = masterTime ?? NEVER;
+    if (this.masterTime.epoch !== epoch) this.masterTime = NEVER;
   }
 
-  /** An answer of that time has come. */
-  noteTime(masterTime: MasterTime | null): void {
-    if (masterTime !== null) this.masterTime = later(this.masterTime, masterTime);
-  }
-
-  /** The master, which knows this server's replicas, answered what was sent then. */
-  heard(sentMs: number): void {
+  /** The master, which knows this server's replicas, answered at `masterTime` what was sent at `sentMs` of this clock. */
+  heard(sentMs: number, masterTime: MasterTime | null): void {
     this.heardMs = Math.max(this.heardMs, sentMs);
+    this.masterTime = masterTime ?? NEVER;
   }
 
   /** Fails with UNAVAILABLE until it is known whether what is here is the newest state of it. */

@@ -12,6 +12,8 @@ import {
 } from '../core/limits.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
+import { NEVER } from '../core/master-time.js';
+import type { MasterTime } from '../core/master-time.js';
 import { deferred, unawaited } from '../core/sync.js';
 import type { ConnectedPeer } from '../protocol/endpoint.js';
 import type { MasterMark, ServerLoadInit } from '../protocol/generated/messages.js';
@@ -47,6 +49,7 @@ export class MasterLink {
 
   /** The mark of the master that it registered with. */
   private joinedMark: MasterMark | null = null;
+  private joinedTime: MasterTime | null = null;
   readonly mark: KeptMark;
   readonly fence: Fence;
   readonly removals: Removals;
@@ -61,7 +64,7 @@ export class MasterLink {
       onDone: async (peer, sentMs) => {
         this.mark.heard(this.joinedMark);
         unawaited(this.mark.save('now'), logger, 'writing the mark of the master down');
-        this.fence.heard(sentMs);
+        this.fence.heard(sentMs, this.joinedTime);
         await this.sayHeartbeat(peer);
       },
     });
@@ -202,10 +205,11 @@ export class MasterLink {
       }
       await store.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });
       await store.rollBack(reply.rolledBack);
-      this.fence.join(reply.masterTime);
+      this.fence.join(reply.masterTime?.epoch ?? NEVER.epoch);
       if (this.stopped) throw new CairnError('CANCELLED', 'the chunkserver stops');
       this.peer = peer;
       this.joinedMark = reply.mark;
+      this.joinedTime = reply.masterTime;
       logger.info({ serverId: reply.serverId, clusterId: reply.clusterId, epoch: reply.epoch }, 'joined the cluster');
       this.reports.begin(peer);
     } catch (error) {
@@ -248,11 +252,10 @@ export class MasterLink {
     const sentMs = this.options.clock.monotonicMs();
     const request = { load: this.load(), reported: this.reports.isDone, disks: this.options.store.disks(true) };
     const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
-    this.fence.noteTime(reply.masterTime);
     // Not before the report is in: until then the next master, too, is to be told what the one before was.
     if (!this.reports.isDone) return;
     this.mark.heard(reply.mark);
-    this.fence.heard(sentMs);
+    this.fence.heard(sentMs, reply.masterTime);
   }
 
   private load(): ServerLoadInit {

@@ -20,9 +20,9 @@ export function later(one: MasterTime, two: MasterTime): MasterTime {
 
 /**
  * Whether a server that heard from the master last at `heard` may have been given up in what the master said at `known`.
- * A master that started waits for those that it has not heard of yet as for those that it has.
+ * How long the master before had been silent, a later one does not know.
  */
 export function lagsBehind(heard: MasterTime, known: MasterTime): boolean {
-  if (heard.epoch > known.epoch) return false;
-  return known.ms - (heard.epoch === known.epoch ? heard.ms : 0) > MAX_MASTER_LAG_MS;
+  if (heard.epoch !== known.epoch) return heard.epoch < known.epoch;
+  return known.ms - heard.ms > MAX_MASTER_LAG_MS;
 }

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import t from 'tap';
+import type { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
 import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { story } from './story.js';
@@ -25,8 +26,8 @@ async function fileAtRest(s: Story): Promise<{ file: OpenFile; first: string }> 
   return { file, first: replicas[handle % 2]?.address.split(':')[0] ?? assert.fail('two replicas were wanted') };
 }
 
-async function readsOf(s: Story, expected: Uint8Array): Promise<void> {
-  const reader = await s.openAt('f', s.two);
+async function readsOf(s: Story, expected: Uint8Array, fs = s.two): Promise<void> {
+  const reader = await s.openAt('f', fs);
   equalBytes(await reader.read(0, SIZE), expected, 'what the second client reads');
   await reader.close();
 }
@@ -70,6 +71,46 @@ story('the master was restarted meanwhile', async (s) => {
     await readsOf(s, after);
     await s.world.sleep(30);
   }
+  await isWellAgain(s, file);
+});
+
+async function readsOften(s: Story, expected: Uint8Array, everyMs: number): Promise<void> {
+  for (let round = 0; round < 40; round++) {
+    await readsOf(s, expected);
+    await s.world.sleep(everyMs);
+  }
+}
+
+story('the master is restarted after the write, and cannot be reached by who slept', async (s) => {
+  const { network } = s.world;
+  const { file, first } = await fileAtRest(s);
+  await sleepsThrough(s, file, first, async () => network.partition(MASTER, first));
+  await s.world.kill(MASTER);
+  await s.world.start(MASTER);
+  await readsOften(s, after, 30);
+  network.heal(MASTER, first);
+  await isWellAgain(s, file);
+});
+
+story('who slept has joined again, and its report takes long', async (s) => {
+  const { network } = s.world;
+  const { file, first } = await fileAtRest(s);
+  // Each learns by its first read where the file is now.
+  const readers: ClusterFileSystem[] = [];
+  for (let number = 3; number < 23; number++) {
+    readers.push(await s.world.connect(`client-${number}`));
+    await readsOf(s, before, readers.at(-1));
+  }
+  await sleepsThrough(s, file, first, async () => {
+    network.slow(MASTER, first, 1_000);
+    // It has been given up before anybody writes, so it is asked for nothing.
+    await s.world.sleep(12_000);
+  });
+  for (const reader of readers) {
+    await readsOf(s, after, reader);
+    await s.world.sleep(200);
+  }
+  network.heal(MASTER, first);
   await isWellAgain(s, file);
 });
 
