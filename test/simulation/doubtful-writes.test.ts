@@ -4,7 +4,7 @@ import t from 'tap';
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { CairnError } from '../../src/core/errors.js';
 import { KIB, LEASE_TTL_MS, SESSION_TTL_MS } from '../../src/core/limits.js';
-import type { LockRequest } from '../../src/filesystem/filesystem.js';
+import type { LockRequest, OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, fails } from '../conformance/case.js';
 import { story } from './story.js';
 import type { Story } from './story.js';
@@ -122,3 +122,31 @@ story('P7: what others have cut is told also to who has made the file longer in 
   equalBytes(await reader.read(2 * SIZE, 2 * SIZE), of('M'), 'what was synced in the next session');
   await reader.close();
 });
+
+story(
+  'P7: what some replicas have of writes that were given up shows, or not, to all who read after the closes',
+  async (s) => {
+    const fs = await s.world.connect('client-3', { operationTimeoutMs: 8_000 });
+    const files = new Map<string, OpenFile>();
+    for (const name of 'fghijklm') files.set(name, await s.create(name, of('o'), fs));
+    for (const file of files.values()) await file.sync();
+    for (const from of s.world.chunkservers)
+      for (const to of s.world.chunkservers) if (from !== to) s.world.network.partition(from, to, true);
+    for (const file of files.values()) await file.write(0, of('A'));
+    await Promise.allSettled([...files.values()].map((file) => file.close()));
+    const seen = new Map<string, number>();
+    for (let round = 0; round < 30; round++) {
+      const fresh = await s.world.connect(`client-${10 + round}`);
+      for (const name of files.keys()) {
+        const reader = await s.openAt(name, fresh);
+        const content = await reader.read(0, SIZE);
+        if (!seen.has(name)) seen.set(name, content[0] ?? 0);
+        equalBytes(content, Buffer.alloc(SIZE, seen.get(name)), `what all see of ${name}, round ${round}`);
+        await reader.close();
+      }
+      await fresh.close();
+      if (round === 20) s.world.network.healAll();
+      await s.world.sleep(500);
+    }
+  },
+);

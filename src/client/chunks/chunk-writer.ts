@@ -134,6 +134,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     const { leases, clock, random, logger } = this.options;
     let backoff: Backoff | undefined;
     let corrupt = 0;
+    let refused: Lease | undefined;
     for (;;) {
       let lease: Lease | undefined;
       try {
@@ -154,6 +155,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
         }
         // BUSY and CORRUPT say nothing against the lease. The last attempt counts too: it may still be on its way.
         if (lease !== undefined && code !== 'BUSY' && code !== 'CORRUPT') {
+          refused = lease;
           const { handle, version, primary } = lease;
           if (leases.failed(inode, index, lease, howFailed(code, how !== 'syncs'))) {
             const about = { chunk: handle, version, primary: primary.address, code };
@@ -161,6 +163,8 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
           }
         }
         if (clock.monotonicMs() >= deadline) {
+          // Some of its members may have it, and give it to the others when the chunk is recovered.
+          if (refused !== undefined && how !== 'syncs') leases.failed(inode, index, refused, 'inDoubt');
           const done = how === 'syncs' ? 'synced' : 'written';
           throw new CairnError('EIO', `${what} of inode ${inode} could not be ${done} in time: ${message}`, {
             cause: error,

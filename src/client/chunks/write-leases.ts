@@ -37,7 +37,9 @@ interface Entry {
 }
 
 export class WriteLeases {
-  private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry) => this.forget(entry));
+  private readonly entries = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry, key) => this.evicted(key, entry));
+  /** Those that others took the place of while a write was in doubt. */
+  private readonly doubts = new LruMap<string, Entry>(MAX_CACHED_LEASES, (entry) => this.forget(entry));
   /** The same by file, so that what a truncate costs does not depend on how many files there are. */
   private readonly byInode = new Map<InodeId, Set<Entry>>();
   /** Times that the master may have lost operations. */
@@ -113,13 +115,13 @@ export class WriteLeases {
   /** The master ended the session, and may have ended the leases by which this client wrote. */
   sessionLost(): void {
     this.lostSessions++;
-    for (const entry of [...this.entries.values()]) this.dropLease(entry);
+    for (const entry of this.all()) this.dropLease(entry);
   }
 
   /** The master lost operations: it may not know any more what it leased. */
   operationsLost(): void {
     this.generation++;
-    for (const entry of [...this.entries.values()]) this.dropLease(entry);
+    for (const entry of this.all()) this.dropLease(entry);
   }
 
   /** Some write of the file is in doubt, and others may yet write under its lease. */
@@ -153,22 +155,41 @@ export class WriteLeases {
     entry.lease = entry.pending = undefined;
     if (entry.doubtfulLease !== 0) return;
     this.entries.delete(key(entry.inode, entry.index));
+    this.doubts.delete(key(entry.inode, entry.index));
     this.forget(entry);
   }
 
+  private all(): Entry[] {
+    return [...this.entries.values(), ...this.doubts.values()];
+  }
+
   private entryOf(inode: InodeId, index: number): Entry {
-    let entry = this.entries.get(key(inode, index));
+    const place = key(inode, index);
+    let entry = this.entries.get(place) ?? this.doubtAt(place);
     if (entry === undefined) {
       entry = {
         ...{ inode, index, lease: undefined, pending: undefined },
         ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
       };
-      this.entries.set(key(inode, index), entry);
+      this.entries.set(place, entry);
       const others = this.byInode.get(inode);
       if (others === undefined) this.byInode.set(inode, new Set([entry]));
       else others.add(entry);
     }
     return entry;
+  }
+
+  private doubtAt(place: string): Entry | undefined {
+    const entry = this.doubts.peek(place);
+    if (entry === undefined) return undefined;
+    this.doubts.delete(place);
+    this.entries.set(place, entry);
+    return entry;
+  }
+
+  private evicted(place: string, entry: Entry): void {
+    if (entry.doubtfulLease === 0) this.forget(entry);
+    else this.doubts.set(place, entry);
   }
 
   private forget(entry: Entry): void {

@@ -1,0 +1,44 @@
+/** What a client knows of its leases, beside a master that grants what it is asked for. */
+import t from 'tap';
+import { WriteLeases } from '../../src/client/chunks/write-leases.js';
+import { inodeId } from '../../src/core/ids.js';
+import { MAX_CACHED_LEASES } from '../../src/core/limits.js';
+import type { LeaseChunkReply, LeaseChunkRequestInit } from '../../src/protocol/generated/messages.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+function setUp(): { readonly leases: WriteLeases; readonly asked: LeaseChunkRequestInit[] } {
+  const asked: LeaseChunkRequestInit[] = [];
+  const ask = async (request: LeaseChunkRequestInit): Promise<LeaseChunkReply> => {
+    asked.push(request);
+    return {
+      ...{ handle: request.inode ?? 0, version: 1, leaseId: asked.length, leaseTtlMs: 60_000, layoutVersion: 1 },
+      ...{ primary: null, replicas: [], losses: 0, unsynced: false },
+    };
+  };
+  return { leases: new WriteLeases(new ManualClock(), ask, () => undefined), asked };
+}
+
+t.test('P7: a doubt about a write stays until it is settled, whatever else is written meanwhile', async (t) => {
+  const { leases, asked } = setUp();
+  const file = inodeId(2);
+  const lease = await leases.get(file, 0);
+  leases.failed(file, 0, lease, 'inDoubt');
+  for (let other = 0; other < 3 * MAX_CACHED_LEASES; other++) await leases.get(inodeId(3 + other), 0);
+  t.ok(leases.hasDoubts(file));
+  leases.sessionLost();
+  t.ok(leases.hasDoubts(file));
+  await leases.settleDoubts(file);
+  t.notOk(leases.hasDoubts(file));
+  t.match(asked.at(-1), { inode: file, index: 0, failedLease: lease.leaseId, failedVersion: lease.version });
+});
+
+t.test('P8: what is in doubt is bounded', async (t) => {
+  const { leases } = setUp();
+  let doubts = 0;
+  const count = 4 * MAX_CACHED_LEASES;
+  for (let inode = 1; inode <= count; inode++) {
+    leases.failed(inodeId(inode), 0, await leases.get(inodeId(inode), 0), 'inDoubt');
+  }
+  for (let inode = 1; inode <= count; inode++) if (leases.hasDoubts(inodeId(inode))) doubts++;
+  t.ok(doubts >= MAX_CACHED_LEASES / 2 && doubts <= 2 * MAX_CACHED_LEASES, `${doubts} doubts`);
+});
