@@ -49,6 +49,8 @@ export class SimulatedNetwork {
   private readonly frozenHosts = new Set<string>();
   private nextPort = FIRST_EPHEMERAL_PORT;
   private nextConnection = 1;
+  /** Called with the hosts of each message before it arrives. True: it is lost, and its connection breaks. */
+  onMessage: ((from: string, to: string) => boolean) | undefined;
 
   constructor(
     readonly clock: SimulatedClock,
@@ -395,6 +397,10 @@ class SimulatedTransport implements Transport {
     clock.schedule(head.dueUs - clock.nowUs, () => {
       // A break or a heal may have come between, and scheduled its own.
       if (this.outbound[0] !== head || !this.isPumping) return;
+      if (head.message !== undefined && this.network.onMessage?.(this.owner.host, this.remoteHost) === true) {
+        this.loseEverything();
+        return;
+      }
       if (this.network.isBlocked(this.owner.host, this.remoteHost)) return;
       this.isPumping = false;
       this.outbound.shift();
