@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { CommanderError, Command as Program } from 'commander';
+import { setAudits } from '../core/invariant.js';
 import { describe, Options, UsageError } from './command.js';
 import type { Command } from './command.js';
 import { cairnCommand } from './machine/program-name.js';
@@ -97,6 +98,8 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+// For tests: structures are looked through at each change.
+setAudits(process.env['CAIRN_AUDITS'] === '1');
 // A reader that has seen enough (`cairn cat … | head`) is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(error.code === 'EPIPE' ? 0 : EXIT_FAILED);

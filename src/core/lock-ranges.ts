@@ -3,6 +3,7 @@
  * change costs as much as it touches, however many there are: a program may hold tens of thousands.
  */
 import sortedBtree from 'sorted-btree';
+import { audited } from './invariant.js';
 
 export interface LockedRange {
   readonly type: 'read' | 'write';
@@ -23,7 +24,10 @@ export interface LockChange {
   readonly added: readonly LockedRange[];
 }
 
-/** INVARIANT: apart, and neighbours of one type merged. */
+/** Beyond, looking through them at each change would take all time. */
+export const MAX_AUDITED_RANGES = 1_000;
+
+/** Ranges are apart, and neighbours of one type are merged. */
 export class LockRanges implements Iterable<LockedRange> {
   private readonly byStart = new sortedBtree.default<number, LockedRange>();
   private writes = 0;
@@ -90,21 +94,32 @@ export class LockRanges implements Iterable<LockedRange> {
     if (removed.length === this.size) {
       this.byStart.clear();
       this.writes = 0;
-      this.add(added);
-      return;
+    } else {
+      for (const { start, type } of removed) {
+        this.byStart.delete(start);
+        if (type === 'write') this.writes--;
+      }
     }
-    for (const { start, type } of removed) {
-      this.byStart.delete(start);
-      if (type === 'write') this.writes--;
-    }
-    this.add(added);
-  }
-
-  private add(added: readonly LockedRange[]): void {
     for (const range of added) {
       this.byStart.set(range.start, range);
       if (range.type === 'write') this.writes++;
     }
+    audited(() => this.isSound(), 'the locked ranges of an owner are apart, merged and counted');
+  }
+
+  private isSound(): boolean {
+    if (this.size > MAX_AUDITED_RANGES) return true;
+    let before: LockedRange | undefined;
+    let writes = 0;
+    for (const range of this) {
+      if (range.start > range.end) return false;
+      const isApart = before === undefined || before.end < range.start;
+      const isMerged = before?.type !== range.type || before.end + 1 < range.start;
+      if (!isApart || !isMerged) return false;
+      if (range.type === 'write') writes++;
+      before = range;
+    }
+    return writes === this.writes;
   }
 
   set(lock: LockedRange): void {

@@ -1,10 +1,11 @@
 /** Things that the kernel refers to by a number that we gave it. Numbers are 1 to `capacity`, and used again. */
 import { CairnError } from '../core/errors.js';
+import { invariant } from '../core/invariant.js';
 
 export class HandleTable<T> {
   private readonly entries = new Map<number, T>();
   private readonly free: number[] = [];
-  /** Numbers below it have been given out at least once. INVARIANT: entries.size + free.length === next - 1. */
+  /** Numbers below it have been given out at least once. */
   private next = 1;
 
   constructor(private readonly capacity: number) {}
@@ -16,6 +17,7 @@ export class HandleTable<T> {
     }
     const handle = this.free.pop() ?? this.next++;
     this.entries.set(handle, value);
+    this.demandAllCounted();
     return handle;
   }
 
@@ -31,6 +33,7 @@ export class HandleTable<T> {
     const value = this.get(handle);
     this.entries.delete(handle);
     this.free.push(handle);
+    this.demandAllCounted();
     return value;
   }
 
@@ -41,5 +44,9 @@ export class HandleTable<T> {
 
   get size(): number {
     return this.entries.size;
+  }
+
+  private demandAllCounted(): void {
+    invariant(this.entries.size + this.free.length === this.next - 1, 'each number given out is in use or free');
   }
 }

@@ -8,7 +8,9 @@ import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
 import { fakeClients } from '../support/fake-clients.js';
 import { seededRandom } from '../support/seed.js';
+import { setAudits } from '../../src/core/invariant.js';
 
+setAudits(true);
 const MAX_BYTES = 5 * MIB;
 const REFUSALS = ['STALE_VERSION', 'NOT_PRIMARY', 'UNAVAILABLE', 'BUSY', 'CORRUPT'] as const;
 

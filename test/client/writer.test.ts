@@ -9,7 +9,9 @@ import type { InodeAttributes } from '../../src/client/session/wire-attributes.j
 import { WriteBudget } from '../../src/client/data/write-budget.js';
 import { Writer, type Publication } from '../../src/client/data/writer.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { setAudits } from '../../src/core/invariant.js';
 
+setAudits(true);
 const INODE = inodeId(7);
 const MARK = { handle: 1, losses: 0, generation: 0, unsynced: false };
 const IO = { prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 };

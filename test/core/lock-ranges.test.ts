@@ -4,7 +4,9 @@ import { IntervalTree } from '../../src/core/interval-tree.js';
 import { LockRanges } from '../../src/core/lock-ranges.js';
 import { pick } from '../../src/core/random.js';
 import { seededRandom } from '../support/seed.js';
+import { setAudits } from '../../src/core/invariant.js';
 
+setAudits(true);
 t.test('ranges of an owner: set, unlocked, merged and split like a list of bytes', (t) => {
   const random = seededRandom(t);
   const size = 24;

@@ -4,7 +4,9 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { toMs } from '../../src/fuse/native/native-encoding.js';
 import { PathOperations } from '../../src/fuse/native/path-operations.js';
 import { ModelFileSystem } from '../support/model-filesystem.js';
+import { setAudits } from '../../src/core/invariant.js';
 
+setAudits(true);
 const O_RDWR = 2;
 const HIDDEN = '.fuse_hidden0000000a00000001';
 

@@ -11,14 +11,16 @@ import {
 import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { pick } from '../../src/core/random.js';
 import { LockTable } from '../../src/master/sessions/locks.js';
-import type { LockPlace } from '../../src/master/sessions/locks.js';
+import type { LockPlace } from '../../src/master/sessions/locked-file.js';
 import { LockTypeType } from '../../src/protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { seededRandom } from '../support/seed.js';
 import { TestCluster } from './support/cluster.js';
 import type { TestClient } from './support/cluster.js';
+import { setAudits } from '../../src/core/invariant.js';
 
+setAudits(true);
 const BYTES = 12;
 const inode = inodeId(7);
 const place = (session: number, owner: string, on = inode): LockPlace => ({

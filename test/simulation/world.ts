@@ -7,6 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import type { Clock } from '../../src/core/clock.js';
+import { setAudits } from '../../src/core/invariant.js';
 import { KIB } from '../../src/core/limits.js';
 import type { Logger } from '../../src/core/logging/logger.js';
 import type { Random } from '../../src/core/random.js';
@@ -86,6 +87,7 @@ export class World {
   private isStopped = false;
 
   constructor(private readonly options: WorldOptions) {
+    setAudits(true);
     this.random = new SeededRandom(options.seed);
     this.trace = new Trace(() => this.clock.nowUs, options.onLine);
     this.network = new SimulatedNetwork(this.clock, this.fork(), this.trace);

@@ -67,6 +67,8 @@ export class TestCluster {
     const directory = new ClusterDirectory(await mkdtemp(join(tmpdir(), 'cairn-cluster-')));
     // Where mounts are recorded: not in this machine's own place.
     process.env['CAIRN_DATA'] = join(directory.path, 'default');
+    // Its processes look through their structures at each change.
+    process.env['CAIRN_AUDITS'] = '1';
     const cluster = new TestCluster(
       directory,
       { ...options, replicas: options.replicas ?? 2 },

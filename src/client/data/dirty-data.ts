@@ -7,10 +7,11 @@
  * makes a new pending extent, which `startable` holds back until the sent one has ended: writes that overlap reach the
  * chunkservers in their order.
  *
- * INVARIANT: in a unit, pending extents are sorted and do not overlap each other; neither do sent ones.
+ * In a unit, pending extents are sorted and do not overlap each other; neither do sent ones.
  */
 import { KIB, MAX_PAYLOAD_BYTES } from '../../core/limits.js';
 import { deferred, type Deferred } from '../../core/sync.js';
+import { audited } from '../../core/invariant.js';
 
 const UNIT = MAX_PAYLOAD_BYTES;
 
@@ -91,6 +92,7 @@ export class DirtyData {
       // Within the one that is there, or at its end.
       if (end > endOf(found)) this.grow(found, end - found.offset, unitEnd, streaming);
       found.buffer.set(bytes, offset - found.offset);
+      auditUnit(unit);
       return { extent: found, full: endOf(found) === unitEnd, absorbed: [] };
     }
     // A new extent over all that it touches; often that is nothing.
@@ -113,6 +115,7 @@ export class DirtyData {
     }
     extent.buffer.set(bytes, offset - start);
     pending.splice(first, absorbed.length, extent);
+    auditUnit(unit);
     return { extent, full: newEnd === unitEnd, absorbed };
   }
 
@@ -128,6 +131,7 @@ export class DirtyData {
     unit.pending.splice(unit.pending.indexOf(extent), 1);
     unit.sent.push(extent);
     extent.sent = true;
+    auditUnit(unit);
   }
 
   /** Its bytes are on the chunkservers, or given up. `reusable`: nobody can still be reading the buffer. */
@@ -204,6 +208,13 @@ export class DirtyData {
     }
     extent.length = length;
   }
+}
+
+function auditUnit({ pending, sent }: Unit): void {
+  const areApart = (extents: readonly Extent[]): boolean =>
+    extents.every((extent, at) => at === 0 || endOf(extents[at - 1] ?? extent) <= extent.offset);
+  const sorted = (): Extent[] => [...sent].sort((one, two) => one.offset - two.offset);
+  audited(() => areApart(pending) && areApart(sorted()), 'extents of a unit that are pending, or sent, are apart');
 }
 
 /** Index of the first of `extents` (sorted, apart) that ends at or after `offset`. */

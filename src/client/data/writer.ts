@@ -29,6 +29,7 @@ import type { Extent } from './dirty-data.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
 import { WriteBack, type Range } from './write-back.js';
 import type { WriteBudget } from './write-budget.js';
+import { invariant } from '../../core/invariant.js';
 
 /** What the writer tells the master. */
 export interface Publication {
@@ -108,8 +109,8 @@ export class Writer {
   private unsyncedEnd = 0;
   private unsyncedKills = false;
   /**
-   * Some of what is unpublished was written by who may not leave setuid and setgid. INVARIANT: false when nothing is
-   * unpublished, or a later publication would take away what was set since.
+   * Some of what is unpublished was written by who may not leave setuid and setgid. False when nothing is unpublished, or
+   * a later publication would take away what was set since.
    */
   private killing = false;
   /** A publication is on its way: the master may not know yet what it says. */
@@ -581,6 +582,7 @@ export class Writer {
         await this.options.syncMetadata(synced.slice(MAX_CHUNKS_PER_PAGE), timeoutMs);
       }
       if (!this.unpublished || this.isDisposed) {
+        invariant(this.isDisposed || !this.killing, 'privileges are killed by what is unpublished only');
         if (durable) {
           await this.options.syncMetadata(syncedChunks, timeoutMs);
           this.noteTold(true, 0, false);

@@ -24,6 +24,7 @@ import { PageCacheGuard } from './page-cache-guard.js';
 import { isHiddenName, PathWalker } from './path-walker.js';
 import type { Place } from './path-walker.js';
 import { takeCopy } from '../../filesystem/loan.js';
+import { audited } from '../../core/invariant.js';
 
 /** chown(2): this uid or gid stays as it is. */
 const UNCHANGED_ID = 0xffffffff;
@@ -45,7 +46,7 @@ export interface ListedEntry {
 
 export class PathOperations {
   private readonly opens = new HandleTable<Open>(MAX_MOUNT_OPEN_FILES);
-  /** How often each inode is open. INVARIANT: the counts sum up to opens.size. */
+  /** How often each inode is open. */
   private readonly openCounts = new Map<InodeId, number>();
   private readonly guard = new PageCacheGuard(MAX_PAGE_CACHE_GUARDS);
   private readonly walker: PathWalker;
@@ -230,6 +231,7 @@ export class PathOperations {
     const count = (this.openCounts.get(file.inode) ?? 1) - 1;
     if (count > 0) this.openCounts.set(file.inode, count);
     else this.openCounts.delete(file.inode);
+    this.auditCounts();
     try {
       await file.close();
     } finally {
@@ -348,6 +350,12 @@ export class PathOperations {
       throw error;
     }
     this.openCounts.set(file.inode, (this.openCounts.get(file.inode) ?? 0) + 1);
+    this.auditCounts();
     return handle;
+  }
+
+  private auditCounts(): void {
+    const sum = (): number => [...this.openCounts.values()].reduce((total, count) => total + count, 0);
+    audited(() => sum() === this.opens.size, 'every open file is counted at its inode');
   }
 }

@@ -24,6 +24,7 @@ import {
   segmentPath,
 } from './log-segment.js';
 import type { Key, NewValue } from '../store/store.js';
+import { invariant } from '../../core/invariant.js';
 
 interface Segment {
   readonly number: number;
@@ -52,7 +53,7 @@ export class OperationLog {
   private readonly encoder = new RecordEncoder();
   /** Older segments, ascending, until the checkpoint is past them. */
   private readonly retired: Segment[] = [];
-  /** INVARIANT: ascending; every segment with a record that is not synced, but the current one. */
+  /** Every segment with a record that is not synced, but the current one; ascending, or a sync would leave a hole. */
   private unsynced: Segment[] = [];
   /** The next segment, made ahead so that an append never waits for it. */
   private spare: Segment | undefined;
@@ -202,6 +203,7 @@ export class OperationLog {
       const rolled = segments.at(-1);
       if (rolled !== undefined && rolled.lastSequence > target) this.unsynced.unshift(rolled);
     }
+    this.demandAscending();
   }
 
   /** The segment for the next record: another one when the current is full and the spare is there. */
@@ -214,12 +216,18 @@ export class OperationLog {
     if (this.current.end >= limit && this.spare !== undefined) {
       this.retired.push(this.current);
       if (!this.unsynced.includes(this.current)) this.unsynced.push(this.current);
+      this.demandAscending();
       this.current = this.spare;
       this.spare = undefined;
       this.spareAfter = 0;
     }
     if (this.current.end >= MAX_APPEND_OFFSET_BYTES) throw this.full();
     return this.current;
+  }
+
+  private demandAscending(): void {
+    const isAscending = this.unsynced.every(({ number }, at) => number > (this.unsynced[at - 1]?.number ?? 0));
+    invariant(isAscending, 'segments that are not synced ascend');
   }
 
   private async makeSpare(): Promise<void> {

@@ -6,7 +6,7 @@ import { MAX_LOCK_OWNER_BYTES } from '../../core/limits.js';
 import type { LockedRange } from '../../core/lock-ranges.js';
 import { LockKindKind, LockTypeType } from '../../protocol/generated/messages.js';
 import type { LockState } from '../../protocol/generated/messages.js';
-import type { LockKind, LockPlace } from './locks.js';
+import type { LockKind, LockPlace } from './locked-file.js';
 
 /** What a message says of a lock, checked. */
 export function lockOf(

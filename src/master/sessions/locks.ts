@@ -12,8 +12,6 @@
 import type { Clock } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import type { InodeId, SessionId } from '../../core/ids.js';
-import { IntervalTree } from '../../core/interval-tree.js';
-import type { Interval } from '../../core/interval-tree.js';
 import {
   LOCK_HOLD_BACK_MS,
   MAX_DEADLOCK_STEPS,
@@ -23,62 +21,9 @@ import {
 } from '../../core/limits.js';
 import { LockRanges, MAX_LOCK_END } from '../../core/lock-ranges.js';
 import type { ByteSpan, LockChange, LockedRange } from '../../core/lock-ranges.js';
-
-export type LockKind = 'posix' | 'flock';
-
-/** Whose lock it is, and on what. */
-export interface LockPlace {
-  readonly session: SessionId;
-  readonly inode: InodeId;
-  readonly kind: LockKind;
-  readonly owner: string;
-}
-
-interface Owner {
-  readonly key: string;
-  readonly session: SessionId;
-  /** Tells owners apart in the trees of the file. */
-  readonly order: number;
-  readonly ranges: LockRanges;
-}
-
-/** A range that somebody holds; `group` is its owner. */
-interface Held extends Interval {
-  readonly range: LockedRange;
-  readonly session: SessionId;
-}
-
-/** `order`: of arrival, of all waiters; `group`: the owner. */
-interface Waiter extends Interval {
-  readonly id: number;
-  readonly place: LockPlace;
-  readonly lock: LockedRange;
-  readonly sinceMs: number;
-  /** It is looked at again when it was held back for long enough. */
-  isTimed: boolean;
-}
-
-type ByType<T extends Interval> = Readonly<Record<'read' | 'write', IntervalTree<T>>>;
-
-/** The locks of one kind on one inode. */
-interface LockedFile {
-  readonly key: string;
-  readonly owners: Map<string, Owner>;
-  /** INVARIANT: the ranges of all owners. */
-  readonly held: ByType<Held>;
-  readonly waiters: ByType<Waiter>;
-  /** INVARIANT: owners and waiters of each session that has any. */
-  readonly users: Map<SessionId, { readonly owners: Set<Owner>; readonly waiters: Set<Waiter> }>;
-}
-
-interface LockSession {
-  /** INVARIANT: the number of ranges that its owners hold. */
-  ranges: number;
-  readonly files: Set<LockedFile>;
-  readonly waiters: Map<number, Waiter>;
-  /** Waits that were granted and that the client does not know of yet. */
-  readonly granted: Set<number>;
-}
+import { audited } from '../../core/invariant.js';
+import { fileKey, givesUp, inConflict, inTheWay, isCounted, newLockedFile, ownerKey } from './locked-file.js';
+import type { Held, LockedFile, LockPlace, LockSession, Owner, Waiter } from './locked-file.js';
 
 const ALL: ByteSpan = { start: 0, end: MAX_LOCK_END };
 
@@ -412,6 +357,7 @@ export class LockTable {
     }
     session.ranges += added.length - removed.length;
     if (owner.ranges.size === 0) this.forgetOwner(file, owner);
+    audited(() => isCounted(file, session), 'ranges and owners of a file are those of its sessions');
   }
 
   /** Takes all that the owner holds out of the file's trees. */
@@ -456,11 +402,7 @@ export class LockTable {
     const key = fileKey(place);
     let file = this.files.get(key);
     if (file === undefined) {
-      file = {
-        ...{ key, owners: new Map<string, Owner>(), users: new Map<SessionId, never>() },
-        held: { read: new IntervalTree(), write: new IntervalTree() },
-        waiters: { read: new IntervalTree(), write: new IntervalTree() },
-      };
+      file = newLockedFile(key);
       this.files.set(key, file);
     }
     return file;
@@ -493,7 +435,7 @@ export class LockTable {
   private sessionOf(id: SessionId): LockSession {
     let session = this.sessions.get(id);
     if (session === undefined) {
-      session = { ranges: 0, files: new Set(), waiters: new Map(), granted: new Set() };
+      session = { id, ranges: 0, files: new Set(), waiters: new Map(), granted: new Set() };
       this.sessions.set(id, session);
     }
     return session;
@@ -502,28 +444,3 @@ export class LockTable {
 
 /** Of an owner that holds nothing. Never changed. */
 const NO_RANGES = new LockRanges();
-
-/** Whether others may have something now. */
-function givesUp({ removed, added }: LockChange): boolean {
-  const [first, last, only] = [removed[0], removed.at(-1), added[0]];
-  if (first === undefined || last === undefined) return false;
-  if (only === undefined || added.length > 1 || only.start > first.start || only.end < last.end) return true;
-  return only.type === 'read' && removed.some(({ type }) => type === 'write');
-}
-
-/** The types that a lock cannot stand beside. */
-const inConflict = ({ type }: LockedRange): readonly ('read' | 'write')[] =>
-  type === 'write' ? ['write', 'read'] : ['write'];
-
-/** Of others than `owner`, the one with the lowest start. */
-function inTheWay(held: ByType<Held>, lock: LockedRange, owner: string): Held | undefined {
-  let found: Held | undefined;
-  for (const type of inConflict(lock)) {
-    const first = held[type].first(lock.start, lock.end, owner);
-    if (first !== undefined && (found === undefined || first.start < found.start)) found = first;
-  }
-  return found;
-}
-
-const fileKey = ({ inode, kind }: Pick<LockPlace, 'inode' | 'kind'>): string => `${inode}/${kind}`;
-const ownerKey = ({ session, owner }: LockPlace): string => `${session}/${owner}`;

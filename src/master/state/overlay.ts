@@ -5,13 +5,14 @@
  */
 import { SortedMap } from '../store/sorted-map.js';
 import type { Key, KeyRange, NewValue, StoreChange } from '../store/store.js';
+import { invariant } from '../../core/invariant.js';
 
 /** A rough cost of an entry beside its bytes: the map's and the tree's slots. */
 const ENTRY_OVERHEAD_BYTES = 100;
 
 class Generation {
   private readonly values = new Map<Key, NewValue>();
-  // INVARIANT: has the keys of `values`. Look-ups by key are many and go to the hash map.
+  /** The keys of `values`, in order. Look-ups by key are many and go to the hash map. */
   private readonly order = new SortedMap<undefined>();
   bytes = 0;
 
@@ -31,6 +32,7 @@ class Generation {
     }
     this.bytes += (value?.length ?? 0) - (before?.length ?? 0);
     this.values.set(key, value);
+    invariant(this.order.size === this.values.size, 'a generation of the overlay has each of its keys in order');
   }
 
   *range(range: KeyRange): Generator<readonly [Key, NewValue]> {

@@ -27,7 +27,7 @@ interface Node {
   writers: number;
   /**
    * Every page of the file that the kernel keeps is at least as new as this state (Attributes.change) of the file;
-   * undefined when that cannot be said of any. INVARIANT: noted when older pages are gone, not when they are to go, or
+   * undefined when that cannot be said of any. It is noted when older pages are gone, not when they are to go, or
    * who comes between would keep them.
    */
   pagesChange: number | undefined;
