@@ -160,6 +160,7 @@ export default tseslint.config(
         'src/core/clock.ts',
         'src/core/random.ts',
         'src/core/disk/node-disk.ts',
+        'src/core/disk/node-boot-notes.ts',
         'src/core/disk/descriptors.ts',
         'src/core/disk/file-lock.ts',
       ],

@@ -8,6 +8,7 @@ import { descriptorLimit, shareDescriptors, SpareDescriptors } from '../core/dis
 import { MAX_UNPROVEN_OF_ADDRESS } from '../core/limits.js';
 import { createLogger, silentLogger } from '../core/logging/logger.js';
 import type { Logger, LogLevel } from '../core/logging/logger.js';
+import { NodeBootNotes } from '../core/disk/node-boot-notes.js';
 import { NodeDisk } from '../core/disk/node-disk.js';
 import { SystemRandom } from '../core/random.js';
 import type { LmdbStore } from '../master/store/lmdb-store.js';
@@ -59,7 +60,7 @@ export async function makeMaster(
   const { Master } = await import('../master/master.js');
   const deps = serverWorld(logger);
   const store = LmdbStore.open(storePath, deps.disk);
-  return { master: new Master({ ...deps, store }, config), store };
+  return { master: new Master({ ...deps, store, bootNotes: new NodeBootNotes() }, config), store };
 }
 
 export async function makeChunkserver(

@@ -1,5 +1,6 @@
 /** What a master is given. */
 import type { Clock } from '../core/clock.js';
+import type { BootNotes } from '../core/disk/boot-notes.js';
 import type { Disk } from '../core/disk/disk.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
@@ -11,6 +12,8 @@ export interface MasterDeps {
   readonly random: Random;
   readonly network: Network;
   readonly disk: Disk;
+  /** For the next start, when the disk fails. */
+  readonly bootNotes: BootNotes;
   readonly store: Store;
   readonly logger: Logger;
 }

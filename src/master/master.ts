@@ -48,7 +48,14 @@ export class Master {
     const { deps, config } = this;
     const { clock, random, logger } = deps;
     const state = await LogState.open({
-      ...{ store: deps.store, disk: deps.disk, directory: config.logDirectory, clock, logger },
+      ...{
+        store: deps.store,
+        disk: deps.disk,
+        bootNotes: deps.bootNotes,
+        directory: config.logDirectory,
+        clock,
+        logger,
+      },
       onFailure: (error) => this.failure.resolve(error),
       ...(config.reserveBytes === undefined ? {} : { reserveBytes: config.reserveBytes }),
     });

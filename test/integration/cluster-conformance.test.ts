@@ -13,6 +13,7 @@ import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
 import { MemoryNetwork } from '../support/memory-network.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 const logger = process.env['CAIRN_LOG'] === undefined ? silentLogger : createLogger({ role: 'test', level: 'info' });
 
@@ -23,7 +24,7 @@ await t.test('conformance over a real cluster', async (t) => {
     const deps = { clock, random: new SystemRandom(), network: new MemoryNetwork(), disk: new NodeDisk(), logger };
     const secret = Buffer.alloc(32, 1);
     const master = new Master(
-      { ...deps, store: new MemoryStore() },
+      { ...deps, store: new MemoryStore(), bootNotes: new MemoryNotes() },
       { listen: 'master:0', secret, logDirectory: join(directory, 'log'), wantedReplicas: 2, minReplicas: 1 },
     );
     const { address } = await master.start();

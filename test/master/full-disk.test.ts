@@ -16,6 +16,7 @@ import { OperationLog } from '../../src/master/log/operation-log.js';
 import type { Key, NewValue, StoreChange } from '../../src/master/store/store.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 import { seededRandom } from '../support/seed.js';
 
 const RESERVE = 256 * KIB;
@@ -48,6 +49,7 @@ function fixture(more: Partial<LogStateOptions> = {}): Fixture {
   const failures: CairnError[] = [];
   const options = {
     ...{ store, disk, clock, directory: 'log', logger: silentLogger, reserveBytes: RESERVE },
+    bootNotes: new MemoryNotes(),
     onFailure: (error: CairnError) => void failures.push(error),
     ...more,
   };

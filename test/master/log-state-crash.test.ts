@@ -12,6 +12,7 @@ import type { StateReader } from '../../src/master/state/state.js';
 import type { Key, Store, StoreChange } from '../../src/master/store/store.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 import { testSeed } from '../support/seed.js';
 
 type Changes = ReadonlyMap<Key, Buffer | null>;
@@ -62,6 +63,7 @@ function open(test: Tap, world: World, store: MortalStore, clock: ManualClock): 
   return LogState.open({
     store,
     disk: world.disk,
+    bootNotes: new MemoryNotes(),
     directory: 'log',
     clock,
     logger: silentLogger,

@@ -15,6 +15,7 @@ import type { LogStateOptions } from '../../src/master/state/log-state.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 interface Fixture {
   readonly options: LogStateOptions;
@@ -29,6 +30,7 @@ function fixture(more: Partial<LogStateOptions> = {}): Fixture {
   const failures: CairnError[] = [];
   const options = {
     ...{ store, disk, clock, directory: 'log', logger: silentLogger },
+    bootNotes: new MemoryNotes(),
     onFailure: (error: CairnError) => void failures.push(error),
     ...more,
   };

@@ -13,6 +13,7 @@ import { Timeline } from '../../src/master/state/timeline.js';
 import type { MasterMark } from '../../src/protocol/generated/messages.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 type Copy = readonly StoreChange[];
 
@@ -46,7 +47,16 @@ class Life {
     await store.commit(copy);
     const disk = new CrashDisk(new SeededRandom(1));
     const clock = new ManualClock();
-    const options = { store, disk, clock, directory: 'log', logger: silentLogger, onFailure: () => undefined };
+    const bootNotes = new MemoryNotes();
+    const options = {
+      store,
+      disk,
+      bootNotes,
+      clock,
+      directory: 'log',
+      logger: silentLogger,
+      onFailure: () => undefined,
+    };
     const life = new Life(await LogState.open(options), store, disk, ++Life.lives, expectsServers);
     await life.state.durable();
     return life;

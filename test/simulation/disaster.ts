@@ -69,6 +69,26 @@ export const DISASTERS: readonly Disaster[] = [
     },
   },
   {
+    // Its file system fails, its process ends, and without a boot the file system is unmounted and mounted again.
+    kind: 'remounted-master',
+    run: async ({ world, random, versioned }) => {
+      const disk = world.disk(MASTER);
+      const label = pick(random, ['any', 'oplog.append', 'oplog.flush']);
+      const isMet = (each: string, path: string): boolean =>
+        path.startsWith('/log') && (label === 'any' || each === label);
+      const failing = disk.plant(isMet, { failWith: 'EIO' });
+      for (let looks = 0; world.isRunning(MASTER) && looks < 60; looks++) await world.sleep(random.below(1_000));
+      for (let tries = random.below(3); tries > 0 && !world.isRunning(MASTER); tries--) await world.tryStart(MASTER);
+      disk.lift(failing);
+      if (world.isRunning(MASTER)) return false;
+      const lost = disk.remount('/log', random.below(2) === 0 ? 'nothing' : 'some');
+      versioned.losePower();
+      await world.sleep(random.below(12_000));
+      await world.start(MASTER);
+      return lost > 0;
+    },
+  },
+  {
     // After a site's power cut, disks are mounted too late: on more servers than there are replicas.
     kind: 'unmounted-everywhere',
     run: async ({ world, random, versioned }) => {

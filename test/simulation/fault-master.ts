@@ -16,7 +16,8 @@ export const MASTER_FAULTS: readonly Fault[] = [
     budget: 'free',
     run: async (scene) => {
       const { world, random } = scene;
-      const label = random.below(3) === 0 ? undefined : pick(random, LABELS);
+      // A start that cannot read the log does not know what there was: clients are told.
+      const label = random.below(3) === 0 && !scene.isGentle ? undefined : pick(random, LABELS);
       const oneIn = pick(random, [1, 1, 5]);
       const failing = world
         .disk(MASTER)

@@ -210,6 +210,16 @@ export class SimulatedDisk {
     return this.root.losePower(keeps === 'some' ? this.random : NOTHING);
   }
 
+  /**
+   * The volume is unmounted after it failed, and mounted again: what was not synced may be gone, and the machine has not booted.
+   * For a machine whose processes are down. Returns how many changes were lost.
+   */
+  remount(path: string, keeps: 'some' | 'nothing' = 'some'): number {
+    this.trace.add(`fault remount ${this.host}${path}`);
+    const node = this.find(path);
+    return node.losePower(keeps === 'some' ? this.random : NOTHING);
+  }
+
   /** Calls that match meet the fault until it is lifted. */
   plant(matches: (label: DiskLabel, path: string) => boolean, fault: DiskFault): PlantedFault {
     const planted = new PlantedFault(matches, fault);

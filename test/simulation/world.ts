@@ -18,6 +18,7 @@ import type { FileTunables } from '../../src/client/files/file-table.js';
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 import { Guards } from './guards.js';
 import { MachineTime } from './machine-time.js';
 import type { FreezeKind } from './machine-time.js';
@@ -58,6 +59,8 @@ export interface ProcessDependencies {
 interface Machine {
   readonly name: string;
   readonly disk: SimulatedDisk;
+  /** Gone when its power is. */
+  readonly notes: MemoryNotes;
   readonly time: MachineTime;
   /** Its wall clock, against that of the world. */
   skewUs: number;
@@ -180,7 +183,7 @@ export class World {
     const common = { listen: `${name}:${PORT}`, secret: this.secret };
     if (name === MASTER) {
       const master = new Master(
-        { ...dependencies, store: this.store.forProcess(incarnation) },
+        { ...dependencies, store: this.store.forProcess(incarnation), bootNotes: machine.notes },
         {
           ...common,
           logDirectory: '/log',
@@ -256,6 +259,10 @@ export class World {
     return this.machine(name).disk;
   }
 
+  notes(name: string): MemoryNotes {
+    return this.machine(name).notes;
+  }
+
   /** kill -9: what was written stays. */
   async kill(name: string): Promise<void> {
     const machine = this.machine(name);
@@ -285,6 +292,7 @@ export class World {
     machine.disk.processKilled(incarnation);
     this.network.hostDown(incarnation);
     if (name === MASTER) await this.store.processKilled(incarnation);
+    machine.notes.notes.clear();
     return machine.disk.losePower(keeps);
   }
 
@@ -341,7 +349,8 @@ export class World {
       for (const path of name === MASTER ? ['/log'] : this.dataDirectories) disk.format(path);
       const maxSkewUs = (this.options.maxSkewMs ?? DEFAULT_SKEW_MS) * 1000;
       const skewUs = this.random.below(2 * maxSkewUs + 1) - maxSkewUs;
-      machine = { name, disk, time: new MachineTime(this.clock), skewUs, incarnation: undefined, endStart: undefined };
+      const own = { disk, notes: new MemoryNotes(), time: new MachineTime(this.clock), skewUs };
+      machine = { name, ...own, incarnation: undefined, endStart: undefined };
       this.machines.set(name, machine);
     }
     return machine;

@@ -8,6 +8,7 @@ import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { ensureRoot } from '../../src/master/namespace/namespace.js';
 import { CrashDisk } from './crash-disk.js';
 import { ManualClock } from './manual-clock.js';
+import { MemoryNotes } from './memory-notes.js';
 import { NamespaceFileSystem, SharedFiles } from './namespace-filesystem.js';
 
 export async function openNamespace(options: {
@@ -18,6 +19,7 @@ export async function openNamespace(options: {
   const state = await LogState.open({
     store,
     disk: new CrashDisk(new SeededRandom(1)),
+    bootNotes: new MemoryNotes(),
     directory: 'log',
     clock: new ManualClock(),
     logger: silentLogger,

@@ -12,6 +12,7 @@ import type { ClusterFileSystemConfig } from '../../src/client/cluster-filesyste
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
+import { MemoryNotes } from './memory-notes.js';
 
 type Tunables = Omit<ClusterFileSystemConfig, 'master' | 'secret' | 'clientName'>;
 
@@ -34,7 +35,7 @@ export async function realCluster(
   const logDirectory = join(directory, 'master');
   await disk.mkdir('test', logDirectory);
   const master = new Master(
-    { ...deps, disk, store: new MemoryStore() },
+    { ...deps, disk, store: new MemoryStore(), bootNotes: new MemoryNotes() },
     {
       ...{ listen: `${options.host}:0`, secret, logDirectory },
       ...{ wantedReplicas: options.replicas, minReplicas: 1 },

@@ -7,8 +7,8 @@
  * - The disk damaged records that were durable. Going on would lose operations that were promised: the start is refused.
  *
  * They are told apart by the records behind the damage: each says up to which record the log was durable when it was
- * written. If the machine has not booted since, nothing unflushed is lost either, and only a frame that the file's end
- * cuts short can be explained.
+ * written. If the machine has not booted since, and the disk has not failed, nothing unflushed is lost either, and only a frame that
+ * the file's end cuts short can be explained.
  */
 import type { Disk, DiskFile } from '../../core/disk/disk.js';
 import { CairnError } from '../../core/errors.js';
@@ -30,6 +30,8 @@ export interface ReplayOptions {
   readonly logger: Logger;
   /** The last sequence that the store has. */
   readonly checkpoint: number;
+  /** The disk failed in this boot: what was not flushed may be missing as after a loss of power. */
+  readonly hasFailed?: boolean;
   /** Called for each record behind the checkpoint, in order. */
   readonly apply: (record: DecodedRecord) => Promise<void> | void;
 }
@@ -69,6 +71,7 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
       kept.push({ number: damage.segment, file: damage.file, lastSequence: next - 1 });
       damage = undefined;
     }
+    const isIntact = header?.sameBoot === true && options.hasFailed !== true;
     let at = header === undefined ? 0 : SEGMENT_HEADER_BYTES;
     if (header !== undefined && kept.every((segment) => segment.lastSequence === 0)) refuseGap(bytes, path, next);
     let lastSequence = 0;
@@ -98,7 +101,7 @@ export async function replaySegments(options: ReplayOptions, segments: readonly 
       const judged =
         header === undefined
           ? { unexplained: bytes.length > SEGMENT_HEADER_BYTES, precedesAll: true }
-          : { unexplained: header.sameBoot && frame.kind === 'bad', precedesAll: header.sameBoot };
+          : { unexplained: isIntact && frame.kind === 'bad', precedesAll: isIntact };
       damage = { segment: number, file, offset: at, lastSequence, sequence: next, ...judged };
       refuseIfDurable(options, damage, bytes.subarray(at));
     }

@@ -37,6 +37,8 @@ interface Segment {
 
 export interface OperationLogOptions extends ReplayOptions {
   readonly segmentBytes?: number;
+  /** Called when all records were replayed; what fails after that has lost none of them. */
+  readonly onReplayed?: (lastSequence: number) => void;
   /** Called once, when the log can promise nothing any more. */
   readonly onFailure: (error: CairnError) => void;
   /** Called when the disk is full; true when that freed something, and trying again is worth while. */
@@ -91,6 +93,7 @@ export class OperationLog {
       },
       numbers,
     );
+    options.onReplayed?.(sequence);
     // What a killed process had written but not synced is part of the state from now on.
     for (const { file } of replayed) await file.datasync('oplog.open');
     const number = (numbers.at(-1) ?? 0) + 1;

@@ -6,7 +6,8 @@
  *   a client has cached, or has open, would pass for it;
  * - clients learn of it when they come back (`lossEpoch`), and tell the next fsync (P1).
  *
- * Whether power failed is told by the boot id of the machine: a process that is killed loses nothing that it wrote.
+ * Whether power failed is told by the boot id of the machine: a process that is killed loses nothing that it wrote. A disk that
+ * failed may have lost records without a boot (failure-notes.ts), which is the same to clients.
  */
 import { ROOT_INODE } from '../../core/ids.js';
 import { LOST_INODES_BOUND } from '../../core/limits.js';
@@ -19,13 +20,17 @@ export const FIRST_INODE = ROOT_INODE + 1;
 /** Changes of one inode between two power losses; with as many epochs it stays a safe integer. */
 const CHANGES_PER_EPOCH = 2 ** 32;
 
-/** Begins an epoch; it must be durable before anything is served. Returns the last one that began after a power loss, or 0. */
-export function beginEpoch(m: Mutation, epoch: number, bootId: string): number {
+/**
+ * Begins an epoch; it must be durable before anything is served. `hasLost`: records are known to be missing. Returns the last one
+ * that began after a loss, or 0.
+ */
+export function beginEpoch(m: Mutation, epoch: number, bootId: string, hasLost: boolean): number {
   const previous = readCounter(m, 'epoch', 0);
   const boot = Buffer.from(bootId, 'utf8');
   const known = m.get(keys.meta('boot'));
   const isSameBoot = known !== undefined && boot.equals(known);
-  const isLossPossible = previous > 0 && !isSameBoot && readCounter(m, 'stopped-epoch', 0) !== previous;
+  const hasLostPower = !isSameBoot && readCounter(m, 'stopped-epoch', 0) !== previous;
+  const isLossPossible = previous > 0 && (hasLost || hasLostPower);
   m.put(keys.meta('boot'), boot);
   if (!isLossPossible) {
     m.put(keys.meta('epoch'), packed(epoch));

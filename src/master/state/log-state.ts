@@ -11,6 +11,7 @@
  * long as that lasts. A transaction that finds no space is tried again until it does; the log is not cut meanwhile.
  */
 import type { Clock, Timer } from '../../core/clock.js';
+import type { BootNotes } from '../../core/disk/boot-notes.js';
 import type { Disk } from '../../core/disk/disk.js';
 import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
 import {
@@ -32,6 +33,7 @@ import type { Key, KeyRange, NewValue, Store, StoreChange } from '../store/store
 import { readCounter } from './counters.js';
 import { DiskReserve } from './disk-reserve.js';
 import { beginEpoch, beginLossEpoch, endEpoch } from './epochs.js';
+import { FailureNotes, isDiskFailure } from './failure-notes.js';
 import { growsNamespace } from './growth.js';
 import { keys, packed } from './keys.js';
 import { PendingMutation } from './mutation.js';
@@ -49,6 +51,7 @@ export interface LogStateOptions {
   /** Stays open after `stop`: who opened it closes it. */
   readonly store: Store;
   readonly disk: Disk;
+  readonly bootNotes: BootNotes;
   /** Of the operation log; made when missing. */
   readonly directory: string;
   readonly clock: Clock;
@@ -76,45 +79,70 @@ export class LogState implements State {
   private stopping = false;
   /** Grows with every start; durable before `open` returns. */
   epoch = 0;
-  /** The last epoch that began after a power loss (epochs.ts); 0: none. */
+  /** The last epoch that began after a loss of operations (epochs.ts); 0: none. */
   lossEpoch = 0;
   /** Of the last record of earlier epochs. */
   startSequence = 0;
+  private isReplayed = false;
+  private isOpen = false;
 
   private constructor(
     private readonly options: LogStateOptions,
     private readonly space: Space,
+    private readonly notes: FailureNotes,
   ) {
     this.cache = new ReadCache(options.store);
   }
 
   /** Opens the state of a directory and a store: costs what the log holds behind the checkpoint. */
   static async open(options: LogStateOptions): Promise<LogState> {
-    await ensureDirectory(options.disk, options.directory);
-    const reserveBytes = options.reserveBytes ?? MASTER_RESERVE_BYTES;
-    const reserve = await DiskReserve.open(options.disk, options.directory, reserveBytes);
-    const state = new LogState(options, new Space(options, reserve));
+    const { disk, store, directory, logger, bootNotes } = options;
+    const notes = new FailureNotes({ bootNotes, bootId: disk.bootId(), directory, logger });
+    notes.find(store);
+    let state: LogState | undefined;
+    try {
+      await ensureDirectory(disk, directory);
+      const reserve = await DiskReserve.open(disk, directory, options.reserveBytes ?? MASTER_RESERVE_BYTES);
+      state = new LogState(options, new Space(options, reserve), notes);
+      await state.start();
+    } catch (error) {
+      if (state?.failure === undefined && isDiskFailure(error))
+        notes.leave(state ?? store, state?.epoch ?? 0, state?.answered);
+      throw error;
+    }
+    notes.remove();
+    state.isOpen = true;
+    return state;
+  }
+
+  private async start(): Promise<void> {
+    const { options, notes } = this;
     const started = options.clock.monotonicMs();
     const checkpoint = readCounter(options.store, 'sequence', 0);
     let replayed = 0;
-    state.log = await OperationLog.open({
+    this.log = await OperationLog.open({
       disk: options.disk,
       directory: options.directory,
       logger: options.logger,
       ...(options.segmentBytes === undefined ? {} : { segmentBytes: options.segmentBytes }),
       checkpoint,
+      hasFailed: notes.writtenUpTo !== undefined,
+      onReplayed: (lastSequence) => {
+        this.startSequence = lastSequence;
+        this.isReplayed = true;
+      },
       apply: (record) => {
-        state.overlay.apply(record.changes);
+        this.overlay.apply(record.changes);
         replayed++;
       },
-      onFailure: (error) => state.fail(error),
-      makeRoom: () => state.space.makeRoom(),
-      isScarce: () => state.space.isScarce,
+      onFailure: (error) => this.fail(error),
+      makeRoom: () => this.space.makeRoom(),
+      isScarce: () => this.space.isScarce,
     });
     // All of the tail is synced now. It goes to the store at once, so that the overlay starts empty. That also makes up
     // for a sync that had failed before the restart: it may succeed now without having written anything.
-    await state.commitAll();
-    const format = readCounter(state, 'format', FORMAT_VERSION);
+    await this.commitAll();
+    const format = readCounter(this, 'format', FORMAT_VERSION);
     if (format < OLDEST_FORMAT_VERSION || format > FORMAT_VERSION) {
       throw new CairnError(
         'EINVAL',
@@ -127,20 +155,38 @@ export class LogState implements State {
         'metadata of an earlier release is taken over: that one cannot use it any more',
       );
     }
-    state.startSequence = state.lastSequence;
-    state.epoch = readCounter(state, 'epoch', 0) + 1;
-    const { epoch } = state;
-    const lossEpoch = state.mutate((m) => {
+    this.epoch = readCounter(this, 'epoch', 0) + 1;
+    const { epoch } = this;
+    const hasLost = this.hasLostRecords();
+    const lossEpoch = this.mutate((m) => {
       m.put(keys.meta('format'), packed(FORMAT_VERSION));
-      return beginEpoch(m, epoch, options.disk.bootId());
+      return beginEpoch(m, epoch, options.disk.bootId(), hasLost);
     });
-    state.lossEpoch = lossEpoch;
-    await state.durable();
+    this.lossEpoch = lossEpoch;
+    await this.durable();
     options.logger.info(
       { epoch, lossEpoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
       'metadata opened',
     );
-    return state;
+  }
+
+  /** Says what a note of the failure of the disk comes to. */
+  private hasLostRecords(): boolean {
+    const { notes, startSequence } = this;
+    // Only the log knows which cluster it is when that was made in the last moment.
+    notes.find(this);
+    const { writtenUpTo } = notes;
+    if (writtenUpTo === undefined) return false;
+    const hasLost = startSequence < writtenUpTo;
+    const known = Number.isFinite(writtenUpTo) ? { writtenUpTo } : {};
+    this.options.logger.warn(
+      { ...known, endsWith: startSequence },
+      hasLost
+        ? 'the disk of the master failed before this start, and records of the operation log that were never flushed may be lost: ' +
+            'clients are told, as after a loss of power'
+        : 'the disk of the master failed before this start; no record of the operation log is lost',
+    );
+    return hasLost;
   }
 
   get(key: Key): Uint8Array | undefined {
@@ -375,8 +421,16 @@ export class LogState implements State {
     return error;
   }
 
+  /** Of the last record that may have been answered; undefined when the log was not read yet. */
+  private get answered(): number | undefined {
+    if (this.isOpen) return this.lastSequence;
+    return this.isReplayed ? this.startSequence : undefined;
+  }
+
   private fail(error: CairnError): void {
     if (this.failure !== undefined) return;
+    // What the log was told to write may not be there at the next start.
+    this.notes.leave(this, this.epoch, this.answered);
     this.failure = error;
     this.commitTimer?.cancel();
     this.room?.reject(error);

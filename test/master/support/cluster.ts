@@ -17,6 +17,7 @@ import type { PeerRole } from '../../../src/protocol/rpc.js';
 import { CrashDisk } from '../../support/crash-disk.js';
 import { ManualClock } from '../../support/manual-clock.js';
 import { MemoryNetwork } from '../../support/memory-network.js';
+import { MemoryNotes } from '../../support/memory-notes.js';
 import { FakeChunkserver } from './fake-chunkserver.js';
 
 const MASTER = 'master:1';
@@ -114,7 +115,10 @@ export class TestCluster {
   async startMaster(): Promise<void> {
     const life = (this.life = new Life(this.clock, this.store));
     this.master = new Master(
-      { clock: life, store: life, random: this.random, network: this.network, disk: this.disk, logger: silentLogger },
+      {
+        ...{ clock: life, store: life, random: this.random, network: this.network, logger: silentLogger },
+        ...{ disk: this.disk, bootNotes: new MemoryNotes() },
+      },
       {
         ...{ listen: MASTER, secret: this.secret, logDirectory: 'log', wantedReplicas: 2, minReplicas: 1 },
         reserveBytes: 64 * KIB,
