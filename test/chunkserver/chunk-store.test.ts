@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap';
 import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
 import { ChunkStore } from '../../src/chunkserver/store/chunk-store.js';
+import type { Disk } from '../../src/core/disk/disk.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { CairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
@@ -24,7 +25,7 @@ async function start(disk: CrashDisk, directories: readonly string[] = ['d']): P
 }
 
 async function open(
-  disk: CrashDisk,
+  disk: Disk,
   directories: readonly string[],
   choice = seed,
   clock = new ManualClock(),
@@ -204,6 +205,49 @@ t.test('P1: a recovery that failed after its cut leaves no replica that a clean 
     await again.stop();
   }
 });
+
+/** `disk`, of which the directory `of` takes no changes from the moment on in which the returned function is called. */
+function failing(disk: CrashDisk, of: string, code: 'EROFS' | 'EIO'): { disk: Disk; fail: () => void } {
+  let fails = false;
+  const refuse = (path: string): void => {
+    if (fails && path.startsWith(`${of}/`)) throw new CairnError(code, `${path}: its disk takes no changes`);
+  };
+  const watched = Object.assign(Object.create(disk) as CrashDisk, {
+    open: async (...[label, path, mode]: Parameters<Disk['open']>) => {
+      if (mode !== 'existing') refuse(path);
+      return disk.open(label, path, mode);
+    },
+    rename: async (...[label, from, to]: Parameters<Disk['rename']>) => {
+      refuse(to);
+      return disk.rename(label, from, to);
+    },
+    unlink: async (...[label, path]: Parameters<Disk['unlink']>) => {
+      refuse(path);
+      return disk.unlink(label, path);
+    },
+  });
+  return { disk: watched, fail: () => (fails = true) };
+}
+
+for (const code of ['EROFS', 'EIO'] as const) {
+  t.test(`P11: a disk that fails (${code}) takes no other out of service when copies are made there`, async (t) => {
+    for (let round = 0; round < 10; round++) {
+      const whole = new CrashDisk(new SeededRandom(seed));
+      const { disk, fail } = failing(whole, 'e', code);
+      const store = await open(disk, ['d', 'e'], round);
+      for (let at = 8; at < 20; at++) await store.create(chunkHandle(at), version);
+      const before = files(whole).filter((path) => path.startsWith('d/')).length;
+      fail();
+      for (let tries = 0; tries < 10; tries++) await copy(store, 1).catch(() => undefined);
+      const problems = store.disks(true).map(({ path, problem }) => `${path} ${problem === '' ? 'serves' : 'is out'}`);
+      t.same(problems, ['d serves', 'e is out'], `round ${round}`);
+      t.equal(store.index.size, before + 1, 'what is on the other disk, and the copy, are there');
+      const left = whole.paths().filter((path) => path.startsWith('d/incoming/'));
+      t.same(left, [], 'nothing is left of what came to nothing');
+      await store.stop();
+    }
+  });
+}
 
 t.test('P11: a copy does not wait for another disk that hangs', async (t) => {
   const disk = new CrashDisk(new SeededRandom(seed));

@@ -394,7 +394,12 @@ export class ChunkStore {
           await file.close();
         }
         if (this.index.get(handle) !== undefined) await this.discard(handle);
-        await this.demandNoneBeside(directory, { handle, version });
+        try {
+          await this.demandNoneBeside(directory, { handle, version });
+        } catch (error) {
+          await this.options.disk.unlink('chunk.discard', incoming);
+          throw error;
+        }
         const path = directory.chunkPath(handle, version);
         await this.options.disk.rename('chunk.rename', incoming, path);
         await directory.syncEntry(handle);
@@ -411,12 +416,25 @@ export class ChunkStore {
     });
   }
 
-  /** A file of before at its version, which could not be deleted or comes back with a power loss, would be taken for the replica. */
+  /**
+   * A file of before at its version, which could not be deleted or comes back with a power loss, would be taken for the replica.
+   * UNAVAILABLE when a disk does not allow that it is deleted: that disk has failed, and not the one that the replica is made on.
+   */
   private async demandNoneBeside(directory: DataDirectory, replica: FoundReplica): Promise<void> {
     for (const other of this.directories.usable()) {
       // Where nothing is known to have been removed, a disk that hangs is not waited for: copies are to go on beside it.
       const isLookedAt = this.options.watch.answers(other.number) || other.mayBringBack(replica.handle);
-      if (other !== directory && isLookedAt) await other.demandNone(replica);
+      if (other === directory || !isLookedAt) continue;
+      try {
+        await other.demandNone(replica);
+      } catch (error) {
+        const path = other.chunkPath(replica.handle, replica.version);
+        this.examine({ handle: replica.handle, directory: other, path }, error);
+        const { code, message } = asCairnError(error);
+        throw new CairnError('UNAVAILABLE', `an older ${path} may be left beside the copy: ${code} ${message}`, {
+          cause: error,
+        });
+      }
     }
   }
 
