@@ -5,13 +5,13 @@
 import type { Clock } from '../core/clock.js';
 import { CairnError } from '../core/errors.js';
 import { CHUNKSERVER_FENCE_MS } from '../core/limits.js';
-import { lagsBehind, NEVER } from '../core/master-time.js';
+import { lagsBehind, later, NEVER } from '../core/master-time.js';
 import type { MasterTime } from '../core/master-time.js';
 
 export class Fence {
   /** When the last heartbeat was sent that the master answered, knowing this server's replicas. */
   private heardMs = -Infinity;
-  /** The master's time in that answer. */
+  /** The latest of the master's times in those answers, all of one epoch. */
   private masterTime: MasterTime = NEVER;
   private joined = false;
 
@@ -38,7 +38,9 @@ export class Fence {
   /** The master, which knows this server's replicas, answered at `masterTime` what was sent at `sentMs` of this clock. */
   heard(sentMs: number, masterTime: MasterTime | null): void {
     this.heardMs = Math.max(this.heardMs, sentMs);
-    this.masterTime = masterTime ?? NEVER;
+    const time = masterTime ?? NEVER;
+    // A report tells of the time at which this server joined, which heartbeats may have told more than.
+    this.masterTime = time.epoch === this.masterTime.epoch ? later(this.masterTime, time) : time;
   }
 
   /** Fails with UNAVAILABLE until it is known whether what is here is the newest state of it. */
