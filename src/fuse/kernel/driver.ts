@@ -2,13 +2,10 @@
  * The driver that speaks the kernel's own protocol over /dev/fuse, without a library between: with the caller's
  * identity, times in nanoseconds, requests of 1 MiB, and all that the protocol has. It needs the right to mount.
  *
- *   device.ts       the descriptor, and mount(8)
- *   connection.ts   requests in, answers out, many at a time      decode.ts, encode.ts, protocol.ts   the messages
- *   names.ts, attributes.ts, directories.ts, files.ts             what each request does
- *   node-table.ts   the inodes that the kernel knows              callers.ts   on whose behalf
- *   second-look.ts  when a file is replaced between two steps of one call
- *   told-names.ts   by which names the kernel may still find a file that another machine has replaced
- *   directory-places.ts   when another machine has moved a directory that the kernel remembers
+ *   wire/        the descriptor, requests in, answers out, many at a time, and the messages
+ *   names.ts, attributes.ts, directories.ts, files.ts, locks.ts             what each request does
+ *   callers.ts   on whose behalf
+ *   memory/      what the kernel remembers, and when it has to forget: inodes, names, pages
  */
 import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
