@@ -61,10 +61,10 @@ export class MasterLink {
     this.removals = new Removals({ store, replicas, logger });
     this.reports = new ReplicaReports({
       ...{ clock, logger, store, replicas, removals: this.removals },
-      onDone: async (peer, sentMs) => {
+      onCompared: (sentMs) => this.fence.heard(sentMs, this.joinedTime),
+      onDone: async (peer) => {
         this.mark.heard(this.joinedMark);
         unawaited(this.mark.save('now'), logger, 'writing the mark of the master down');
-        this.fence.heard(sentMs, this.joinedTime);
         await this.sayHeartbeat(peer);
       },
     });
@@ -252,10 +252,9 @@ export class MasterLink {
     const sentMs = this.options.clock.monotonicMs();
     const request = { load: this.load(), reported: this.reports.isDone, disks: this.options.store.disks(true) };
     const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
+    if (this.reports.isCompared) this.fence.heard(sentMs, reply.masterTime);
     // Not before the report is in: until then the next master, too, is to be told what the one before was.
-    if (!this.reports.isDone) return;
-    this.mark.heard(reply.mark);
-    this.fence.heard(sentMs, reply.masterTime);
+    if (this.reports.isDone) this.mark.heard(reply.mark);
   }
 
   private load(): ServerLoadInit {

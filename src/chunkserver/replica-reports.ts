@@ -8,11 +8,13 @@ import { chunkHandle, chunkVersion } from '../core/ids.js';
 import { MAX_REPORT_ENTRIES } from '../core/limits.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { ConnectedPeer } from '../protocol/endpoint.js';
+import type { ReplicaVersion } from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
 import { demandOfOneReplica } from './replication/removals.js';
 import type { Removals } from './replication/removals.js';
 import type { Replicas } from './replication/replicas.js';
 import type { ChunkStore } from './store/chunk-store.js';
+import type { BegunSince } from './store/making.js';
 
 export interface ReplicaReportsOptions {
   readonly clock: Clock;
@@ -20,13 +22,23 @@ export interface ReplicaReportsOptions {
   readonly store: ChunkStore;
   readonly replicas: Replicas;
   readonly removals: Removals;
-  /** The master has a whole report, begun to be sent at `sentMs` (its last page). */
-  readonly onDone: (peer: ConnectedPeer, sentMs: number) => Promise<void>;
+  /** The master has had all pages, the last one sent at `sentMs`, and what it says that readers are not to get they do not get. */
+  readonly onCompared: (sentMs: number) => void;
+  /** The master has a whole report, and what it led to is done. */
+  readonly onDone: (peer: ConnectedPeer) => Promise<void>;
+}
+
+/** What the answer to one page wants deleted: replicas of chunks that were removed. */
+interface Unwanted {
+  readonly chunks: readonly ReplicaVersion[];
+  readonly begun: BegunSince;
 }
 
 export class ReplicaReports {
   /** The master has a whole report from this connection: it has named the stale replicas, and they are gone. */
   isDone = false;
+  /** The master has a whole report from this connection: what is to be deleted for it, which no reader is sent to, may be there yet. */
+  isCompared = false;
   /** A master has had a whole report from this process. */
   private everDone = false;
   /** What is under way is to begin anew. */
@@ -41,6 +53,7 @@ export class ReplicaReports {
   begin(peer: ConnectedPeer): void {
     this.peer = peer;
     this.isDone = false;
+    this.isCompared = false;
     this.again = true;
     this.start(peer);
   }
@@ -72,12 +85,33 @@ export class ReplicaReports {
   }
 
   private async reportAll(peer: ConnectedPeer): Promise<void> {
-    const { store, replicas: members, removals, logger, clock } = this.options;
+    const { removals, logger } = this.options;
     this.again = false;
+    await this.reportAside(peer);
+    const unwanted: Unwanted[] = [];
+    try {
+      const { count, sentMs } = await this.reportPages(peer, unwanted);
+      if (this.again || peer !== this.peer) return;
+      // No reader is sent to what is to be deleted, and there may be much of it.
+      this.isCompared = true;
+      this.options.onCompared(sentMs);
+      for (const { chunks, begun } of unwanted) await removals.remove(chunks, begun);
+      if (this.again || peer !== this.peer) return;
+      this.isDone = true;
+      this.everDone = true;
+      logger.info({ replicas: count }, 'replicas reported');
+    } finally {
+      for (const { begun } of unwanted) begun.end();
+    }
+    await this.options.onDone(peer);
+  }
+
+  /** Sends all pages, and notes in `unwanted` what the master wants deleted. Stops when the report is to begin anew. */
+  private async reportPages(peer: ConnectedPeer, unwanted: Unwanted[]): Promise<{ count: number; sentMs: number }> {
+    const { store, replicas: members, removals, clock } = this.options;
     let afterHandle = 0;
     let count = 0;
     let sentMs = clock.monotonicMs();
-    await this.reportAside(peer);
     for (let done = false; !done && !this.again;) {
       // Read and sent in the same tick: what the master asks for afterwards comes after this page.
       const page = store.index.page(afterHandle, MAX_REPORT_ENTRIES);
@@ -93,6 +127,7 @@ export class ReplicaReports {
       const isFirst = !this.everDone;
       const power = { afterPowerLoss: isFirst && store.afterPowerLoss, disksAway: isFirst && store.disksAway };
       const begun = store.making.watch();
+      let isKept = false;
       try {
         const request = { afterHandle, upToHandle, replicas, ...power };
         const { reply } = await peer.call(MASTER_METHODS.report, request);
@@ -103,17 +138,16 @@ export class ReplicaReports {
         for (const { handle, version } of reply.leaveOut) {
           if (!begun.has(chunkHandle(handle))) members.refuseReaders(chunkHandle(handle), version);
         }
-        await removals.remove(reply.delete, begun);
         for (const replica of reply.aside) await removals.setAside(replica);
+        if (reply.delete.length > 0) {
+          unwanted.push({ chunks: reply.delete, begun });
+          isKept = true;
+        }
       } finally {
-        begun.end();
+        if (!isKept) begun.end();
       }
     }
-    if (this.again || peer !== this.peer) return;
-    this.isDone = true;
-    this.everDone = true;
-    logger.info({ replicas: count }, 'replicas reported');
-    await this.options.onDone(peer, sentMs);
+    return { count, sentMs };
   }
 
   /** Offers what is kept aside, and brings back what the master knows. */

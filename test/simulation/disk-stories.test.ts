@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { hasCode } from '../../src/core/errors.js';
+import { ROOT_INODE } from '../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
 import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import type { StatusReply } from '../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../conformance/case.js';
 import { Health } from './health.js';
-import { story } from './story.js';
+import { root, story } from './story.js';
 import type { Story } from './story.js';
 import { MASTER } from './world.js';
 
@@ -76,6 +77,30 @@ async function holders(s: Story, names: readonly string[]): Promise<string[][]> 
   }
   return found;
 }
+
+story(
+  'P11: what was removed just before the master was restarted, and takes long to delete, keeps no reader away',
+  async (s) => {
+    const names = await files(s, 80);
+    const [kept = '', ...removed] = names;
+    const reader = await s.openAt(kept, s.two);
+    for (const server of s.world.chunkservers) {
+      s.world.disk(server).onCall = (label) => (label === 'chunk.unlink' ? { delayUs: 2e6 } : undefined);
+    }
+    for (const name of removed) await s.one.unlink(root, ROOT_INODE, Buffer.from(name));
+    await s.world.kill(MASTER);
+    await s.world.sleep(300);
+    await s.world.start(MASTER);
+    await s.world.sleep(5_000);
+    const read = reader.read(0, 1000).then(() => 'read');
+    assert.equal(await Promise.race([read, s.world.sleep(1_000).then(() => 'refused for long')]), 'read');
+    assert.ok((await s.one.status()).garbageChunks > 0, 'not all is deleted yet');
+    for (const server of s.world.chunkservers) s.world.disk(server).onCall = undefined;
+    await reader.close();
+    await s.world.sleep(60_000);
+    assert.equal((await s.one.status()).garbageChunks, 0);
+  },
+);
 
 story('P11: a disk that fails while nobody uses it is noticed, and its replicas are made anew', async (s) => {
   const names = await files(s, 8);
