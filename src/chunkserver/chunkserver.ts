@@ -153,7 +153,10 @@ export class Chunkserver {
       const address = this.config.advertise ?? this.server.address;
       await this.link.start(address);
       this.scheduleHousekeeping();
-      logger.info({ address, replicas: this.store.index.size, ...this.store.space() }, 'chunkserver serves');
+      logger.info(
+        { address, replicas: this.store.index.size, ...this.store.directories.space() },
+        'chunkserver serves',
+      );
       return { address };
     } catch (error) {
       await this.server?.close();

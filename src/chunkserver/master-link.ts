@@ -69,7 +69,7 @@ export class MasterLink {
       },
     });
     this.mark = new KeptMark({
-      ...{ clock, logger, load: () => store.mark, store: (mark) => store.setMark(mark) },
+      ...{ clock, logger, load: () => store.directories.mark, store: (mark) => store.directories.setMark(mark) },
       highest: () => ({
         handle: Math.max(store.index.highest, store.aside.highest),
         leaseId: replicas.highestLease,
@@ -103,11 +103,11 @@ export class MasterLink {
   }
 
   get clusterId(): string {
-    return this.options.store.identity?.clusterId ?? '';
+    return this.options.store.directories.identity?.clusterId ?? '';
   }
 
   get serverId(): number {
-    return this.options.store.identity?.serverId ?? 0;
+    return this.options.store.directories.identity?.serverId ?? 0;
   }
 
   /** Resolves when the master knows, or cannot be told in time. 'full': it keeps the members that are full. */
@@ -187,14 +187,14 @@ export class MasterLink {
     const { store, logger } = this.options;
     const peer = await this.options.connect();
     try {
-      const known = store.identity;
+      const known = store.directories.identity;
       this.refuseOtherCluster(peer.clusterId);
       const { reply } = await peer.call(MASTER_METHODS.register, {
         serverId: known?.serverId ?? 0,
         address,
         load: this.load(),
         mark: this.mark.current,
-        disks: store.disks(this.fence.hasJoined),
+        disks: store.directories.states(this.fence.hasJoined),
       });
       this.refuseOtherCluster(reply.clusterId);
       if (known !== undefined && reply.renewed) {
@@ -203,8 +203,8 @@ export class MasterLink {
       } else if (known !== undefined && known.serverId !== reply.serverId) {
         throw new CairnError('EINVAL', `the master knows this server as ${reply.serverId}, not ${known.serverId}`);
       }
-      await store.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });
-      await store.rollBack(reply.rolledBack);
+      await store.directories.setIdentity({ clusterId: reply.clusterId, serverId: reply.serverId });
+      await store.rollbacks.begin(reply.rolledBack);
       this.fence.join(reply.masterTime?.epoch ?? NEVER.epoch);
       if (this.stopped) throw new CairnError('CANCELLED', 'the chunkserver stops');
       this.peer = peer;
@@ -250,7 +250,11 @@ export class MasterLink {
 
   private async sayHeartbeat(peer: ConnectedPeer): Promise<void> {
     const sentMs = this.options.clock.monotonicMs();
-    const request = { load: this.load(), reported: this.reports.isDone, disks: this.options.store.disks(true) };
+    const request = {
+      load: this.load(),
+      reported: this.reports.isDone,
+      disks: this.options.store.directories.states(true),
+    };
     const { reply } = await peer.call(MASTER_METHODS.heartbeat, request, { timeoutMs: CHUNKSERVER_FENCE_MS });
     if (this.reports.isCompared) this.fence.heard(sentMs, reply.masterTime);
     // Not before the report is in: until then the next master, too, is to be told what the one before was.
@@ -260,7 +264,7 @@ export class MasterLink {
   private load(): ServerLoadInit {
     const { store, activeRequests } = this.options;
     return {
-      ...store.space(),
+      ...store.directories.space(),
       ...{ chunks: store.index.size, activeRequests: activeRequests(), aside: store.aside.size },
     };
   }

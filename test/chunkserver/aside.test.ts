@@ -115,7 +115,7 @@ t.test('they go when their time is over, and before that when the disk is nearly
   await eventually('the space is measured', () => {
     clock.advance(1_000);
     store.tend();
-    return store.space().freeBytes === 10 * KIB;
+    return store.directories.space().freeBytes === 10 * KIB;
   });
   const { unlink } = disk;
   disk.unlink = (label, path) => {

@@ -239,7 +239,9 @@ for (const code of ['EROFS', 'EIO'] as const) {
       const before = files(whole).filter((path) => path.startsWith('d/')).length;
       fail();
       for (let tries = 0; tries < 10; tries++) await copy(store, 1).catch(() => undefined);
-      const problems = store.disks(true).map(({ path, problem }) => `${path} ${problem === '' ? 'serves' : 'is out'}`);
+      const problems = store.directories
+        .states(true)
+        .map(({ path, problem }) => `${path} ${problem === '' ? 'serves' : 'is out'}`);
       t.same(problems, ['d serves', 'e is out'], `round ${round}`);
       t.equal(store.index.size, before + 1, 'what is on the other disk, and the copy, are there');
       const left = whole.paths().filter((path) => path.startsWith('d/incoming/'));

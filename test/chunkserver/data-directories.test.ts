@@ -32,16 +32,16 @@ function makeStore(disk: CrashDisk, directories: string[], forgetDisks: string[]
 async function join(disk: CrashDisk, directories: string[], forgetDisks: string[] = []): Promise<ChunkStore> {
   const store = makeStore(disk, directories, forgetDisks);
   await store.start();
-  await store.setIdentity(IDENTITY);
-  await store.rollBack([]);
+  await store.directories.setIdentity(IDENTITY);
+  await store.rollbacks.begin([]);
   return store;
 }
 
 /** Path and problem of each disk. */
 const problems = (store: ChunkStore): (readonly [string, string])[] =>
-  store.disks(true).map(({ path, problem }) => [path ?? '', problem ?? '']);
+  store.directories.states(true).map(({ path, problem }) => [path ?? '', problem ?? '']);
 const idOf = (store: ChunkStore, path: string): string =>
-  store.disks(true).find((each) => each.path === path)?.id ?? '';
+  store.directories.states(true).find((each) => each.path === path)?.id ?? '';
 
 t.test('a server killed at any change of its first start, or of one with a new disk, misses none', async (t) => {
   for (const first of [['a', 'b', 'c'], ['a']]) {
@@ -59,7 +59,7 @@ t.test('a server killed at any change of its first start, or of one with a new d
         const store = await join(disk, ['a', 'b', 'c']);
         const bad = problems(store).filter(([, problem]) => problem !== '');
         if (bad.length > 0) t.fail(`${how} at change ${change}: ${JSON.stringify(bad)}`);
-        t.equal(new Set(store.disks(true).map(({ id }) => id)).size, 3);
+        t.equal(new Set(store.directories.states(true).map(({ id }) => id)).size, 3);
         await store.stop();
       }
     }
@@ -126,7 +126,7 @@ t.test('an empty directory in the place of a disk is not taken for a new one, un
     [['e/b', 'it is not among the directories that the chunkserver was started with']],
   );
   t.equal(store.entry(onB as never).directory, 1, 'what is back counts again');
-  const e = store.disks(true).find(({ path }) => path === 'e/b')?.id ?? '';
+  const e = store.directories.states(true).find(({ path }) => path === 'e/b')?.id ?? '';
   await store.stop();
 
   await t.rejects(join(disk, ['a', 'b', 'c'], [b]), { code: 'EINVAL', message: /not gone/ });
@@ -193,7 +193,7 @@ t.test('what an older version left behind is taken over', async (t) => {
     ['b', ''],
     ['c', ''],
   ]);
-  t.match(store.identity, IDENTITY);
+  t.match(store.directories.identity, IDENTITY);
   await store.stop();
   disk.unmount('c');
   store = await join(disk, ['a', 'b', 'c']);
@@ -207,16 +207,16 @@ t.test('a directory counts a generation after each start that a master has seen,
   for (let round = 0; round < 5; round++) {
     const unseen = makeStore(disk, ['a']);
     await unseen.start();
-    const before = unseen.disks(true)[0]?.generation ?? -1;
+    const before = unseen.directories.states(true)[0]?.generation ?? -1;
     unseen.tend();
     await unseen.stop();
-    t.equal(unseen.disks(true)[0]?.generation, before, 'no master has seen it');
+    t.equal(unseen.directories.states(true)[0]?.generation, before, 'no master has seen it');
     const store = await join(disk, ['a']);
-    const found = store.disks(false)[0]?.generation ?? -1;
+    const found = store.directories.states(false)[0]?.generation ?? -1;
     t.ok(found >= told, 'never behind what was told');
     store.tend();
-    await eventually('a higher generation', () => (store.disks(true)[0]?.generation ?? -1) > found);
-    told = store.disks(true)[0]?.generation ?? -1;
+    await eventually('a higher generation', () => (store.directories.states(true)[0]?.generation ?? -1) > found);
+    told = store.directories.states(true)[0]?.generation ?? -1;
     if (round % 2 === 0) disk.kill();
     else if (round === 1) disk.powerLoss();
     else await store.stop();

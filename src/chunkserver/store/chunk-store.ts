@@ -9,9 +9,12 @@
  *   disk-probes        notices disks that fail
  *   disk-watch         notices disks that do not answer
  *   aside              replicas of chunks that the master does not know
+ *   replica-listing    finds the replicas at start
+ *   rollbacks          disks that were put back to an older state
+ *   failed-replicas    what follows when a file fails
  */
 import type { Clock } from '../../core/clock.js';
-import type { Disk, DiskSpace } from '../../core/disk/disk.js';
+import type { Disk } from '../../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
 import { CLEAN_AFTER_IDLE_MS, CLEAN_STOP_MS, SYNC_BEHIND_BYTES } from '../../core/limits.js';
@@ -22,17 +25,17 @@ import { ChunkFile } from '../chunk/chunk-file.js';
 import { AsideReplicas } from './aside.js';
 import { peekHeader } from '../chunk/chunk-header.js';
 import { DataDirectories } from './data-directories.js';
-import { DataDirectory, type FoundReplica } from './data-directory.js';
-import type { Identity } from './directory-identity.js';
+import type { DataDirectory, FoundReplica } from './data-directory.js';
 import { DirtyReplicas } from './dirty-replicas.js';
 import { DiskProbes } from './disk-probes.js';
 import type { DiskWatch } from './disk-watch.js';
+import { FailedReplicas } from './failed-replicas.js';
 import { HeaderScan } from './header-scan.js';
 import { Making, type BegunSince } from './making.js';
-import type { StoredMark } from './master-mark.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
-import type { DiskGeneration, DiskStateInit } from '../../protocol/generated/messages.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
+import { ReplicaListing } from './replica-listing.js';
+import { Rollbacks } from './rollbacks.js';
 
 export interface ChunkStoreOptions {
   /** The disk as `watch` gives it. */
@@ -55,33 +58,11 @@ export interface ChunkStoreOptions {
 /** Replicas among which one in a certain directory is looked for at a time. */
 const LOOK_AHEAD = 64;
 
-/** A file of a chunk of which there is another one. */
-interface RankedFile {
-  readonly entry: IndexEntry;
-  readonly state: 'whole' | 'unreadable' | 'no header';
-  readonly version: ChunkVersion | 0;
-  readonly isClean: boolean;
-}
-
-const inDirectory = (found: FoundReplica, directory: DataDirectory): IndexEntry => ({
-  ...found,
-  directory: directory.number,
-  suspect: false,
-});
-
-/** Positive when `a` is newer. */
-function compareAge(a: RankedFile, b: RankedFile): number {
-  const age = ({ state, version }: RankedFile): number => (state === 'no header' ? 0 : version);
-  return age(a) - age(b);
-}
-
-/** Where a replica's file is. */
-type ReplicaFile = Pick<OpenChunk, 'handle' | 'directory' | 'path'>;
-
 export class ChunkStore {
   readonly index = new ReplicaIndex();
   readonly making = new Making();
-  private readonly directories: DataDirectories;
+  /** The disks: their identity, space and state. */
+  readonly directories: DataDirectories;
   private readonly open: OpenChunks;
   private readonly dirty: DirtyReplicas;
   private readonly scan: HeaderScan;
@@ -89,8 +70,9 @@ export class ChunkStore {
   /** In each directory, the replica that was looked at last. */
   private readonly lookedAt = new Map<DataDirectory, number>();
   readonly aside: AsideReplicas;
-  /** Directories that were put back to an older state, with the generation that the master knows. */
-  private readonly rollbacks = new Map<DataDirectory, number>();
+  readonly rollbacks: Rollbacks;
+  private readonly listing: ReplicaListing;
+  private readonly failed: FailedReplicas;
   /** Creation, adoption and removal of one chunk go one after another. */
   private readonly changes = new KeyedMutex<ChunkHandle>();
   private syncingBehind = false;
@@ -116,6 +98,13 @@ export class ChunkStore {
         await this.nameAfterHeader(chunk, file, isDoubted || file.suspect);
       },
     });
+    this.rollbacks = new Rollbacks(this.directories, this.index, logger);
+    this.listing = new ReplicaListing(disk, this.directories, this.index, logger);
+    this.failed = new FailedReplicas({
+      ...{ clock, logger, directories: this.directories, index: this.index, open: this.open, probes: this.probes },
+      forget: (handle) => this.forget(handle),
+      onBadReplica: options.onBadReplica,
+    });
     this.dirty = new DirtyReplicas(clock, logger);
     this.aside = new AsideReplicas({ disk, clock, logger, directories: this.directories });
     this.scan = new HeaderScan({
@@ -127,7 +116,11 @@ export class ChunkStore {
   /** Opens the directories and lists the replicas. Fails when none is usable or they belong to different servers. */
   async start(): Promise<void> {
     this.options.watch.start(() => this.options.onLost());
-    await this.directories.open((directory) => this.list(directory));
+    await this.directories.open(async (directory) => {
+      await this.listing.take(directory);
+      await this.aside.list(directory);
+      if (directory.rolledBack) this.rollbacks.suspectAll(directory);
+    });
     // Reading every header finds what was under mutation. Only after a power loss must it come before serving.
     const { trusted } = this.directories;
     const scan = this.scan.start();
@@ -178,71 +171,10 @@ export class ChunkStore {
     return !this.directories.trusted && this.options.forgetDisks.length === 0;
   }
 
-  get identity(): Identity | undefined {
-    return this.directories.identity;
-  }
-
-  setIdentity(identity: Identity): Promise<void> {
-    return this.directories.setIdentity(identity);
-  }
-
-  space(): DiskSpace {
-    return this.directories.space();
-  }
-
   /** Regular care of the directories. Waits for none. */
   tend(): void {
     this.directories.tend(this.options.clock.monotonicMs());
-    for (const directory of this.directories.usable()) this.endRollback(directory);
-  }
-
-  /** The directories, for the master. `isJoined`: it has seen what they were like when this process began. */
-  disks(isJoined: boolean): DiskStateInit[] {
-    return this.directories.states(isJoined);
-  }
-
-  /**
-   * The master knows newer states of these directories: somebody put back what they held before. All that is in them may
-   * miss mutations, also after further starts, until recovery has looked at each.
-   */
-  async rollBack(disks: readonly DiskGeneration[]): Promise<void> {
-    for (const { id, generation } of disks) {
-      const directory = this.directories.byDisk(id);
-      if (directory === undefined) continue;
-      const { path, foundGeneration } = directory;
-      this.options.logger.error(
-        { directory: path, generation: foundGeneration, newer: generation },
-        'data directory was put back to an older state: its replicas are compared with others before they are used',
-      );
-      this.rollbacks.set(directory, generation);
-      this.suspectAll(directory);
-      await directory.beginRollback();
-    }
-    for (const directory of this.directories.usable()) directory.noteJoined();
-    // From an earlier start, and the master knows nothing of it any more.
-    for (const directory of this.directories.usable()) {
-      if (directory.rolledBack && !this.rollbacks.has(directory)) this.rollbacks.set(directory, directory.generation);
-    }
-  }
-
-  private suspectAll(directory: DataDirectory): void {
-    for (const entry of this.entriesIn(directory)) if (!entry.suspect) this.index.set({ ...entry, suspect: true });
-  }
-
-  /** When nothing in it is suspect any more. */
-  private endRollback(directory: DataDirectory): void {
-    const generation = this.rollbacks.get(directory);
-    if (generation === undefined || this.index.suspectCount(directory.number) > 0) return;
-    this.rollbacks.delete(directory);
-    const { logger } = this.options;
-    unawaited(
-      directory.endRollback(generation).then(
-        () => logger.info({ directory: directory.path }, 'data directory is up to date again'),
-        (error: unknown) => logger.warn({ reason: asCairnError(error).message }, 'data directory stays suspect'),
-      ),
-      logger,
-      'the end of a rollback',
-    );
+    for (const directory of this.directories.usable()) this.rollbacks.endIfCompared(directory);
   }
 
   /** The replica's entry. Fails with NO_REPLICA, or with UNAVAILABLE while a disk is away that may have it. */
@@ -268,7 +200,7 @@ export class ChunkStore {
         const header = await peekHeader(this.options.disk, path);
         if (header === undefined) throw new CairnError('NO_REPLICA', `${path} has no valid header`);
       } catch (error) {
-        throw this.examine({ handle, directory, path }, error);
+        throw this.failed.examine({ handle, directory, path }, error);
       }
     });
   }
@@ -299,7 +231,7 @@ export class ChunkStore {
     try {
       return await action(await chunk.file);
     } catch (error) {
-      throw this.examine(chunk, error);
+      throw this.failed.examine(chunk, error);
     } finally {
       this.open.unpin(chunk);
     }
@@ -344,7 +276,7 @@ export class ChunkStore {
         chunk.entrySynced = true;
       }
     } catch (error) {
-      throw this.examine(chunk, error);
+      throw this.failed.examine(chunk, error);
     } finally {
       this.open.unpin(chunk);
     }
@@ -429,7 +361,7 @@ export class ChunkStore {
         await other.demandNone(replica);
       } catch (error) {
         const path = other.chunkPath(replica.handle, replica.version);
-        this.examine({ handle: replica.handle, directory: other, path }, error);
+        this.failed.examine({ handle: replica.handle, directory: other, path }, error);
         const { code, message } = asCairnError(error);
         throw new CairnError('UNAVAILABLE', `an older ${path} may be left beside the copy: ${code} ${message}`, {
           cause: error,
@@ -451,7 +383,7 @@ export class ChunkStore {
     const entry = this.index.get(handle);
     if (entry === undefined || entry.version > version) return;
     this.forget(handle);
-    this.abandon(handle, new CairnError('NO_REPLICA', `chunk ${handle} is deleted here`));
+    this.failed.abandon(handle, new CairnError('NO_REPLICA', `chunk ${handle} is deleted here`));
   }
 
   /**
@@ -475,7 +407,7 @@ export class ChunkStore {
         await this.aside.put(entry);
       } catch (error) {
         const directory = this.directories.of(entry);
-        throw this.examine({ handle, directory, path: this.directories.pathOf(entry) }, error);
+        throw this.failed.examine({ handle, directory, path: this.directories.pathOf(entry) }, error);
       }
       this.forget(handle);
     });
@@ -497,15 +429,6 @@ export class ChunkStore {
       this.index.set({ ...entry, suspect });
       if (isDirty && !suspect) this.dirty.found(handle);
     });
-  }
-
-  /** How far this server has followed its master, as the directories say; and to write that down. */
-  get mark(): StoredMark {
-    return this.directories.mark;
-  }
-
-  setMark(mark: StoredMark): Promise<void> {
-    return this.directories.setMark(mark);
   }
 
   /** Syncs and marks clean replicas that were not changed for a while. `exclusive` keeps mutations away meanwhile. */
@@ -536,53 +459,6 @@ export class ChunkStore {
     const clean = this.scan.complete && this.dirty.none && this.index.suspectCount() === 0;
     await this.open.stop();
     await this.directories.close(clean);
-  }
-
-  /** Takes the replicas in a directory into the index. */
-  private async list(directory: DataDirectory): Promise<void> {
-    const twice: FoundReplica[] = [];
-    for await (const found of directory.replicas()) {
-      if (directory.failure !== undefined) return;
-      if (this.index.get(found.handle) === undefined) this.index.set(inDirectory(found, directory));
-      else twice.push(found);
-    }
-    for (const found of twice) await this.chooseOne(inDirectory(found, directory));
-    await this.aside.list(directory);
-    if (directory.rolledBack) this.suspectAll(directory);
-  }
-
-  /**
-   * There is a file of that chunk already: the one with a header and the higher version counts. What a creation or a
-   * copy left behind when it was cut short has no header, whatever its name says. The other one is deleted only when this
-   * one was read and is newer.
-   */
-  private async chooseOne(second: IndexEntry): Promise<void> {
-    const first = this.entry(second.handle);
-    const files = [await this.rank(first), await this.rank(second)];
-    // Of two at one version rather the one that is written to.
-    files.sort((a, b) => compareAge(b, a) || Number(a.isClean) - Number(b.isClean));
-    const [better, other] = files;
-    if (better === undefined || other === undefined) return;
-    // Of two at one version which of them missed something is not known.
-    const isDoubtful = better.state === 'unreadable' || compareAge(better, other) === 0;
-    this.index.set({ ...better.entry, suspect: isDoubtful });
-    const path = this.directories.pathOf(better.entry);
-    const instead = this.directories.pathOf(other.entry);
-    this.options.logger.warn({ path, instead, isDoubtful }, 'two files of one chunk: the first one counts');
-    if (better.state === 'whole' && !isDoubtful && other.state !== 'unreadable') {
-      await this.directories.of(other.entry).removeReplica(other.entry);
-    }
-  }
-
-  private async rank(entry: IndexEntry): Promise<RankedFile> {
-    try {
-      const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
-      if (header === undefined) return { entry, state: 'no header', version: 0, isClean: false };
-      return { entry, state: 'whole', version: header.version, isClean: !header.dirty };
-    } catch (error) {
-      if (!DataDirectory.isFailure(error)) throw error;
-      return { entry, state: 'unreadable', version: entry.version, isClean: false };
-    }
   }
 
   /** Looks at the next replica in the directory: that its file is there and has a header. Never rejects. */
@@ -638,56 +514,10 @@ export class ChunkStore {
     await directory.removeReplica(entry);
   }
 
-  /** Draws the consequences of a failed operation on a chunk's file. Returns the error for the caller. */
-  private examine(where: ReplicaFile, error: unknown): unknown {
-    const { handle, directory, path } = where;
-    if (DataDirectory.isFailureOfAll(error)) this.directories.lose(directory, error);
-    else if (DataDirectory.isFailure(error)) this.doubt(where, error);
-    else if (hasCode(error, 'CORRUPT') && DataDirectory.isFailure(error.cause)) this.noteBad(where, error);
-    if (!hasCode(error, 'ENOENT', 'NO_REPLICA')) return error;
-    const gone = new CairnError('NO_REPLICA', `chunk ${handle} is not readable here: ${error.message}`, {
-      cause: error,
-    });
-    const entry = this.index.get(handle);
-    if (entry !== undefined && this.directories.pathOf(entry) === path) {
-      this.options.logger.error({ path, reason: error.message }, 'replica is gone or was never finished');
-      this.forget(handle);
-      this.abandon(handle, gone);
-      this.options.onBadReplica(entry, gone);
-    }
-    return gone;
-  }
-
-  /** An error of the disk at one file: that replica is not believed any more. Whether it is the disk is looked into. */
-  private doubt(where: ReplicaFile, error: unknown): void {
-    const { handle, path } = where;
-    this.noteBad(where, error);
-    const entry = this.index.get(handle);
-    if (entry === undefined || this.directories.pathOf(entry) !== path) return;
-    const reason = asCairnError(error);
-    this.abandon(handle, reason);
-    if (entry.suspect) return;
-    this.index.set({ ...entry, suspect: true });
-    this.options.onBadReplica(entry, new CairnError('EIO', reason.message, { cause: error }));
-  }
-
-  private noteBad({ handle, directory }: ReplicaFile, error: unknown): void {
-    directory.noteBadReplica(handle, this.options.clock.monotonicMs(), error);
-    if (directory.failure === undefined) this.probes.soon(directory);
-  }
-
-  /** The next use of the replica opens its file anew. */
-  private abandon(handle: ChunkHandle, reason: CairnError): void {
-    const chunk = this.open.get(handle);
-    if (chunk === undefined) return;
-    chunk.opened?.abandon(reason);
-    unawaited(this.open.retire(chunk), this.options.logger, 'closing a chunk');
-  }
-
   /** The replicas in `directory` are gone with it, or away. */
   private loseReplicas(directory: DataDirectory): void {
     let lost = 0;
-    for (const entry of this.entriesIn(directory)) {
+    for (const entry of this.index.entriesIn(directory.number)) {
       this.forget(entry.handle);
       lost++;
     }
@@ -696,16 +526,5 @@ export class ChunkStore {
     if (lost === 0) return;
     this.options.logger.error({ directory: directory.path, lost }, 'replicas lost with their data directory');
     this.options.onLost();
-  }
-
-  /** They may be changed and removed meanwhile. */
-  private *entriesIn(directory: DataDirectory): Generator<IndexEntry> {
-    for (let after = -1; ;) {
-      const page = this.index.page(after, 4096);
-      const last = page.at(-1);
-      if (last === undefined) return;
-      after = last.handle;
-      for (const entry of page) if (entry.directory === directory.number) yield entry;
-    }
   }
 }

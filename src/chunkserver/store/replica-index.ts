@@ -58,6 +58,17 @@ export class ReplicaIndex {
     return [...this.suspects.values()].reduce((sum, count) => sum + count, 0);
   }
 
+  /** Those in a directory. They may be changed and removed meanwhile. */
+  *entriesIn(directory: number): Generator<IndexEntry> {
+    for (let after = -1; ;) {
+      const page = this.page(after, 8 * PAGE_ENTRIES);
+      const last = page.at(-1);
+      if (last === undefined) return;
+      after = last.handle;
+      for (const entry of page) if (entry.directory === directory) yield entry;
+    }
+  }
+
   get(handle: ChunkHandle): IndexEntry | undefined {
     const page = this.pages[this.pageOf(handle)];
     if (page === undefined) return undefined;
