@@ -598,7 +598,7 @@ export class Writer {
       try {
         const current = (): Publication => {
           if (this.isDisposed) throw new CairnError('EIO', `inode ${inode}: the file was closed meanwhile`);
-          // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
+          // Anew in another session: when that is lost meanwhile, so is what lies past the published size.
           ({ doubtfulEnd } = this);
           // What is written in this session is told behind the answer to the doubt: it would hide that others have cut the file.
           end = doubtfulEnd > 0 ? 0 : this.buffered.endWithoutGaps(this.writtenEnd);

@@ -257,19 +257,16 @@ export class FileTable implements OpenFileHost {
   ): Promise<InodeAttributes> {
     const { atime, mtime, ...plain } = changes;
     const { lockLosses } = this;
+    const mayWrite = (): void => this.requireWritable(inode, lockLosses);
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.setAttributes,
-        (operation) => {
-          // Also when it is repeated in a new session.
-          if (changes.size !== undefined) this.requireWritable(inode, lockLosses);
-          return {
-            ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
-            ...(atime === 'now' ? { atimeNow: true } : { atime }),
-            ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
-          };
-        },
-        { idempotent: true },
+        (operation) => ({
+          ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
+          ...(atime === 'now' ? { atimeNow: true } : { atime }),
+          ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
+        }),
+        { idempotent: true, ...(changes.size !== undefined && { check: mayWrite }) },
       );
       const attributes = this.changed(fromWireAttributes(reply));
       if (changes.size !== undefined) this.layoutChanged(attributes);
@@ -300,11 +297,8 @@ export class FileTable implements OpenFileHost {
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.punchChunks,
-        (operation) => {
-          this.requireWritable(inode, lockLosses);
-          return { operation, inode, firstIndex, count };
-        },
-        { idempotent: true },
+        (operation) => ({ operation, inode, firstIndex, count }),
+        { idempotent: true, check: () => this.requireWritable(inode, lockLosses) },
       );
       const attributes = this.changed(fromWireAttributes(reply));
       this.layoutChanged(attributes);
@@ -322,11 +316,8 @@ export class FileTable implements OpenFileHost {
     const killPrivileges = credentials.uid !== 0;
     const reply = await master.mutate(
       MASTER_METHODS.publish,
-      (operation) => {
-        this.requireWritable(inode);
-        return { operation, inode, end, mtime, killPrivileges };
-      },
-      { idempotent: true },
+      (operation) => ({ operation, inode, end, mtime, killPrivileges }),
+      { idempotent: true, check: () => this.requireWritable(inode) },
     );
     this.changed(fromWireAttributes(reply));
   }
@@ -561,14 +552,10 @@ export class FileTable implements OpenFileHost {
       publish: async (current, durable, timeoutMs) =>
         this.changed(
           fromWireAttributes(
-            await master.mutate(
-              MASTER_METHODS.publish,
-              (operation) => {
-                this.requireWritable(open.inode);
-                return { operation, ...current() };
-              },
-              { idempotent: true, needsNoLock: true, durable, timeoutMs },
-            ),
+            await master.mutate(MASTER_METHODS.publish, (operation) => ({ operation, ...current() }), {
+              ...{ idempotent: true, needsNoLock: true, durable, timeoutMs },
+              check: () => this.requireWritable(open.inode),
+            }),
           ),
         ),
       syncMetadata: (syncedChunks, timeoutMs) => master.sync(syncedChunks, { timeoutMs }),
