@@ -341,11 +341,10 @@ export class ClusterFileSystem implements FileSystem {
     let reply: wire.CreateReply | undefined;
     const target = await this.targetOf(credentials, parent, name, options.flags);
     const attributes = await this.files.openWith(target.known, credentials, options.flags, async () => {
-      reply = await this.master.mutate(
-        MASTER_METHODS.create,
-        (operation) => ({ operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) }),
-        { check: () => this.requireMayCut(target, options.flags) },
-      );
+      reply = await this.master.mutate(MASTER_METHODS.create, (operation) => {
+        this.requireMayCut(target, options.flags);
+        return { operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) };
+      });
       return fromWireAttributes(present(reply.attributes));
     });
     const created = reply?.created === true;
@@ -398,8 +397,9 @@ export class ClusterFileSystem implements FileSystem {
     const attributes = await this.files.openWith(target.known, credentials, flags, async () => {
       reply =
         flags.truncate === true
-          ? await this.master.mutate(MASTER_METHODS.open, (operation) => ({ ...request, operation }), {
-              check: () => this.requireMayCut(target, flags),
+          ? await this.master.mutate(MASTER_METHODS.open, (operation) => {
+              this.requireMayCut(target, flags);
+              return { ...request, operation };
             })
           : await this.master.call(MASTER_METHODS.open, request);
       return fromWireAttributes(present(reply.attributes));

@@ -591,6 +591,7 @@ export class Writer {
       }
       const { inode, attributes } = this.options;
       let end = 0;
+      let toldEnd = Infinity;
       let doubtfulEnd = 0;
       const killPrivileges = this.killing;
       this.unpublished = this.killing = false;
@@ -598,20 +599,23 @@ export class Writer {
       try {
         const current = (): Publication => {
           if (this.isDisposed) throw new CairnError('EIO', `inode ${inode}: the file was closed meanwhile`);
-          // Anew in another session: when that is lost meanwhile, so is what lies past the published size.
+          // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
           ({ doubtfulEnd } = this);
           // What is written in this session is told behind the answer to the doubt: it would hide that others have cut the file.
           end = doubtfulEnd > 0 ? 0 : this.buffered.endWithoutGaps(this.writtenEnd);
+          // More may have been written since an attempt before, and the answer may be that to it.
+          toldEnd = Math.min(toldEnd, end);
           const { layoutVersion } = attributes();
           return { inode, end, mtime: this.mtime ?? null, durable, layoutVersion, killPrivileges, syncedChunks };
         };
         do {
+          toldEnd = Infinity;
           await this.options.publish(current, durable, timeoutMs);
           if (doubtfulEnd > attributes().size) this.fail(sessionWasLost());
           if (this.doubtfulEnd === doubtfulEnd) this.doubtfulEnd = 0;
         } while (doubtfulEnd > 0);
-        this.noteTold(durable, end, killPrivileges);
-        if (this.writtenEnd === end) this.writtenEnd = 0;
+        this.noteTold(durable, toldEnd, killPrivileges);
+        if (this.writtenEnd === toldEnd) this.writtenEnd = 0;
         if (this.buffered.isEmpty && this.writtenEnd === 0 && !this.unpublished) this.forgetLocalEnd();
       } catch (error) {
         this.unpublished = true;

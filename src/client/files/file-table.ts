@@ -257,16 +257,19 @@ export class FileTable implements OpenFileHost {
   ): Promise<InodeAttributes> {
     const { atime, mtime, ...plain } = changes;
     const { lockLosses } = this;
-    const mayWrite = (): void => this.requireWritable(inode, lockLosses);
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.setAttributes,
-        (operation) => ({
-          ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
-          ...(atime === 'now' ? { atimeNow: true } : { atime }),
-          ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
-        }),
-        { idempotent: true, ...(changes.size !== undefined && { check: mayWrite }) },
+        (operation) => {
+          // Also when it is repeated in a new session.
+          if (changes.size !== undefined) this.requireWritable(inode, lockLosses);
+          return {
+            ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
+            ...(atime === 'now' ? { atimeNow: true } : { atime }),
+            ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
+          };
+        },
+        { idempotent: true },
       );
       const attributes = this.changed(fromWireAttributes(reply));
       if (changes.size !== undefined) this.layoutChanged(attributes);
@@ -297,8 +300,11 @@ export class FileTable implements OpenFileHost {
     const change = async (): Promise<InodeAttributes> => {
       const reply = await this.options.master.mutate(
         MASTER_METHODS.punchChunks,
-        (operation) => ({ operation, inode, firstIndex, count }),
-        { idempotent: true, check: () => this.requireWritable(inode, lockLosses) },
+        (operation) => {
+          this.requireWritable(inode, lockLosses);
+          return { operation, inode, firstIndex, count };
+        },
+        { idempotent: true },
       );
       const attributes = this.changed(fromWireAttributes(reply));
       this.layoutChanged(attributes);
@@ -316,8 +322,11 @@ export class FileTable implements OpenFileHost {
     const killPrivileges = credentials.uid !== 0;
     const reply = await master.mutate(
       MASTER_METHODS.publish,
-      (operation) => ({ operation, inode, end, mtime, killPrivileges }),
-      { idempotent: true, check: () => this.requireWritable(inode) },
+      (operation) => {
+        this.requireWritable(inode);
+        return { operation, inode, end, mtime, killPrivileges };
+      },
+      { idempotent: true },
     );
     this.changed(fromWireAttributes(reply));
   }
@@ -552,10 +561,14 @@ export class FileTable implements OpenFileHost {
       publish: async (current, durable, timeoutMs) =>
         this.changed(
           fromWireAttributes(
-            await master.mutate(MASTER_METHODS.publish, (operation) => ({ operation, ...current() }), {
-              ...{ idempotent: true, needsNoLock: true, durable, timeoutMs },
-              check: () => this.requireWritable(open.inode),
-            }),
+            await master.mutate(
+              MASTER_METHODS.publish,
+              (operation) => {
+                this.requireWritable(open.inode);
+                return { operation, ...current() };
+              },
+              { idempotent: true, needsNoLock: true, durable, timeoutMs },
+            ),
           ),
         ),
       syncMetadata: (syncedChunks, timeoutMs) => master.sync(syncedChunks, { timeoutMs }),

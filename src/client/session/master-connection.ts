@@ -136,9 +136,7 @@ export class MasterConnection {
   }
 
   /**
-   * Changes something, exactly once within the session. `build` makes the request with the operation id it is given, once for
-   * each id: a repeat says the same, as the answer may be that to the first. `check` is called before each attempt, and
-   * what it throws ends them.
+   * Changes something, exactly once within the session. `build` makes the request with the operation id it is given.
    * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost; but nothing is done in one
    * that was asked for before locks were lost, as others may hold them by now, unless it `needsNoLock`. With `durable`, the
    * answer says that all before it is synced.
@@ -151,24 +149,14 @@ export class MasterConnection {
       readonly needsNoLock?: boolean;
       readonly durable?: boolean;
       readonly timeoutMs?: number;
-      readonly check?: () => void;
     } = {},
   ): Promise<R> {
     const { changes } = this;
     const { idempotent = false, needsNoLock = false } = options;
-    let asked: { readonly sequence: number; readonly request: QI } | undefined;
-    const request = (link: Link): QI => {
-      const operation = this.operationId(link, place);
-      options.check?.();
-      if (asked === undefined || asked.sequence !== place.sequence) {
-        asked = { sequence: place.sequence, request: build(operation) };
-      }
-      return asked.request;
-    };
     const lockLosses = needsNoLock ? undefined : this.options.lockLosses();
     const place: Place = { sequence: 0, session: -1, inDoubt: false, idempotent, lockLosses };
     try {
-      const reply = await this.attempt(method, request, options, place);
+      const reply = await this.attempt(method, (link) => build(this.operationId(link, place)), options, place);
       if (method.number !== MASTER_METHODS.publish.number) this.changes++;
       else if (options.durable === true) this.syncedChanges = Math.max(this.syncedChanges, changes);
       return reply;
