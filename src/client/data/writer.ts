@@ -590,7 +590,6 @@ export class Writer {
         return;
       }
       const { inode, attributes } = this.options;
-      let end = 0;
       let toldEnd = Infinity;
       let doubtfulEnd = 0;
       const killPrivileges = this.killing;
@@ -602,7 +601,7 @@ export class Writer {
           // Anew for each attempt: when the session is lost meanwhile, so is what lies past the published size.
           ({ doubtfulEnd } = this);
           // What is written in this session is told behind the answer to the doubt: it would hide that others have cut the file.
-          end = doubtfulEnd > 0 ? 0 : this.buffered.endWithoutGaps(this.writtenEnd);
+          const end = doubtfulEnd > 0 ? 0 : this.buffered.endWithoutGaps(this.writtenEnd);
           // More may have been written since an attempt before, and the answer may be that to it.
           toldEnd = Math.min(toldEnd, end);
           const { layoutVersion } = attributes();
