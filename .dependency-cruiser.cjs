@@ -37,7 +37,8 @@ const INSIDE = {
   },
   chunkserver: {
     chunk: [],
-    store: ['chunk'],
+    disks: [],
+    store: ['disks', 'chunk'],
     replication: ['store', 'chunk'],
   },
   client: {

@@ -29,7 +29,7 @@ import { Replicas } from './replication/replicas.js';
 import { Verifier } from './replication/verifier.js';
 import { Requests } from './requests.js';
 import { ChunkStore } from './store/chunk-store.js';
-import { DiskWatch } from './store/disk-watch.js';
+import { DiskWatch } from './disks/disk-watch.js';
 
 export interface ChunkserverDependencies {
   readonly clock: Clock;

@@ -24,7 +24,7 @@ import type { ForwardFailureReport } from './replication/mutations.js';
 import { Removals } from './replication/removals.js';
 import type { Replicas } from './replication/replicas.js';
 import type { ChunkStore } from './store/chunk-store.js';
-import { KeptMark } from './store/master-mark.js';
+import { KeptMark } from './disks/master-mark.js';
 
 export interface MasterLinkOptions {
   readonly clock: Clock;

@@ -1,7 +1,7 @@
 /** Replicas that are kept aside: they are in nobody's way, survive restarts, come back, and go when their time or the space is over. */
 import t from 'tap';
 import { ChunkStore } from '../../src/chunkserver/store/chunk-store.js';
-import { DiskWatch } from '../../src/chunkserver/store/disk-watch.js';
+import { DiskWatch } from '../../src/chunkserver/disks/disk-watch.js';
 import type { Timespec } from '../../src/core/clock.js';
 import { segmentChecksums } from '../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';

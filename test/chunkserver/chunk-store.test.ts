@@ -8,7 +8,7 @@ import { CairnError } from '../../src/core/errors.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { DISK_STALLED_MS, DISK_WATCH_INTERVAL_MS, MIB, SYNC_BEHIND_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { DiskWatch } from '../../src/chunkserver/store/disk-watch.js';
+import { DiskWatch } from '../../src/chunkserver/disks/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';

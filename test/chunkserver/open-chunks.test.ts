@@ -1,6 +1,6 @@
 /** The open files of a server: how many there are, who keeps one open, and when it is closed. */
 import t from 'tap';
-import { DataDirectories } from '../../src/chunkserver/store/data-directories.js';
+import { DataDirectories } from '../../src/chunkserver/disks/data-directories.js';
 import { ChunkFile } from '../../src/chunkserver/chunk/chunk-file.js';
 import { OpenChunks } from '../../src/chunkserver/store/open-chunks.js';
 import type { IndexEntry } from '../../src/chunkserver/store/replica-index.js';
@@ -8,7 +8,7 @@ import type { DiskFile } from '../../src/core/disk/disk.js';
 import { chunkHandle, chunkVersion } from '../../src/core/ids.js';
 import { MAX_OPEN_CHUNK_FILES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { DiskWatch } from '../../src/chunkserver/store/disk-watch.js';
+import { DiskWatch } from '../../src/chunkserver/disks/disk-watch.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';

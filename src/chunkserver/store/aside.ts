@@ -13,8 +13,8 @@ import { chunkVersion } from '../../core/ids.js';
 import { ASIDE_KEEP_MS, ASIDE_MIN_FREE_BYTES } from '../../core/limits.js';
 import type { Disk } from '../../core/disk/disk.js';
 import type { Logger } from '../../core/logging/logger.js';
-import type { DataDirectories } from './data-directories.js';
-import type { DataDirectory, FoundReplica } from './data-directory.js';
+import type { DataDirectories } from '../disks/data-directories.js';
+import type { DataDirectory, FoundReplica } from '../disks/data-directory.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
 
 export interface AsideOptions {

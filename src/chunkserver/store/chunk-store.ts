@@ -1,13 +1,11 @@
 /**
  * The replicas of this server: creation, use, versions, deletion, and what follows when a file or a disk fails.
  *
- *   data-directories   where replicas are (data-directory: one disk)
+ *   disks/             where replicas are: the data directories (one for each disk), and what notices that a disk fails or hangs
  *   replica-index      which there are
  *   open-chunks        their open files (chunk-file: one of them)
  *   dirty-replicas     those under mutation, and their cleaning
  *   header-scan        finds those after an unclean stop
- *   disk-probes        notices disks that fail
- *   disk-watch         notices disks that do not answer
  *   aside              replicas of chunks that the master does not know
  *   replica-listing    finds the replicas at start
  *   rollbacks          disks that were put back to an older state
@@ -24,11 +22,11 @@ import { KeyedMutex, unawaited } from '../../core/sync.js';
 import { ChunkFile } from '../chunk/chunk-file.js';
 import { AsideReplicas } from './aside.js';
 import { peekHeader } from '../chunk/chunk-header.js';
-import { DataDirectories } from './data-directories.js';
-import type { DataDirectory, FoundReplica } from './data-directory.js';
+import { DataDirectories } from '../disks/data-directories.js';
+import type { DataDirectory, FoundReplica } from '../disks/data-directory.js';
 import { DirtyReplicas } from './dirty-replicas.js';
-import { DiskProbes } from './disk-probes.js';
-import type { DiskWatch } from './disk-watch.js';
+import { DiskProbes } from '../disks/disk-probes.js';
+import type { DiskWatch } from '../disks/disk-watch.js';
 import { FailedReplicas } from './failed-replicas.js';
 import { HeaderScan } from './header-scan.js';
 import { Making, type BegunSince } from './making.js';

@@ -4,9 +4,9 @@ import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { unawaited } from '../../core/sync.js';
-import type { DataDirectories } from './data-directories.js';
-import { DataDirectory, type FoundReplica } from './data-directory.js';
-import type { DiskProbes } from './disk-probes.js';
+import type { DataDirectories } from '../disks/data-directories.js';
+import { DataDirectory, type FoundReplica } from '../disks/data-directory.js';
+import type { DiskProbes } from '../disks/disk-probes.js';
 import type { OpenChunk, OpenChunks } from './open-chunks.js';
 import type { ReplicaIndex } from './replica-index.js';
 

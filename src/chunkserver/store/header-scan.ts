@@ -7,7 +7,7 @@ import { asCairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { peekHeader } from '../chunk/chunk-header.js';
-import type { DataDirectories } from './data-directories.js';
+import type { DataDirectories } from '../disks/data-directories.js';
 import type { DirtyReplicas } from './dirty-replicas.js';
 import type { IndexEntry, ReplicaIndex } from './replica-index.js';
 

@@ -9,8 +9,8 @@ import { MAX_OPEN_CHUNK_FILES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { watched, unawaited } from '../../core/sync.js';
 import { ChunkFile } from '../chunk/chunk-file.js';
-import type { DataDirectories } from './data-directories.js';
-import type { DataDirectory } from './data-directory.js';
+import type { DataDirectories } from '../disks/data-directories.js';
+import type { DataDirectory } from '../disks/data-directory.js';
 import type { IndexEntry } from './replica-index.js';
 
 export interface OpenChunk {

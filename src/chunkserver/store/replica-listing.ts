@@ -3,8 +3,8 @@ import type { Disk } from '../../core/disk/disk.js';
 import type { ChunkVersion } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { peekHeader } from '../chunk/chunk-header.js';
-import type { DataDirectories } from './data-directories.js';
-import { DataDirectory, type FoundReplica } from './data-directory.js';
+import type { DataDirectories } from '../disks/data-directories.js';
+import { DataDirectory, type FoundReplica } from '../disks/data-directory.js';
 import type { IndexEntry, ReplicaIndex } from './replica-index.js';
 
 /** A file of a chunk of which there is another one. */

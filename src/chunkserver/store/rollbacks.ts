@@ -3,8 +3,8 @@ import { asCairnError } from '../../core/errors.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { unawaited } from '../../core/sync.js';
 import type { DiskGeneration } from '../../protocol/generated/messages.js';
-import type { DataDirectories } from './data-directories.js';
-import type { DataDirectory } from './data-directory.js';
+import type { DataDirectories } from '../disks/data-directories.js';
+import type { DataDirectory } from '../disks/data-directory.js';
 import type { ReplicaIndex } from './replica-index.js';
 
 export class Rollbacks {

@@ -8,11 +8,10 @@ import { LOW_SPACE_BYTES, MAX_DATA_DIRECTORIES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
 import type { DiskStateInit } from '../../protocol/generated/messages.js';
-import { DataDirectory } from './data-directory.js';
+import { DataDirectory, type PlacedReplica } from './data-directory.js';
 import type { DiskList, Identity, KnownDisk } from './directory-identity.js';
 import type { DiskWatch } from './disk-watch.js';
 import { furtherMark, NO_MARK, type StoredMark } from './master-mark.js';
-import type { IndexEntry } from './replica-index.js';
 
 export interface DataDirectoriesOptions {
   readonly disk: Disk;
@@ -175,14 +174,14 @@ export class DataDirectories {
   }
 
   /** Where a replica is. */
-  of(entry: IndexEntry): DataDirectory {
+  of(entry: PlacedReplica): DataDirectory {
     const directory = this.all[entry.directory];
     if (directory === undefined) throw new CairnError('INTERNAL', `no data directory ${entry.directory}`);
     return directory;
   }
 
   /** The path of a replica's file, by its entry. */
-  pathOf(entry: IndexEntry): string {
+  pathOf(entry: PlacedReplica): string {
     return this.of(entry).chunkPath(entry.handle, entry.version);
   }
 

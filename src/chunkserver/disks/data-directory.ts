@@ -32,6 +32,11 @@ export interface FoundReplica {
   readonly version: ChunkVersion;
 }
 
+export interface PlacedReplica extends FoundReplica {
+  /** The number of its data directory. */
+  readonly directory: number;
+}
+
 const ASIDE_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})\.([0-9]{1,15})$/;
 /** Far above a list of MAX_DATA_DIRECTORIES directories. */
 const MAX_JSON_BYTES = 2 * MIB;
