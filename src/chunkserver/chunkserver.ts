@@ -9,6 +9,7 @@
  *   master-link.ts ─► replica-reports.ts, fence.ts     registration, reports, heartbeats; whether this server may serve
  */
 import type { Clock, Timer } from '../core/clock.js';
+import type { BootNotes } from '../core/disk/boot-notes.js';
 import type { Disk } from '../core/disk/disk.js';
 import { chunkHandle } from '../core/ids.js';
 import { HEARTBEAT_INTERVAL_MS } from '../core/limits.js';
@@ -36,6 +37,7 @@ export interface ChunkserverDependencies {
   readonly random: Random;
   readonly network: Network;
   readonly disk: Disk;
+  readonly bootNotes: BootNotes;
   readonly logger: Logger;
 }
 
@@ -78,12 +80,12 @@ export class Chunkserver {
     private readonly deps: ChunkserverDependencies,
     private readonly config: ChunkserverConfig,
   ) {
-    const { clock, random, network, disk, logger } = deps;
+    const { clock, random, network, disk, bootNotes, logger } = deps;
     this.endpoint = { network, clock, random, logger, secret: config.secret, role: 'chunkserver' };
     const serverId = (): number => this.link.serverId;
     this.watch = new DiskWatch({ disk, clock, logger, paths: config.dataDirectories });
     this.store = new ChunkStore({
-      ...{ disk: this.watch.disk, watch: this.watch },
+      ...{ disk: this.watch.disk, watch: this.watch, bootNotes },
       clock,
       random,
       logger,

@@ -37,9 +37,10 @@ function world(logger: Logger): World {
 }
 
 /** The world of a server: when its files want for descriptors, strangers' connections go. */
-function serverWorld(logger: Logger): World & { readonly disk: NodeDisk } {
+function serverWorld(logger: Logger): World & { readonly disk: NodeDisk; readonly bootNotes: NodeBootNotes } {
   const all = world(logger);
-  return { ...all, disk: new NodeDisk(new SpareDescriptors(() => all.network.shed())) };
+  const disk = new NodeDisk(new SpareDescriptors(() => all.network.shed()));
+  return { ...all, disk, bootNotes: new NodeBootNotes() };
 }
 
 export async function makeMaster(
@@ -60,7 +61,7 @@ export async function makeMaster(
   const { Master } = await import('../master/master.js');
   const deps = serverWorld(logger);
   const store = LmdbStore.open(storePath, deps.disk);
-  return { master: new Master({ ...deps, store, bootNotes: new NodeBootNotes() }, config), store };
+  return { master: new Master({ ...deps, store }, config), store };
 }
 
 export async function makeChunkserver(

@@ -12,6 +12,7 @@ import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 /** Days go by, and nothing is waited for. */
 class Calendar extends ManualClock {
@@ -35,6 +36,7 @@ async function start(disk: CrashDisk, clock: Calendar): Promise<ChunkStore> {
   const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: ['d'] });
   const store = new ChunkStore({
     ...{ disk: watch.disk, watch, clock, random: new SeededRandom(1), logger: silentLogger, directories: ['d'] },
+    bootNotes: new MemoryNotes(),
     forgetDisks: [],
     onLost: () => undefined,
     onBadReplica: () => undefined,

@@ -13,6 +13,7 @@ import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 const seed = Number(process.env['CAIRN_SEED'] ?? 1);
 const handle = chunkHandle(7);
@@ -33,6 +34,7 @@ async function open(
   const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: directories });
   const store = new ChunkStore({
     ...{ disk: watch.disk, watch, clock, random: new SeededRandom(choice), logger: silentLogger, directories },
+    bootNotes: new MemoryNotes(),
     forgetDisks: [],
     onLost: () => undefined,
     onBadReplica: () => undefined,

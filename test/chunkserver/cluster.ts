@@ -17,6 +17,7 @@ import type { Handlers, Peer } from '../../src/protocol/rpc.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { MemoryNetwork } from '../support/memory-network.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 const SECRET = Buffer.alloc(32, 7);
 
@@ -34,6 +35,7 @@ export class Machine {
   /** Its connection to the master, as the master sees it. */
   peer: Peer | undefined;
   reported: ReplicaState[] = [];
+  readonly notes = new MemoryNotes();
   constructor(
     readonly name: string,
     readonly disk: CrashDisk,
@@ -121,8 +123,10 @@ export class Cluster {
 
   async startServer(machine: Machine, dataDirectories = ['/d']): Promise<void> {
     const { network, clock, random } = this;
+    const life = machine.disk.lives;
+    const bootNotes = machine.notes.forProcess(() => machine.disk.lives === life);
     const server = new Chunkserver(
-      { clock, random, network, disk: machine.disk.forProcess(), logger: silentLogger },
+      { clock, random, network, disk: machine.disk.forProcess(), bootNotes, logger: silentLogger },
       { listen: `${machine.name}:1`, master: 'master:1', secret: SECRET, dataDirectories },
     );
     await server.start();
@@ -139,6 +143,7 @@ export class Cluster {
   /** The process dies. What it left in memory is gone, its disk stays. */
   async kill(machine: Machine, how: 'kill' | 'powerLoss' = 'kill'): Promise<void> {
     machine.disk[how]();
+    if (how === 'powerLoss') machine.notes.notes.clear();
     this.network.cut(`${machine.name}:1`);
     machine.peer?.close('killed');
     machine.peer = undefined;

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import t from 'tap';
+import { MemoryNotes } from '../support/memory-notes.js';
 import { DataDirectory } from '../../src/chunkserver/disks/data-directory.js';
 import { NodeDisk } from '../../src/core/disk/node-disk.js';
 import { ChunkStore } from '../../src/chunkserver/store/chunk-store.js';
@@ -19,11 +20,16 @@ const seed = Number(process.env['CAIRN_SEED'] ?? 1);
 const random = new SeededRandom(seed);
 const IDENTITY = { clusterId: 'cluster', serverId: 7 };
 
-function makeStore(disk: CrashDisk, directories: string[], forgetDisks: string[] = []): ChunkStore {
+function makeStore(
+  disk: CrashDisk,
+  directories: string[],
+  forgetDisks: string[] = [],
+  bootNotes = new MemoryNotes(),
+): ChunkStore {
   const clock = new ManualClock();
   const watch = new DiskWatch({ disk: disk.forProcess(), clock, logger: silentLogger, paths: directories });
   return new ChunkStore({
-    ...{ disk: watch.disk, watch, clock, random, logger: silentLogger, directories, forgetDisks },
+    ...{ disk: watch.disk, watch, bootNotes, clock, random, logger: silentLogger, directories, forgetDisks },
     ...{ onLost: () => undefined, onBadReplica: () => undefined },
   });
 }
@@ -235,7 +241,15 @@ t.test('a data directory that many share: who locks the directory itself keeps n
   t.teardown(() => rm(path, { recursive: true }));
   const disk = new NodeDisk();
   const release = await disk.lock('another user', path);
-  const serve = (): Promise<void> => new DataDirectory(disk, path, 0, silentLogger, () => undefined).open();
+  const serve = (): Promise<void> =>
+    new DataDirectory({
+      disk,
+      bootNotes: new MemoryNotes(),
+      path,
+      number: 0,
+      logger: silentLogger,
+      onFailure: () => undefined,
+    }).open();
   await serve();
   await t.rejects(serve(), { code: 'EBUSY' }, 'but a second server is kept out');
   await release();

@@ -13,6 +13,7 @@ import { SeededRandom } from '../../src/core/random.js';
 import { CrashDisk } from '../support/crash-disk.js';
 import { eventually } from '../support/eventually.js';
 import { ManualClock } from '../support/manual-clock.js';
+import { MemoryNotes } from '../support/memory-notes.js';
 
 const version = chunkVersion(1);
 const entryOf = (handle: number): IndexEntry => ({
@@ -39,7 +40,7 @@ async function setUp(): Promise<{ disk: CountingDisk; chunks: OpenChunks; make: 
   const disk = new CountingDisk(random);
   const watch = new DiskWatch({ disk, clock: new ManualClock(), logger: silentLogger, paths: ['d'] });
   const directories = new DataDirectories({
-    ...{ watch, disk, random, logger: silentLogger, paths: ['d'] },
+    ...{ watch, disk, bootNotes: new MemoryNotes(), random, logger: silentLogger, paths: ['d'] },
     onFailure: () => undefined,
     onDoubt: () => undefined,
     forget: [],

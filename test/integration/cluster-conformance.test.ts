@@ -31,7 +31,10 @@ await t.test('conformance over a real cluster', async (t) => {
     const servers: Chunkserver[] = [];
     for (let i = 1; i <= 3; i++) {
       const dataDirectories = [join(directory, `chunkserver-${i}`)];
-      const server = new Chunkserver(deps, { listen: `host-${i}:0`, master: address, secret, dataDirectories });
+      const server = new Chunkserver(
+        { ...deps, bootNotes: new MemoryNotes() },
+        { listen: `host-${i}:0`, master: address, secret, dataDirectories },
+      );
       await server.start();
       servers.push(server);
     }

@@ -9,7 +9,7 @@ import type { Random } from '../../src/core/random.js';
 import { backUp } from './administrator.js';
 import type { FaultKind } from './fault.js';
 import type { FaultCounts } from './fault-counts.js';
-import { diskIn, rot } from './fault-disks.js';
+import { diskIn, failAndRemount, rot } from './fault-disks.js';
 import { startIfDown } from './fault-machines.js';
 import { checkReplicas, demandQuiet, filesOf } from './final-check.js';
 import { Health } from './health.js';
@@ -86,6 +86,23 @@ export const DISASTERS: readonly Disaster[] = [
       await world.sleep(random.below(12_000));
       await world.start(MASTER);
       return lost > 0;
+    },
+  },
+  {
+    // The file systems of the data directories fail, on all servers at once or nearly, as where they are one shared device.
+    kind: 'remounted-disks',
+    run: async ({ world, random, versioned }) => {
+      const lost = await Promise.all(
+        world.chunkservers.map(async (name) => {
+          await world.sleep(random.below(2_000));
+          const volumes = random.below(3) > 0 ? world.dataDirectories : [pick(random, world.dataDirectories)];
+          return failAndRemount({ world, random }, name, volumes);
+        }),
+      );
+      versioned.losePower();
+      await world.sleep(random.below(12_000));
+      for (const name of world.chunkservers) await world.start(name);
+      return lost.some((count) => count > 0);
     },
   },
   {

@@ -116,6 +116,19 @@ export const DISK_FAULTS: readonly Fault[] = [
     },
   },
   {
+    // The file system fails, its process ends, and without a boot it is unmounted and mounted again.
+    kind: 'remounted-disk',
+    weight: 2,
+    budget: 'loss',
+    run: async (scene, server) => {
+      const { world, random } = scene;
+      const volumes = random.below(2) === 0 ? world.dataDirectories : [pick(random, world.dataDirectories)];
+      const lost = await failAndRemount(scene, server, volumes);
+      await startIfDown(world, server);
+      return lost > 0;
+    },
+  },
+  {
     // It returns errors for good, and another one is put in its place while the machine is off.
     kind: 'dead-disk',
     weight: 2,
@@ -260,6 +273,41 @@ export function rot(world: World, random: Random, server: string): boolean {
     if (to > from && size >= to) disk.rot(path, from + random.below(to - from));
   }
   return files.length > 0;
+}
+
+/**
+ * The file systems of these volumes fail, and are unmounted and mounted again while the server is down: what was not synced may be
+ * gone. Returns how many changes were.
+ */
+export async function failAndRemount(
+  { world, random }: Pick<FaultScene, 'world' | 'random'>,
+  server: string,
+  volumes: readonly string[],
+): Promise<number> {
+  const disk = world.disk(server);
+  const { notes } = world.notes(server);
+  const mayRead = random.below(3) === 0;
+  const readers = ['chunk.read', 'chunk.open', 'chunk.peek', 'directory.list', 'directory.identity'];
+  const failing = disk.plant(
+    (label, path) => volumes.some((volume) => isIn(path, volume)) && !(mayRead && readers.includes(label)),
+    { failWith: pick(random, ['EIO', 'EIO', 'EROFS'] satisfies ErrorCode[]) },
+  );
+  // What fails while nobody looks, and is mounted again before anybody does, is not noticed (failure-model.md).
+  if (random.below(3) > 0) {
+    for (let looks = 0; notes.size < volumes.length && looks < 60; looks++) await world.sleep(random.below(1_000));
+    await world.sleep(random.below(3) === 0 ? random.below(60_000) : random.below(500));
+  }
+  await world.kill(server);
+  for (let tries = notes.size < volumes.length ? 1 : random.below(3); tries > 0; tries--) {
+    await world.tryStart(server);
+    await world.sleep(random.below(3_000));
+    await world.kill(server);
+  }
+  const isNoticed = notes.size >= volumes.length;
+  disk.lift(failing);
+  if (!isNoticed) return 0;
+  const keeps = random.below(2) === 0 ? 'nothing' : 'some';
+  return volumes.reduce((lost, volume) => lost + disk.remount(volume, keeps), 0);
 }
 
 /** Time between generations of a data directory, and to tell the master of one. */

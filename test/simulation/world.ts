@@ -179,11 +179,14 @@ export class World {
     assert.ok(machine.incarnation === undefined, `${name} runs already`);
     const incarnation = this.newIncarnation(machine);
     this.trace.add(`start ${name}`);
-    const dependencies = { ...this.dependencies(machine, incarnation), disk: machine.disk.forProcess(incarnation) };
+    const dependencies = {
+      ...this.dependencies(machine, incarnation),
+      ...{ disk: machine.disk.forProcess(incarnation), bootNotes: machine.notes.forProcess(() => incarnation.isAlive) },
+    };
     const common = { listen: `${name}:${PORT}`, secret: this.secret };
     if (name === MASTER) {
       const master = new Master(
-        { ...dependencies, store: this.store.forProcess(incarnation), bootNotes: machine.notes },
+        { ...dependencies, store: this.store.forProcess(incarnation) },
         {
           ...common,
           logDirectory: '/log',

@@ -27,7 +27,8 @@ export class CrashDisk implements Disk {
   private durableNames = new Map<string, Node>();
   private names = new Map<string, Node>();
   private boots = 1;
-  private lives = 1;
+  /** Grows when the process dies. */
+  lives = 1;
   private readonly faults: { label: string; after: number; code: ErrorCode; keepBytes: number }[] = [];
   private readonly locks = new Set<string>();
   /** Changes made so far. */

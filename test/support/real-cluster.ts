@@ -47,7 +47,7 @@ export async function realCluster(
     const dataDirectory = join(directory, `chunkserver-${i}`);
     await disk.mkdir('test', dataDirectory);
     const chunkserver = new Chunkserver(
-      { ...deps, disk },
+      { ...deps, disk, bootNotes: new MemoryNotes() },
       { listen: `${options.host}:0`, master: address, secret, dataDirectories: [dataDirectory] },
     );
     await chunkserver.start();

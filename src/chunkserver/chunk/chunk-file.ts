@@ -122,10 +122,16 @@ export class ChunkFile {
   }
 
   /** Leaves no file when it fails, if the disk allows. */
-  static async create(disk: Disk, path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
+  static async create(
+    disk: Disk,
+    path: string,
+    handle: ChunkHandle,
+    version: ChunkVersion,
+    bootId = disk.bootId(),
+  ): Promise<ChunkFile> {
     const file = await disk.open('chunk.create', path, 'exclusive');
     try {
-      const chunk = new ChunkFile(file, StoredHeader.create(disk, file, handle, version), new ChecksumTable(file, 0));
+      const chunk = new ChunkFile(file, StoredHeader.create(bootId, file, handle, version), new ChecksumTable(file, 0));
       // If power fails the file is gone, unreadable or suspect.
       chunk.markIsDurable = true;
       return chunk;
@@ -138,14 +144,18 @@ export class ChunkFile {
 
   /**
    * Fails with NO_REPLICA when the file is not a whole chunk file (its creation was cut short). `trusted`: the data
-   * directory was left clean, so that no replica in it is suspect.
+   * directory was left clean, so that no replica in it is suspect; `bootId`: the boot of that directory.
    */
-  static async open(disk: Disk, path: string, trusted = false): Promise<ChunkFile> {
+  static async open(
+    disk: Disk,
+    path: string,
+    { trusted = false, bootId = disk.bootId() }: { readonly trusted?: boolean; readonly bootId?: string } = {},
+  ): Promise<ChunkFile> {
     const file = await disk.open('chunk.open', path, 'existing');
     try {
       const meta = Buffer.alloc(TABLE_OFFSET + TABLE_BYTES);
       await file.read('chunk.open', meta, 0);
-      const header = StoredHeader.decode(disk, file, meta.subarray(0, TABLE_OFFSET), trusted);
+      const header = StoredHeader.decode(bootId, file, meta.subarray(0, TABLE_OFFSET), trusted);
       if (header === undefined)
         throw new CairnError('NO_REPLICA', `${path} has no valid header: it was never finished`);
       const length = Math.max(0, (await file.size('chunk.open')) - DATA_OFFSET);

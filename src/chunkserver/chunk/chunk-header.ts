@@ -14,8 +14,6 @@ import {
   type ChunkHeader,
 } from './chunk-format.js';
 
-type Boot = Pick<Disk, 'bootId'>;
-
 /** The header of the chunk file at `path`; undefined when it has none. */
 export async function peekHeader(disk: Disk, path: string): Promise<ChunkHeader | undefined> {
   const file = await disk.open('chunk.peek', path, 'existing');
@@ -33,7 +31,8 @@ export class StoredHeader {
   private durableGeneration: number;
 
   private constructor(
-    private readonly boot: Boot,
+    /** The boot of its directory, as all here. */
+    private readonly bootId: string,
     private readonly file: DiskFile,
     private header: ChunkHeader,
     private doubted: boolean,
@@ -44,19 +43,19 @@ export class StoredHeader {
   }
 
   /** Writes the first header of a new file. */
-  static create(boot: Boot, file: DiskFile, handle: ChunkHandle, version: ChunkVersion): StoredHeader {
+  static create(bootId: string, file: DiskFile, handle: ChunkHandle, version: ChunkVersion): StoredHeader {
     // Dirty from the start: if power fails, the file is gone, unreadable or suspect; no sync is needed to say so.
-    const header = { handle, version, generation: 0, dirty: true, syncFailed: false, bootId: boot.bootId() };
+    const header = { handle, version, generation: 0, dirty: true, syncFailed: false, bootId };
     file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(0));
-    return new StoredHeader(boot, file, header, false, undefined);
+    return new StoredHeader(bootId, file, header, false, undefined);
   }
 
   /** The header in the first page of `file`; undefined when it has none. `trusted`: it is not suspect, whatever it says. */
-  static decode(boot: Boot, file: DiskFile, page: Buffer, trusted: boolean): StoredHeader | undefined {
+  static decode(bootId: string, file: DiskFile, page: Buffer, trusted: boolean): StoredHeader | undefined {
     const [header, before] = decodeHeaders(page);
     if (header === undefined) return undefined;
-    const isDoubted = header.dirty && header.bootId !== boot.bootId() && !trusted;
-    return new StoredHeader(boot, file, header, isDoubted, before);
+    const isDoubted = header.dirty && header.bootId !== bootId && !trusted;
+    return new StoredHeader(bootId, file, header, isDoubted, before);
   }
 
   get handle(): ChunkHandle {
@@ -77,7 +76,7 @@ export class StoredHeader {
   }
   /** Dirty from this boot: if its process was killed, the page cache is as it left it. */
   get dirtySinceBoot(): boolean {
-    return this.header.dirty && this.header.bootId === this.boot.bootId();
+    return this.header.dirty && this.header.bootId === this.bootId;
   }
 
   get generation(): number {
@@ -113,7 +112,7 @@ export class StoredHeader {
   /** To the other slot, so that a torn write leaves the last header; to the same one when `step` is 2. */
   private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty' | 'syncFailed'>>, step: 1 | 2 = 1): void {
     const generation = this.header.generation + step;
-    const header = { ...this.header, ...change, generation, bootId: this.boot.bootId() };
+    const header = { ...this.header, ...change, generation, bootId: this.bootId };
     this.file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(generation));
     if (step === 1) this.before = this.header;
     this.header = header;

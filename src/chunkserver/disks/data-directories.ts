@@ -2,6 +2,7 @@
  * All data directories of this server: which are in service, the identity that they share, their space, and which one a
  * new replica goes to.
  */
+import type { BootNotes } from '../../core/disk/boot-notes.js';
 import type { Disk, DiskSpace } from '../../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
 import { LOW_SPACE_BYTES, MAX_DATA_DIRECTORIES } from '../../core/limits.js';
@@ -15,6 +16,7 @@ import { furtherMark, NO_MARK, type StoredMark } from './master-mark.js';
 
 export interface DataDirectoriesOptions {
   readonly disk: Disk;
+  readonly bootNotes: BootNotes;
   readonly random: Random;
   readonly logger: Logger;
   readonly paths: readonly string[];
@@ -35,12 +37,13 @@ export class DataDirectories {
   private joinsAs: Identity | undefined;
 
   constructor(private readonly options: DataDirectoriesOptions) {
-    const { paths, disk, logger } = options;
+    const { paths, disk, bootNotes, logger } = options;
     if (paths.length > MAX_DATA_DIRECTORIES) {
       throw new CairnError('EINVAL', `a chunkserver has at most ${MAX_DATA_DIRECTORIES} data directories`);
     }
     this.all = paths.map((path, number) => {
-      return new DataDirectory(disk, path, number, logger, (directory, error) => this.lose(directory, error));
+      const onFailure = (directory: DataDirectory, error: unknown): void => this.lose(directory, error);
+      return new DataDirectory({ disk, bootNotes, path, number, logger, onFailure });
     });
   }
 
@@ -125,7 +128,7 @@ export class DataDirectories {
       // Nothing at all is written there: a disk may be mounted over it later.
       if (directory !== undefined) {
         const message = `${path} is empty, and disk ${id} of this chunkserver was there: is it not mounted? Mount it and start again; ${remedy}`;
-        this.lose(directory, new CairnError('ENODEV', message));
+        this.takeOut(directory, new CairnError('ENODEV', message));
       } else if (!this.all.some((each) => each.path === path)) {
         const reason = `disk ${id} of this chunkserver, which was at ${path}, is not among its --disk directories: add it; ${remedy}`;
         this.options.logger.error({ path, id, reason }, 'a disk is missing');
@@ -260,11 +263,14 @@ export class DataDirectories {
   /** Asks the disks for their free space, and counts the generations of those that are written to. Waits for none. */
   tend(nowMs: number): void {
     for (const directory of this.usable()) {
-      if (!this.options.watch.answers(directory.number)) continue;
+      if (!this.options.watch.answers(directory.number)) {
+        directory.noteFailing();
+        continue;
+      }
       const work = Promise.all([directory.measure(), directory.raiseGeneration(nowMs)]);
       work.catch((error: unknown) => {
         if (DataDirectory.isFailureOfAll(error)) this.lose(directory, error);
-        else this.options.onDoubt(directory, error);
+        else this.doubt(directory, error);
       });
     }
   }
@@ -283,7 +289,7 @@ export class DataDirectories {
       } catch (error) {
         candidates = candidates.filter((directory) => directory !== choice);
         if (DataDirectory.isFailureOfAll(error)) this.lose(choice, error);
-        else if (DataDirectory.isFailure(error)) this.options.onDoubt(choice, error);
+        else if (DataDirectory.isFailure(error)) this.doubt(choice, error);
         else if (!hasCode(error, 'ENOSPC', 'EDQUOT')) throw error;
         if (candidates.length === 0) throw error;
       }
@@ -293,8 +299,18 @@ export class DataDirectories {
   /** Takes a directory out of service, once. */
   lose(directory: DataDirectory, error: unknown): void {
     if (directory.failure !== undefined) return;
+    directory.noteFailing();
+    this.takeOut(directory, error);
+  }
+
+  private takeOut(directory: DataDirectory, error: unknown): void {
     directory.takeOutOfService(error);
     this.options.onFailure(directory);
+  }
+
+  private doubt(directory: DataDirectory, error: unknown): void {
+    directory.noteFailing();
+    this.options.onDoubt(directory, error);
   }
 
   /** Those in service. */

@@ -11,6 +11,7 @@
  * The version in the name lets a start list the replicas without opening them; the header of the file decides.
  */
 import { dirname } from 'node:path';
+import type { BootNotes } from '../../core/disk/boot-notes.js';
 import type { Disk } from '../../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../../core/ids.js';
@@ -23,6 +24,7 @@ import {
 } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { Mutex } from '../../core/sync.js';
+import { DirectoryBoot } from './directory-boot.js';
 import { encodeIdentity, parseIdentity, type StoredIdentity } from './directory-identity.js';
 import { NO_MARK, parseMark, type StoredMark } from './master-mark.js';
 import { SharedRun } from '../../core/shared-run.js';
@@ -35,6 +37,16 @@ export interface FoundReplica {
 export interface PlacedReplica extends FoundReplica {
   /** The number of its data directory. */
   readonly directory: number;
+}
+
+export interface DataDirectoryOptions {
+  readonly disk: Disk;
+  readonly bootNotes: BootNotes;
+  readonly path: string;
+  readonly number: number;
+  readonly logger: Logger;
+  /** An error that one file cannot explain. */
+  readonly onFailure: (directory: DataDirectory, error: unknown) => void;
 }
 
 const ASIDE_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})\.([0-9]{1,15})$/;
@@ -90,14 +102,20 @@ export class DataDirectory {
   /** Replicas that met an error of the disk, and when. */
   private readonly badReplicas = new Map<ChunkHandle, number>();
 
-  constructor(
-    private readonly disk: Disk,
-    readonly path: string,
-    readonly number: number,
-    private readonly logger: Logger,
-    /** An error that one file cannot explain. */
-    private readonly onFailure: (directory: DataDirectory, error: unknown) => void,
-  ) {}
+  readonly path: string;
+  readonly number: number;
+  readonly boot: DirectoryBoot;
+  private readonly disk: Disk;
+  private readonly logger: Logger;
+
+  constructor(private readonly options: DataDirectoryOptions) {
+    const { disk, path, number, logger, bootNotes } = options;
+    this.path = path;
+    this.number = number;
+    this.disk = disk;
+    this.logger = logger;
+    this.boot = new DirectoryBoot({ bootNotes, bootId: disk.bootId(), path, logger });
+  }
 
   /** Reads what it says of itself, and changes nothing: it may be the mount point of a disk that is not there. */
   async look(): Promise<void> {
@@ -112,11 +130,13 @@ export class DataDirectory {
     this.unlock = await this.disk.lock('directory.lock', `${this.path}/chunks`);
     const session = await this.readJson('session');
     this.leftClean = session?.['clean'] === true;
-    this.trusted = session === undefined || this.leftClean || session['bootId'] === this.disk.bootId();
+    const isIntact = this.boot.begin(session?.['bootId'], this.identity?.disk);
+    this.trusted = session === undefined || this.leftClean || isIntact;
     this.rolledBack = session?.['rolledBack'] === true;
     this.foundGeneration = this.generation = generationOf(session);
     // Raised once the master has seen what was found here: starts without one would hide that it was put back.
     await this.writeSession({ raise: false, clean: false });
+    this.boot.finish();
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
     this.mark = parseMark(await this.readJson('master-mark'));
@@ -213,7 +233,7 @@ export class DataDirectory {
       this.subdirectorySyncs.set(name, sync);
     }
     return sync.run().catch((error: unknown) => {
-      if (DataDirectory.isFailure(error)) this.onFailure(this, error);
+      if (DataDirectory.isFailure(error)) this.options.onFailure(this, error);
       throw error;
     });
   }
@@ -221,6 +241,7 @@ export class DataDirectory {
   /** Whether the disk is there, takes a few bytes and gives them back. */
   async probe(name: 'probe-1' | 'probe-2'): Promise<void> {
     const path = `${this.path}/${name}`;
+    const { count } = this.boot;
     const stored = this.identity?.disk === undefined ? undefined : await this.readJson('identity');
     if (stored?.['disk'] !== this.identity?.disk) {
       throw new CairnError('ENODEV', `${this.path} is not the disk any more that it was: is it unmounted?`);
@@ -236,6 +257,7 @@ export class DataDirectory {
     } finally {
       await file.close();
     }
+    if (this.failure === undefined) this.boot.clear(count);
   }
 
   /** A replica met an error of the disk. Too many of them say that the disk fails. */
@@ -244,7 +266,13 @@ export class DataDirectory {
       if (atMs + BAD_REPLICAS_WINDOW_MS < nowMs) this.badReplicas.delete(other);
     }
     this.badReplicas.set(handle, nowMs);
-    if (this.badReplicas.size >= MAX_BAD_REPLICAS) this.onFailure(this, error);
+    this.noteFailing();
+    if (this.badReplicas.size >= MAX_BAD_REPLICAS) this.options.onFailure(this, error);
+  }
+
+  /** It fails or hangs, as far as can be told: the next start looks whether it is the same file system still. */
+  noteFailing(): void {
+    this.boot.leave(this.identity?.disk);
   }
 
   async measure(): Promise<void> {
@@ -318,7 +346,7 @@ export class DataDirectory {
     return this.sessionWrites.run(async () => {
       const generation = this.generation + (raise ? 1 : 0);
       const { rolledBack } = this;
-      await this.writeJson('session', { bootId: this.disk.bootId(), clean, generation, rolledBack });
+      await this.writeJson('session', { bootId: this.boot.id, clean, generation, rolledBack });
       this.generation = generation;
     });
   }

@@ -12,6 +12,7 @@
  *   failed-replicas    what follows when a file fails
  */
 import type { Clock } from '../../core/clock.js';
+import type { BootNotes } from '../../core/disk/boot-notes.js';
 import type { Disk } from '../../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
@@ -39,6 +40,7 @@ export interface ChunkStoreOptions {
   /** The disk as `watch` gives it. */
   readonly disk: Disk;
   readonly watch: DiskWatch;
+  readonly bootNotes: BootNotes;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -78,7 +80,15 @@ export class ChunkStore {
   constructor(private readonly options: ChunkStoreOptions) {
     const { disk, clock, random, logger } = options;
     this.directories = new DataDirectories({
-      ...{ disk, random, logger, watch: options.watch, paths: options.directories, forget: options.forgetDisks },
+      ...{
+        disk,
+        bootNotes: options.bootNotes,
+        random,
+        logger,
+        watch: options.watch,
+        paths: options.directories,
+        forget: options.forgetDisks,
+      },
       onFailure: (directory) => this.loseReplicas(directory),
       onDoubt: (directory) => this.probes.soon(directory),
     });
@@ -214,7 +224,7 @@ export class ChunkStore {
       }
       await this.directories.inOne(async (directory) => {
         const path = directory.chunkPath(handle, version);
-        const file = await this.createFile(path, handle, version);
+        const file = await this.createFile(directory, path, { handle, version });
         this.open.hold({ handle, directory, path, file: Promise.resolve(file), opened: file });
         this.index.set({ handle, version, directory: directory.number, suspect: false });
         directory.noteChange();
@@ -312,7 +322,7 @@ export class ChunkStore {
     await this.changes.run(handle, async () => {
       await this.directories.inOne(async (directory) => {
         const incoming = directory.incomingPath(handle, version);
-        const file = await this.createFile(incoming, handle, version);
+        const file = await this.createFile(directory, incoming, { handle, version });
         try {
           await fill(file);
           await file.adopt(version);
@@ -421,8 +431,8 @@ export class ChunkStore {
       await this.aside.takeBack(entry);
       const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
       const isDirty = header?.dirty === true;
-      const isDoubtful = isDirty && header.bootId !== this.options.disk.bootId();
-      const { rolledBack } = this.directories.of(entry);
+      const { rolledBack, boot } = this.directories.of(entry);
+      const isDoubtful = isDirty && header.bootId !== boot.id;
       const suspect = entry.suspect || rolledBack || isDoubtful || header?.syncFailed === true;
       this.index.set({ ...entry, suspect });
       if (isDirty && !suspect) this.dirty.found(handle);
@@ -468,14 +478,16 @@ export class ChunkStore {
     if (entry !== undefined) await this.check(entry.handle).catch(() => undefined);
   }
 
-  private async createFile(path: string, handle: ChunkHandle, version: ChunkVersion): Promise<ChunkFile> {
+  private async createFile({ boot }: DataDirectory, path: string, chunk: FoundReplica): Promise<ChunkFile> {
+    const { handle, version } = chunk;
+    const { disk } = this.options;
     try {
-      return await ChunkFile.create(this.options.disk, path, handle, version);
+      return await ChunkFile.create(disk, path, handle, version, boot.id);
     } catch (error) {
       if (!hasCode(error, 'EEXIST')) throw error;
       // Not in the index: left over from a creation or copy that was cut short.
-      await this.options.disk.unlink('chunk.discard', path);
-      return ChunkFile.create(this.options.disk, path, handle, version);
+      await disk.unlink('chunk.discard', path);
+      return ChunkFile.create(disk, path, handle, version, boot.id);
     }
   }
 

@@ -81,7 +81,7 @@ export class HeaderScan {
       if (await this.options.openRenamed(entry.handle)) dirty.found(entry.handle);
     } else if (header.syncFailed) index.set({ ...now, suspect: true });
     else if (header.dirty) {
-      if (header.bootId !== disk.bootId()) index.set({ ...now, suspect: true });
+      if (header.bootId !== directory.boot.id) index.set({ ...now, suspect: true });
       else dirty.found(entry.handle);
     }
   }

@@ -68,7 +68,9 @@ export class OpenChunks {
     if (chunk === undefined) {
       const directory = this.options.directories.of(entry);
       const path = directory.chunkPath(entry.handle, entry.version);
-      const opening = watched(ChunkFile.open(this.options.disk, path, directory.leftClean));
+      const opening = watched(
+        ChunkFile.open(this.options.disk, path, { trusted: directory.leftClean, bootId: directory.boot.id }),
+      );
       const held = this.hold({ handle: entry.handle, directory, path, file: opening, opened: undefined });
       held.file = watched(
         opening.then(async (file) => {

@@ -1,0 +1,130 @@
+/**
+ * The boot of a data directory: its name changes whenever what was written there and not synced may be gone. That is when the machine
+ * boots, and also when the file system fails and is unmounted and mounted again, which no process can see. So whoever meets a disk
+ * that fails leaves a note on another file system, and the next start of the same boot that finds one goes on under a new name:
+ * everything that counts after a power loss counts then, for this directory.
+ *
+ *   fails or hangs ──leave──► note ──a probe succeeds: clear──► nothing was lost
+ *                             note ──the next start: begin──► a new name, durable in `session` ──finish──► the note is removed
+ */
+import { createHash } from 'node:crypto';
+import type { BootNotes } from '../../core/disk/boot-notes.js';
+import { asCairnError } from '../../core/errors.js';
+import type { Logger } from '../../core/logging/logger.js';
+
+export interface DirectoryBootOptions {
+  readonly bootNotes: BootNotes;
+  /** Of the machine. */
+  readonly bootId: string;
+  /** Of the data directory. */
+  readonly path: string;
+  readonly logger: Logger;
+}
+
+export class DirectoryBoot {
+  private remounts = 0;
+  /** Under these names there may be a note. */
+  private readonly left = new Set<string>();
+  private leftCount = 0;
+
+  constructor(private readonly options: DirectoryBootOptions) {}
+
+  get id(): string {
+    return this.remounts === 0 ? this.options.bootId : `${this.options.bootId}/${this.remounts}`;
+  }
+
+  /** Notes left by this process. */
+  get count(): number {
+    return this.leftCount;
+  }
+
+  /**
+   * At a start. `last`: the name under which the directory was used last; `disk`: its id. Returns true when all that was written
+   * then is there, synced or not.
+   */
+  begin(last: unknown, disk: string | undefined): boolean {
+    const { bootId, path, logger } = this.options;
+    const before = remountsOf(last, bootId);
+    const hasFailed = namesOf(path, disk).filter((name) => this.isNoted(name)).length > 0;
+    this.remounts = (before ?? 0) + (hasFailed ? 1 : 0);
+    if (hasFailed)
+      logger.warn({ directory: path }, 'data directory has failed since the boot: as after a loss of power');
+    return before !== undefined && !hasFailed;
+  }
+
+  /** The name is durable in the directory. */
+  finish(): void {
+    for (const name of this.left) this.remove(name);
+  }
+
+  /** What was not synced may be gone at the next start. */
+  leave(disk: string | undefined): void {
+    const [name = ''] = namesOf(this.options.path, disk);
+    this.leftCount++;
+    if (this.left.has(name)) return;
+    const { bootNotes, bootId, path, logger } = this.options;
+    try {
+      bootNotes.write(name, `${JSON.stringify({ bootId, directory: path })}\n`);
+      this.left.add(name);
+    } catch (error) {
+      logger.error(
+        { directory: path, error: asCairnError(error).message },
+        'cannot leave a note of the failure for the next start: if the file system is unmounted and mounted again, reboot the ' +
+          'machine before the chunkserver starts, or replicas may be taken for whole that are not',
+      );
+    }
+  }
+
+  /** The disk has taken bytes and given them back, and it began to do so when `count` was this: nothing is lost that was written. */
+  clear(count: number): void {
+    if (count === this.leftCount) this.finish();
+  }
+
+  private isNoted(name: string): boolean {
+    const { bootNotes, bootId, path, logger } = this.options;
+    try {
+      const notes = bootNotes.read(name);
+      if (notes.length > 0) this.left.add(name);
+      return notes.some((text) => (bootOf(text) ?? bootId) === bootId);
+    } catch (error) {
+      this.left.add(name);
+      logger.warn({ directory: path, error: asCairnError(error).message }, 'a note of an earlier start cannot be read');
+      return true;
+    }
+  }
+
+  private remove(name: string): void {
+    const { bootNotes, path, logger } = this.options;
+    try {
+      bootNotes.remove(name);
+      this.left.delete(name);
+    } catch (error) {
+      logger.error({ directory: path, error: asCairnError(error).message }, `cannot remove the note ${name}`);
+    }
+  }
+}
+
+/** By its id, and by its place: a disk that fails at a start may not have told its id. */
+function namesOf(path: string, disk: string | undefined): string[] {
+  const place = `directory-${createHash('sha256').update(path).digest('hex').slice(0, 16)}.failed`;
+  return disk === undefined ? [place] : [`disk-${disk}.failed`, place];
+}
+
+/** How often the directory was mounted again after a failure by then; undefined when `id` is of another boot of the machine. */
+function remountsOf(id: unknown, bootId: string): number | undefined {
+  if (id === bootId) return 0;
+  if (typeof id !== 'string' || !id.startsWith(`${bootId}/`)) return undefined;
+  const count = Number(id.slice(bootId.length + 1));
+  return Number.isSafeInteger(count) && count > 0 ? count : undefined;
+}
+
+/** undefined: it is none of ours, or only a part of one. */
+function bootOf(text: string): string | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    const bootId: unknown = typeof value === 'object' && value !== null && 'bootId' in value ? value.bootId : undefined;
+    return typeof bootId === 'string' ? bootId : undefined;
+  } catch {
+    return undefined;
+  }
+}
