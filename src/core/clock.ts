@@ -1,4 +1,5 @@
 /** Time, as it comes into every component by its constructor, so that the simulator can own it. */
+import { outsideLocks } from './lock-order.js';
 
 /** A point in time: whole seconds since the epoch (may be negative) and 0..999,999,999 nanoseconds. */
 export interface Timespec {
@@ -48,11 +49,12 @@ export class SystemClock implements Clock {
 
   setTimer(delayMs: number, callback: () => void): Timer {
     if (Number.isNaN(delayMs)) throw new RangeError('a timer without a delay');
+    const call = (): void => outsideLocks(callback);
     let timer: NodeJS.Timeout;
     // Node takes what is longer than it can wait for one millisecond.
     const wait = (leftMs: number): void => {
       const stepMs = Math.min(leftMs, MAX_TIMEOUT_MS);
-      timer = setTimeout(leftMs > stepMs ? () => wait(leftMs - stepMs) : callback, stepMs);
+      timer = setTimeout(leftMs > stepMs ? () => wait(leftMs - stepMs) : call, stepMs);
     };
     wait(delayMs);
     return { cancel: () => clearTimeout(timer) };

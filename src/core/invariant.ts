@@ -4,11 +4,13 @@
  */
 import { CairnError } from './errors.js';
 
-let isAuditing = false;
+let areAudited = false;
+
+export const isAuditing = (): boolean => areAudited;
 
 /** For tests: from now on, in this process. */
 export function setAudits(on: boolean): void {
-  isAuditing = on;
+  areAudited = on;
 }
 
 /** INTERNAL when it does not hold: the structure is not to be gone on with. `what` says what should hold. */
@@ -18,5 +20,5 @@ export function invariant(holds: boolean, what: string): asserts holds {
 
 /** The same for one that costs as much as the structure has entries. */
 export function audited(holds: () => boolean, what: string): void {
-  if (isAuditing) invariant(holds(), what);
+  if (areAudited) invariant(holds(), what);
 }

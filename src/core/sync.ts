@@ -1,5 +1,6 @@
 /** Small building blocks for asynchronous code: mutual exclusion, bounded permits, a promise to settle later. */
 import { CairnError } from './errors.js';
+import { takeInOrder, type LockName } from './lock-order.js';
 import type { Logger } from './logging/logger.js';
 
 /**
@@ -82,11 +83,19 @@ export class Semaphore {
 export class Mutex {
   private readonly semaphore = new Semaphore(1);
 
+  /** `key`: of several locks of that name. */
+  constructor(
+    private readonly name: LockName,
+    private readonly key?: unknown,
+  ) {}
+
   async run<T>(section: () => Promise<T> | T): Promise<T> {
+    const hold = takeInOrder(this.name, this.key);
     const release = await this.semaphore.acquire();
     try {
-      return await section();
+      return await (hold === undefined ? section() : hold.run(section));
     } finally {
+      hold?.end();
       release();
     }
   }
@@ -100,6 +109,8 @@ export class Mutex {
 export class KeyedMutex<K> {
   private readonly mutexes = new Map<K, Mutex>();
 
+  constructor(private readonly name: LockName) {}
+
   isBusy(key: K): boolean {
     return this.mutexes.has(key);
   }
@@ -107,7 +118,7 @@ export class KeyedMutex<K> {
   async run<T>(key: K, section: () => Promise<T> | T): Promise<T> {
     let mutex = this.mutexes.get(key);
     if (mutex === undefined) {
-      mutex = new Mutex();
+      mutex = new Mutex(this.name, key);
       this.mutexes.set(key, mutex);
     }
     try {

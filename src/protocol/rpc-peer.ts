@@ -14,6 +14,7 @@ import {
   REQUEST_TIMEOUT_MS,
   SEND_HIGH_WATER_BYTES,
 } from '../core/limits.js';
+import { outsideLocks } from '../core/lock-order.js';
 import type { Logger } from '../core/logging/logger.js';
 import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { deferred, unawaited } from '../core/sync.js';
@@ -326,7 +327,7 @@ export class RpcPeer implements Peer {
     this.load.bytes += payload.length;
     let result: HandlerResult<unknown> | Promise<HandlerResult<unknown>>;
     try {
-      result = method.handler(request, context);
+      result = outsideLocks(() => method.handler(request, context));
     } catch (error) {
       this.finish(id, context, () => this.sendFailure(id, method.name, error));
       return;

@@ -42,7 +42,7 @@ t.test('P8: a waiter too many gets BUSY, and the others go on', async (t) => {
 });
 
 t.test('a mutex is free again after a section that failed', async (t) => {
-  const mutex = new Mutex();
+  const mutex = new Mutex('master.log');
   const gate = deferred<undefined>();
   const order: string[] = [];
   const failing = mutex.run(async () => {
@@ -58,7 +58,7 @@ t.test('a mutex is free again after a section that failed', async (t) => {
 });
 
 t.test('a keyed mutex orders one key, and lets others pass', async (t) => {
-  const mutex = new KeyedMutex<string>();
+  const mutex = new KeyedMutex<string>('master.hole');
   const gate = deferred<undefined>();
   const order: string[] = [];
   const a1 = mutex.run('a', async () => {

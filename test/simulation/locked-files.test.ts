@@ -41,7 +41,7 @@ class LockedWork {
   /** Counts grants: who had the lock before knows nothing any more. */
   private grants = 0;
   private tokens = 0;
-  private readonly turns = new Mutex();
+  private readonly turns = new Mutex('program');
   /** Whose programs were granted the lock last. */
   private holder = CLIENTS[0] ?? '';
   isOver = false;

@@ -2,6 +2,8 @@
  * Locks over ranges of blocks: many readers or one writer, first come first served. Free of promises when nobody is
  * in the way. The waiting list is bounded by the requests in flight.
  */
+import { takeInOrder } from '../../core/lock-order.js';
+
 interface Holder {
   readonly first: number;
   readonly last: number;
@@ -17,6 +19,7 @@ export class RangeLock {
 
   /** Locks blocks `first` to `last`, inclusive. Returns the release, or a promise of it. */
   acquire(first: number, last: number, exclusive: boolean): (() => void) | Promise<() => void> {
+    takeInOrder('chunkserver.blocks');
     const holder: Holder = { first, last, exclusive, blockedBy: 0, blocks: [], wake: undefined };
     for (const other of this.holders) {
       if (other.first <= last && first <= other.last && (exclusive || other.exclusive)) {

@@ -90,7 +90,7 @@ export class DataDirectory {
   private changed = false;
   private raisedMs = -Infinity;
   private raising = false;
-  private readonly sessionWrites = new Mutex();
+  private readonly sessionWrites = new Mutex('chunkserver.session');
   private measuring = false;
 
   /**

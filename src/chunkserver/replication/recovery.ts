@@ -124,7 +124,7 @@ export class Recovery {
       const members = inspected.filter((member) => member !== undefined);
       this.fenced(handle, leaseId);
       const { length, unmendedBlocks } = await this.prepareOwn(handle, request, members);
-      const healing = new Mutex();
+      const healing = new Mutex('chunkserver.mending');
       const succeeded = await Promise.all(
         members.map(async (member) => {
           try {

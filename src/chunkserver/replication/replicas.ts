@@ -120,7 +120,7 @@ export class Replica {
    */
   leftOut = false;
   /** Mutations, grants, recovery and cleaning, one at a time. */
-  readonly order = new Mutex();
+  readonly order = new Mutex('chunkserver.replica');
   lastUsedMs = 0;
 
   constructor(

@@ -74,7 +74,7 @@ export class ChunkStore {
   private readonly listing: ReplicaListing;
   private readonly failed: FailedReplicas;
   /** Creation, adoption and removal of one chunk go one after another. */
-  private readonly changes = new KeyedMutex<ChunkHandle>();
+  private readonly changes = new KeyedMutex<ChunkHandle>('chunkserver.chunk');
   private syncingBehind = false;
 
   constructor(private readonly options: ChunkStoreOptions) {

@@ -123,9 +123,9 @@ export class Writer {
   /** Times that the end of the file went to others: an append that began before must not be made where that was. */
   private endLosses = 0;
   private isDisposed = false;
-  private readonly publishing = new Mutex();
-  private readonly syncing = new Mutex();
-  private readonly truncating = new Mutex();
+  private readonly publishing = new Mutex('client.publish');
+  private readonly syncing = new Mutex('client.sync');
+  private readonly truncating = new Mutex('client.truncate');
   /** Calls of `write` under way, and who waits for them to end. */
   private activeWrites = 0;
   private quiet: Deferred<void> | undefined;

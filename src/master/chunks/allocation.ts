@@ -41,7 +41,7 @@ export function findChunk(
 }
 
 export class Allocation {
-  private readonly holes = new KeyedMutex<string>();
+  private readonly holes = new KeyedMutex<string>('master.hole');
 
   constructor(
     private readonly deps: {

@@ -1,14 +1,14 @@
 /**
  * The lock of each chunk: held by all that changes the lease, the members or the replicas of a chunk.
  *
- * Order: the lock of a hole (chunks/allocation.ts) comes before that of the chunk that fills it; nobody who holds the lock of one chunk
- * waits for that of another, but for a lost chunk and the new one that takes its place.
+ * The lock of a hole (chunks/allocation.ts) comes before that of the chunk that fills it; nobody who holds the lock of one chunk
+ * waits for that of another, but for a lost chunk and the new one that takes its place (core/lock-order.ts).
  */
 import type { ChunkHandle } from '../../core/ids.js';
 import { KeyedMutex } from '../../core/sync.js';
 
 export class ChunkLocks {
-  private readonly mutexes = new KeyedMutex<ChunkHandle>();
+  private readonly mutexes = new KeyedMutex<ChunkHandle>('master.chunk');
   private readonly watches = new Map<ChunkHandle, { granted: boolean }>();
 
   run<T>(handle: ChunkHandle, section: () => Promise<T> | T): Promise<T> {

@@ -65,7 +65,7 @@ export class OperationLog {
   private flushed: number;
   private waitingFlush: Promise<void> | undefined;
   /** Syncs, deletions and the end, one after another. */
-  private readonly mutex = new Mutex();
+  private readonly mutex = new Mutex('master.log');
   private failure: CairnError | undefined;
   private closed = false;
 

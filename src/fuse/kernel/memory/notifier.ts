@@ -24,7 +24,7 @@ interface Dropping {
 }
 
 export class Notifier {
-  private readonly turns = new Mutex();
+  private readonly turns = new Mutex('mount.drop');
   /** By nodeid. */
   private readonly droppings = new Map<number, Dropping>();
   private readonly waitingWrites = new Set<Deferred<void>>();
