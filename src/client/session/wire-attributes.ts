@@ -1,4 +1,5 @@
 /** Attributes and callers, between the wire and the file system's terms. */
+import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { Timespec } from '../../core/clock.js';
 import type * as wire from '../../protocol/generated/messages.js';
@@ -37,6 +38,12 @@ export function fromWireAttributes(attributes: wire.Attributes): InodeAttributes
     hasAcl: attributes.hasAcl,
     hasXattrs: attributes.hasXattrs,
   };
+}
+
+/** What an answer always has, though the schema lets it be left out. */
+export function present<T>(value: T | null): T {
+  if (value === null) throw new CairnError('PROTOCOL', 'the master left attributes out of its answer');
+  return value;
 }
 
 /** What the master needs to know of a caller. */

@@ -1,0 +1,198 @@
+/**
+ * The names of directories, and what is done with them: the master decides each, and every change says what it makes the
+ * cache of names and attributes forget.
+ */
+import { hasCode } from '../../core/errors.js';
+import { inodeId, type InodeId } from '../../core/ids.js';
+import { MAX_READDIR_ENTRIES } from '../../core/limits.js';
+import { isDirectory } from '../../core/mode.js';
+import type {
+  Attributes,
+  Credentials,
+  DirectoryPage,
+  NewNode,
+  ReadNotes,
+  RenameFlags,
+} from '../../filesystem/filesystem.js';
+import { kindOfMode, typeBits } from '../../filesystem/file-kind.js';
+import { permits } from '../../filesystem/permits.js';
+import type * as wire from '../../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../../protocol/methods.js';
+import type { MasterConnection } from '../session/master-connection.js';
+import { fromWireAttributes, present, toWireCaller, type InodeAttributes } from '../session/wire-attributes.js';
+import type { AttributeCache, Moment } from './attribute-cache.js';
+
+/** What else is known of the inodes that names lead to: some are open here, with bytes that the master has not got. */
+export interface NamesHost {
+  /** `attributes` with what was written here and not published. */
+  overlay(attributes: InodeAttributes): InodeAttributes;
+  /** Takes in what the master told, in answer to a request sent at `asked`. */
+  learn(attributes: InodeAttributes, asked: Moment): InodeAttributes;
+  /** The master notes the read of a directory or symlink by itself; this client is to see that. */
+  noteRead(inode: InodeId): void;
+}
+
+const RENAME_NOREPLACE = 1;
+const RENAME_EXCHANGE = 2;
+const RENAME_WHITEOUT = 4;
+
+export class Names {
+  constructor(
+    private readonly master: MasterConnection,
+    private readonly cache: AttributeCache,
+    private readonly inodes: NamesHost,
+    private readonly noteReads: ReadNotes,
+  ) {}
+
+  async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
+    const known = this.cache.getName(parent, name);
+    if (known !== undefined) {
+      const directory = this.cache.getAttributes(parent);
+      const attributes = this.cache.getAttributes(known);
+      const isThere = attributes !== undefined && attributes.nlink > 0;
+      if (directory !== undefined && isThere && permits(directory, credentials, 1)) {
+        return this.inodes.overlay(attributes);
+      }
+    }
+    const asked = this.cache.now();
+    try {
+      const entry = await this.master.call(MASTER_METHODS.lookup, {
+        ...{ caller: toWireCaller(credentials), parent, name },
+      });
+      return this.inodes.overlay(this.learnEntry(parent, name, fromWireAttributes(present(entry.attributes)), asked));
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) this.cache.putAbsent(parent, name, asked);
+      throw error;
+    }
+  }
+
+  async readDirectory(
+    credentials: Credentials,
+    inode: InodeId,
+    cookie: number,
+    options: { readonly maxEntries?: number; readonly withAttributes?: boolean } = {},
+  ): Promise<DirectoryPage> {
+    const noAtime = this.noteReads !== 'all';
+    if (!noAtime) this.inodes.noteRead(inode);
+    const asked = this.cache.now();
+    const reply = await this.master.call(MASTER_METHODS.readDirectory, {
+      ...{ caller: toWireCaller(credentials), inode, cookie },
+      maxEntries: Math.max(1, Math.min(MAX_READDIR_ENTRIES, options.maxEntries ?? MAX_READDIR_ENTRIES)),
+      withAttributes: options.withAttributes === true,
+      noAtime,
+    });
+    const entries = reply.entries.map((entry) => {
+      // Copied out of the message, which would else live as long as any of its names.
+      const name = Buffer.from(entry.name);
+      const common = { name, inode: inodeId(entry.inode), kind: kindOfMode(entry.mode), cookie: entry.cookie };
+      if (entry.attributes === null) return common;
+      const attributes = this.learnEntry(inode, name, fromWireAttributes(entry.attributes), asked);
+      return { ...common, attributes: this.inodes.overlay(attributes) };
+    });
+    // A master of an older release does not tell.
+    const nextCookie = reply.nextCookie === 0 ? Infinity : reply.nextCookie;
+    return { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie };
+  }
+
+  async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {
+    return this.createEntry(credentials, parent, name, {
+      ...{ mode: typeBits(node.kind) | (node.mode & 0o7777), rdev: node.rdev ?? 0, exclusive: true },
+      ...(node.umask !== undefined && { umask: node.umask }),
+    });
+  }
+
+  async symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
+    return this.createEntry(credentials, parent, name, {
+      ...{ mode: typeBits('symlink') | 0o777, symlinkTarget: target, exclusive: true },
+    });
+  }
+
+  async readLink(credentials: Credentials, inode: InodeId): Promise<Buffer> {
+    const noAtime = this.noteReads === 'none';
+    if (!noAtime) this.inodes.noteRead(inode);
+    const caller = toWireCaller(credentials);
+    const reply = await this.master.call(MASTER_METHODS.readLink, { caller, inode, noAtime });
+    return Buffer.from(reply.target);
+  }
+
+  async link(credentials: Credentials, inode: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes> {
+    const reply = await this.master.mutate(MASTER_METHODS.link, (operation) => ({
+      ...{ operation, caller: toWireCaller(credentials), inode, parent: newParent, name: newName },
+    }));
+    this.cache.dropAttributes(newParent);
+    this.cache.dropAttributes(inode);
+    return this.inodes.overlay(this.learnEntry(newParent, newName, fromWireAttributes(reply), this.cache.now()));
+  }
+
+  unlink(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
+    return this.remove(credentials, parent, name, false);
+  }
+
+  removeDirectory(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
+    return this.remove(credentials, parent, name, true);
+  }
+
+  async rename(
+    credentials: Credentials,
+    from: { readonly parent: InodeId; readonly name: Buffer },
+    to: { readonly parent: InodeId; readonly name: Buffer },
+    flags: RenameFlags = {},
+  ): Promise<void> {
+    const asked = this.cache.now();
+    let reply: wire.RenameReply | undefined;
+    try {
+      reply = await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
+        ...{ operation, caller: toWireCaller(credentials) },
+        ...{ parent: from.parent, name: from.name, newParent: to.parent, newName: to.name },
+        flags:
+          (flags.noReplace === true ? RENAME_NOREPLACE : 0) |
+          (flags.exchange === true ? RENAME_EXCHANGE : 0) |
+          (flags.whiteout === true ? RENAME_WHITEOUT : 0),
+      }));
+    } finally {
+      // Also after a failure: what it found differs from what was believed, or is in doubt.
+      this.cache.dropName(from.parent, from.name);
+      this.cache.dropName(to.parent, to.name);
+      this.learnDirectory(from.parent, reply?.parent, asked);
+      if (to.parent !== from.parent) this.learnDirectory(to.parent, reply?.newParent, asked);
+    }
+  }
+
+  /** After an own change in the directory, which the kernel asks about at its next step through it. */
+  learnDirectory(directory: InodeId, told: wire.Attributes | null | undefined, asked: Moment): void {
+    this.cache.putChanged(directory, told ? fromWireAttributes(told) : undefined, asked);
+  }
+
+  private learnEntry(parent: InodeId, name: Buffer, attributes: InodeAttributes, asked: Moment): InodeAttributes {
+    if (isDirectory(attributes.mode)) this.cache.putDirectoryName(parent, name, attributes.inode, asked);
+    else this.cache.putName(parent, name, attributes.inode, asked);
+    return this.inodes.learn(attributes, asked);
+  }
+
+  private async createEntry(
+    credentials: Credentials,
+    parent: InodeId,
+    name: Buffer,
+    node: wire.CreateRequestInit,
+  ): Promise<Attributes> {
+    const asked = this.cache.now();
+    const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
+      ...{ operation, caller: toWireCaller(credentials), parent, name, ...node },
+    }));
+    this.learnDirectory(parent, reply.parent, asked);
+    return this.learnEntry(parent, name, fromWireAttributes(present(reply.attributes)), this.cache.now());
+  }
+
+  private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {
+    const asked = this.cache.now();
+    let reply: wire.UnlinkReply | undefined;
+    try {
+      reply = await this.master.mutate(MASTER_METHODS.unlink, (operation) => ({
+        ...{ operation, caller: toWireCaller(credentials), parent, name, directory },
+      }));
+    } finally {
+      this.cache.dropName(parent, name);
+      this.learnDirectory(parent, reply?.parent, asked);
+    }
+  }
+}
