@@ -230,3 +230,23 @@ t.test('nobody else can take the lock of a directory that he cannot open, and no
   await t.rejects(disk.lock('test', directory), { code: 'EOPNOTSUPP', message: /install the package util-linux/ });
   process.env['PATH'] = path;
 });
+
+t.test('a disk that is not reached, or cannot read a sector, fails with EIO, whatever it says', async (t) => {
+  const file = await disk.open('test', join(directory, 'unreached'), 'create');
+  const original = nodeFs.writeSync;
+  t.teardown(() => {
+    nodeFs.writeSync = original;
+    syncBuiltinESMExports();
+  });
+  for (const [code, expected] of [
+    ...['ENOTCONN', 'ESTALE', 'ETIMEDOUT', 'ENODATA', 'EUCLEAN'].map((each) => [each, 'EIO'] as const),
+    ...['ENOSPC', 'EROFS', 'EACCES'].map((each) => [each, each] as const),
+  ]) {
+    nodeFs.writeSync = () => {
+      throw Object.assign(new Error('planted'), { code });
+    };
+    syncBuiltinESMExports();
+    t.throws(() => file.writeSync('test', Buffer.alloc(1), 0), { code: expected });
+  }
+  await file.close();
+});

@@ -21,7 +21,7 @@ import { mkdir, opendir, rename, statfs, unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { SpareDescriptors } from './descriptors.js';
 import type { Disk, DiskFile, DiskLabel, DiskSpace } from './disk.js';
-import { CairnError, asCairnError } from '../errors.js';
+import { CairnError, asCairnError, type ErrorCode } from '../errors.js';
 import { tryLock } from './file-lock.js';
 import { DIRECT_ALIGNMENT_BYTES, payloadBuffers } from './payload-buffers.js';
 import { watched } from '../sync.js';
@@ -39,11 +39,16 @@ const OPEN_FLAGS = {
   exclusive: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
 } as const;
 
+/** With these a disk says that it is not reached, or cannot read a sector, where others say EIO: one on the network, and direct I/O. */
+const OF_THE_DISK: ReadonlySet<ErrorCode> = new Set(['ENOTCONN', 'ESTALE', 'ETIMEDOUT', 'ENODATA']);
+
+/** What a call to the operating system failed with. */
 function failure(error: unknown, label: DiskLabel, path: string): CairnError {
   const known = asCairnError(error);
   // An errno outside the closed set (EUCLEAN, ENOMEDIUM, ...) is the disk's trouble, not a fault in CairnFS.
+  const isOfTheDisk = known.code === 'INTERNAL' || OF_THE_DISK.has(known.code);
   const cause = error instanceof Error && 'code' in error ? error.code : undefined;
-  const code = cause === 'ENFILE' ? 'EMFILE' : known.code === 'INTERNAL' ? 'EIO' : known.code;
+  const code = cause === 'ENFILE' ? 'EMFILE' : isOfTheDisk ? 'EIO' : known.code;
   return new CairnError(code, `${label} ${path}: ${known.message}`, { cause: error });
 }
 
