@@ -5,14 +5,30 @@ import { join } from 'node:path';
 import { asCairnError, CairnError, hasCode } from '../errors.js';
 import type { BootNotes } from './boot-notes.js';
 
+export interface NotePlaces {
+  readonly lasting: readonly string[];
+  readonly spare?: readonly string[];
+}
+
 /** On the real machine: files of this user alone, in the directories for run-time state. They are small, and in memory mostly. */
 export class NodeBootNotes implements BootNotes {
-  /** `places`: directories, made when missing. A note is written to each and read from each: one of them is enough. */
-  constructor(private readonly places: readonly string[] = runTimeDirectories()) {}
+  private readonly places: readonly string[];
+  /** So many of `places`, from the first one, are enough. */
+  private readonly enough: number;
+
+  /**
+   * Directories, made when missing. A note is written to each of `lasting` and read from each: one of them is enough. Into those of
+   * `spare` it goes when no other one takes it: who writes waits for them, and they may be on the disk that hangs.
+   */
+  constructor({ lasting, spare = [] }: NotePlaces = runTimeDirectories()) {
+    this.places = [...lasting, ...spare];
+    this.enough = lasting.length;
+  }
 
   write(name: string, text: string): void {
     const errors: CairnError[] = [];
-    for (const place of this.places) {
+    for (const [index, place] of this.places.entries()) {
+      if (index >= this.enough && errors.length < index) return;
       try {
         mkdirSync(place, { recursive: true, mode: 0o700 });
         if (!isOwn(place))
@@ -64,9 +80,11 @@ function isOwn(place: string): boolean {
   return stats.isDirectory() && stats.uid === process.getuid?.() && (stats.mode & 0o022) === 0;
 }
 
-/** Of this user. The first goes with a user's last session, the second may be on the disk that has failed. */
-function runTimeDirectories(): readonly string[] {
+/** Of this user. That of another user than root goes with his last session; that for temporary files may be on the disk that has failed. */
+function runTimeDirectories(): NotePlaces {
   const uid = process.getuid?.() ?? 0;
+  const temporary = join(tmpdir(), `cairnfs-${uid}`);
+  if (uid === 0) return { lasting: ['/run/cairnfs'], spare: [temporary] };
   const ofUser = process.env['XDG_RUNTIME_DIR'] || `/run/user/${uid}`;
-  return [uid === 0 ? '/run/cairnfs' : join(ofUser, 'cairnfs'), join(tmpdir(), `cairnfs-${uid}`)];
+  return { lasting: [join(ofUser, 'cairnfs'), temporary] };
 }
