@@ -24,7 +24,7 @@ t.test('a name lasts until the machine boots, or a failure is noted', (t) => {
   t.notOk(second.begin('b', DISK), 'after a failure');
   t.equal(second.id, 'b/1');
   t.equal(bootOf(notes).begin('b', DISK), false, 'nor when that start came to nothing');
-  second.finish();
+  second.clear(second.count);
   t.equal(notes.notes.size, 0);
   const third = bootOf(notes);
   t.ok(third.begin('b/1', DISK), 'after a kill');
@@ -36,7 +36,7 @@ t.test('a name lasts until the machine boots, or a failure is noted', (t) => {
   const booted = bootOf(notes, { bootId: 'c' });
   t.notOk(booted.begin('b/1', DISK));
   t.equal(booted.id, 'c', 'a note of an earlier boot says nothing');
-  booted.finish();
+  booted.clear(booted.count);
   t.equal(notes.notes.size, 0, 'and goes');
   t.end();
 });
@@ -46,6 +46,47 @@ t.test('a disk that does not tell its id is known by its place', (t) => {
   bootOf(notes).leave(undefined);
   t.ok(bootOf(notes, { path: '/other' }).begin('b', 'd2'));
   t.notOk(bootOf(notes).begin('b', DISK));
+  t.end();
+});
+
+t.test(
+  'a note by place is not about a directory that nobody used, and follows a disk that is mounted elsewhere',
+  (t) => {
+    const notes = new MemoryNotes();
+    bootOf(notes).leave(undefined);
+    const fresh = bootOf(notes);
+    t.notOk(fresh.begin(undefined, undefined));
+    fresh.clear(fresh.count);
+    t.equal(fresh.id, 'b');
+    t.equal(notes.notes.size, 1, 'as on an empty mount point: the disk is mounted there later');
+    const moved = bootOf(notes, { path: '/other' });
+    t.notOk(moved.begin('b', DISK, '/d'));
+    moved.clear(moved.count);
+    t.equal(notes.notes.size, 0);
+    t.end();
+  },
+);
+
+t.test('a note of an earlier boot, or one that cannot be removed, does not stand for a new one', (t) => {
+  const notes = new MemoryNotes();
+  bootOf(notes, { bootId: 'a' }).leave(DISK);
+  bootOf(notes).begin('b', DISK);
+  const boot = bootOf(notes);
+  t.ok(boot.begin('b', DISK));
+  boot.leave(DISK);
+  t.notOk(bootOf(notes).begin('b', DISK), 'it fails before its session is written');
+  const half = Object.assign(new MemoryNotes(), {
+    remove(this: MemoryNotes, name: string): void {
+      this.notes.set(name, '{"bootId":"a"}');
+      throw new CairnError('EROFS', 'one of another place stays');
+    },
+  });
+  const next = bootOf(half);
+  next.leave(DISK);
+  next.clear(next.count);
+  t.ok(bootOf(half).begin('b', DISK));
+  next.leave(DISK);
+  t.notOk(bootOf(half).begin('b', DISK));
   t.end();
 });
 
@@ -80,8 +121,8 @@ t.test('what cannot be read may be anything, and what cannot be written or remov
   const broken = Object.assign(new MemoryNotes(), { read: fail, write: fail, remove: fail });
   const boot = bootOf(broken, { logger });
   t.notOk(boot.begin('b', DISK));
-  boot.leave('d2');
-  boot.finish();
+  for (let i = 0; i < 3; i++) boot.leave('d2');
+  boot.clear(boot.count);
   t.match(said, [/reboot the machine/, /cannot remove/, /cannot remove/]);
   t.end();
 });

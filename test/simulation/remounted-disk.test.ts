@@ -26,6 +26,12 @@ async function unsyncedFile(s: Story): Promise<OpenFile> {
   return file;
 }
 
+const syncCode = (file: OpenFile): Promise<string> =>
+  file.sync().then(
+    () => 'success',
+    (error: unknown) => asCairnError(error).code,
+  );
+
 const isData = (path: string): boolean => path.startsWith('/data');
 
 /** Meets the failure, and ends; what was not synced is gone. */
@@ -61,11 +67,7 @@ for (const when of ['running', 'at its start'] as const) {
   story(`P1: an fsync of what a remount lost everywhere fails: it failed ${when}`, async (s) => {
     const file = await unsyncedFile(s);
     await failAndRemount(s, s.world.chunkservers, when);
-    const code = await file.sync().then(
-      () => 'success',
-      (error: unknown) => asCairnError(error).code,
-    );
-    assert.equal(code, 'EIO');
+    assert.equal(await syncCode(file), 'EIO');
     await file.write(0, later);
     await file.sync();
     await file.close();
@@ -84,6 +86,86 @@ story('a disk that failed at one file and passes its probe is as it was', async 
   disk.lift(failing);
   await s.world.sleep(15_000);
   assert.equal(s.world.notes(victim).notes.size, 0, 'no note is left');
+  await file.close();
+  await s.check('f', later);
+});
+
+story('P1: the start that failed is followed by one on the empty mount point', async (s) => {
+  const { world } = s;
+  const file = await unsyncedFile(s);
+  let lost = 0;
+  for (const name of world.chunkservers) {
+    const disk = world.disk(name);
+    await world.kill(name);
+    const failing = disk.plant((_, path) => isData(path), { failWith: 'EIO' });
+    assert.ok(!(await world.tryStart(name)));
+    disk.lift(failing);
+    lost += disk.remount('/data', 'nothing');
+    disk.unmount('/data');
+    await world.start(name);
+    await world.sleep(5_000);
+    await world.kill(name);
+    disk.mount('/data');
+  }
+  assert.ok(lost > 0, 'something is lost');
+  for (const name of world.chunkservers) await world.start(name);
+  await world.sleep(5_000);
+  assert.equal(await syncCode(file), 'EIO');
+});
+
+for (const change of ['they change places', 'it hung at that start, and fails later'] as const) {
+  story(
+    `P1: of two disks one fails at a start: ${change}`,
+    async (s) => {
+      const { world } = s;
+      const file = await unsyncedFile(s);
+      for (const name of world.chunkservers) await world.kill(name);
+      for (const name of world.chunkservers) {
+        const disk = world.disk(name);
+        const swap = change === 'they change places';
+        const isSession = (label: string, path: string): boolean => label === 'directory.session' && path === '/data';
+        const failing = disk.plant((label, path) => (swap ? path.startsWith('/data/') : isSession(label, path)), {
+          ...(swap ? { failWith: 'EIO' } : { hangs: true }),
+        });
+        await world.start(name);
+        assert.ok(failing.hits > 0);
+        disk.lift(failing);
+        await world.sleep(1_000);
+        await world.kill(name);
+        disk.remount('/data', 'nothing');
+        if (!swap) continue;
+        disk.unmount('/data');
+        disk.unmount('/data-2');
+        disk.mount('/data', '/data-2');
+        disk.mount('/data-2', '/data');
+      }
+      for (const name of world.chunkservers) await world.start(name);
+      await world.sleep(5_000);
+      const code = await syncCode(file);
+      // It may be on the other disk.
+      const isThere = Buffer.from(later).equals(await (await s.openAt('f', s.two)).read(0, LENGTH));
+      assert.equal(code, isThere ? 'success' : 'EIO');
+    },
+    { dataDirectories: 2 },
+  );
+}
+
+story('a disk without space does not fail: an fsync after a kill everywhere succeeds', async (s) => {
+  const { world } = s;
+  const file = await unsyncedFile(s);
+  const full = world.chunkservers.map((name) =>
+    // As where each write over a file needs room.
+    world.disk(name).plant((label) => ['directory.probe', 'directory.session'].includes(label), { failWith: 'ENOSPC' }),
+  );
+  await world.sleep(12_000);
+  assert.ok(full.every(({ hits }) => hits > 0));
+  for (const name of world.chunkservers) await world.kill(name);
+  for (const [index, name] of world.chunkservers.entries()) {
+    for (const fault of full.slice(index, index + 1)) world.disk(name).lift(fault);
+    await world.start(name);
+  }
+  await world.sleep(5_000);
+  assert.equal(await syncCode(file), 'success');
   await file.close();
   await s.check('f', later);
 });

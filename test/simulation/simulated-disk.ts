@@ -252,12 +252,13 @@ export class SimulatedDisk {
     this.put(path, new DirectoryNode());
   }
 
-  mount(path: string): void {
+  /** At its place, or at that of another one. */
+  mount(path: string, at = path): void {
     const volume = this.unmounted.get(path);
     if (volume === undefined) return;
-    this.trace.add(`mount ${this.host}${path}`);
+    this.trace.add(`mount ${this.host}${path}${at === path ? '' : ` at ${at}`}`);
     this.unmounted.delete(path);
-    this.put(path, volume);
+    this.put(at, volume);
   }
 
   noteChange(path: string): void {

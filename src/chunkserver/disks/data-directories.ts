@@ -124,6 +124,8 @@ export class DataDirectories {
     this.missing = this.list.disks.filter(({ id }) => !there.has(id) && !forgotten.has(id));
     for (const { id, path } of this.missing) {
       const directory = this.usable().find((each) => each.path === path);
+      // It failed before it told its id. It may be put elsewhere, and another one in its place.
+      this.all.find((each) => each.path === path && each.failure !== undefined)?.noteFailing(id);
       const remedy = `if it is gone for good, start this chunkserver once with --forget-disk ${id}`;
       // Nothing at all is written there: a disk may be mounted over it later.
       if (directory !== undefined) {
@@ -309,7 +311,8 @@ export class DataDirectories {
   }
 
   private doubt(directory: DataDirectory, error: unknown): void {
-    directory.noteFailing();
+    // One without space does not fail.
+    if (DataDirectory.isFailure(error)) directory.noteFailing();
     this.options.onDoubt(directory, error);
   }
 

@@ -124,19 +124,23 @@ export class DataDirectory {
 
   /** Locks and reads what is not chunks; makes what is missing. */
   async open(): Promise<void> {
+    const { count } = this.boot;
     if (await this.makeDirectory(this.path)) await this.disk.syncDirectory('directory.sync', dirname(this.path));
     // That is this user's alone also where the directory itself is one that many share, as /tmp.
     await this.makeDirectory(`${this.path}/chunks`);
     this.unlock = await this.disk.lock('directory.lock', `${this.path}/chunks`);
     const session = await this.readJson('session');
     this.leftClean = session?.['clean'] === true;
-    const isIntact = this.boot.begin(session?.['bootId'], this.identity?.disk);
+    const { disk, list } = this.identity ?? {};
+    const place = list?.disks.find(({ id }) => id === disk)?.path;
+    const isIntact = this.boot.begin(session?.['bootId'], disk, place);
     this.trusted = session === undefined || this.leftClean || isIntact;
     this.rolledBack = session?.['rolledBack'] === true;
     this.foundGeneration = this.generation = generationOf(session);
     // Raised once the master has seen what was found here: starts without one would hide that it was put back.
     await this.writeSession({ raise: false, clean: false });
-    this.boot.finish();
+    // Unless it was given up meanwhile, because it had hung.
+    this.boot.clear(count);
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
     this.mark = parseMark(await this.readJson('master-mark'));
@@ -270,9 +274,9 @@ export class DataDirectory {
     if (this.badReplicas.size >= MAX_BAD_REPLICAS) this.options.onFailure(this, error);
   }
 
-  /** It fails or hangs, as far as can be told: the next start looks whether it is the same file system still. */
-  noteFailing(): void {
-    this.boot.leave(this.identity?.disk);
+  /** It fails or hangs, as far as can be told: the next start goes on as after a power loss. */
+  noteFailing(disk = this.identity?.disk): void {
+    this.boot.leave(disk);
   }
 
   async measure(): Promise<void> {

@@ -5,7 +5,7 @@
  * everything that counts after a power loss counts then, for this directory.
  *
  *   fails or hangs ──leave──► note ──a probe succeeds: clear──► nothing was lost
- *                             note ──the next start: begin──► a new name, durable in `session` ──finish──► the note is removed
+ *                             note ──the next start: begin──► a new name, durable in `session`: clear──► the note is removed
  */
 import { createHash } from 'node:crypto';
 import type { BootNotes } from '../../core/disk/boot-notes.js';
@@ -23,9 +23,12 @@ export interface DirectoryBootOptions {
 
 export class DirectoryBoot {
   private remounts = 0;
-  /** Under these names there may be a note. */
+  /** Under these names there may be a note, of whichever boot. */
+  private readonly there = new Set<string>();
+  /** Under these there is one that this process left. */
   private readonly left = new Set<string>();
   private leftCount = 0;
+  private isRefused = false;
 
   constructor(private readonly options: DirectoryBootOptions) {}
 
@@ -39,22 +42,20 @@ export class DirectoryBoot {
   }
 
   /**
-   * At a start. `last`: the name under which the directory was used last; `disk`: its id. Returns true when all that was written
-   * then is there, synced or not.
+   * At a start. `last`: the name under which the directory was used last; `disk`: its id, and `place`, where it was then. Returns true
+   * when all that was written then is there, synced or not.
    */
-  begin(last: unknown, disk: string | undefined): boolean {
+  begin(last: unknown, disk: string | undefined, place = this.options.path): boolean {
+    // A note is not about a directory that nobody has used, as an empty mount point: the disk that failed may come back there.
+    if (last === undefined && disk === undefined) return false;
     const { bootId, path, logger } = this.options;
     const before = remountsOf(last, bootId);
-    const hasFailed = namesOf(path, disk).filter((name) => this.isNoted(name)).length > 0;
+    const names = new Set([...namesOf(path, disk), ...namesOf(place, undefined)]);
+    const hasFailed = [...names].filter((name) => this.isNoted(name)).length > 0;
     this.remounts = (before ?? 0) + (hasFailed ? 1 : 0);
     if (hasFailed)
       logger.warn({ directory: path }, 'data directory has failed since the boot: as after a loss of power');
     return before !== undefined && !hasFailed;
-  }
-
-  /** The name is durable in the directory. */
-  finish(): void {
-    for (const name of this.left) this.remove(name);
   }
 
   /** What was not synced may be gone at the next start. */
@@ -66,7 +67,12 @@ export class DirectoryBoot {
     try {
       bootNotes.write(name, `${JSON.stringify({ bootId, directory: path })}\n`);
       this.left.add(name);
+      this.there.add(name);
+      this.isRefused = false;
     } catch (error) {
+      // Tried again at each failure, and told once.
+      if (this.isRefused) return;
+      this.isRefused = true;
       logger.error(
         { directory: path, error: asCairnError(error).message },
         'cannot leave a note of the failure for the next start: if the file system is unmounted and mounted again, reboot the ' +
@@ -75,19 +81,23 @@ export class DirectoryBoot {
     }
   }
 
-  /** The disk has taken bytes and given them back, and it began to do so when `count` was this: nothing is lost that was written. */
+  /**
+   * When `count` was this the disk began to take bytes and give them back, or to make the name of `begin` durable, and it has done so:
+   * what was noted by then has no more to say.
+   */
   clear(count: number): void {
-    if (count === this.leftCount) this.finish();
+    if (count !== this.leftCount) return;
+    for (const name of this.there) this.remove(name);
   }
 
   private isNoted(name: string): boolean {
     const { bootNotes, bootId, path, logger } = this.options;
     try {
       const notes = bootNotes.read(name);
-      if (notes.length > 0) this.left.add(name);
+      if (notes.length > 0) this.there.add(name);
       return notes.some((text) => (bootOf(text) ?? bootId) === bootId);
     } catch (error) {
-      this.left.add(name);
+      this.there.add(name);
       logger.warn({ directory: path, error: asCairnError(error).message }, 'a note of an earlier start cannot be read');
       return true;
     }
@@ -95,9 +105,11 @@ export class DirectoryBoot {
 
   private remove(name: string): void {
     const { bootNotes, path, logger } = this.options;
+    // Whether or not it goes everywhere: a later failure is noted anew.
+    this.left.delete(name);
     try {
       bootNotes.remove(name);
-      this.left.delete(name);
+      this.there.delete(name);
     } catch (error) {
       logger.error({ directory: path, error: asCairnError(error).message }, `cannot remove the note ${name}`);
     }
