@@ -41,7 +41,8 @@ import { ReplicaReports } from '../session/replica-reports.js';
 import { WriteBudget } from '../data/write-budget.js';
 import { UnsyncedFiles } from '../data/unsynced-files.js';
 import type { UnsyncedChunks } from '../data/unsynced-files.js';
-import { lostBeforeSync, Writer } from '../data/writer.js';
+import { Writer } from '../data/writer.js';
+import { lostBeforeSync } from '../data/written-chunks.js';
 
 export interface FileTunables {
   /** Time that an operation is tried for. Default CLIENT_OPERATION_TIMEOUT_MS. */
@@ -484,7 +485,8 @@ export class FileTable implements OpenFileHost {
       writers += open.owedWriters;
       if (writer !== undefined) {
         this.unsynced.put(open.inode, writer.unsyncedChunks);
-        if (writer.failures > writer.toldFailures) this.failed.set(open.inode, writer.failure);
+        const { count, told, last } = writer.failures;
+        if (count > told) this.failed.set(open.inode, last);
         else if (!writer.isClean) this.failed.set(open.inode, notPublished(open.inode));
         writer.dispose();
       }

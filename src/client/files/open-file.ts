@@ -56,7 +56,7 @@ export class ClusterOpenFile implements OpenFile {
     readonly flags: OpenFlags,
     readonly readahead: Readahead | undefined,
   ) {
-    this.seenFailures = this.flushedFailures = open.writer?.failures ?? 0;
+    this.seenFailures = this.flushedFailures = open.writer?.failures.count ?? 0;
     this.seenLosses = host.losses;
   }
 
@@ -133,13 +133,14 @@ export class ClusterOpenFile implements OpenFile {
       await this.host.syncFile(inode, writer);
     } catch (error) {
       // Told with this one: what was lost meanwhile is why.
-      if (writer !== undefined) this.seenFailures = writer.toldFailures = writer.failures;
+      if (writer !== undefined) this.seenFailures = writer.failures.tell();
       throw error;
     }
     this.requireLocks();
     if (writer !== undefined) {
       // What nobody was told is told to whoever syncs the file first, as Linux does.
-      if (writer.failures > writer.toldFailures) this.seenFailures = writer.toldFailures;
+      const { count, told } = writer.failures;
+      if (count > told) this.seenFailures = told;
       this.throwFailure(writer);
     }
     if (this.seenLosses === this.host.losses) return;
@@ -227,7 +228,7 @@ export class ClusterOpenFile implements OpenFile {
       if (writer === undefined) return;
       if (!writer.isClean) await writer.flush();
       this.requireLocks();
-      if (writer.failures !== this.flushedFailures) this.throwOnClose(writer);
+      if (writer.failures.count !== this.flushedFailures) this.throwOnClose(writer);
     } finally {
       this.host.release(this, this.open);
     }
@@ -275,16 +276,16 @@ export class ClusterOpenFile implements OpenFile {
 
   /** P7: tells a failure of write-back, once through this handle, by a write or an fsync. */
   private throwFailure(writer: Writer): void {
-    if (writer.failures === this.seenFailures) return;
-    this.seenFailures = writer.toldFailures = writer.failures;
-    throw writer.failure;
+    if (writer.failures.count === this.seenFailures) return;
+    this.seenFailures = writer.failures.tell();
+    throw writer.failures.last;
   }
 
   /** As `throwFailure`, by a close: the next write or fsync tells it again. */
   private throwOnClose(writer: Writer): void {
-    if (writer.failures === this.seenFailures) return;
-    this.flushedFailures = writer.failures;
-    throw writer.failure;
+    if (writer.failures.count === this.seenFailures) return;
+    this.flushedFailures = writer.failures.count;
+    throw writer.failures.last;
   }
 
   /** The size as it matters to a read up to `end`: at the end of the file, another client may have appended. */
