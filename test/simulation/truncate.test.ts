@@ -1,10 +1,13 @@
-/** Files cut by an open whose client does not know yet which file the name leads to, told as stories. */
+/** Files that are cut while others write to them, or by an open that does not know yet which file its name leads to, told as stories. */
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB } from '../../src/core/limits.js';
 import { equalBytes, pattern } from '../conformance/case.js';
+import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { READ_WRITE, root, story } from './story.js';
+import type { Story } from './story.js';
+import { MASTER } from './world.js';
 
 t.setTimeout(0);
 
@@ -67,3 +70,53 @@ story(
     await s.check('kept', bytes);
   },
 );
+
+/** Another client has a lease of the file, and the master decides to cut it; what it sends to the servers does not arrive. */
+async function cutInDoubt(s: Story): Promise<{ readonly file: OpenFile; readonly heal: () => void }> {
+  const { world } = s;
+  const file = await s.create('file', pattern(1000, 1));
+  await file.sync();
+  const other = await s.openAt('file', s.two);
+  await other.write(0, pattern(1000, 1));
+  await other.sync();
+  const hosts = await s.holders(file);
+  for (const host of hosts) world.network.partition(MASTER, host, true);
+  world.background(() => s.one.setAttributes(root, file.inode, { size: 100 }));
+  await world.sleep(200);
+  return { file: other, heal: () => hosts.forEach((host) => world.network.heal(MASTER, host)) };
+}
+
+story('P1: what is written by who has seen a cut is not cut off when that comes late to the chunkserver', async (s) => {
+  const { file, heal } = await cutInDoubt(s);
+  const again = await s.openAt('file', s.two);
+  assert.equal((await again.attributes()).size, 100);
+  await again.write(100, pattern(400, 7));
+  const synced = again.sync();
+  await s.world.sleep(300);
+  heal();
+  await synced;
+  await s.world.sleep(1000);
+  equalBytes((await again.read(0, 2000)).subarray(100), pattern(400, 7), 'what was written and synced');
+  await again.close();
+  await file.close();
+});
+
+story('P1: what is written after a cut is not cut off when the master is killed before that is made', async (s) => {
+  const { world } = s;
+  const { file, heal } = await cutInDoubt(s);
+  await world.kill(MASTER);
+  world.network.partition(MASTER, 'client-1');
+  heal();
+  await world.start(MASTER);
+  await world.sleep(1500);
+  const again = await s.openAt('file', s.two);
+  assert.equal((await again.attributes()).size, 100);
+  await again.write(100, pattern(400, 7));
+  await again.sync();
+  equalBytes((await again.read(0, 2000)).subarray(100), pattern(400, 7), 'what was written and synced');
+  world.network.heal(MASTER, 'client-1');
+  await world.sleep(90_000);
+  equalBytes((await again.read(0, 2000)).subarray(100), pattern(400, 7), 'and later');
+  await again.close();
+  await file.close();
+});

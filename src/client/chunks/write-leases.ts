@@ -16,6 +16,7 @@ export interface Lease extends SyncMark {
   readonly leaseId: number;
   readonly primary: Replica;
   readonly replicas: readonly Replica[];
+  /** The master gave it when the file had this layout, or a later one, and what was cut by then is cut. */
   readonly layoutVersion: number;
   /** From when on it is asked for again, in the background, and until when it is used. Monotonic. */
   readonly renewMs: number;
@@ -27,6 +28,8 @@ interface Entry {
   readonly index: number;
   lease: Lease | undefined;
   pending: Promise<Lease> | undefined;
+  /** The layout that was known when that was asked. */
+  pendingLayout: number;
   /** To be named in the next question; 0 for none. */
   failedVersion: number;
   failedLease: number;
@@ -51,15 +54,22 @@ export class WriteLeases {
     private readonly clock: Clock,
     private readonly ask: (request: LeaseChunkRequestInit) => Promise<LeaseChunkReply>,
     private readonly onLease: (inode: InodeId, index: number, lease: Lease) => void,
+    /** The layout version of the file as the master told it last. */
+    private readonly layoutOf: (inode: InodeId) => number = () => 0,
   ) {}
 
-  /** The lease of a chunk, asked for when there is none or it ran out. Allocates the chunk in a hole. */
+  /**
+   * The lease of a chunk, asked for when there is none or it ran out. Allocates the chunk in a hole. One from before a truncate that is
+   * known here is asked for anew: the cut may still be on its way to the primary, and would take away what is written before it.
+   */
   get(inode: InodeId, index: number): Lease | Promise<Lease> {
     const entry = this.entryOf(inode, index);
     const { lease } = entry;
+    const layout = this.layoutOf(inode);
+    if (entry.pendingLayout < layout) entry.pending = undefined;
     if (lease !== undefined) {
       const now = this.clock.monotonicMs();
-      if (now < lease.expiresMs) {
+      if (now < lease.expiresMs && lease.layoutVersion >= layout) {
         if (now >= lease.renewMs && entry.pending === undefined) {
           // In the background: a failure shows when the lease runs out and is asked for in earnest.
           this.request(entry, inode, index).catch(() => undefined);
@@ -168,7 +178,7 @@ export class WriteLeases {
     let entry = this.entries.get(place) ?? this.doubtAt(place);
     if (entry === undefined) {
       entry = {
-        ...{ inode, index, lease: undefined, pending: undefined },
+        ...{ inode, index, lease: undefined, pending: undefined, pendingLayout: 0 },
         ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
       };
       this.entries.set(place, entry);
@@ -211,9 +221,11 @@ export class WriteLeases {
   private request(entry: Entry, inode: InodeId, index: number): Promise<Lease> {
     const askedMs = this.clock.monotonicMs();
     const { generation } = this;
+    const layout = this.layoutOf(inode);
+    entry.pendingLayout = layout;
     const pending: Promise<Lease> = this.askUntilFenced(entry, inode, index).then(
       (reply) => {
-        const lease = toLease(reply, askedMs, generation);
+        const lease = toLease(reply, askedMs, { generation, layout });
         if (entry.pending === pending) {
           entry.pending = undefined;
           const renewed = entry.lease?.leaseId === lease.leaseId;
@@ -238,14 +250,18 @@ const MAX_COMPLAINTS = 5;
 
 const key = (inode: InodeId, index: number): string => `${inode}:${index}`;
 
-function toLease(reply: LeaseChunkReply, askedMs: number, generation: number): Lease {
+function toLease(
+  reply: LeaseChunkReply,
+  askedMs: number,
+  { generation, layout }: { readonly generation: number; readonly layout: number },
+): Lease {
   return {
     handle: reply.handle,
     version: reply.version,
     leaseId: reply.leaseId,
     primary: reply.primary ?? { serverId: 0, address: '' },
     replicas: reply.replicas,
-    layoutVersion: reply.layoutVersion,
+    layoutVersion: Math.max(reply.layoutVersion, layout),
     losses: reply.losses,
     unsynced: reply.unsynced,
     generation,

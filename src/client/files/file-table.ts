@@ -103,6 +103,7 @@ export class FileTable implements OpenFileHost {
       (inode, index, { handle, version, replicas }) =>
         // The grant made the replicas cut themselves: nothing is left to hide.
         this.chunkMap.put(inode, index, { handle, version, replicas: [...replicas], validBytes: CHUNK_SIZE_BYTES }),
+      (inode) => this.inodes.get(inode)?.attributes.layoutVersion ?? 0,
     );
     const timeout = tunables.operationTimeoutMs !== undefined && { timeoutMs: tunables.operationTimeoutMs };
     const reports = new ReplicaReports({ clock, logger, master });

@@ -80,8 +80,13 @@ export class ChunkLeases {
   lease(request: LeaseRequest): LeaseChunkReplyInit | Promise<LeaseChunkReplyInit> {
     const { record, handle } = this.find(request);
     const lease = handle === undefined ? undefined : this.table.get(handle);
-    if (lease !== undefined && this.isFresh(lease) && !isNamed(request.failed, lease)) return this.reply(record, lease);
-    return this.leaseSlowly(request);
+    const isReady = lease !== undefined && this.isFresh(lease) && !isNamed(request.failed, lease);
+    return isReady && !this.isToCut(lease) ? this.reply(record, lease) : this.leaseSlowly(request);
+  }
+
+  /** A truncate was decided, and its cut is on its way to the primary: it would take away what is written before it. */
+  private isToCut({ handle }: Lease): boolean {
+    return (getChunk(this.deps.state, handle)?.validBytes ?? CHUNK_SIZE_BYTES) < CHUNK_SIZE_BYTES;
   }
 
   private async leaseSlowly(request: LeaseRequest): Promise<LeaseChunkReplyInit> {
