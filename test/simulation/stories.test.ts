@@ -268,3 +268,21 @@ story(
     await s.check('again', bytes);
   },
 );
+
+story(
+  'P11: what was removed while the clock of the master was ahead is deleted when that is right again',
+  async (s) => {
+    const { world } = s;
+    const yearMs = 365 * 24 * 3600 * 1000;
+    const file = await s.createAtRest('file', pattern(50_000, 1));
+    await file.close();
+    world.moveClock(MASTER, yearMs);
+    await s.one.unlink(root, ROOT_INODE, Buffer.from('file'));
+    await world.sleep(4_000);
+    world.moveClock(MASTER, -yearMs);
+    await world.sleep(60_000);
+    const { garbageChunks, servers } = await s.two.status();
+    assert.equal(garbageChunks, 0);
+    assert.ok(servers.every(({ chunks }) => chunks === 0));
+  },
+);

@@ -68,8 +68,10 @@ export class GarbageCollector {
       seen++;
       const handle = chunkHandle(unpackNumber(key, 1));
       this.cursor = handle;
-      if (value.length === 0 && graceMs > 0) fresh.push(handle);
-      else if (value.length === 0 || nowSeconds - unpacked(value) >= graceMs / 1000) ripe.push(handle);
+      const sinceSeconds = value.length === 0 ? undefined : nowSeconds - unpacked(value);
+      // A clock that was put back would keep what was stamped before until it comes there again.
+      if (graceMs > 0 && (sinceSeconds === undefined || sinceSeconds < 0)) fresh.push(handle);
+      else if ((sinceSeconds ?? 0) >= graceMs / 1000) ripe.push(handle);
     }
     const more = seen === MAX_CHUNKS_PER_PAGE;
     if (!more) this.cursor = 0;
