@@ -199,7 +199,10 @@ export class MasterLink {
       this.refuseOtherCluster(reply.clusterId);
       if (known !== undefined && reply.renewed) {
         const now = { server: reply.serverId, before: known.serverId };
-        logger.warn(now, 'this chunkserver was removed from the cluster: it joins anew, under another id');
+        logger.warn(
+          now,
+          'this chunkserver was removed from the cluster, or another one has its id: it joins anew, under another id',
+        );
       } else if (known !== undefined && known.serverId !== reply.serverId) {
         throw new CairnError('EINVAL', `the master knows this server as ${reply.serverId}, not ${known.serverId}`);
       }

@@ -251,3 +251,32 @@ story('P11: a file that can be neither set aside nor taken back keeps no server 
   const fresh = await world.connect('client-4');
   for (let i = 0; i < 8; i++) equalBytes(await look(fresh, `lost-${i}`), pattern(3000, 100 + i), `lost-${i}`);
 });
+
+for (const isThere of [true, false]) {
+  const where = isThere ? 'beside' : 'while away is';
+  story(`P11: a server whose id was given again after a restore joins, ${where} the one that has it now`, async (s) => {
+    const { world } = s;
+    await world.kill('chunkserver-3');
+    world.disk('chunkserver-3').format('/data');
+    await world.sleep(1_000);
+    const backup = backUp(world);
+    await world.start('chunkserver-3');
+    await world.sleep(10_000);
+    await world.kill('chunkserver-3');
+    await world.kill('chunkserver-2');
+    world.disk('chunkserver-2').format('/data');
+    await restore(world, backup);
+    await world.start('chunkserver-2');
+    await world.sleep(5_000);
+    await make(s.two, 'file', pattern(3000, 1));
+    if (!isThere) await world.kill('chunkserver-2');
+    await world.start('chunkserver-3');
+    await world.sleep(5_000);
+    if (!isThere) await world.start('chunkserver-2');
+    await world.sleep(90_000);
+    const { servers } = await s.two.status();
+    const there = servers.filter(({ alive }) => alive).map(({ address }) => address.split(':')[0] ?? '');
+    assert.deepEqual(there.sort(), world.chunkservers, JSON.stringify(servers));
+    await s.check('file', pattern(3000, 1));
+  });
+}

@@ -171,3 +171,59 @@ story(
   },
   { chunkservers: 2, wantedReplicas: 2 },
 );
+
+story(
+  'P11: a server that comes back in the middle of its removal serves, however slow the disk of the master is',
+  async (s) => {
+    const { world } = s;
+    const id = idAt(await s.two.status(), 'chunkserver-1');
+    await world.kill('chunkserver-1');
+    await world.sleep(12_000);
+    await s.two.removeServer(id, false);
+    const slow = world.disk(MASTER).plant((label) => label === 'oplog.flush', { delayUs: 3_000_000 });
+    world.background(() => world.start('chunkserver-1'));
+    for (let i = 0; i < 10; i++) {
+      await world.sleep(300);
+      await s.two.removeServer(id, true).catch(() => undefined);
+    }
+    world.disk(MASTER).lift(slow);
+    await world.sleep(60_000);
+    const { servers } = await s.two.status();
+    assert.equal(servers.filter(({ alive }) => alive).length, 3, JSON.stringify(servers));
+    assert.ok(!servers.some(({ beingRemoved }) => beingRemoved), JSON.stringify(servers));
+  },
+);
+
+story(
+  'P1: a server is not removed for the sake of another that came back and has yet to tell what it has',
+  async (s) => {
+    const { world } = s;
+    const bytes = pattern(50_000, 1);
+    const file = await s.createAtRest('file', bytes);
+    await file.close();
+    const [gone = '', back = ''] = await s.holders(file);
+    const id = idAt(await s.two.status(), gone);
+    await world.kill(gone);
+    await world.sleep(11_000);
+    await world.kill(back);
+    // Its replica is lost. It registers, and what it says next does not arrive yet.
+    const disk = world.disk(back);
+    for (const path of disk.files('/data')) if (path.includes('/chunks/')) disk.remove(path);
+    const hung = world.disk(MASTER).plant((label) => label === 'oplog.flush', { hangs: true });
+    world.background(() => world.start(back));
+    await world.sleep(1_000);
+    world.network.onMessage = (from, to) => {
+      if (from === MASTER && to === back) world.network.partition(back, MASTER, true);
+      return false;
+    };
+    world.disk(MASTER).lift(hung);
+    await world.sleep(100);
+    const reply = await removeServer(s, id);
+    world.network.onMessage = undefined;
+    world.network.heal(back, MASTER);
+    assert.equal(reply.refused, true);
+    await world.start(gone);
+    await world.sleep(60_000);
+    await s.check('file', bytes);
+  },
+);

@@ -115,7 +115,7 @@ export class ServerRemovals {
     const check = this.checks.get(server.id);
     if (check === undefined) return false;
     const handles = this.slice(server.id, check.after, RECOUNT_SLICE);
-    for (const handle of handles) if (this.isLast(server.id, this.recordOf(handle))) check.lastReplicas++;
+    for (const handle of handles) if (this.isLast(server.id, handle, this.recordOf(handle))) check.lastReplicas++;
     check.after = handles.at(-1) ?? check.after;
     if (handles.length === RECOUNT_SLICE) return true;
     this.checks.delete(server.id);
@@ -134,7 +134,7 @@ export class ServerRemovals {
     state.mutate((m) => {
       for (const handle of handles) {
         const record = getChunk(m, handle);
-        const isLast = !isGarbage(m, handle) && this.isLast(id, record);
+        const isLast = !isGarbage(m, handle) && this.isLast(id, handle, record);
         if (record === undefined) m.delete(keys.serverChunk(id, handle));
         else if (isForced || !isLast) {
           if (isLast) lost.push(handle);
@@ -171,11 +171,14 @@ export class ServerRemovals {
     return false;
   }
 
-  /** No other member can give what this one has. */
-  private isLast(id: ServerId, record: ChunkRecord | undefined): boolean {
+  /** No other member can give what this one has. One that came back and has yet to report may have lost it. */
+  private isLast(id: ServerId, handle: ChunkHandle, record: ChunkRecord | undefined): boolean {
     if (record === undefined || !record.servers.includes(id)) return false;
     const { servers } = this.deps;
-    return !record.servers.some((other) => other !== id && !record.suspects.includes(other) && servers.isUp(other));
+    const hasIt = (other: number): boolean => {
+      return servers.isUp(other) && (servers.get(other)?.judgedUpTo ?? 0) >= handle && !record.suspects.includes(other);
+    };
+    return !record.servers.some((other) => other !== id && hasIt(other));
   }
 
   private recordOf(handle: ChunkHandle): ChunkRecord | undefined {

@@ -66,6 +66,16 @@ export interface Server {
   formerly: number;
 }
 
+/**
+ * A master that was put back gives ids of servers again: who was given this one by the newer state serves elsewhere, by other
+ * disks. One that has only moved has its disks with it.
+ */
+function isAnotherServer(known: Server, { address, disks }: RegisterRequest): boolean {
+  const ids = disks.map(({ id }) => id).filter((id) => id !== '');
+  const areOther = known.generations.size > 0 && ids.length > 0 && !ids.some((id) => known.generations.has(id));
+  return areOther && known.address !== address;
+}
+
 export interface ServerEvents {
   /** Its connection ended or it fell silent. */
   onDown(server: Server): void;
@@ -144,14 +154,18 @@ export class ServerRegistry {
     const registered = this.byPeer.get(peer);
     if (registered !== undefined && registered.peer === peer) return registered.id;
     let server: Server;
-    const known = request.serverId === 0 ? undefined : this.servers.get(serverId(request.serverId));
+    const named = request.serverId === 0 ? undefined : this.servers.get(serverId(request.serverId));
+    const isAnother = named !== undefined && isAnotherServer(named, request);
+    const known = isAnother ? undefined : named;
     if (known === undefined) {
       if (this.servers.size >= MAX_CHUNKSERVERS) {
         throw new CairnError('BUSY', `the cluster has ${MAX_CHUNKSERVERS} chunkservers already`);
       }
-      const id = await this.newId(request.serverId);
+      const id = await this.newId(isAnother ? 0 : request.serverId);
       server = this.add(id, address, load);
-      if (id !== request.serverId) server.formerly = request.serverId;
+      if (isAnother)
+        this.deps.logger.warn({ server: named.id, now: id }, 'two chunkservers have one id: one joins anew');
+      else if (id !== request.serverId) server.formerly = request.serverId;
     } else {
       if (known.peer !== null && known.peer !== peer && known.address !== address) {
         throw new CairnError(
@@ -162,6 +176,8 @@ export class ServerRegistry {
       server = known;
     }
     this.unbind(server, 'the server registered again');
+    // It is there: nobody takes it for one that will not come back while its record is being written.
+    server.lastHeardMs = this.deps.listening.nowMs();
     server.address = address;
     server.load = load;
     this.compareDisks(server, request.disks);
@@ -176,6 +192,9 @@ export class ServerRegistry {
     await this.deps.state.durable();
     if (peer.isClosed) throw new CairnError('DISCONNECTED', `chunkserver ${server.id} left while it registered`);
     if (server.peer !== null) throw new CairnError('EBUSY', `chunkserver ${server.id} registered twice at once`);
+    if (this.servers.get(server.id) !== server || server.removal !== 'no') {
+      throw new CairnError('UNAVAILABLE', `chunkserver ${server.id} was being removed while it registered: try again`);
+    }
     server.peer = peer;
     server.registrations++;
     server.lastHeardMs = this.deps.listening.nowMs();
