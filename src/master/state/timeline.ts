@@ -14,7 +14,7 @@
  *
  * No handle or lease is given out before a chunkserver is there to take it, and it has shown its mark then. Inodes wait for the
  * first chunkserver too, for a short time (`witnessed`). Who comes later with a mark of the other past finds the jump made; its
- * replicas are kept aside rather than deleted (reports.ts), and inodes that it knows are refused (client/session/master-connection.ts).
+ * replicas are kept aside rather than deleted (reports.ts), and inodes that it knows are refused (client/session/parted-inodes.ts).
  */
 import type { Clock, Timer } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
