@@ -215,8 +215,11 @@ export const MAX_ACTIVE_LEASES = 32_768;
 export const MAX_CHUNKSERVERS = 1024;
 /** Client sessions that stand at a time: more than there may be connections, as some wait to be resumed. */
 export const MAX_SESSIONS = 8192;
-/** Replies kept for a session: many times what it may have in flight. */
-export const MAX_STORED_REPLIES = 4096;
+/**
+ * Replies kept for a session: what many programs change while one change waits, as long as for a client that appends and is gone. They
+ * are kept from that one on.
+ */
+export const MAX_STORED_REPLIES = 16_384;
 /** Files that one session may hold open. */
 export const MAX_OPENS_PER_SESSION = 1_000_000;
 /** Files in one page of a reclaim. */

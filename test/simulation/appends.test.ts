@@ -268,3 +268,25 @@ story('P5: what a client appended and lost does not show when the file grows ove
   assert.equal(grown.length, end + 30_000);
   assert.ok(grown.subarray(end).equals(Buffer.alloc(30_000)), 'zeros');
 });
+
+story('P11: changes go on while one waits for a client that appends and stands still', async (s) => {
+  const { world } = s;
+  const log = await openLog(s.two);
+  await log.write(0, record(2, 0, 1000));
+  world.freeze('client-2', 'stopped');
+  let isCut = false;
+  world.background(async () => {
+    await s.one.setAttributes(ROOT_CREDENTIALS, log.inode, { size: 100 });
+    isCut = true;
+  });
+  await world.sleep(100);
+  for (let i = 0; i < 5000; i++) {
+    const begunMs = world.clock.nowUs / 1000;
+    await s.one.makeNode(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from(`d-${i}`), { kind: 'directory', mode: 0o755 });
+    assert.ok(world.clock.nowUs / 1000 - begunMs < 1_000, `directory ${i}`);
+  }
+  await world.sleep(20_000);
+  assert.ok(isCut);
+  world.thaw('client-2');
+  await world.sleep(10_000);
+});

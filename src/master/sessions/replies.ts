@@ -73,7 +73,8 @@ export class ReplyLedger {
     }
     this.ackedBelow = Math.max(this.ackedBelow, Math.min(operation.ackedBelow, sequence));
     const pruned = this.prunable(stored);
-    if (stored.length - pruned.length >= MAX_STORED_REPLIES) {
+    // The oldest that its client waits for is what keeps all of these: it is never refused for them.
+    if (stored.length - pruned.length >= MAX_STORED_REPLIES && sequence > this.ackedBelow) {
       throw new CairnError('BUSY', `the session leaves ${stored.length} replies unacknowledged`);
     }
     try {
