@@ -150,6 +150,45 @@ for (const change of ['they change places', 'it hung at that start, and fails la
   );
 }
 
+for (const how of ['mounted again', 'without power'] as const) {
+  for (const until of ['looked at all', 'mended all'] as const) {
+    story(`P1: all were ${how}, and the next start is killed before it has ${until}`, async (s) => {
+      const { world } = s;
+      for (let i = 0; i < 40; i++) await s.create(`other ${i}`, synced);
+      const file = await unsyncedFile(s);
+      for (const name of world.chunkservers) {
+        const disk = world.disk(name);
+        if (how === 'without power') {
+          await world.powerOff(name, 'nothing');
+          world.network.hostUp(name);
+        } else {
+          const failing = disk.plant((_, path) => isData(path), { failWith: 'EIO' });
+          await world.kill(name);
+          assert.ok(!(await world.tryStart(name)));
+          disk.lift(failing);
+          disk.remount('/data', 'nothing');
+        }
+      }
+      // Two of them mend what is on both.
+      for (const name of world.chunkservers) {
+        const disk = world.disk(name);
+        const slow =
+          until === 'looked at all' ? disk.plant((label) => label === 'chunk.peek', { delayUs: 400_000 }) : undefined;
+        const started = world.start(name);
+        if (until === 'mended all') await started;
+        await world.sleep(250);
+        await world.kill(name);
+        await started;
+        // Those of the next start are so in each case, as where there are many.
+        if (slow === undefined) disk.plant((label) => label === 'chunk.peek', { delayUs: 400_000 });
+      }
+      for (const name of world.chunkservers) world.background(() => world.start(name));
+      await world.sleep(500);
+      assert.equal(await syncCode(file), 'EIO');
+    });
+  }
+}
+
 story('a disk without space does not fail: an fsync after a kill everywhere succeeds', async (s) => {
   const { world } = s;
   const file = await unsyncedFile(s);

@@ -190,9 +190,13 @@ export class DataDirectories {
     return this.of(entry).chunkPath(entry.handle, entry.version);
   }
 
-  /** None in service was used last under another boot and not left clean. */
+  /** What is in those in service needs not be looked at before it is served. */
   get trusted(): boolean {
     return this.usable().every((directory) => directory.trusted);
+  }
+
+  get lostPower(): boolean {
+    return this.usable().some((directory) => directory.lostPower);
   }
 
   /**

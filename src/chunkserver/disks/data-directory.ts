@@ -71,8 +71,15 @@ export class DataDirectory {
   mark: StoredMark = NO_MARK;
   /** All its replicas were synced when it was used last. */
   leftClean = false;
-  /** Left clean, or used last under this boot: replicas that are dirty are not suspect. */
+  /** Left clean, or used last under this boot and nothing in doubt: replicas that are dirty are not suspect. */
   trusted = false;
+  /** The start after a loss of power, or another one in its place: what is not here was not synced. */
+  lostPower = false;
+  /**
+   * What such a start has not come to the end of: it has not told the master what it found, or some of it is suspect yet. One that takes
+   * its place in the same boot begins anew with that.
+   */
+  private doubt: Doubt | undefined;
   /** Why the directory is out of service. */
   failure: CairnError | undefined;
   freeBytes = 0;
@@ -134,7 +141,10 @@ export class DataDirectory {
     const { disk, list } = this.identity ?? {};
     const place = list?.disks.find(({ id }) => id === disk)?.path;
     const isIntact = this.boot.begin(session?.['bootId'], disk, place);
-    this.trusted = session === undefined || this.leftClean || isIntact;
+    const doubt = isIntact ? doubtOf(session) : 'unreported';
+    this.trusted = session === undefined || this.leftClean || doubt === undefined;
+    this.doubt = this.trusted ? undefined : doubt;
+    this.lostPower = this.doubt === 'unreported';
     this.rolledBack = session?.['rolledBack'] === true;
     this.foundGeneration = this.generation = generationOf(session);
     // Raised once the master has seen what was found here: starts without one would hide that it was put back.
@@ -346,11 +356,19 @@ export class DataDirectory {
     await this.writeSession({ raise: true, clean: false });
   }
 
+  /** The master has been told what is here, of which so many are suspect yet. */
+  async lessenDoubt(suspects: number): Promise<void> {
+    const { doubt } = this;
+    if (doubt === undefined || (doubt === 'suspects' && suspects > 0)) return;
+    this.doubt = suspects > 0 ? 'suspects' : undefined;
+    await this.writeSession({ raise: false, clean: false });
+  }
+
   private writeSession({ raise, clean }: { readonly raise: boolean; readonly clean: boolean }): Promise<void> {
     return this.sessionWrites.run(async () => {
       const generation = this.generation + (raise ? 1 : 0);
-      const { rolledBack } = this;
-      await this.writeJson('session', { bootId: this.boot.id, clean, generation, rolledBack });
+      const { rolledBack, doubt } = this;
+      await this.writeJson('session', { bootId: this.boot.id, clean, generation, rolledBack, doubt });
       this.generation = generation;
     });
   }
@@ -435,6 +453,13 @@ export class DataDirectory {
     await this.disk.rename(`directory.${name}`, `${path}.new`, path);
     await this.disk.syncDirectory(`directory.${name}`, this.path);
   }
+}
+
+type Doubt = 'unreported' | 'suspects';
+
+function doubtOf(session: Readonly<Record<string, unknown>> | undefined): Doubt | undefined {
+  const doubt = session?.['doubt'];
+  return doubt === 'unreported' || doubt === 'suspects' ? doubt : undefined;
 }
 
 /** Those that older versions left have none. */

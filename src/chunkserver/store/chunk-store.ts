@@ -76,6 +76,7 @@ export class ChunkStore {
   /** Creation, adoption and removal of one chunk go one after another. */
   private readonly changes = new KeyedMutex<ChunkHandle>('chunkserver.chunk');
   private syncingBehind = false;
+  private isReported = false;
 
   constructor(private readonly options: ChunkStoreOptions) {
     const { disk, clock, random, logger } = options;
@@ -176,13 +177,28 @@ export class ChunkStore {
   }
 
   private get lostPower(): boolean {
-    return !this.directories.trusted && this.options.forgetDisks.length === 0;
+    return this.directories.lostPower && this.options.forgetDisks.length === 0;
   }
 
   /** Regular care of the directories. Waits for none. */
   tend(): void {
     this.directories.tend(this.options.clock.monotonicMs());
-    for (const directory of this.directories.usable()) this.rollbacks.endIfCompared(directory);
+    for (const directory of this.directories.usable()) {
+      this.rollbacks.endIfCompared(directory);
+      if (this.isReported) this.lessenDoubt(directory);
+    }
+  }
+
+  /** The master has all that a start found. */
+  noteReported(): void {
+    this.isReported = true;
+  }
+
+  private lessenDoubt(directory: DataDirectory): void {
+    const work = directory.lessenDoubt(this.index.suspectCount(directory.number)).catch((error: unknown) => {
+      this.options.logger.warn({ directory: directory.path, reason: asCairnError(error).message }, 'stays in doubt');
+    });
+    unawaited(work, this.options.logger, 'the end of a doubt');
   }
 
   /** The replica's entry. Fails with NO_REPLICA, or with UNAVAILABLE while a disk is away that may have it. */
