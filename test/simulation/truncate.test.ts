@@ -120,3 +120,29 @@ story('P1: what is written after a cut is not cut off when the master is killed 
   await again.close();
   await file.close();
 });
+
+for (const size of [0, 100]) {
+  story(
+    `P11: a cut to ${size} that comes before the chunkservers are back after a restart of the master waits for them only`,
+    async (s) => {
+      const { world } = s;
+      const file = await s.create('file', pattern(1000, 1));
+      await file.sync();
+      const hosts = await s.holders(file);
+      await world.kill(MASTER);
+      // They come a moment later than the clients.
+      for (const host of hosts) world.network.partition(MASTER, host);
+      await world.start(MASTER);
+      world.background(async () => {
+        await world.sleep(2_500);
+        for (const host of hosts) world.network.heal(MASTER, host);
+      });
+      const begunMs = world.clock.nowUs / 1000;
+      await s.two.setAttributes(root, file.inode, { size });
+      const tookMs = world.clock.nowUs / 1000 - begunMs;
+      assert.ok(tookMs < 6_000, `${tookMs} ms`);
+      await file.close();
+      await s.check('file', pattern(1000, 1).subarray(0, size));
+    },
+  );
+}

@@ -4,7 +4,7 @@
  * (valid_bytes) before, so whatever fails here, nothing old shows (P5).
  */
 import { asCairnError, hasCode } from '../../core/errors.js';
-import type { ChunkHandle, InodeId, ServerId } from '../../core/ids.js';
+import type { ChunkHandle, InodeId } from '../../core/ids.js';
 import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { lookupChunk } from '../tables/chunk-map.js';
@@ -68,37 +68,56 @@ export class LeaseCuts {
         'primary could not cut a chunk: recovering it',
       );
     }
+    await this.untilDone(lease, () => this.recover(handle));
+  }
+
+  /** False when it cannot be recovered now: the cut stands in the record, and is made before the next lease. */
+  private async recover(handle: ChunkHandle): Promise<boolean> {
     try {
       await this.deps.leases.recoverLocked(handle);
+      return true;
     } catch (error) {
       if (!hasCode(error, 'UNAVAILABLE', 'ENOENT', 'ENOSPC')) throw error;
-      // The cut stands in the record; it is made before the next lease. The old primary must be past serving.
-      await this.untilFenced(lease.primary);
+      return false;
     }
   }
 
   /** A writer with a cached lease must not go on writing into a chunk that is no part of the file any more. */
   private async stopWritesToDropped(lease: Lease): Promise<void> {
-    const { servers } = this.deps;
-    const { handle } = lease;
-    if (!(await this.deps.leases.endCleanly(lease))) {
-      // Without its replica no member acknowledges, and an acknowledgement needs them all.
-      const record = getChunk(this.deps.state, handle);
-      const others = (record?.servers ?? []).filter((id) => servers.isUp(id));
-      const version = record?.lastVersion ?? lease.version;
-      const deleted = await Promise.allSettled(
-        others.map((id) => servers.calls.deleteChunks(id, [{ handle, version }])),
-      );
-      if (!deleted.some((outcome) => outcome.status === 'fulfilled')) await this.untilFenced(lease.primary);
-    }
+    if (!(await this.deps.leases.endCleanly(lease))) await this.untilDone(lease, () => this.deleteSome(lease));
     this.deps.leases.forget(lease);
   }
 
-  /** Resolves when `server` registered again or must have fenced itself. */
-  private async untilFenced(server: ServerId): Promise<void> {
+  /** Without its replica no member acknowledges, and an acknowledgement needs them all. */
+  private async deleteSome({ handle, version: leased }: Lease): Promise<boolean> {
     const { servers } = this.deps;
-    const isFenced = (): boolean => servers.liveness(server) === 'dead';
-    await servers.waitUntil(isFenced, Math.max(0, CHUNKSERVER_DEAD_MS - servers.silentMs(server)));
+    const record = getChunk(this.deps.state, handle);
+    const others = (record?.servers ?? []).filter((id) => servers.isUp(id));
+    const version = record?.lastVersion ?? leased;
+    const deleted = await Promise.allSettled(others.map((id) => servers.calls.deleteChunks(id, [{ handle, version }])));
+    return deleted.some((outcome) => outcome.status === 'fulfilled');
+  }
+
+  /**
+   * Does `work`, again when a member has come back that was away, as all are after a restart of the master. Otherwise the old
+   * primary must be past serving when this returns.
+   */
+  private async untilDone({ handle, primary }: Lease, work: () => Promise<boolean>): Promise<void> {
+    const { servers, state } = this.deps;
+    const members = getChunk(state, handle)?.servers ?? [];
+    const registrations = (): string => members.map((id) => servers.get(id)?.registrations ?? 0).join();
+    const untilFencedOr = async (isEnough: () => boolean): Promise<void> => {
+      const waitMs = Math.max(0, CHUNKSERVER_DEAD_MS - servers.silentMs(primary));
+      await servers.waitUntil(() => isEnough() || servers.liveness(primary) === 'dead', waitMs);
+    };
+    for (const _ of [primary, ...members]) {
+      const before = registrations();
+      if (await work()) return;
+      const isBack = (): boolean => registrations() !== before;
+      await untilFencedOr(isBack);
+      if (!isBack()) return;
+    }
+    await untilFencedOr(() => false);
   }
 
   private isMapped(lease: Lease): boolean {
