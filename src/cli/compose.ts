@@ -2,7 +2,7 @@
 import { hostname } from 'node:os';
 import type { Chunkserver } from '../chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../client/cluster-filesystem.js';
-import type { ClusterFileSystemConfig } from '../client/cluster-filesystem.js';
+import type { ClusterFileSystemConfig } from '../client/connect.js';
 import { SystemClock } from '../core/clock.js';
 import { descriptorLimit, shareDescriptors, SpareDescriptors } from '../core/disk/descriptors.js';
 import { MAX_UNPROVEN_OF_ADDRESS } from '../core/limits.js';

@@ -1,18 +1,9 @@
 /**
  * `FileSystem` on a cluster: the master for names and attributes, the chunkservers for bytes, with this client's
- * caches between. What each of them does is in its own file; here they are put together.
+ * caches between. What each of them does is in its own file, and connect.ts puts them together.
  */
-import type { Clock } from '../core/clock.js';
 import { chunkHandle, chunkVersion, type InodeId } from '../core/ids.js';
-import {
-  CHUNKSERVER_CONNECT_MS,
-  CHUNK_SIZE_BYTES,
-  MAX_CHUNKS_PER_PAGE,
-  MAX_NAME_BYTES,
-  REQUEST_TIMEOUT_MS,
-} from '../core/limits.js';
-import type { Logger } from '../core/logging/logger.js';
-import type { Random } from '../core/random.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_NAME_BYTES } from '../core/limits.js';
 import type {
   AttributeChanges,
   Attributes,
@@ -34,57 +25,46 @@ import type {
   RenameFlags,
 } from '../filesystem/filesystem.js';
 import { permits } from '../filesystem/permits.js';
-import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
 import type * as wire from '../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../protocol/methods.js';
-import type { Network } from '../protocol/transport.js';
-import { ChunkServers } from './chunks/chunk-servers.js';
-import { FileTable, type FileTunables } from './files/file-table.js';
+import type { ChunkServers } from './chunks/chunk-servers.js';
+import { connectClient } from './connect.js';
+import type { ClientParts, ClusterFileSystemConfig, ClusterFileSystemDependencies } from './connect.js';
+import type { FileTable } from './files/file-table.js';
+import type { InodeChanges } from './files/inode-changes.js';
 import { changesLost } from './files/open-file.js';
 import { Opens, type Created, type Opened } from './files/opens.js';
-import { AttributeCache } from './inodes/attribute-cache.js';
+import type { AttributeCache } from './inodes/attribute-cache.js';
+import type { KnownInodes } from './inodes/known-inodes.js';
 import { Names } from './inodes/names.js';
 import { Xattrs, type XattrFlags } from './inodes/xattrs.js';
-import { MasterConnection } from './session/master-connection.js';
+import type { MasterConnection } from './session/master-connection.js';
 import { toWireCaller } from './session/wire-attributes.js';
-
-export interface ClusterFileSystemDependencies {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly network: Network;
-  readonly logger: Logger;
-}
-
-export interface ClusterFileSystemConfig extends FileTunables {
-  /** host:port. */
-  readonly master: string;
-  /** 32 bytes. */
-  readonly secret: Buffer;
-  /** Host and process, for the operator. */
-  readonly clientName: string;
-  /** Time to wait for the master at first. Default REQUEST_TIMEOUT_MS. */
-  readonly connectTimeoutMs?: number;
-  /** Time that attributes and names are believed; 0 asks always. Default CLIENT_CACHE_TTL_MS. */
-  readonly cacheTtlMs?: number;
-}
 
 export class ClusterFileSystem implements FileSystem {
   private closed: Promise<void> | undefined;
   private toldLosses = 0;
+  private readonly master: MasterConnection;
+  private readonly servers: ChunkServers;
+  private readonly cache: AttributeCache;
+  private readonly inodes: KnownInodes;
+  private readonly changes: InodeChanges;
+  private readonly files: FileTable;
   private readonly names: Names;
   private readonly xattrs: Xattrs;
   private readonly opens: Opens;
 
-  private constructor(
-    private readonly master: MasterConnection,
-    private readonly servers: ChunkServers,
-    private readonly cache: AttributeCache,
-    private readonly files: FileTable,
-    noteReads: ReadNotes,
-  ) {
-    this.names = new Names(master, cache, files, noteReads);
-    this.xattrs = new Xattrs(master, cache, (inode) => files.publish(inode));
-    this.opens = new Opens(master, cache, files, this.names);
+  private constructor(parts: ClientParts, noteReads: ReadNotes) {
+    const { master, servers, cache, inodes, changes, files } = parts;
+    this.master = master;
+    this.servers = servers;
+    this.cache = cache;
+    this.inodes = inodes;
+    this.changes = changes;
+    this.files = files;
+    this.names = new Names(master, cache, inodes, noteReads);
+    this.xattrs = new Xattrs(master, cache, (inode) => inodes.publish(inode));
+    this.opens = new Opens(master, cache, inodes, files, this.names);
   }
 
   /** Opens a session. UNAUTHENTICATED when the secret is another; UNAVAILABLE when no master answers in time. */
@@ -92,44 +72,7 @@ export class ClusterFileSystem implements FileSystem {
     deps: ClusterFileSystemDependencies,
     config: ClusterFileSystemConfig,
   ): Promise<ClusterFileSystem> {
-    const { clock, random, network, logger } = deps;
-    const endpoint: EndpointOptions = { network, clock, random, logger, secret: config.secret, role: 'client' };
-    let clusterId: string | undefined;
-    const connect = async (): Promise<Awaited<ReturnType<typeof connectPeer>>> => {
-      const options = clusterId === undefined ? endpoint : { ...endpoint, clusterId };
-      const peer = await connectPeer(options, config.master, { role: 'master' });
-      clusterId = peer.clusterId;
-      return peer;
-    };
-    const cache = new AttributeCache({ clock, ...(config.cacheTtlMs !== undefined && { ttlMs: config.cacheTtlMs }) });
-    // The table comes after the connection that it uses; until then nothing is open.
-    const table: { current?: FileTable } = {};
-    const timeout = config.operationTimeoutMs;
-    const master = await MasterConnection.connect(
-      {
-        ...{ connect, clock, random, logger, clientName: config.clientName },
-        opens: () => table.current?.openStates() ?? [],
-        locks: () => table.current?.locks.states() ?? [],
-        onOperationsLost: () => table.current?.operationsLost(),
-        appends: () => table.current?.appends.inodes() ?? [],
-        onReclaimed: (lost) => table.current?.appends.reclaimed(lost),
-        lockLosses: () => table.current?.lockLosses ?? 0,
-        onSessionLost: () => table.current?.sessionLost(),
-        // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
-        onStale: () => cache.dropAll(),
-        ...(timeout !== undefined && { operationTimeoutMs: timeout }),
-      },
-      config.connectTimeoutMs ?? REQUEST_TIMEOUT_MS,
-    );
-    const servers = new ChunkServers({
-      clock,
-      connect: (address) =>
-        connectPeer({ ...endpoint, clusterId: master.clusterId }, address, {
-          ...{ role: 'chunkserver', timeoutMs: CHUNKSERVER_CONNECT_MS },
-        }),
-    });
-    table.current = new FileTable({ ...{ clock, random, logger, master, servers, cache }, tunables: config });
-    return new ClusterFileSystem(master, servers, cache, table.current, config.noteReads ?? 'all');
+    return new ClusterFileSystem(await connectClient(deps, config), config.noteReads ?? 'all');
   }
 
   get clusterId(): string {
@@ -197,11 +140,11 @@ export class ClusterFileSystem implements FileSystem {
   // ---- Attributes -------------------------------------------------------------------------------
 
   async getAttributes(inode: InodeId): Promise<Attributes> {
-    return this.files.overlay(await this.files.freshAttributes(inode));
+    return this.inodes.overlay(await this.inodes.freshAttributes(inode));
   }
 
   async setAttributes(credentials: Credentials, inode: InodeId, changes: AttributeChanges): Promise<Attributes> {
-    return this.files.overlay(await this.files.changeAttributes(credentials, inode, changes, false));
+    return this.inodes.overlay(await this.changes.changeAttributes(credentials, inode, changes, false));
   }
 
   async access(credentials: Credentials, inode: InodeId, mask: number): Promise<void> {
@@ -264,7 +207,7 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   watchLost(listener: LostListener): void {
-    this.files.lostListener = listener;
+    this.files.watchLost(listener);
   }
 
   /** Of the losses of power at the master, who asks first is told. */
@@ -281,7 +224,7 @@ export class ClusterFileSystem implements FileSystem {
   }
 
   async placement(inode: InodeId, firstIndex: number): Promise<readonly ChunkPlacement[]> {
-    const { size } = await this.files.freshAttributes(inode);
+    const { size } = await this.inodes.freshAttributes(inode);
     const count = Math.min(MAX_CHUNKS_PER_PAGE, Math.ceil(size / CHUNK_SIZE_BYTES) - firstIndex);
     if (count <= 0) return [];
     const reply = await this.master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count });

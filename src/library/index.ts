@@ -14,7 +14,8 @@ import { silentLogger, type Logger } from '../core/logging/logger.js';
 import { SystemRandom } from '../core/random.js';
 import { WebSocketNetwork } from '../protocol/websocket.js';
 import { Cairn } from './cairn.js';
-import { ClusterFileSystem, type ClusterFileSystemConfig } from '../client/cluster-filesystem.js';
+import { ClusterFileSystem } from '../client/cluster-filesystem.js';
+import type { ClusterFileSystemConfig } from '../client/connect.js';
 import type { Credentials } from '../filesystem/filesystem.js';
 import { asCall } from './node-error.js';
 

@@ -4,7 +4,7 @@ import type { Clock } from '../../src/core/clock.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import type { ClusterFileSystemConfig } from '../../src/client/cluster-filesystem.js';
+import type { ClusterFileSystemConfig } from '../../src/client/connect.js';
 import { FakeCluster } from './fake-cluster.js';
 import { MemoryNetwork } from './memory-network.js';
 

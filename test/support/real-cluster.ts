@@ -8,7 +8,7 @@ import { NodeDisk } from '../../src/core/disk/node-disk.js';
 import { SystemRandom } from '../../src/core/random.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../../src/client/cluster-filesystem.js';
-import type { ClusterFileSystemConfig } from '../../src/client/cluster-filesystem.js';
+import type { ClusterFileSystemConfig } from '../../src/client/connect.js';
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';

@@ -1,7 +1,6 @@
 /** An open file of the cluster: its own place in the readahead, and the inode's writer that all handles share. */
 import type { Timespec } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
-import type { InodeId } from '../../core/ids.js';
 import { MAX_FILE_BYTES } from '../../core/limits.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from '../../filesystem/filesystem.js';
 import type { AppendLeases } from '../session/append-leases.js';
@@ -9,33 +8,28 @@ import type { FileExtents } from '../chunks/file-extents.js';
 import { allocate } from './allocate.js';
 import { copyRange, type DirectCopies, type DirectEnds } from './copy-range.js';
 import { losesPrivileges } from '../../filesystem/permits.js';
-import { type InodeAttributes } from '../session/wire-attributes.js';
 import { owned, takeCopy, type Loan } from '../../filesystem/loan.js';
+import { locksLost, type KnownInodes } from '../inodes/known-inodes.js';
 import type { OpenInode } from '../inodes/open-inode.js';
+import type { FileSyncs } from './file-syncs.js';
+import type { InodeChanges } from './inode-changes.js';
 import type { Readahead } from '../data/readahead.js';
 import type { Writer } from '../data/writer.js';
 
 /** What an open file needs of the file system that it belongs to. */
 export interface OpenFileHost {
-  /** Attributes at most the cache time-out old, without what is unpublished. */
-  freshAttributes(inode: InodeId): Promise<InodeAttributes>;
-  setSize(credentials: Credentials, inode: InodeId, size: number): Promise<void>;
-  killPrivileges(credentials: Credentials, inode: InodeId): Promise<void>;
-  now(): Timespec;
-  /** Whether reads move atime at all. */
-  readonly notesReads: boolean;
+  readonly inodes: KnownInodes;
+  readonly changes: InodeChanges;
+  readonly syncs: FileSyncs;
   readonly extents: FileExtents;
   readonly copies: DirectCopies;
   readonly appends: AppendLeases;
-  /** Makes holes of whole chunks, in order with this client's own writes. */
-  punch(inode: InodeId, firstIndex: number, count: number): Promise<void>;
-  /** The file has at least `end` bytes, and was changed now. */
-  extend(credentials: Credentials, inode: InodeId, end: number): Promise<void>;
+  now(): Timespec;
+  /** Whether reads move atime at all. */
+  readonly notesReads: boolean;
   freeBytes(): Promise<number>;
   /** Times that unsynced changes of this client may have been lost with the master's power. */
   readonly losses: number;
-  /** Makes durable what this client wrote to the file, also what it wrote through handles that are closed. */
-  syncFile(inode: InodeId, writer: Writer | undefined): Promise<void>;
   /** Gives the open back to the master, in the background. */
   release(file: ClusterOpenFile, open: OpenInode): void;
 }
@@ -93,7 +87,7 @@ export class ClusterOpenFile implements OpenFile {
     if (this.flags.append !== true) checkRange(offset, bytes.length);
     const kills = options.killPrivileges ?? this.credentials.uid !== 0;
     // An append need not know what another client made of the file, but for set-user-ID that it must take away.
-    if (kills && this.flags.append === true) await this.host.freshAttributes(this.open.inode);
+    if (kills && this.flags.append === true) await this.host.inodes.freshAttributes(this.open.inode);
     if (kills && bytes.length > 0) await this.losePrivileges();
     if (this.flags.append === true) await this.append(writer, bytes, kills, lockLosses);
     else await writer.write(offset, bytes, kills, lockLosses);
@@ -130,7 +124,7 @@ export class ClusterOpenFile implements OpenFile {
     // Also through a handle for reading: fsync(2) is about the file.
     const { writer, inode } = this.open;
     try {
-      await this.host.syncFile(inode, writer);
+      await this.host.syncs.syncFile(inode, writer);
     } catch (error) {
       // Told with this one: what was lost meanwhile is why.
       if (writer !== undefined) this.seenFailures = writer.failures.tell();
@@ -152,7 +146,7 @@ export class ClusterOpenFile implements OpenFile {
     this.writerOf();
     this.requireLocks();
     checkRange(size, 0);
-    await this.host.setSize(this.credentials, this.open.inode, size);
+    await this.host.changes.setSize(this.credentials, this.open.inode, size);
   }
 
   async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
@@ -182,14 +176,14 @@ export class ClusterOpenFile implements OpenFile {
         write: (at, bytes) => writer.write(at, bytes, false, lockLosses),
         punch: (firstIndex, count) => {
           writer.demandLocks(lockLosses);
-          return host.punch(inode, firstIndex, count);
+          return host.changes.punch(inode, firstIndex, count);
         },
         extend: async (end) => {
           if (this.credentials.uid !== 0) await this.losePrivileges();
           await writer.flush();
           this.throwFailure(writer);
           writer.demandLocks(lockLosses);
-          await host.extend(this.credentials, inode, end);
+          await host.changes.extend(this.credentials, inode, end);
         },
         freeBytes: () => host.freeBytes(),
       },
@@ -214,7 +208,7 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   async attributes(): Promise<Attributes> {
-    return this.open.overlay(await this.host.freshAttributes(this.open.inode));
+    return this.open.overlay(await this.host.inodes.freshAttributes(this.open.inode));
   }
 
   close(): Promise<void> {
@@ -238,7 +232,7 @@ export class ClusterOpenFile implements OpenFile {
   private async settle(): Promise<number> {
     const { writer } = this.open;
     if (writer?.isClean === false) await writer.flush();
-    return Math.max((await this.host.freshAttributes(this.open.inode)).size, writer?.size ?? 0);
+    return Math.max((await this.host.inodes.freshAttributes(this.open.inode)).size, writer?.size ?? 0);
   }
 
   /** What comes before a write, and the ends of a copy from `source` if both are files of this client. */
@@ -254,13 +248,13 @@ export class ClusterOpenFile implements OpenFile {
     const { inode, host } = this;
     return {
       source: { inode: source.inode, writer: source.open.writer },
-      target: { inode, writer, kills, lockLosses, punch: (index) => host.punch(inode, index, 1) },
+      target: { inode, writer, kills, lockLosses, punch: (index) => host.changes.punch(inode, index, 1) },
     };
   }
 
   private async losePrivileges(): Promise<void> {
     const { attributes, inode } = this.open;
-    if (losesPrivileges(attributes, this.credentials)) await this.host.killPrivileges(this.credentials, inode);
+    if (losesPrivileges(attributes, this.credentials)) await this.host.changes.killPrivileges(this.credentials, inode);
   }
 
   private writerOf(): Writer {
@@ -293,7 +287,7 @@ export class ClusterOpenFile implements OpenFile {
     const { open } = this;
     const local = open.writer?.size ?? open.attributes.size;
     if (end <= local) return local;
-    const attributes = await this.host.freshAttributes(open.inode);
+    const attributes = await this.host.inodes.freshAttributes(open.inode);
     return Math.max(attributes.size, open.writer?.size ?? 0);
   }
 
@@ -327,9 +321,6 @@ const notOpenFor = (what: string): CairnError => new CairnError('EBADF', `the fi
 /** P1: the master lost power between a change and its sync. */
 export const changesLost = (): CairnError =>
   new CairnError('EIO', 'the master lost power: changes that were not synced may be gone');
-
-export const locksLost = (): CairnError =>
-  new CairnError('EIO', 'locks on the file were lost with the session: close the file and start over');
 
 function checkOffset(offset: number): void {
   if (!Number.isSafeInteger(offset) || offset < 0) {

@@ -9,11 +9,11 @@ import { typeBits } from '../../filesystem/file-kind.js';
 import type * as wire from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { AttributeCache } from '../inodes/attribute-cache.js';
+import { locksLost, type KnownInodes } from '../inodes/known-inodes.js';
 import type { Names } from '../inodes/names.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, present, toWireCaller } from '../session/wire-attributes.js';
 import type { FileTable } from './file-table.js';
-import { locksLost } from './open-file.js';
 
 /** OpenFlags of cairn.proto. */
 const OPEN_READ = 1;
@@ -44,6 +44,7 @@ export class Opens {
   constructor(
     private readonly master: MasterConnection,
     private readonly cache: AttributeCache,
+    private readonly inodes: KnownInodes,
     private readonly files: FileTable,
     private readonly names: Names,
   ) {}
@@ -63,12 +64,16 @@ export class Opens {
     if (created) this.names.learnDirectory(parent, reply?.parent, asked);
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
     const file = this.files.opened(credentials, attributes, options.flags);
-    return { file, attributes: this.files.overlay(attributes), created };
+    return { file, attributes: this.inodes.overlay(attributes), created };
   }
 
   open(credentials: Credentials, inode: InodeId, flags: OpenFlags, names: readonly EntryName[] = []): Promise<Opened> {
     const request = { inode, parent: 0, name: Buffer.alloc(0), names };
-    return this.openEntry(credentials, request, flags, { known: inode, isCertain: true, since: this.files.lockLosses });
+    return this.openEntry(credentials, request, flags, {
+      known: inode,
+      isCertain: true,
+      since: this.inodes.lockLosses,
+    });
   }
 
   async openAt(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Opened> {
@@ -117,14 +122,14 @@ export class Opens {
     const file = this.files.opened(credentials, attributes, flags);
     this.files.learnChunk(attributes, reply?.chunk ?? null);
     if (reply?.appendGranted === true) appends.granted(attributes.inode, moment);
-    return { file, attributes: this.files.overlay(attributes) };
+    return { file, attributes: this.inodes.overlay(attributes) };
   }
 
   /** What will be opened by a name. It is asked for where a file may be cut on which locks were lost. */
   private async targetOf(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Target> {
-    const since = this.files.lockLosses;
+    const since = this.inodes.lockLosses;
     const known = this.cache.getName(parent, name);
-    const mustAsk = known === undefined && flags.truncate === true && this.files.hasLostLocks;
+    const mustAsk = known === undefined && flags.truncate === true && this.inodes.hasLostLocks;
     if (!mustAsk) return { known, isCertain: known !== undefined, since };
     try {
       const { inode } = await this.names.lookup(credentials, parent, name);
@@ -138,8 +143,8 @@ export class Opens {
   /** Before each attempt: locks may have been lost since the one before. */
   private requireMayCut({ known, isCertain, since }: Target, { truncate }: OpenFlags): void {
     if (truncate !== true) return;
-    if (known !== undefined) this.files.requireWritable(known, since);
-    else if (since !== this.files.lockLosses || (!isCertain && this.files.hasLostLocks)) throw locksLost();
+    if (known !== undefined) this.inodes.requireWritable(known, since);
+    else if (since !== this.inodes.lockLosses || (!isCertain && this.inodes.hasLostLocks)) throw locksLost();
   }
 }
 

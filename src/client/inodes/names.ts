@@ -21,16 +21,7 @@ import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, present, toWireCaller, type InodeAttributes } from '../session/wire-attributes.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
-
-/** What else is known of the inodes that names lead to: some are open here, with bytes that the master has not got. */
-export interface NamesHost {
-  /** `attributes` with what was written here and not published. */
-  overlay(attributes: InodeAttributes): InodeAttributes;
-  /** Takes in what the master told, in answer to a request sent at `asked`. */
-  learn(attributes: InodeAttributes, asked: Moment): InodeAttributes;
-  /** The master notes the read of a directory or symlink by itself; this client is to see that. */
-  noteRead(inode: InodeId): void;
-}
+import type { KnownInodes } from './known-inodes.js';
 
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
@@ -40,7 +31,7 @@ export class Names {
   constructor(
     private readonly master: MasterConnection,
     private readonly cache: AttributeCache,
-    private readonly inodes: NamesHost,
+    private readonly inodes: KnownInodes,
     private readonly noteReads: ReadNotes,
   ) {}
 

@@ -1,0 +1,104 @@
+/**
+ * What an fsync covers beyond the handles that are open: chunks that this client wrote through handles which are closed, and
+ * failures that only a close has told (P1, P7).
+ */
+import { CairnError } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FAILED_FILES } from '../../core/limits.js';
+import { LruMap } from '../../core/lru.js';
+import { MASTER_METHODS } from '../../protocol/methods.js';
+import { isKept } from '../chunks/chunk-io.js';
+import type { ChunkWrites, SyncedChunk, WriteMark } from '../chunks/chunk-io.js';
+import { UnsyncedFiles } from '../data/unsynced-files.js';
+import type { UnsyncedChunks } from '../data/unsynced-files.js';
+import type { Writer } from '../data/writer.js';
+import { lostBeforeSync } from '../data/written-chunks.js';
+import type { KnownInodes } from '../inodes/known-inodes.js';
+import type { MasterConnection } from '../session/master-connection.js';
+import type { InodeAttributes } from '../session/wire-attributes.js';
+
+export interface FileSyncsOptions {
+  readonly master: Pick<MasterConnection, 'call' | 'sync'>;
+  readonly inodes: KnownInodes;
+  readonly io: ChunkWrites;
+}
+
+export class FileSyncs {
+  private readonly unsynced = new UnsyncedFiles();
+  /** Failed write-backs that only a close has told, if anything. */
+  private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);
+
+  constructor(private readonly options: FileSyncsOptions) {}
+
+  /** The last handle of the inode is being closed, with what its writer has not synced and not told. */
+  closed(inode: InodeId, writer: Writer): void {
+    this.unsynced.put(inode, writer.unsyncedChunks);
+    const { count, told, last } = writer.failures;
+    if (count > told) this.failed.set(inode, last);
+    else if (!writer.isClean) this.failed.set(inode, notPublished(inode));
+  }
+
+  /** Chunks were dropped or cut. */
+  cut({ inode, size }: InodeAttributes): void {
+    this.unsynced.cut(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
+    if (size === 0) this.failed.delete(inode);
+  }
+
+  /** The master lost power, and with it what no sync covered. */
+  operationsLost(): void {
+    this.unsynced.operationsLost();
+  }
+
+  /** What this client wrote to the file survives power loss, also what it wrote through handles that are closed. */
+  async syncFile(inode: InodeId, writer: Writer | undefined): Promise<void> {
+    const { master, io } = this.options;
+    const failure = this.failed.peek(inode);
+    if (failure !== undefined) {
+      this.failed.delete(inode);
+      throw failure;
+    }
+    for (;;) {
+      const { generation } = io;
+      const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
+      const synced = await this.syncClosed(inode, chunks);
+      if (writer === undefined) await master.sync(synced.map(({ handle }) => handle));
+      else await writer.sync(synced);
+      // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.
+      if (io.generation !== generation) continue;
+      io.noteSynced(synced);
+      this.unsynced.done(inode, chunks);
+      return;
+    }
+  }
+
+  /** Returns the chunks that the master takes for unsynced. */
+  private async syncClosed(inode: InodeId, chunks: UnsyncedChunks): Promise<SyncedChunk[]> {
+    const synced: SyncedChunk[] = [];
+    const lost = new Set<number>();
+    const sync = async ([index, written]: [number, WriteMark | undefined]): Promise<void> => {
+      const now = await this.options.io.syncChunk(inode, index);
+      if (now.unsynced) synced.push({ inode, index, handle: now.handle });
+      if (written !== undefined && !isKept(written, now)) lost.add(index);
+    };
+    await Promise.all([...chunks].map(sync));
+    if (lost.size === 0) return synced;
+    this.unsynced.lossTold(inode, chunks, lost);
+    throw lostBeforeSync(inode);
+  }
+
+  /** Indexes of the chunks of a file, without its holes. */
+  private async chunksOf(inode: InodeId): Promise<UnsyncedChunks> {
+    const found = new Map<number, WriteMark | undefined>();
+    const { size } = await this.options.inodes.freshAttributes(inode);
+    const end = Math.ceil(size / CHUNK_SIZE_BYTES);
+    for (let firstIndex = 0; firstIndex < end; firstIndex += MAX_CHUNKS_PER_PAGE) {
+      const count = Math.min(MAX_CHUNKS_PER_PAGE, end - firstIndex);
+      const { chunks } = await this.options.master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count });
+      for (const { index, handle } of chunks) if (handle !== 0) found.set(index, undefined);
+    }
+    return found;
+  }
+}
+
+const notPublished = (inode: InodeId): CairnError =>
+  new CairnError('EIO', `inode ${inode}: the size of what was written last could not be told to the master`);

@@ -1,0 +1,181 @@
+/**
+ * What this client knows of inodes: the attributes that the master told lately (attribute-cache.ts), and of those that are
+ * open, what was written and read here (open-inode.ts). All that the master tells of an inode is taken in here.
+ */
+import type { Clock } from '../../core/clock.js';
+import { CairnError } from '../../core/errors.js';
+import type { InodeId } from '../../core/ids.js';
+import { MAX_FILE_BYTES } from '../../core/limits.js';
+import { isReadToNote } from '../../core/relatime.js';
+import type { OpenStateInit } from '../../protocol/generated/messages.js';
+import { MASTER_METHODS } from '../../protocol/methods.js';
+import type { MasterConnection } from '../session/master-connection.js';
+import { fromWireAttributes, type InodeAttributes } from '../session/wire-attributes.js';
+import type { AttributeCache, Moment } from './attribute-cache.js';
+import { OpenInode } from './open-inode.js';
+
+export interface KnownInodesOptions {
+  readonly clock: Clock;
+  readonly master: Pick<MasterConnection, 'call'>;
+  readonly cache: AttributeCache;
+  /** The master told something newer of an open file: what else is known of it is to be compared. */
+  readonly onNewer: (attributes: InodeAttributes) => void;
+  /** Chunks of a file were dropped or cut: what else is known of them is void. */
+  readonly onCut: (attributes: InodeAttributes) => void;
+}
+
+export class KnownInodes {
+  private readonly inodes = new Map<InodeId, OpenInode>();
+  private lossesOfLocks = 0;
+  /** Of those that are open: locks on them were lost. */
+  private readonly withLostLocks = new Set<InodeId>();
+
+  constructor(private readonly options: KnownInodesOptions) {}
+
+  // ---- Those that are open ----------------------------------------------------------------------
+
+  get(inode: InodeId): OpenInode | undefined {
+    return this.inodes.get(inode);
+  }
+
+  get open(): Iterable<OpenInode> {
+    return this.inodes.values();
+  }
+
+  /** A handle was opened: the same for all handles of the inode. */
+  opened(attributes: InodeAttributes): OpenInode {
+    const { inode } = attributes;
+    const known = this.inodes.get(inode);
+    known?.learn(attributes);
+    if (known !== undefined) return known;
+    const open = new OpenInode(inode, attributes);
+    this.inodes.set(inode, open);
+    return open;
+  }
+
+  /** The last handle was closed. */
+  closed(inode: InodeId): void {
+    this.inodes.delete(inode);
+    this.withLostLocks.delete(inode);
+  }
+
+  /** What the session holds open, for the master after a reconnect. */
+  *openStates(): Generator<OpenStateInit> {
+    for (const { inode, readers, writers, owedWriters } of this.inodes.values()) {
+      yield { inode, readers, writers: writers + owedWriters };
+    }
+  }
+
+  /** Files with bytes that are on their way, or that the master was not told of. */
+  unclean(): Set<InodeId> {
+    const found = new Set<InodeId>();
+    for (const { inode, writer } of this.inodes.values()) if (writer?.isClean === false) found.add(inode);
+    return found;
+  }
+
+  /** What was written here is published. */
+  async publish(inode: InodeId): Promise<void> {
+    const writer = this.inodes.get(inode)?.writer;
+    if (writer?.isClean === false) await writer.flush();
+  }
+
+  // ---- Locks that were lost ---------------------------------------------------------------------
+
+  /** Times that locks were lost with a session. */
+  get lockLosses(): number {
+    return this.lossesOfLocks;
+  }
+
+  /** Whether locks were lost on any that is open. */
+  get hasLostLocks(): boolean {
+    return this.withLostLocks.size > 0;
+  }
+
+  /** Locks on these were lost with the session. Returns those that are open. */
+  locksLost(inodes: ReadonlySet<InodeId>): InodeId[] {
+    if (inodes.size > 0) this.lossesOfLocks++;
+    const found: InodeId[] = [];
+    for (const inode of inodes) {
+      const open = this.inodes.get(inode);
+      if (open === undefined) continue;
+      open.locksLost = true;
+      this.withLostLocks.add(inode);
+      found.push(inode);
+    }
+    return found;
+  }
+
+  /**
+   * Refuses what would change a file on which locks were lost: others may hold them by now; and what began before some were
+   * lost on any file (`since`).
+   */
+  requireWritable(inode: InodeId, since = this.lockLosses): void {
+    if (this.inodes.get(inode)?.locksLost === true || since !== this.lockLosses) throw locksLost();
+  }
+
+  // ---- Attributes -------------------------------------------------------------------------------
+
+  /** `attributes` with what was written here and not published. */
+  overlay(attributes: InodeAttributes): InodeAttributes {
+    return this.inodes.get(attributes.inode)?.overlay(attributes) ?? attributes;
+  }
+
+  /** Takes in what the master told, in answer to a request sent at `asked`. */
+  learn(attributes: InodeAttributes, asked: Moment): InodeAttributes {
+    this.options.cache.putAttributes(attributes, asked);
+    const open = this.inodes.get(attributes.inode);
+    if (open !== undefined && attributes.change > open.attributes.change) {
+      const isCut = attributes.layoutVersion !== open.attributes.layoutVersion;
+      open.learn(attributes);
+      this.options.onNewer(attributes);
+      open.invalidateReads(0, MAX_FILE_BYTES);
+      if (isCut) this.layoutChanged(attributes);
+    }
+    return attributes;
+  }
+
+  /** Takes in the answer to an own change: nothing asked before it is believed any more. */
+  changed(attributes: InodeAttributes): InodeAttributes {
+    const { cache } = this.options;
+    cache.dropAttributes(attributes.inode);
+    return this.learn(attributes, cache.now());
+  }
+
+  /** Chunks were dropped or cut: what is known of them is void. */
+  layoutChanged(attributes: InodeAttributes): void {
+    this.options.onCut(attributes);
+    this.inodes.get(attributes.inode)?.invalidateReads(0, MAX_FILE_BYTES);
+  }
+
+  /** At most the cache time-out old, without what is unpublished. */
+  async freshAttributes(inode: InodeId): Promise<InodeAttributes> {
+    const { cache, master } = this.options;
+    const known = cache.getAttributes(inode);
+    if (known !== undefined) return this.requireReachable(known);
+    const asked = cache.now();
+    const attributes = this.learn(
+      fromWireAttributes(await master.call(MASTER_METHODS.getAttributes, { inode })),
+      asked,
+    );
+    return this.requireReachable(attributes);
+  }
+
+  /** The master notes the read of a directory or symlink by itself; this client is to see that. */
+  noteRead(inode: InodeId): void {
+    const { cache, clock } = this.options;
+    const known = cache.getAttributes(inode);
+    if (known !== undefined && isReadToNote(known, clock.now())) cache.dropAttributes(inode);
+  }
+
+  /** An inode without a name is there for those who have it open; the master collects it when it comes to it. */
+  private requireReachable(attributes: InodeAttributes): InodeAttributes {
+    if (attributes.nlink > 0 || this.inodes.has(attributes.inode)) return attributes;
+    throw withoutName(attributes.inode);
+  }
+}
+
+export const locksLost = (): CairnError =>
+  new CairnError('EIO', 'locks on the file were lost with the session: close the file and start over');
+
+export const withoutName = (inode: InodeId): CairnError =>
+  new CairnError('ESTALE', `inode ${inode} has no name any more, and is not open here`);
