@@ -32,6 +32,31 @@ t.test('P7: a doubt about a write stays until it is settled, whatever else is wr
   t.match(asked.at(-1), { inode: file, index: 0, failedLease: lease.leaseId, failedVersion: lease.version });
 });
 
+t.test('what keeps holes, as a sync does, neither makes a chunk nor serves a write', async (t) => {
+  const asked: LeaseChunkRequestInit[] = [];
+  const told: number[] = [];
+  const ask = async (request: LeaseChunkRequestInit): Promise<LeaseChunkReply> => {
+    asked.push(request);
+    const isHole = request.keepsHoles === true;
+    return {
+      ...{ handle: isHole ? 0 : 9, version: 1, leaseId: isHole ? 0 : asked.length, leaseTtlMs: 60_000 },
+      ...{ layoutVersion: 1, primary: null, replicas: [], losses: 0, unsynced: !isHole },
+    };
+  };
+  const leases = new WriteLeases(new ManualClock(), ask, (_inode, _index, { handle }) => told.push(handle));
+  const file = inodeId(2);
+  t.match(await leases.get(file, 0, true), { handle: 0, leaseId: 0, unsynced: false });
+  t.same(told, [], 'nobody is told of a chunk');
+  const both = await Promise.all([leases.get(file, 0, true), leases.get(file, 0)]);
+  t.match(both, [{ handle: 0 }, { handle: 9 }]);
+  t.match(await leases.get(file, 0, true), { handle: 9 }, 'there is one now');
+  t.equal(asked.length, 3);
+  leases.failed(file, 0, await leases.get(file, 0), 'inDoubt');
+  await leases.settleDoubts(file);
+  t.match(asked.at(-1), { keepsHoles: true }, 'nor does a question about a doubt');
+  t.notOk(leases.hasDoubts(file));
+});
+
 t.test('P8: what is in doubt is bounded', async (t) => {
   const { leases } = setUp();
   let doubts = 0;

@@ -4,6 +4,7 @@ import type { CopySource } from '../../protocol/generated/messages.js';
 
 /** Noted at a write, to be compared with that of a later sync: whether unsynced bytes may have been lost in between. */
 export interface WriteMark {
+  /** Of a sync: 0 for a hole. */
   readonly handle: number;
   /** Times that the chunk may have lost unsynced bytes. */
   readonly losses: number;
@@ -13,6 +14,7 @@ export interface WriteMark {
 
 /** Without a loss at the master another handle is no loss: somebody cut the file, or punched a hole. */
 export function isKept(written: WriteMark, now: WriteMark): boolean {
+  if (now.handle === 0) return written.generation === now.generation;
   const isSameChunk = written.handle === now.handle || written.generation === now.generation;
   return isSameChunk && written.losses === now.losses;
 }
@@ -56,7 +58,7 @@ export interface ChunkWrites {
     isWanted?: () => boolean,
   ): Promise<WriteMark>;
   /**
-   * What chunk `index` holds survives power loss. If the mark is not what a write returned, what was written then may
+   * What chunk `index` holds survives power loss; a hole stays one. If the mark is not what a write returned, what was written then may
    * have been lost before it was synced. Tried until `deadlineMs` (monotonic), or as long as any operation.
    */
   syncChunk(inode: InodeId, index: number, deadlineMs?: number): Promise<SyncMark>;

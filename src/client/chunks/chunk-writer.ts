@@ -138,8 +138,9 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     for (;;) {
       let lease: Lease | undefined;
       try {
-        const held = leases.get(inode, index);
+        const held = leases.get(inode, index, how === 'syncs');
         lease = held instanceof Promise ? await doneBy(clock, deadline, 'the question who leads it', held) : held;
+        if (how === 'syncs' && lease.leaseId === 0) return lease;
         if (how !== 'syncs') this.options.requireWritable?.(inode);
         const { lostSessions } = leases;
         await attempt(lease, Math.min(ATTEMPT_MS[how], Math.max(LAST_ATTEMPT_MS, deadline - clock.monotonicMs())));

@@ -13,6 +13,7 @@ import { LruMap } from '../../core/lru.js';
 
 export interface Lease extends SyncMark {
   readonly version: number;
+  /** 0: a sync has nothing to do, as there is no chunk, or it is lost. */
   readonly leaseId: number;
   readonly primary: Replica;
   readonly replicas: readonly Replica[];
@@ -28,6 +29,8 @@ interface Entry {
   readonly index: number;
   lease: Lease | undefined;
   pending: Promise<Lease> | undefined;
+  /** That keeps holes, so it does not serve a write. */
+  pendingKeepsHoles: boolean;
   /** The layout that was known when that was asked. */
   pendingLayout: number;
   /** To be named in the next question; 0 for none. */
@@ -59,26 +62,27 @@ export class WriteLeases {
   ) {}
 
   /**
-   * The lease of a chunk, asked for when there is none or it ran out. Allocates the chunk in a hole. One from before a truncate that is
-   * known here is asked for anew: the cut may still be on its way to the primary, and would take away what is written before it.
+   * The lease of a chunk, asked for when there is none or it ran out. Allocates the chunk in a hole, unless it `keepsHoles`. One
+   * from before a truncate that is known here is asked for anew: the cut may still be on its way to the primary, and would take
+   * away what is written before it.
    */
-  get(inode: InodeId, index: number): Lease | Promise<Lease> {
+  get(inode: InodeId, index: number, keepsHoles = false): Lease | Promise<Lease> {
     const entry = this.entryOf(inode, index);
     const { lease } = entry;
     const layout = this.layoutOf(inode);
-    if (entry.pendingLayout < layout) entry.pending = undefined;
+    if (entry.pendingLayout < layout || (entry.pendingKeepsHoles && !keepsHoles)) entry.pending = undefined;
     if (lease !== undefined) {
       const now = this.clock.monotonicMs();
       if (now < lease.expiresMs && lease.layoutVersion >= layout) {
         if (now >= lease.renewMs && entry.pending === undefined) {
           // In the background: a failure shows when the lease runs out and is asked for in earnest.
-          this.request(entry, inode, index).catch(() => undefined);
+          this.request(entry, keepsHoles).catch(() => undefined);
         }
         return lease;
       }
       entry.lease = undefined;
     }
-    return entry.pending ?? this.request(entry, inode, index);
+    return entry.pending ?? this.request(entry, keepsHoles);
   }
 
   /**
@@ -147,7 +151,7 @@ export class WriteLeases {
     const settle = async (entry: Entry): Promise<void> => {
       const { doubtfulLease } = entry;
       try {
-        await this.get(inode, entry.index);
+        await this.get(inode, entry.index, true);
       } catch (error) {
         if (hasCode(error, 'TIMEOUT') && !hasCode(error.cause, 'UNAVAILABLE')) throw error;
         // The master has no other lease to give just now, and gives this one to nobody.
@@ -178,7 +182,7 @@ export class WriteLeases {
     let entry = this.entries.get(place) ?? this.doubtAt(place);
     if (entry === undefined) {
       entry = {
-        ...{ inode, index, lease: undefined, pending: undefined, pendingLayout: 0 },
+        ...{ inode, index, lease: undefined, pending: undefined, pendingLayout: 0, pendingKeepsHoles: false },
         ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
       };
       this.entries.set(place, entry);
@@ -207,10 +211,11 @@ export class WriteLeases {
     if (others?.delete(entry) === true && others.size === 0) this.byInode.delete(entry.inode);
   }
 
-  private async askUntilFenced(entry: Entry, inode: InodeId, index: number): Promise<LeaseChunkReply> {
+  private async askUntilFenced(entry: Entry, keepsHoles: boolean): Promise<LeaseChunkReply> {
+    const { inode, index } = entry;
     for (let complaints = 1; ; complaints++) {
       const { failedVersion, failedLease } = entry;
-      const reply = await this.ask({ inode, index, failedVersion, failedLease });
+      const reply = await this.ask({ inode, index, failedVersion, failedLease, keepsHoles });
       if (entry.doubtfulLease === 0 || reply.leaseId !== entry.doubtfulLease) return reply;
       if (complaints === MAX_COMPLAINTS) {
         throw new CairnError('TIMEOUT', `the master keeps lease ${reply.leaseId}, under which a write is in doubt`);
@@ -218,20 +223,22 @@ export class WriteLeases {
     }
   }
 
-  private request(entry: Entry, inode: InodeId, index: number): Promise<Lease> {
+  private request(entry: Entry, keepsHoles: boolean): Promise<Lease> {
+    const { inode, index } = entry;
     const askedMs = this.clock.monotonicMs();
     const { generation } = this;
     const layout = this.layoutOf(inode);
     entry.pendingLayout = layout;
-    const pending: Promise<Lease> = this.askUntilFenced(entry, inode, index).then(
+    entry.pendingKeepsHoles = keepsHoles;
+    const pending: Promise<Lease> = this.askUntilFenced(entry, keepsHoles).then(
       (reply) => {
         const lease = toLease(reply, askedMs, { generation, layout });
         if (entry.pending === pending) {
           entry.pending = undefined;
           const renewed = entry.lease?.leaseId === lease.leaseId;
-          entry.lease = lease;
+          entry.lease = lease.leaseId === 0 ? undefined : lease;
           entry.failedVersion = entry.failedLease = entry.doubtfulLease = 0;
-          if (!renewed) this.onLease(inode, index, lease);
+          if (!renewed && entry.lease !== undefined) this.onLease(inode, index, lease);
         }
         return lease;
       },

@@ -27,6 +27,8 @@ export interface LeaseRequest {
   readonly inode: InodeId;
   readonly index: ChunkIndex;
   readonly failed: FailedLease | undefined;
+  /** Only what is there is wanted: no chunk is made. */
+  readonly keepsHoles: boolean;
 }
 
 /** The file's inode, and the chunk that is there. ESTALE, EINVAL. */

@@ -76,7 +76,10 @@ export class ChunkLeases {
     this.allocation = new Allocation({ state, config, newChunks, locks: this.locks, table: this.table });
   }
 
-  /** The lease of a chunk for writing; allocates the chunk in a hole. Answers at once when a fresh lease stands. */
+  /**
+   * The lease of a chunk for writing; allocates the chunk in a hole, unless the request keeps holes. Answers at once when a
+   * fresh lease stands.
+   */
   lease(request: LeaseRequest): LeaseChunkReplyInit | Promise<LeaseChunkReplyInit> {
     const { record, handle } = this.find(request);
     const lease = handle === undefined ? undefined : this.table.get(handle);
@@ -92,7 +95,8 @@ export class ChunkLeases {
   private async leaseSlowly(request: LeaseRequest): Promise<LeaseChunkReplyInit> {
     for (;;) {
       const { handle } = this.find(request);
-      let lease: Lease | undefined;
+      if (handle === undefined && request.keepsHoles) return this.replyWithout(request, handle);
+      let lease: Lease | 'lost' | undefined;
       try {
         lease =
           handle === undefined
@@ -102,6 +106,7 @@ export class ChunkLeases {
         // Cut off or punched while it was recovered: no failure of who writes there.
         if (!hasCode(error, 'ENOENT') || this.find(request).handle === handle) throw error;
       }
+      if (lease === 'lost') return this.replyWithout(request, handle);
       // undefined: the map changed while this waited for the lock.
       if (lease !== undefined) return this.reply(this.find(request).record, lease);
     }
@@ -127,6 +132,13 @@ export class ChunkLeases {
     };
   }
 
+  /** Nothing can be synced: there is no chunk, or it is lost. */
+  private replyWithout(request: LeaseRequest, handle: ChunkHandle | undefined): LeaseChunkReplyInit {
+    const { layoutVersion } = this.find(request).record;
+    if (handle === undefined) return { layoutVersion };
+    return { handle, layoutVersion, losses: getChunk(this.deps.state, handle)?.losses ?? 0 };
+  }
+
   /** Fresh: active, all members up, and more than half of its time left, so that it need not be renewed yet. */
   private isFresh(lease: Lease): boolean {
     return lease.expiresMs - this.deps.clock.monotonicMs() > LEASE_TTL_MS / 2 && this.isSound(lease);
@@ -147,7 +159,7 @@ export class ChunkLeases {
   // ---- A chunk that is there -----------------------------------------------------------------------
 
   /** Under the lock of the chunk. */
-  private async leaseExisting(request: LeaseRequest, handle: ChunkHandle): Promise<Lease | undefined> {
+  private async leaseExisting(request: LeaseRequest, handle: ChunkHandle): Promise<Lease | 'lost' | undefined> {
     if (this.find(request).handle !== handle) return undefined;
     const { servers } = this.deps;
     const lease = this.table.get(handle);
@@ -176,7 +188,7 @@ export class ChunkLeases {
     request: LeaseRequest,
     handle: ChunkHandle,
     avoidPrimary: ServerId | undefined,
-  ): Promise<Lease | undefined> {
+  ): Promise<Lease | 'lost' | undefined> {
     const { state, servers, config } = this.deps;
     let failure: CairnError | undefined;
     for (let attempt = 0; attempt < MAX_GRANT_ATTEMPTS; attempt++) {
@@ -192,7 +204,7 @@ export class ChunkLeases {
         record.servers.every((id) => servers.isUp(id)) &&
         servers.unjudged(handle, record.lastLease).length === 0;
       if (!certain) record = await this.recoverLocked(handle);
-      if (record.servers.length === 0) return this.allocation.replace(request, handle);
+      if (record.servers.length === 0) return request.keepsHoles ? 'lost' : this.allocation.replace(request, handle);
       if (!(await this.reconnected(record.servers))) continue;
       if (record.servers.length < config.minReplicas) {
         throw new CairnError(

@@ -142,6 +142,7 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
         inode: inodeId(request.inode),
         index: chunkIndex(request.index),
         failed: leaseId === 0 ? undefined : { version, leaseId },
+        keepsHoles: request.keepsHoles,
       };
       const room = state.ready();
       const lease = room === undefined ? leases.lease(wanted) : room.then(() => leases.lease(wanted));
