@@ -1,10 +1,10 @@
-/** An fsync makes durable what is there, and makes nothing: a hole stays a hole. */
+/** An fsync makes durable what is there, and makes nothing: a hole stays a hole, also while there is no space for a chunk. */
 import assert from 'node:assert/strict';
 import t from 'tap';
 import type { OpenFile } from '../../src/filesystem/filesystem.js';
-import { CHUNK_SIZE_BYTES, LEASE_TTL_MS } from '../../src/core/limits.js';
+import { CHUNK_SIZE_BYTES, LEASE_TTL_MS, MIB } from '../../src/core/limits.js';
 import { pattern } from '../conformance/case.js';
-import { root, story } from './story.js';
+import { READ_WRITE, root, story } from './story.js';
 import type { Story } from './story.js';
 
 t.setTimeout(0);
@@ -56,5 +56,22 @@ story('what another client has cut off does not come back', async (s) => {
   await s.world.sleep(LEASE_TTL_MS + 15_000);
   await file.sync();
   assert.deepEqual(await chunks(s, file), [0]);
+  await file.close();
+});
+
+story('P7: a write that found no space for its chunk is told once', async (s) => {
+  const file = await s.create('f', pattern(1_000, 1));
+  await file.truncate(21 * CHUNK_SIZE_BYTES);
+  await file.sync();
+  for (const name of s.world.chunkservers) s.world.disk(name).fill(0);
+  // More than there are chunks that were made ahead.
+  for (let index = 1; index <= 20; index++) await file.write(index * CHUNK_SIZE_BYTES, pattern(MIB, 2));
+  await assert.rejects(file.sync(), { code: 'ENOSPC' });
+  assert.ok((await chunks(s, file)).length < 21, 'some are holes');
+  await file.sync();
+  await file.sync();
+  const other = (await s.one.open(root, file.inode, READ_WRITE)).file;
+  await other.sync();
+  await other.close();
   await file.close();
 });

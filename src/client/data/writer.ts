@@ -168,7 +168,6 @@ export class Writer {
       if (changed > 0) this.publisher.noteWritten(offset + changed);
       return changed;
     } catch (error) {
-      this.chunks.note(index, undefined);
       this.publisher.noteGivenUp(offset + length);
       throw error;
     } finally {
@@ -335,7 +334,8 @@ export class Writer {
 
   private sent({ offset, length }: Range, outcome: WriteMark | CairnError, wasDiscarded: boolean): void {
     const isFailed = outcome instanceof CairnError;
-    this.chunks.note(Math.floor(offset / CHUNK_SIZE_BYTES), isFailed ? undefined : outcome);
+    // A failure is told, and nothing is promised of it any more: no sync is to fail for it, too.
+    if (!isFailed) this.chunks.note(Math.floor(offset / CHUNK_SIZE_BYTES), outcome);
     if (wasDiscarded) {
       this.publisher.forgetLocalEnd();
     } else if (!isFailed) {

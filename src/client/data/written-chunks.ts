@@ -30,9 +30,9 @@ export class WrittenChunks {
   }
 
   /** Of several writes of a chunk the first mark counts, and if the later ones differ, something was lost between them. */
-  note(index: number, mark: WriteMark | undefined): void {
+  note(index: number, mark: WriteMark): void {
     const known = this.chunks.get(index);
-    const differs = known !== undefined && mark !== undefined && !isKept(known, mark);
+    const differs = known !== undefined && !isKept(known, mark);
     this.chunks.set(index, differs ? LOST_MARK : (known ?? mark));
   }
 
