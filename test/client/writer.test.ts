@@ -4,7 +4,7 @@ import { asCairnError, CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
-import { deferred, type Deferred } from '../../src/core/sync.js';
+import { deferred, unawaited, type Deferred } from '../../src/core/sync.js';
 import type { InodeAttributes } from '../../src/client/session/wire-attributes.js';
 import { WriteBudget } from '../../src/client/data/write-budget.js';
 import type { Publication } from '../../src/client/data/publisher.js';
@@ -106,6 +106,43 @@ t.test(
     writer.dispose();
   },
 );
+
+t.test('a copy by the chunkservers that did not begin is no change', async (t) => {
+  const published: Publication[] = [];
+  let again = 0;
+  const attributes = (): InodeAttributes => ({
+    ...{ inode: INODE, mode: 0o100755, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, allocatedBytes: 0, change: 1 },
+    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+  });
+  const writer = new Writer({
+    ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget: new WriteBudget(), attributes },
+    io: { writeRange: () => Promise.resolve(MARK), syncChunk: () => Promise.resolve(MARK), ...IO },
+    publish: (current) => {
+      published.push(current());
+      return Promise.resolve(attributes());
+    },
+    syncMetadata: () => Promise.resolve(),
+    onWritten: () => {
+      if (again-- > 0) unawaited(writer.write(0, Buffer.from('x')), silentLogger, 'writing on');
+    },
+  });
+  const change = (): Promise<{ changed: number; mark: typeof MARK }> => Promise.resolve({ changed: 1, mark: MARK });
+  await t.rejects(writer.alter(0, 100, change, true, writer.lockLosses - 1), { code: 'EIO' }, 'locks were lost');
+  t.ok(writer.isTold, 'nothing may lie past the end');
+  t.equal(writer.pendingMtime, undefined);
+  t.same([...writer.unsyncedChunks], []);
+  await writer.flush();
+  t.same(published, []);
+  again = 100;
+  await writer.write(0, Buffer.from('x'));
+  t.equal(await writer.alter(0, 1, change, true), 0, 'somebody keeps writing there');
+  t.equal(writer.kills, false);
+  again = 0;
+  await writer.flush();
+  t.ok(published.length > 0);
+  t.notOk(published.some(({ killPrivileges }) => killPrivileges));
+  writer.dispose();
+});
 
 /** A writer over a master that knows of syncs what it is told; `during` runs while it is being told. */
 function syncing(during: () => void = () => undefined) {

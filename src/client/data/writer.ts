@@ -36,6 +36,14 @@ export interface WriterOptions extends PublisherOptions, WriteFailuresOptions {
   readonly maxDirtyBytes?: number;
 }
 
+/** What the chunkservers changed by themselves. */
+export interface Alteration {
+  /** Bytes from the start. */
+  readonly changed: number;
+  /** If they changed the chunk. */
+  readonly mark?: WriteMark;
+}
+
 /** Times that `alter` waits for writes to its range, while more come. */
 const MAX_SETTLE_TRIES = 16;
 
@@ -109,7 +117,8 @@ export class Writer {
         `a file has at most ${MAX_FILE_BYTES} bytes; tried to write up to ${at + bytes.length}`,
       );
     }
-    this.begin(at + bytes.length, kills);
+    this.underWay.begin(at + bytes.length);
+    this.publisher.noteWrite(kills);
     try {
       let from = 0;
       while (from < bytes.length) {
@@ -134,44 +143,46 @@ export class Writer {
     if (this.lockLosses !== since) throw locksWereLost();
   }
 
-  private begin(end: number, kills: boolean): void {
-    this.underWay.begin(end);
-    this.publisher.noteWrite(kills);
-  }
-
   /**
    * Runs `change`, by which the chunkservers change these bytes, of one chunk, without getting them from here. Earlier
-   * writes to them are there when it begins, later ones are sent when it has ended. It returns how many bytes it
-   * changed from the start, and the mark, if it changed the chunk; its failure is the caller's to tell. 0
-   * without a change when somebody keeps writing there.
+   * writes to them are there when it begins, later ones are sent when it has ended. Its failure is the
+   * caller's to tell. Returns how many bytes were changed; 0 without a change when somebody keeps writing there.
    */
   async alter(
     offset: number,
     length: number,
-    change: () => Promise<{ readonly changed: number; readonly mark?: WriteMark }>,
+    change: () => Promise<Alteration>,
     kills = false,
     since = this.lockLosses,
   ): Promise<number> {
     while (this.underWay.held !== undefined) await this.underWay.held;
     const range = { offset, length };
-    const index = Math.floor(offset / CHUNK_SIZE_BYTES);
-    this.begin(offset + length, kills);
+    this.underWay.begin(offset + length);
     try {
       for (let tries = 0; this.buffered.holds(range); tries++) {
         if (tries === MAX_SETTLE_TRIES) return 0;
         await this.buffered.settle(range);
       }
       this.demandLocks(since);
-      this.buffered.beginAlteration(range);
+      this.publisher.noteWrite(kills);
+      return await this.alterNow(range, change);
+    } finally {
+      this.underWay.done();
+    }
+  }
+
+  private async alterNow(range: Range, change: () => Promise<Alteration>): Promise<number> {
+    const { offset, length } = range;
+    this.buffered.beginAlteration(range);
+    try {
       const { changed, mark } = await change();
-      if (mark !== undefined) this.chunks.note(index, mark);
+      if (mark !== undefined) this.chunks.note(Math.floor(offset / CHUNK_SIZE_BYTES), mark);
       if (changed > 0) this.publisher.noteWritten(offset + changed);
       return changed;
     } catch (error) {
       this.publisher.noteGivenUp(offset + length);
       throw error;
     } finally {
-      this.underWay.done();
       this.publisher.noteAltered();
       this.scheduleWriteBack();
       this.options.onWritten(offset, length);

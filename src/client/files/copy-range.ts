@@ -19,7 +19,7 @@ import type { ChunkCopies } from '../chunks/chunk-io.js';
 import type { ChunkMapCache } from '../chunks/chunk-map-cache.js';
 import type { FileExtents } from '../chunks/file-extents.js';
 import type { OpenFile } from '../../filesystem/filesystem.js';
-import type { Writer } from '../data/writer.js';
+import type { Alteration, Writer } from '../data/writer.js';
 
 /** One call copies at most so much, so that it ends in good time: the caller goes on. */
 const MAX_COPY_BYTES = 64 * MAX_PAYLOAD_BYTES;
@@ -121,7 +121,7 @@ export class DirectCopies {
     }
     if (location.lost === true || replicas.length === 0) return 0;
     const readable = { handle, version, replicas: [...replicas], offset: from.offset, length: valid };
-    const change = (): Promise<Altered> => this.request(target, offset, count, readable);
+    const change = (): Promise<Alteration> => this.request(target, offset, count, readable);
     return target.writer.alter(offset, count, change, target.kills, target.lockLosses);
   }
 
@@ -136,8 +136,8 @@ export class DirectCopies {
         await punch(placeOf(data.start).index);
       }
     }
-    const change = async (): Promise<Altered> => {
-      let altered: Altered = { changed: 0 };
+    const change = async (): Promise<Alteration> => {
+      let altered: Alteration = { changed: 0 };
       for await (const { start, end } of extents.dataWithin(inode, offset, offset + length)) {
         for (let at = start; at < end;) {
           altered = await this.request(target, at, Math.min(end - at, MAX_COPY_RANGE_BYTES), null);
@@ -155,7 +155,7 @@ export class DirectCopies {
     offset: number,
     length: number,
     source: CopySource | null,
-  ): Promise<Altered> {
+  ): Promise<Alteration> {
     const to = placeOf(offset);
     try {
       const range = { offset: to.offset, length, source };
@@ -169,8 +169,6 @@ export class DirectCopies {
     }
   }
 }
-
-type Altered = Awaited<ReturnType<Parameters<Writer['alter']>[2]>>;
 
 function placeOf(offset: number): { readonly index: number; readonly offset: number } {
   const index = Math.floor(offset / CHUNK_SIZE_BYTES);
