@@ -165,20 +165,24 @@ export class MasterConnection {
     this.givenBack.send();
     const { link } = this;
     if (link !== undefined) {
-      try {
-        await link.peer.call(MASTER_METHODS.closeSession, {}, { timeoutMs: HEARTBEAT_INTERVAL_MS });
-      } catch (error) {
-        this.options.logger.warn(
-          { error: asCairnError(error).message },
-          'session not closed: the master ends it when its time is over',
-        );
-      }
-      link.peer.close('client closes');
+      await this.endSession(link.peer);
     } else {
       this.linkReady.promise.catch(() => undefined); // nobody may be waiting
       this.linkReady.reject(closedError());
     }
     await this.maintained;
+  }
+
+  private async endSession(peer: Peer): Promise<void> {
+    try {
+      await peer.call(MASTER_METHODS.closeSession, {}, { timeoutMs: HEARTBEAT_INTERVAL_MS });
+    } catch (error) {
+      this.options.logger.warn(
+        { error: asCairnError(error).message },
+        'session not closed: the master ends it when its time is over',
+      );
+    }
+    peer.close('client closes');
   }
 
   private async attempt<Q, QI, R, RI>(
@@ -260,6 +264,7 @@ export class MasterConnection {
         backoff.reset();
         logger.info({ master: link.peer.address, session: this.session.sessionId }, 'connected to the master again');
       } catch (error) {
+        if (this.closing) return;
         if (!isTransient(error)) {
           logger.error({ error: asCairnError(error).message }, 'the master refuses this client; trying on');
         }
@@ -272,11 +277,16 @@ export class MasterConnection {
     const peer = await this.options.connect();
     try {
       await this.session.open(peer);
-      if (this.closing) throw closedError();
     } catch (error) {
       peer.close('the session could not be opened');
       this.givenBack.disconnected();
       throw error;
+    }
+    if (this.closing) {
+      // The session was resumed, and with it what it holds.
+      await this.endSession(peer);
+      this.givenBack.disconnected();
+      throw closedError();
     }
     const link: Link = { peer, session: this.operations.session };
     this.link = link;
