@@ -22,7 +22,7 @@ const SLICE = 256;
 
 export class OrphanReaper {
   private cursor = 0;
-  /** Something may have become an orphan, or unused, since the last full round. */
+  /** Something may have become an orphan, or unused, since the last round began. */
   private pending = true;
   private readonly tails = new Set<InodeId>();
   private readonly cutting = new Set<InodeId>();
@@ -54,8 +54,11 @@ export class OrphanReaper {
   tick(): boolean {
     if (!this.deps.sessions().settled) return false;
     this.cutTails();
-    if (!this.pending) return false;
-    this.pending = false;
+    // What becomes unused behind the cursor is for the next round.
+    if (this.cursor === 0) {
+      if (!this.pending) return false;
+      this.pending = false;
+    }
     const orphans: InodeId[] = [];
     let seen = 0;
     let isAwaited = false;
@@ -82,11 +85,9 @@ export class OrphanReaper {
         this.cursor = 0;
       }
     }
-    if (seen === SLICE) this.pending = true;
-    else this.cursor = 0;
-    const more = this.pending;
+    if (seen < SLICE) this.cursor = 0;
     if (isAwaited) this.pending = true;
-    return more;
+    return this.cursor > 0 || !complete;
   }
 
   private isReplyKept(key: Uint8Array): boolean {

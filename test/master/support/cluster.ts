@@ -7,6 +7,7 @@ import { SeededRandom } from '../../../src/core/random.js';
 import type { Random } from '../../../src/core/random.js';
 import { Master } from '../../../src/master/master.js';
 import type { MasterConfig } from '../../../src/master/config.js';
+import type { Parts } from '../../../src/master/parts.js';
 import { MemoryStore } from '../../../src/master/store/memory-store.js';
 import type { Key, KeyRange, Store, StoreChange } from '../../../src/master/store/store.js';
 import { connectPeer } from '../../../src/protocol/endpoint.js';
@@ -75,6 +76,11 @@ export class TestCluster {
     this.random = new SeededRandom(seed);
     this.disk = new CrashDisk(this.random);
     this.life = new Life(this.clock, this.store);
+  }
+
+  /** Of the master that runs. */
+  get parts(): Parts {
+    return Reflect.get(this.master ?? {}, 'parts') as Parts;
   }
 
   /** Turns the clock until `promise` settles. */
