@@ -1,6 +1,8 @@
 /** What is read before something is waited for, and used afterwards, while it changes: told as stories of the master. */
 import t from 'tap';
-import { inodeId } from '../../src/core/ids.js';
+import { chunkHandle, inodeId, serverId } from '../../src/core/ids.js';
+import { LEASE_TTL_MS } from '../../src/core/limits.js';
+import { deferred } from '../../src/core/sync.js';
 import { keys } from '../../src/master/state/keys.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { TestCluster } from './support/cluster.js';
@@ -51,3 +53,43 @@ t.test('a file without a name whose answer is awaited is reaped later, also when
   t.equal(cluster.parts.state.get(keys.inode(inodeId(inode))), undefined);
   await cluster.stop();
 });
+
+t.test('the lease of a chunk that was removed ends, also when a member went meanwhile', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const inode = await client.create('file', FLAGS);
+  const lease = await client.lease(inode);
+  await client.unlink('file');
+  await cluster.until(client.peer.call(MASTER_METHODS.close, { inode, readers: 1, writers: 1 }));
+  await cluster.wait(1_000);
+  cluster.server(lease.replicas[1]?.serverId ?? 0).kill();
+  await cluster.wait(2 * LEASE_TTL_MS);
+  t.equal(cluster.parts.leases.table.get(chunkHandle(lease.handle)), undefined);
+  t.equal(cluster.parts.leases.table.size, 0);
+  await cluster.stop();
+});
+
+t.test(
+  'P1: a truncate ends the lease of what it drops, also when all leases of the file are ended just then',
+  async (t) => {
+    const cluster = new TestCluster();
+    await cluster.start();
+    const client = await cluster.client();
+    const inode = await client.create('file', FLAGS);
+    const lease = await client.lease(inode);
+    t.ok(cluster.write(lease, 'a'));
+    const { leases } = cluster.parts;
+    const busy = deferred<void>();
+    const work = leases.locks.run(chunkHandle(lease.handle), () => busy.promise);
+    const ended = leases.endAll(inodeId(inode));
+    const cut = client.truncate(inode, 0);
+    await cluster.wait(100);
+    busy.resolve();
+    await work;
+    await cluster.until(ended);
+    await cut;
+    t.notOk(cluster.write(lease, 'into nothing'));
+    await cluster.stop();
+  },
+);

@@ -78,7 +78,8 @@ export class LeaseCuts {
       return true;
     } catch (error) {
       if (!hasCode(error, 'UNAVAILABLE', 'ENOENT', 'ENOSPC')) throw error;
-      return false;
+      // Who dropped the chunk meanwhile ends its lease.
+      return hasCode(error, 'ENOENT');
     }
   }
 

@@ -86,12 +86,16 @@ export class LeaseTable {
     return [...(this.byInode.get(inode) ?? [])];
   }
 
-  /** The first to lapse, at most `limit`, of those that lapsed before `nowMs`; void ones never do. */
-  lapsed(nowMs: number, limit: number): Lease[] {
+  /**
+   * The first to lapse, at most `limit`, of those that lapsed before `nowMs`: active ones, and void ones of chunks that are gone, which
+   * nobody recovers.
+   */
+  lapsed(nowMs: number, limit: number, isGone: (handle: ChunkHandle) => boolean): Lease[] {
     const found: Lease[] = [];
     for (const lease of this.byHandle.values()) {
       if (found.length >= limit || (lease.state === 'active' && lease.expiresMs > nowMs)) break;
-      if (lease.state === 'active') found.push(lease);
+      const isOver = lease.state === 'void' && lease.expiresMs <= nowMs && isGone(lease.handle);
+      if (lease.state === 'active' || isOver) found.push(lease);
     }
     return found;
   }

@@ -334,14 +334,10 @@ export class ChunkLeases {
   async recoverLocked(handle: ChunkHandle, isUrgent = true): Promise<ChunkRecord> {
     const lease = this.table.get(handle);
     if (lease !== undefined) lease.state = 'void';
-    try {
-      const record = await this.deps.recovery.recover(handle, isUrgent);
-      this.table.delete(handle);
-      return record;
-    } catch (error) {
-      if (hasCode(error, 'ENOENT')) this.table.delete(handle);
-      throw error;
-    }
+    // Not of one that is gone by then: who dropped it makes sure that nobody writes there.
+    const record = await this.deps.recovery.recover(handle, isUrgent);
+    this.table.delete(handle);
+    return record;
   }
 
   /** The lease is known to be broken: no client gets it any more, and the chunk is in doubt. */
@@ -376,15 +372,24 @@ export class ChunkLeases {
       if (this.table.get(lease.handle) !== lease) return;
       const full = this.table.size >= MAX_ACTIVE_LEASES;
       if (!full && lease.expiresMs > this.deps.clock.monotonicMs()) return;
-      if (this.isGone(lease.handle)) this.forget(lease);
+      if (this.isGone(lease.handle)) await this.endOfGone(lease);
       else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(lease.handle);
     });
+  }
+
+  /**
+   * Under the lock, of a chunk that is no part of its file any more. A lease that does not end cleanly stays until it has run out: who
+   * dropped the chunk may be waiting for the lock, to make sure that nobody writes there (lease-cuts.ts).
+   */
+  private async endOfGone(lease: Lease): Promise<void> {
+    if (lease.expiresMs <= this.deps.clock.monotonicMs()) this.forget(lease);
+    else await this.endCleanly(lease);
   }
 
   /** Ends some of the leases that lapsed, or that are too many. Returns true when there may be more. */
   async endSome(): Promise<boolean> {
     const nowMs = this.table.size >= MAX_ACTIVE_LEASES ? Infinity : this.deps.clock.monotonicMs();
-    const lapsed = this.table.lapsed(nowMs, LEASE_ENDS * 8);
+    const lapsed = this.table.lapsed(nowMs, LEASE_ENDS * 8, (handle) => this.isGone(handle));
     const places = new Semaphore(LEASE_ENDS);
     await Promise.all(
       lapsed.map(async (lease) => {
@@ -409,7 +414,7 @@ export class ChunkLeases {
     const end = async (handle: ChunkHandle): Promise<void> => {
       const lease = this.table.get(handle);
       if (lease === undefined) return;
-      if (this.isGone(handle)) this.forget(lease);
+      if (this.isGone(handle)) await this.endOfGone(lease);
       else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(handle);
     };
     await Promise.all(this.table.ofInode(inode).map((handle) => this.locks.run(handle, () => end(handle))));
@@ -428,11 +433,12 @@ export class ChunkLeases {
 
   /** Takes over what an earlier master leased. */
   inherit(entries: Iterable<readonly [ChunkHandle, LeaseRecord]>): void {
+    const expiresMs = this.deps.clock.monotonicMs() + LEASE_TTL_MS;
     for (const [handle, record] of entries) {
       this.table.put({
         ...{ handle, inode: record.inode as InodeId, index: record.index as ChunkIndex },
         ...{ id: leaseId(record.leaseId), version: 0, primary: record.primary as ServerId, members: [] },
-        ...{ state: 'void', expiresMs: 0, complaints: 0 },
+        ...{ state: 'void', expiresMs, complaints: 0 },
       });
     }
   }
