@@ -4,6 +4,8 @@ import { chunkHandle, inodeId, serverId } from '../../src/core/ids.js';
 import { LEASE_TTL_MS } from '../../src/core/limits.js';
 import { deferred } from '../../src/core/sync.js';
 import { keys } from '../../src/master/state/keys.js';
+import { OpenFlagsBit } from '../../src/protocol/generated/messages.js';
+import { CairnError, errorNumber } from '../../src/core/errors.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { TestCluster } from './support/cluster.js';
 import type { TestClient } from './support/cluster.js';
@@ -93,3 +95,75 @@ t.test(
     await cluster.stop();
   },
 );
+
+/**
+ * Three members, of which the second is suspect and the third does not take part. `meanwhile` is called when the third is told to
+ * serve no readers, again until it says that the third may answer.
+ */
+async function recoverWith(
+  cluster: TestCluster,
+  meanwhile: (handle: number, second: number) => Promise<boolean> | boolean,
+): Promise<{ readonly inode: number; readonly handle: number; readonly second: number }> {
+  await cluster.start(4);
+  const client = await cluster.client();
+  const inode = await client.create('file', FLAGS);
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  await client.publish(inode, 1);
+  const { handle, version } = lease;
+  const [, second = 0, third = 0] = lease.replicas.map(({ serverId }) => serverId);
+  const last = cluster.server(third);
+  const isMember = last.replicas.get(handle);
+  last.replicas.delete(handle);
+  // No place for a copy: it would have the chunk recovered anew.
+  last.freeBytes = 0;
+  await cluster.until(last.heartbeat(true));
+  let isDone = false;
+  last.onCall = async (method) => {
+    if (method !== 'leaveOut' || isDone) return;
+    isDone = await meanwhile(handle, second);
+    if (!isDone) throw new CairnError('EIO', 'not yet');
+    if (isMember !== undefined) last.replicas.set(handle, isMember);
+  };
+  const request = { handle, version, serverId: second, errorCode: errorNumber('CORRUPT') };
+  await cluster.until(client.peer.call(MASTER_METHODS.reportReplica, request));
+  await cluster.wait(14_000);
+  t.ok(isDone);
+  last.freeBytes = 2 ** 40;
+  return { inode, handle, second };
+}
+
+t.test(
+  'P1: a member that loses its replica at the end of a recovery is none, though it was suspect before',
+  async (t) => {
+    const cluster = new TestCluster({ wantedReplicas: 3 });
+    const { inode, handle } = await recoverWith(cluster, async (of, id) => {
+      const server = cluster.server(id);
+      t.equal(server.replicas.get(of)?.version, 2, 'it took part');
+      server.replicas.delete(of);
+      await server.report();
+      return true;
+    });
+    await cluster.wait(90_000);
+    const holders = cluster.servers.filter(({ replicas }) => replicas.has(handle));
+    t.equal(holders.length, 3);
+    t.equal((await cluster.words(await cluster.client(), inode)).length, 3);
+    await cluster.stop();
+  },
+);
+
+t.test('P1: a server that is removed at the end of a recovery is no member afterwards', async (t) => {
+  const cluster = new TestCluster({ wantedReplicas: 3 });
+  const { inode, handle, second } = await recoverWith(cluster, (_of, id) => {
+    const { servers, removals } = cluster.parts;
+    if (servers.isUp(id)) cluster.server(id).kill();
+    if (servers.liveness(id) !== 'dead') return false;
+    removals.ask(id, true);
+    removals.tick();
+    return servers.get(id) === undefined;
+  });
+  await cluster.wait(90_000);
+  t.equal(cluster.parts.state.get(keys.serverChunk(serverId(second), chunkHandle(handle))), undefined);
+  t.equal((await cluster.words(await cluster.client(), inode)).length, 3);
+  await cluster.stop();
+});

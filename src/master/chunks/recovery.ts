@@ -71,6 +71,8 @@ export class Recovery {
   private readonly full = new Map<ChunkHandle, FullMembers>();
   /** Chunks with damaged blocks that no replica had whole, and when it is worth another look. */
   private readonly damaged: Backoffs<ChunkHandle>;
+  /** Recoveries under way, and whom somebody has doubted since they began. */
+  private readonly doubted = new Map<ChunkHandle, Set<number>>();
 
   constructor(
     private readonly deps: {
@@ -105,6 +107,7 @@ export class Recovery {
   markDoubtful(m: Mutation, handle: ChunkHandle, suspects: readonly number[] = []): void {
     const record = getChunk(m, handle);
     if (record === undefined || isGarbage(m, handle)) return;
+    for (const id of suspects) this.doubted.get(handle)?.add(id);
     const added = suspects.filter((id) => record.servers.includes(id) && !record.suspects.includes(id));
     if (record.needsRecovery && added.length === 0) return;
     record.needsRecovery = true;
@@ -133,6 +136,7 @@ export class Recovery {
       if (source === undefined) break;
       tried.add(source);
       try {
+        this.doubted.set(handle, new Set());
         return await this.recoverFrom(handle, source, record.suspects.includes(source));
       } catch (error) {
         failure = asCairnError(error);
@@ -146,6 +150,8 @@ export class Recovery {
           { chunk: handle, server: source, error: failure.message },
           'chunk could not be recovered from here',
         );
+      } finally {
+        this.doubted.delete(handle);
       }
     }
     const reason = failure?.message ?? '';
@@ -364,15 +370,25 @@ export class Recovery {
     if (record.lastVersion !== plan.lastVersion) {
       throw new CairnError('INTERNAL', `chunk ${handle} was recovered twice at once: its lock was not held`);
     }
+    // Who was removed meanwhile, or was found to have an older replica, is no member by this.
+    const members = succeeded.filter((id) => record.servers.includes(id));
+    if (members.length === 0) {
+      throw new CairnError(
+        'UNAVAILABLE',
+        `chunk ${handle} lost the members that were recovered, before that was noted`,
+      );
+    }
     record.version = plan.lastVersion;
-    record.servers = [...succeeded];
+    record.servers = members;
     record.gone = [];
-    record.leftAtVersion = [...done.asked];
+    record.leftAtVersion = [...done.asked, ...succeeded.filter((id) => !members.includes(id))];
     if (reply.suspect) record.losses += 1;
     // None is no proof that all are whole: what was not read is not known.
     if (reply.unmendedBlocks > 0) record.damagedBlocks = reply.unmendedBlocks;
     // What became suspect while this ran is still to be looked at.
-    record.suspects = record.suspects.filter((id) => succeeded.includes(id) && !plan.suspects.includes(id));
+    const doubted = this.doubted.get(handle);
+    const isNew = (id: number): boolean => doubted?.has(id) === true || !plan.suspects.includes(id);
+    record.suspects = record.suspects.filter((id) => members.includes(id) && isNew(id));
     record.needsRecovery = record.suspects.length > 0;
     // A truncate that came meanwhile cuts lower: that is still to be done.
     if (record.validBytes === plan.validBytes) record.validBytes = CHUNK_SIZE_BYTES;
