@@ -297,3 +297,20 @@ story('P1: a master that was stopped in an orderly way, or only killed, cost not
   await s.world.sleep(60_000);
   await s.check('f', pattern(LENGTH, 1));
 });
+
+story(
+  'P1: a chunk that was lost, which was told, and that is written, closed and lost again, is told of again',
+  async (s) => {
+    const lose = async (version: number): Promise<void> => {
+      const file = version === 1 ? await s.create('f') : await s.openAt('f');
+      await file.write(0, pattern(LENGTH, version));
+      await file.close();
+      await powerCycle(s, s.world.chunkservers);
+      const again = await s.openAt('f');
+      await failsSoon(s, `fsync ${version}`, () => again.sync());
+      await again.close();
+    };
+    await lose(1);
+    await lose(2);
+  },
+);

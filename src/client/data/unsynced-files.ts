@@ -21,8 +21,11 @@ export class UnsyncedFiles {
 
   /** The last handle of the inode was closed with these chunks unsynced. */
   put(inode: InodeId, chunks: UnsyncedChunks): void {
-    // Of a chunk in both, what was known first counts.
-    if (chunks.size > 0) this.files.set(inode, new Map([...chunks, ...(this.files.peek(inode) ?? [])]));
+    if (chunks.size === 0) return;
+    const all = new Map(chunks);
+    // Of a chunk in both, what was known first counts, if anything was.
+    for (const [index, mark] of this.files.peek(inode) ?? []) all.set(index, mark ?? all.get(index));
+    this.files.set(inode, all);
   }
 
   /** What a sync of the inode must cover; undefined when that was forgotten: everything. */
