@@ -314,3 +314,18 @@ story(
     await lose(2);
   },
 );
+
+story(
+  'P7: what is lost of one chunk is told once, if some of it was written through a handle that is closed',
+  async (s) => {
+    const closed = await s.create('f', pattern(LENGTH, 1));
+    await closed.close();
+    const file = await s.openAt('f');
+    await file.write(10, pattern(10, 2));
+    await file.flush();
+    await powerCycle(s, s.world.chunkservers);
+    await failsSoon(s, 'fsync', () => file.sync());
+    await file.sync();
+    await file.close();
+  },
+);

@@ -38,10 +38,15 @@ export class UnsyncedFiles {
     if (this.files.peek(inode) === chunks) this.files.delete(inode);
   }
 
-  /** That some of these were lost was told: nothing is to be compared any more, but the master is to be told of the others. */
-  lossTold(inode: InodeId, chunks: UnsyncedChunks, lost: ReadonlySet<number>): void {
-    if (this.files.peek(inode) !== chunks) return;
-    this.files.set(inode, new Map([...chunks].map(([index, mark]) => [index, lost.has(index) ? undefined : mark])));
+  /**
+   * That some of these were lost is told: nothing is to be compared any more, but the master may have to be told of them.
+   * Returns what is left of `chunks`.
+   */
+  lossTold(inode: InodeId, chunks: UnsyncedChunks, lost: ReadonlySet<number>): UnsyncedChunks {
+    if (this.files.peek(inode) !== chunks) return chunks;
+    const left = new Map([...chunks].map(([index, mark]) => [index, lost.has(index) ? undefined : mark]));
+    this.files.set(inode, left);
+    return left;
   }
 
   /** The master lost what it was told of these files, their sizes among it. */

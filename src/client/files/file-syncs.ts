@@ -57,22 +57,36 @@ export class FileSyncs {
       this.failed.delete(inode);
       throw failure;
     }
+    let loss: CairnError | undefined;
     for (;;) {
       const { generation } = io;
-      const chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
-      const synced = await this.syncClosed(inode, chunks);
-      if (writer === undefined) await master.sync(synced.map(({ handle }) => handle));
-      else await writer.sync(synced);
+      let chunks = this.unsynced.get(inode) ?? (await this.chunksOf(inode));
+      const { synced, lost } = await this.syncClosed(inode, chunks);
+      if (lost.size > 0) {
+        loss = lostBeforeSync(inode);
+        chunks = this.unsynced.lossTold(inode, chunks, lost);
+      }
+      try {
+        // Also behind a loss: what was written through handles that are open may have gone with it, and is told with it.
+        if (writer === undefined) await master.sync(synced.map(({ handle }) => handle));
+        else await writer.sync(synced);
+      } catch (error) {
+        throw loss ?? error;
+      }
       // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.
       if (io.generation !== generation) continue;
       io.noteSynced(synced);
       this.unsynced.done(inode, chunks);
+      if (loss !== undefined) throw loss;
       return;
     }
   }
 
-  /** Returns the chunks that the master takes for unsynced. */
-  private async syncClosed(inode: InodeId, chunks: UnsyncedChunks): Promise<SyncedChunk[]> {
+  /** Returns the chunks that the master takes for unsynced, and those of which something was lost before. */
+  private async syncClosed(
+    inode: InodeId,
+    chunks: UnsyncedChunks,
+  ): Promise<{ readonly synced: readonly SyncedChunk[]; readonly lost: ReadonlySet<number> }> {
     const synced: SyncedChunk[] = [];
     const lost = new Set<number>();
     const sync = async ([index, written]: [number, WriteMark | undefined]): Promise<void> => {
@@ -81,9 +95,7 @@ export class FileSyncs {
       if (written !== undefined && !isKept(written, now)) lost.add(index);
     };
     await Promise.all([...chunks].map(sync));
-    if (lost.size === 0) return synced;
-    this.unsynced.lossTold(inode, chunks, lost);
-    throw lostBeforeSync(inode);
+    return { synced, lost };
   }
 
   /** Indexes of the chunks of a file, without its holes. */
