@@ -244,6 +244,23 @@ t.test('P1: what a sync could not tell the master is told by the next one', asyn
   writer.dispose();
 });
 
+t.test('P1: a file that is closed during a sync leaves what that has yet to make durable', async (t) => {
+  const { writer, io } = syncing();
+  const unsynced = (): number[] => [...writer.unsyncedChunks.keys()].sort();
+  await writer.write(0, Buffer.from('x'));
+  await writer.flush();
+  const failing = writer.sync();
+  io.failing = 0;
+  while (io.synced.length === 0) await Promise.resolve();
+  t.same(unsynced(), [0]);
+  await t.rejects(failing, { code: 'EIO' });
+  t.same(unsynced(), [0]);
+  io.failing = -1;
+  await writer.sync();
+  t.same(unsynced(), []);
+  writer.dispose();
+});
+
 t.test('P1: a chunk that was synced beside one that could not be is told by the next sync', async (t) => {
   const { writer, io, told } = syncing();
   await writer.write(0, Buffer.from('x'));

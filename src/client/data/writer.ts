@@ -241,6 +241,7 @@ export class Writer {
       }
       if (io.generation === generation) {
         io.noteSynced(synced);
+        this.chunks.done();
         return;
       }
       // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.

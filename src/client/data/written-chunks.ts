@@ -10,6 +10,8 @@ import type { ChunkWrites, SyncedChunk, WriteMark } from '../chunks/chunk-io.js'
 import type { UnsyncedChunks } from './unsynced-files.js';
 import type { WriteFailures } from './write-failures.js';
 
+const NONE: UnsyncedChunks = new Map();
+
 /** P1: power failed at every replica between a write and its sync. */
 export function lostBeforeSync(inode: InodeId): CairnError {
   return new CairnError('EIO', `inode ${inode}: bytes written before may have been lost in a power failure`);
@@ -17,6 +19,8 @@ export function lostBeforeSync(inode: InodeId): CairnError {
 
 export class WrittenChunks {
   private readonly chunks = new Map<number, WriteMark | undefined>();
+  /** Of the sync that is under way. */
+  private taken: UnsyncedChunks = NONE;
 
   constructor(
     private readonly inode: InodeId,
@@ -24,9 +28,11 @@ export class WrittenChunks {
     private readonly failures: WriteFailures,
   ) {}
 
-  /** Those that a sync has yet to make durable. */
+  /** Those that a sync has yet to make durable; of one that is under way, all. */
   get unsynced(): UnsyncedChunks {
-    return this.chunks;
+    const all = new Map(this.chunks);
+    for (const [index, mark] of this.taken) all.set(index, mark ?? all.get(index));
+    return all;
   }
 
   /** Of several writes of a chunk the first mark counts, and if the later ones differ, something was lost between them. */
@@ -36,15 +42,22 @@ export class WrittenChunks {
     this.chunks.set(index, differs ? LOST_MARK : (known ?? mark));
   }
 
-  /** For a sync that begins now: what it must cover, and what is kept here no longer. */
+  /** For a sync that begins now: what it must cover. One at a time. */
   take(): Map<number, WriteMark | undefined> {
     const marks = new Map(this.chunks);
     this.chunks.clear();
+    this.taken = marks;
     return marks;
+  }
+
+  /** They are durable. */
+  done(): void {
+    this.taken = NONE;
   }
 
   /** The sync of these counts for nothing: they are to be synced again, but for those past `size`. */
   putBack(marks: UnsyncedChunks, size: number): void {
+    this.taken = NONE;
     for (const [index, mark] of marks) {
       const isCut = index * CHUNK_SIZE_BYTES >= size;
       if (!isCut) this.chunks.set(index, mark ?? this.chunks.get(index));
