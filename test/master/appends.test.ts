@@ -90,12 +90,15 @@ t.test('a change of the size takes its turn', async (t) => {
   first();
   t.ok(appends.isEmpty);
   await acquire(ONE);
-  t.equal(appends.turn(ONE, INODE), undefined, 'the holder itself');
+  const own = appends.turn(ONE, INODE);
+  if (typeof own !== 'function') throw new Error('the holder does not wait');
   const turn = appends.turn(TWO, INODE);
   const later = acquire(THREE);
   if (!(turn instanceof Promise)) throw new Error('it is to wait');
   t.notOk(await isDone(turn));
   appends.release(ONE, INODE);
+  t.notOk(await isDone(turn), 'its own change is under way');
+  own();
   const done = await turn;
   t.notOk(await isDone(later), 'nobody appends meanwhile');
   t.equal(appends.take(ONE, INODE), false);

@@ -121,6 +121,40 @@ story('P1: what is written after a cut is not cut off when the master is killed 
   await file.close();
 });
 
+story(
+  'P5: what is written between a cut by who appends, which is answered late, and a cut by another is cut off',
+  async (s) => {
+    const { world } = s;
+    const flags = { ...READ_WRITE, append: true };
+    const { file } = await s.one.create(root, ROOT_INODE, Buffer.from('file'), { mode: 0o644, flags });
+    await file.write(0, pattern(1000, 1));
+    await file.sync();
+    const other = await s.openAt('file', s.two);
+    await other.write(0, pattern(1000, 1));
+    await other.sync();
+    await file.write(0, pattern(10, 1));
+    await file.sync();
+    // What the chunkservers answer is held back.
+    const hosts = await s.holders(file);
+    for (const host of hosts) world.network.partition(host, MASTER, true);
+    const first = s.one.setAttributes(root, file.inode, { size: 100 });
+    await world.sleep(200);
+    await other.write(100, pattern(400, 7));
+    const flushed = other.flush();
+    await world.sleep(2_500);
+    const second = s.two.setAttributes(root, file.inode, { size: 200 });
+    await world.sleep(1_000);
+    for (const host of hosts) world.network.heal(host, MASTER);
+    await Promise.all([first, flushed, second]);
+    await s.one.setAttributes(root, file.inode, { size: 500 });
+    await file.close();
+    await other.close();
+    const again = await s.openAt('file', s.two);
+    equalBytes(await again.read(200, 301), Buffer.alloc(300), 'behind the second cut');
+    await again.close();
+  },
+);
+
 for (const size of [0, 100]) {
   story(
     `P11: a cut to ${size} that comes before the chunkservers are back after a restart of the master waits for them only`,

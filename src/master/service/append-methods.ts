@@ -69,7 +69,6 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
       const inode = inodeOf(request);
       if (inode === 0) return handler(request, context);
       const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode));
-      if (turn === undefined) return handler(request, context);
       return turn instanceof Promise ? turn.then(run) : run(turn);
     };
   };

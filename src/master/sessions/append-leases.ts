@@ -29,6 +29,8 @@ interface AppendedFile {
   holder: SessionId | undefined;
   /** Somebody takes a turn. */
   inTurn: boolean;
+  /** Changes of the size by the holder that are under way; they are over before anybody else's begin, also when it gives the lease up. */
+  ownTurns: number;
   /** The holder is gone, and what it may have sent is being refused. It stays the holder until that is done. */
   fencing: boolean;
   /** The holder knows that it is no more, or gave it up, while what it had sent was still to be refused. */
@@ -115,13 +117,19 @@ export class AppendLeases {
   }
 
   /**
-   * For a change of the file's size by a session: nobody begins to append until its end is told by the function. At once
-   * when nobody appends; undefined for who holds the lease.
+   * For a change of the file's size by a session: nobody else begins to append, or to change it, until its end is told by the
+   * function. At once when nobody appends, and for who holds the lease.
    */
-  turn(session: SessionId, inode: InodeId): (() => void) | Promise<() => void> | undefined {
+  turn(session: SessionId, inode: InodeId): (() => void) | Promise<() => void> {
     const known = this.files.get(inode);
-    if (known?.holder === session && !isLost(known)) return undefined;
     const file = known ?? this.fileOf(inode);
+    if (file.holder === session && !isLost(file)) {
+      file.ownTurns++;
+      return () => {
+        file.ownTurns--;
+        this.next(file);
+      };
+    }
     const done = (): void => {
       file.inTurn = false;
       this.next(file);
@@ -261,14 +269,15 @@ export class AppendLeases {
   /** Gives the lease to who waits for it, and tells who has it that somebody waits. */
   private next(file: AppendedFile): void {
     const [first] = file.waiters;
-    if (file.holder === undefined && !file.inTurn && first !== undefined && (first.isTurn || this.mayGrant())) {
+    const isFree = file.holder === undefined && !file.inTurn && file.ownTurns === 0;
+    if (isFree && first !== undefined && (first.isTurn || this.mayGrant())) {
       file.waiters.shift();
       if (first.isTurn) file.inTurn = true;
       else this.grant(file, first.session);
       first.granted.resolve(true);
     }
     if (file.holder !== undefined && file.waiters.length > 0) this.recall(file.holder, file.inode);
-    else if (file.holder === undefined && !file.inTurn && file.waiters.length === 0) this.files.delete(file.inode);
+    else if (isFree && first === undefined) this.files.delete(file.inode);
   }
 
   private recall(holder: SessionId, inode: InodeId): void {
@@ -298,7 +307,7 @@ export class AppendLeases {
   private fileOf(inode: InodeId): AppendedFile {
     let file = this.files.get(inode);
     if (file === undefined) {
-      file = { inode, holder: undefined, inTurn: false, fencing: false, abandoned: false, waiters: [] };
+      file = { inode, holder: undefined, inTurn: false, ownTurns: 0, fencing: false, abandoned: false, waiters: [] };
       this.files.set(inode, file);
     }
     return file;
