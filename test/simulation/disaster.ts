@@ -10,7 +10,7 @@ import { backUp } from './administrator.js';
 import type { FaultKind } from './fault.js';
 import type { FaultCounts } from './fault-counts.js';
 import { diskIn, failAndRemount, rot } from './fault-disks.js';
-import { startIfDown } from './fault-machines.js';
+import { startIfDown, startRoughly } from './fault-machines.js';
 import { checkReplicas, demandQuiet, filesOf } from './final-check.js';
 import { Health } from './health.js';
 import type { StormResult } from './storm.js';
@@ -52,7 +52,8 @@ export const DISASTERS: readonly Disaster[] = [
       while (victims.length > 0) {
         const victim = pick(random, victims);
         victims.splice(victims.indexOf(victim), 1);
-        await world.powerOn(victim);
+        world.network.hostUp(victim);
+        await startRoughly({ world, random }, victim);
         if (random.below(4) === 0) await world.sleep(random.below(5_000));
       }
       return lost > 0;
@@ -64,7 +65,8 @@ export const DISASTERS: readonly Disaster[] = [
       const lost = await world.powerOff(MASTER, random.below(2) === 0 ? 'nothing' : 'some');
       versioned.losePower();
       await world.sleep(random.below(12_000));
-      await world.powerOn(MASTER);
+      world.network.hostUp(MASTER);
+      await startRoughly({ world, random }, MASTER);
       return lost > 0;
     },
   },
@@ -101,7 +103,7 @@ export const DISASTERS: readonly Disaster[] = [
       );
       versioned.losePower();
       await world.sleep(random.below(12_000));
-      for (const name of world.chunkservers) await world.start(name);
+      for (const name of world.chunkservers) await startRoughly({ world, random }, name);
       return lost.some((count) => count > 0);
     },
   },

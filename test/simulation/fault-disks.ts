@@ -5,7 +5,7 @@ import type { ErrorCode } from '../../src/core/errors.js';
 import { KIB } from '../../src/core/limits.js';
 import { DATA_OFFSET, TABLE_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { lengthOf } from './fault-length.js';
-import { startIfDown } from './fault-machines.js';
+import { startIfDown, startRoughly } from './fault-machines.js';
 import type { Fault, FaultScene } from './fault.js';
 import type { PlantedFault } from './simulated-disk.js';
 import type { World } from './world.js';
@@ -124,7 +124,7 @@ export const DISK_FAULTS: readonly Fault[] = [
       const { world, random } = scene;
       const volumes = random.below(2) === 0 ? world.dataDirectories : [pick(random, world.dataDirectories)];
       const lost = await failAndRemount(scene, server, volumes);
-      await startIfDown(world, server);
+      await startRoughly(scene, server);
       return lost > 0;
     },
   },

@@ -22,6 +22,18 @@ export const MACHINE_FAULTS: readonly Fault[] = [
     run: (scene) => killAndRestart(scene, MASTER, lengthOf(scene, 20_000)),
   },
   {
+    kind: 'end-chunkserver',
+    weight: 1,
+    budget: 'place',
+    run: (scene, server) => endAndRestart(scene, server, lengthOf(scene, 20_000)),
+  },
+  {
+    kind: 'end-master',
+    weight: 1,
+    budget: 'free',
+    run: (scene) => endAndRestart(scene, MASTER, lengthOf(scene, 10_000)),
+  },
+  {
     // Its disk keeps any part of what was not synced.
     kind: 'power-chunkserver',
     weight: 3,
@@ -30,7 +42,8 @@ export const MACHINE_FAULTS: readonly Fault[] = [
       const { world } = scene;
       const lost = await world.powerOff(server);
       await world.sleep(lengthOf(scene));
-      await world.powerOn(server);
+      world.network.hostUp(server);
+      await startRoughly(scene, server);
       await world.sleep(SETTLE_MS);
       return lost > 0;
     },
@@ -99,6 +112,42 @@ async function killAndRestart({ world }: FaultScene, name: string, awayMs: numbe
   await world.sleep(awayMs);
   await startIfDown(world, name);
   return true;
+}
+
+/** An orderly end, after which nothing is in doubt. */
+async function endAndRestart({ world }: FaultScene, name: string, awayMs: number): Promise<boolean> {
+  if (!world.isRunning(name) || world.isFrozen(name)) return false;
+  const isDone = await world.end(name);
+  await world.sleep(awayMs);
+  await startIfDown(world, name);
+  return isDone;
+}
+
+/**
+ * Starts that are killed at any moment, now and then, before one that is not; with many replicas to look at, as it seems, when the
+ * disk takes long for each.
+ */
+export async function startRoughly(
+  { world, random }: Pick<FaultScene, 'world' | 'random'>,
+  name: string,
+): Promise<boolean> {
+  let kills = random.below(3) === 0 ? 1 + random.below(2) : 0;
+  if (kills === 0) return startIfDown(world, name);
+  const disk = world.disk(name);
+  const delayUs = pick(random, [0, 400e3, 4e6]);
+  const slow = disk.plant((label) => label === 'chunk.peek', { delayUs });
+  for (; kills > 0 && !world.isRunning(name); kills--) {
+    world.background(() => world.tryStart(name));
+    await world.sleep(random.below(pick(random, [20, 500, 2_000])));
+    await world.kill(name);
+    await world.sleep(random.below(2_000));
+  }
+  const isUp = await startIfDown(world, name);
+  world.background(async () => {
+    await world.sleep(random.below(20_000));
+    disk.lift(slow);
+  });
+  return isUp;
 }
 
 /** A server that dies at its start, as when no disk of it can be used, stays down until somebody helps. */

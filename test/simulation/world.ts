@@ -56,6 +56,9 @@ export interface ProcessDependencies {
   readonly logger: Logger;
 }
 
+/** As the program (cli/machine/service.ts). */
+const LONGEST_STOP_MS = 15_000;
+
 interface Machine {
   readonly name: string;
   readonly disk: SimulatedDisk;
@@ -65,6 +68,8 @@ interface Machine {
   /** Its wall clock, against that of the world. */
   skewUs: number;
   incarnation: Incarnation | undefined;
+  /** What runs in it. */
+  process: { stop(): Promise<void> } | undefined;
   /** Ends the wait for a start that is under way. */
   endStart: (() => void) | undefined;
 }
@@ -195,6 +200,7 @@ export class World {
           minReplicas: this.options.minReplicas ?? 1,
         },
       );
+      machine.process = master;
       await this.started(machine, master.start());
       // Its program ends then.
       const ended = master.failed.then(async (error) => {
@@ -209,6 +215,7 @@ export class World {
         dataDirectories: this.dataDirectories,
         forgetDisks: this.forgottenDisks,
       });
+      machine.process = chunkserver;
       await this.started(machine, chunkserver.start());
     }
   }
@@ -264,6 +271,17 @@ export class World {
 
   notes(name: string): MemoryNotes {
     return this.machine(name).notes;
+  }
+
+  /** SIGTERM to a server that has started: it writes out what it holds and ends. False when it takes too long for that, and is killed. */
+  async end(name: string): Promise<boolean> {
+    const machine = this.machine(name);
+    const { incarnation, process } = machine;
+    if (incarnation === undefined || process === undefined) return false;
+    this.trace.add(`end ${name}`);
+    const isDone = await Promise.race([process.stop().then(() => true), this.sleep(LONGEST_STOP_MS).then(() => false)]);
+    if (machine.incarnation === incarnation) await this.kill(name);
+    return isDone;
   }
 
   /** kill -9: what was written stays. */
@@ -353,7 +371,7 @@ export class World {
       const maxSkewUs = (this.options.maxSkewMs ?? DEFAULT_SKEW_MS) * 1000;
       const skewUs = this.random.below(2 * maxSkewUs + 1) - maxSkewUs;
       const own = { disk, notes: new MemoryNotes(), time: new MachineTime(this.clock), skewUs };
-      machine = { name, ...own, incarnation: undefined, endStart: undefined };
+      machine = { name, ...own, incarnation: undefined, process: undefined, endStart: undefined };
       this.machines.set(name, machine);
     }
     return machine;
