@@ -2,13 +2,21 @@
 import t from 'tap';
 import { asCairnError, CairnError } from '../../src/core/errors.js';
 import { inodeId } from '../../src/core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FILE_BYTES, MAX_PAYLOAD_BYTES } from '../../src/core/limits.js';
+import {
+  CHUNK_SIZE_BYTES,
+  MAX_CHUNKS_PER_PAGE,
+  MAX_COPY_RANGE_BYTES,
+  MAX_FILE_BYTES,
+  MAX_PAYLOAD_BYTES,
+} from '../../src/core/limits.js';
 import { silentLogger } from '../../src/core/logging/logger.js';
 import { deferred, unawaited, type Deferred } from '../../src/core/sync.js';
 import type { InodeAttributes } from '../../src/client/session/wire-attributes.js';
 import { WriteBudget } from '../../src/client/data/write-budget.js';
+import type { ChunkCopies } from '../../src/client/chunks/chunk-io.js';
+import { DirectCopies } from '../../src/client/files/copy-range.js';
 import type { Publication } from '../../src/client/data/publisher.js';
-import { Writer } from '../../src/client/data/writer.js';
+import { Writer, type Alteration } from '../../src/client/data/writer.js';
 import { ManualClock } from '../support/manual-clock.js';
 import { setAudits } from '../../src/core/invariant.js';
 
@@ -99,7 +107,10 @@ t.test(
     t.equal(await next(true), true);
     t.equal(writer.kills, false);
     t.equal(await next(false), false, 'once');
-    const change = (): Promise<{ changed: number; mark: typeof MARK }> => Promise.resolve({ changed: 1, mark: MARK });
+    const change: Alteration = (note) => {
+      note(MARK);
+      return Promise.resolve(1);
+    };
     await writer.alter(0, 1, change, true);
     await writer.flush();
     t.equal(published.at(-1), true, 'a copy by the chunkservers is a write');
@@ -126,7 +137,10 @@ t.test('a copy by the chunkservers that did not begin is no change', async (t) =
       if (again-- > 0) unawaited(writer.write(0, Buffer.from('x')), silentLogger, 'writing on');
     },
   });
-  const change = (): Promise<{ changed: number; mark: typeof MARK }> => Promise.resolve({ changed: 1, mark: MARK });
+  const change: Alteration = (note) => {
+    note(MARK);
+    return Promise.resolve(1);
+  };
   await t.rejects(writer.alter(0, 100, change, true, writer.lockLosses - 1), { code: 'EIO' }, 'locks were lost');
   t.ok(writer.isTold, 'nothing may lie past the end');
   t.equal(writer.pendingMtime, undefined);
@@ -259,6 +273,38 @@ t.test('P1: a file that is closed during a sync leaves what that has yet to make
   await writer.sync();
   t.same(unsynced(), []);
   writer.dispose();
+});
+
+t.test('P1: each part of a copy by the chunkservers counts in what a sync covers', async (t) => {
+  for (const second of ['lost', 'not done'] as const) {
+    const { writer, io } = syncing();
+    let requests = 0;
+    const copyRange: ChunkCopies['copyRange'] = (_inode, _index, { length }) => {
+      if (requests++ > 0) {
+        if (second === 'not done') return Promise.reject(new CairnError('EOPNOTSUPP', 'planted: an older server'));
+        // Power failed at every replica before it.
+        io.losses = 1;
+      }
+      return Promise.resolve({ copied: length, mark: { ...MARK, losses: io.losses } });
+    };
+    const copies = new DirectCopies({
+      chunkMap: { locate: () => Promise.resolve({ handle: 0, version: 0, replicas: [], validBytes: 0 }) },
+      io: { copyRange },
+      extents: {
+        async *dataWithin(_inode, start, end) {
+          yield await Promise.resolve({ start, end });
+        },
+      },
+    });
+    const target = { inode: INODE, writer, kills: false, lockLosses: 0, punch: () => Promise.resolve() };
+    const length = MAX_COPY_RANGE_BYTES + 1;
+    await copies.copy({ source: { inode: inodeId(8), writer: undefined }, target }, 0, 0, length);
+    t.equal(requests, 2);
+    await writer.sync();
+    t.same(io.synced, [0], second);
+    t.equal(writer.failures.count, second === 'lost' ? 1 : 0, second);
+    writer.dispose();
+  }
 });
 
 t.test('P1: a chunk that was synced beside one that could not be is told by the next sync', async (t) => {

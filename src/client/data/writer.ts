@@ -36,13 +36,11 @@ export interface WriterOptions extends PublisherOptions, WriteFailuresOptions {
   readonly maxDirtyBytes?: number;
 }
 
-/** What the chunkservers changed by themselves. */
-export interface Alteration {
-  /** Bytes from the start. */
-  readonly changed: number;
-  /** If they changed the chunk. */
-  readonly mark?: WriteMark;
-}
+/**
+ * Has the chunkservers change bytes by themselves, and `note`s each mark that they answer with. Returns how many bytes were changed
+ * from the start.
+ */
+export type Alteration = (note: (mark: WriteMark) => void) => Promise<number>;
 
 /** Times that `alter` waits for writes to its range, while more come. */
 const MAX_SETTLE_TRIES = 16;
@@ -151,7 +149,7 @@ export class Writer {
   async alter(
     offset: number,
     length: number,
-    change: () => Promise<Alteration>,
+    change: Alteration,
     kills = false,
     since = this.lockLosses,
   ): Promise<number> {
@@ -171,12 +169,12 @@ export class Writer {
     }
   }
 
-  private async alterNow(range: Range, change: () => Promise<Alteration>): Promise<number> {
+  private async alterNow(range: Range, change: Alteration): Promise<number> {
     const { offset, length } = range;
+    const index = Math.floor(offset / CHUNK_SIZE_BYTES);
     this.buffered.beginAlteration(range);
     try {
-      const { changed, mark } = await change();
-      if (mark !== undefined) this.chunks.note(Math.floor(offset / CHUNK_SIZE_BYTES), mark);
+      const changed = await change((mark) => this.chunks.note(index, mark));
       if (changed > 0) this.publisher.noteWritten(offset + changed);
       return changed;
     } catch (error) {

@@ -15,7 +15,7 @@ import {
 } from '../../core/limits.js';
 import { checkRange } from './allocate.js';
 import type { CopySource } from '../../protocol/generated/messages.js';
-import type { ChunkCopies } from '../chunks/chunk-io.js';
+import type { ChunkCopies, WriteMark } from '../chunks/chunk-io.js';
 import type { ChunkMapCache } from '../chunks/chunk-map-cache.js';
 import type { FileExtents } from '../chunks/file-extents.js';
 import type { OpenFile } from '../../filesystem/filesystem.js';
@@ -94,9 +94,9 @@ export class DirectCopies {
 
   constructor(
     private readonly options: {
-      readonly chunkMap: ChunkMapCache;
+      readonly chunkMap: Pick<ChunkMapCache, 'locate'>;
       readonly io: ChunkCopies;
-      readonly extents: FileExtents;
+      readonly extents: Pick<FileExtents, 'dataWithin'>;
       readonly minBytes?: number | undefined;
     },
   ) {
@@ -121,7 +121,7 @@ export class DirectCopies {
     }
     if (location.lost === true || replicas.length === 0) return 0;
     const readable = { handle, version, replicas: [...replicas], offset: from.offset, length: valid };
-    const change = (): Promise<Alteration> => this.request(target, offset, count, readable);
+    const change: Alteration = (note) => this.request(target, { offset, length: count, source: readable }, note);
     return target.writer.alter(offset, count, change, target.kills, target.lockLosses);
   }
 
@@ -136,35 +136,35 @@ export class DirectCopies {
         await punch(placeOf(data.start).index);
       }
     }
-    const change = async (): Promise<Alteration> => {
-      let altered: Alteration = { changed: 0 };
+    const change: Alteration = async (note) => {
       for await (const { start, end } of extents.dataWithin(inode, offset, offset + length)) {
         for (let at = start; at < end;) {
-          altered = await this.request(target, at, Math.min(end - at, MAX_COPY_RANGE_BYTES), null);
-          if (altered.changed === 0) return { ...altered, changed: at - offset };
-          at += altered.changed;
+          const piece = { offset: at, length: Math.min(end - at, MAX_COPY_RANGE_BYTES), source: null };
+          const changed = await this.request(target, piece, note);
+          if (changed === 0) return at - offset;
+          at += changed;
         }
       }
-      return { ...altered, changed: length };
+      return length;
     };
     return writer.alter(offset, length, change, kills, lockLosses);
   }
 
+  /** Returns how many bytes were changed from the start. */
   private async request(
     { inode, writer, lockLosses }: DirectEnds['target'],
-    offset: number,
-    length: number,
-    source: CopySource | null,
-  ): Promise<Alteration> {
+    { offset, ...piece }: { readonly offset: number; readonly length: number; readonly source: CopySource | null },
+    note: (mark: WriteMark) => void,
+  ): Promise<number> {
     const to = placeOf(offset);
     try {
-      const range = { offset: to.offset, length, source };
-      const { copied, mark } = await this.options.io.copyRange(inode, to.index, range, () =>
+      const { copied, mark } = await this.options.io.copyRange(inode, to.index, { ...piece, offset: to.offset }, () =>
         writer.demandLocks(lockLosses),
       );
-      return { changed: copied, mark };
+      note(mark);
+      return copied;
     } catch (error) {
-      if (hasCode(error, 'EOPNOTSUPP')) return { changed: 0 };
+      if (hasCode(error, 'EOPNOTSUPP')) return 0;
       throw error;
     }
   }
