@@ -147,7 +147,10 @@ export class LockOwner {
       } catch (error) {
         // It stands as it was. A lock of flock(2) that could not be changed is lost.
         if (hasCode(error, 'EAGAIN', 'EDEADLK', 'ENOLCK') && this.kind === 'posix') {
-          for (const part of lowered) this.ranges.set(part);
+          for (const part of lowered) {
+            // Not when all was lost meanwhile.
+            if (this.ranges.covers({ ...part, type: 'read' })) this.ranges.set(part);
+          }
         }
         if (hasCode(error, 'TIMEOUT', 'EINTR')) this.takeBack(range, waitId);
         throw error;
