@@ -1,9 +1,11 @@
 /** What is read before something is waited for, and used afterwards, while it changes: told as stories of the master. */
 import t from 'tap';
-import { chunkHandle, inodeId, serverId } from '../../src/core/ids.js';
-import { LEASE_TTL_MS } from '../../src/core/limits.js';
+import { chunkHandle, chunkIndex, inodeId, serverId } from '../../src/core/ids.js';
+import { LEASE_TTL_MS, MAX_CHUNKS_PER_RECORD } from '../../src/core/limits.js';
 import { deferred } from '../../src/core/sync.js';
-import { keys } from '../../src/master/state/keys.js';
+import { keys, prefixRange } from '../../src/master/state/keys.js';
+import { addChunk } from '../../src/master/tables/chunk-map.js';
+import { requireInode } from '../../src/master/tables/inodes.js';
 import { OpenFlagsBit } from '../../src/protocol/generated/messages.js';
 import { CairnError, errorNumber } from '../../src/core/errors.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
@@ -165,5 +167,33 @@ t.test('P1: a server that is removed at the end of a recovery is no member after
   await cluster.wait(90_000);
   t.equal(cluster.parts.state.get(keys.serverChunk(serverId(second), chunkHandle(handle))), undefined);
   t.equal((await cluster.words(await cluster.client(), inode)).length, 3);
+  await cluster.stop();
+});
+
+t.test('P3: a large file is gone as a whole, for who comes back and has it open while it is reaped', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start(0);
+  const client = await cluster.client();
+  const inode = inodeId(await client.create('large', FLAGS));
+  const { state, reaper } = cluster.parts;
+  const about = { version: 1, lease: 1, servers: [], wantedReplicas: 0 };
+  const count = MAX_CHUNKS_PER_RECORD + 10;
+  state.mutate((m) => {
+    for (let index = 0; index < count; index++) {
+      const inodeRecord = requireInode(m, inode);
+      addChunk(m, { ...about, inode, inodeRecord, index: chunkIndex(index), handle: chunkHandle(1000 + index) });
+    }
+  });
+  await client.unlink('large');
+  await cluster.wait(2_000);
+  await cluster.until(client.peer.call(MASTER_METHODS.close, { inode, readers: 1, writers: 1 }));
+  t.ok(reaper.tick(), 'it is too large for one step');
+  await cluster.until(
+    client.peer.call(MASTER_METHODS.reclaim, { opens: [{ inode, readers: 1, writers: 1 }], done: true }),
+  );
+  await t.rejects(cluster.until(client.peer.call(MASTER_METHODS.getAttributes, { inode })), { code: 'ESTALE' });
+  await cluster.wait(3_000);
+  t.same([...state.range(prefixRange('F'))], [], 'nothing of it is left');
+  t.same([...state.range(prefixRange('T'))], []);
   await cluster.stop();
 });

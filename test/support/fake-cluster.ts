@@ -466,7 +466,7 @@ export class FakeCluster {
       if (open.has(String(inode))) continue;
       this.state.mutate((m) => {
         const record = namespace.requireInode(m, inode);
-        chunkMap.dropChunks(m, inode, record, 1000);
+        chunkMap.removeChunks(m, inode, record, 1000);
         namespace.removeInode(m, inode);
       });
     }

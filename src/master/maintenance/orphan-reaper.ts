@@ -9,7 +9,7 @@ import type { InodeId } from '../../core/ids.js';
 import { MAX_CHUNKS_PER_RECORD } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { isRegular } from '../../core/mode.js';
-import { dropChunks, truncateChunkMap } from '../tables/chunk-map.js';
+import { removeChunks, truncateChunkMap } from '../tables/chunk-map.js';
 import { forgetBehind } from '../tables/left-behind.js';
 import { readInode, removeInode, saveInode } from '../tables/inodes.js';
 import { keys, prefixRange, unpackNumber } from '../state/keys.js';
@@ -103,15 +103,12 @@ export class OrphanReaper {
         m.delete(keys.orphan(inode));
         continue;
       }
-      const dropped = record.chunkCount === 0 ? 0 : dropChunks(m, inode, record, room);
-      if (dropped === room) {
-        saveInode(m, inode, record);
-        return false;
-      }
-      room -= dropped;
-      m.delete(keys.pendingCut(inode));
+      // Gone as a whole, whatever is left of its chunks: a client that comes back with it open must not find half of it.
+      const dropped = removeChunks(m, inode, record, room);
       forgetBehind(m, inode);
       removeInode(m, inode);
+      room -= dropped;
+      if (room === 0) return false;
     }
     return true;
   }

@@ -60,7 +60,7 @@ export const keys = {
   lease: (handle: ChunkHandle): Key => 'L' + packNumber(handle),
   /** 'B' inode → empty: what was written under a lease that ended may lie there, and nobody has told of it (left-behind.ts) */
   behind: (inode: InodeId): Key => 'B' + packNumber(inode),
-  /** 'T' inode → empty: the inode has pending cuts */
+  /** 'T' inode → empty: the inode has pending cuts, or is gone and has chunks left */
   pendingCut: (inode: InodeId): Key => 'T' + packNumber(inode),
   /** 'U' inode → empty: no name is left; reaped when no session has it open. Or the key of a reply: and when that is gone */
   orphan: (inode: InodeId): Key => 'U' + packNumber(inode),

@@ -149,14 +149,14 @@ export function addChunk(
   saveInode(m, inode, inodeRecord);
 }
 
-/** Takes one entry out of the map and makes its chunk garbage. Changes `record`; the caller writes it. */
-function freeEntry(m: Mutation, record: InodeRecord, key: string, value: Uint8Array): void {
+/** Takes one entry out of the map and makes its chunk garbage. Changes `record`, if the inode is there; the caller writes it. */
+function freeEntry(m: Mutation, record: InodeRecord | undefined, key: string, value: Uint8Array): void {
   const handle = chunkHandle(unpacked(value));
   m.delete(key);
   m.put(keys.garbage(handle), EMPTY);
   if (m.get(keys.degraded(handle)) !== undefined) m.delete(keys.degraded(handle));
   addToCounter(m, 'chunk-count', -1);
-  record.chunkCount = Math.max(0, record.chunkCount - 1);
+  if (record !== undefined) record.chunkCount = Math.max(0, record.chunkCount - 1);
 }
 
 /** The first `limit` entries of the map at or past `first`, dropped ones included. */
@@ -224,8 +224,10 @@ export interface CutProgress {
  */
 export function continueCuts(m: Mutation, inode: InodeId, progress: CutProgress | undefined): CutProgress | undefined {
   const record = readInode(m, inode);
-  const newest = record?.pendingCuts.at(-1);
-  if (record === undefined || newest === undefined) {
+  if (record === undefined)
+    return dropSome(m, inode, MAX_CHUNKS_PER_RECORD) < MAX_CHUNKS_PER_RECORD ? undefined : OF_REMOVED;
+  const newest = record.pendingCuts.at(-1);
+  if (newest === undefined) {
     m.delete(keys.pendingCut(inode));
     return undefined;
   }
@@ -257,12 +259,24 @@ export function inodesWithCuts(reader: StateReader, limit: number): InodeId[] {
   return found;
 }
 
+/** Of an inode that is not there any more: always from the beginning. */
+const OF_REMOVED: CutProgress = { nextIndex: 0, layoutVersion: 0 };
+
 /**
- * One step of dropping every chunk of an inode that is going away: frees at most `limit` chunks. Returns how many;
- * fewer than `limit` means that none is left. Changes `record`; the caller writes or deletes it.
+ * Drops every chunk of an inode that the caller removes: at most `limit` now, and what is left as a pending cut (`continueCuts`).
+ * Returns how many now.
  */
-export function dropChunks(m: Mutation, inode: InodeId, record: InodeRecord, limit: number): number {
+export function removeChunks(m: Mutation, inode: InodeId, record: InodeRecord, limit: number): number {
+  if (record.chunkCount > 0) return dropSome(m, inode, limit);
+  m.delete(keys.pendingCut(inode));
+  return 0;
+}
+
+/** Frees at most `limit` chunks of an inode that is gone, and marks it when some may be left. Returns how many. */
+function dropSome(m: Mutation, inode: InodeId, limit: number): number {
   const entries = entriesFrom(m, inode, 0, limit);
-  for (const [key, value] of entries) freeEntry(m, record, key, value);
+  for (const [key, value] of entries) freeEntry(m, undefined, key, value);
+  if (entries.length < limit) m.delete(keys.pendingCut(inode));
+  else m.put(keys.pendingCut(inode), EMPTY);
   return entries.length;
 }
