@@ -197,3 +197,35 @@ t.test('P3: a large file is gone as a whole, for who comes back and has it open 
   t.same([...state.range(prefixRange('T'))], []);
   await cluster.stop();
 });
+
+t.test('P5: a chunk in place of a lost one has no bytes as lost that were cut off while it was made', async (t) => {
+  const cluster = new TestCluster({ maxSpareChunks: 0 });
+  await cluster.start();
+  const client = await cluster.client();
+  const inode = await client.create('file', FLAGS);
+  const { handle } = await client.lease(inode);
+  const told = { operation: client.operation(), inode, end: 1000, durable: true, syncedChunks: [handle] };
+  await cluster.until(client.peer.call(MASTER_METHODS.publish, told));
+  for (const server of cluster.servers) {
+    server.kill();
+    server.replicas.clear();
+  }
+  for (const server of cluster.servers) await cluster.rejoin(server);
+  await cluster.wait(15_000);
+  const lost: number[] = [];
+
+  const release = deferred<void>();
+
+  for (const server of cluster.servers) {
+    server.onGrant = ({ lostBytes = 0, create }) => void (create === true && lost.push(lostBytes));
+    server.onCall = (method) => (method === 'grantLease' ? release.promise : undefined);
+  }
+  const leased = client.leaseNow(inode);
+  await cluster.wait(500);
+  t.same(lost, [1000, 1000]);
+  await client.truncate(inode, 100);
+  release.resolve();
+  await cluster.until(leased);
+  t.same(lost.slice(-2), [100, 100]);
+  await cluster.stop();
+});

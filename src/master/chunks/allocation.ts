@@ -71,15 +71,17 @@ export class Allocation {
     if (findChunk(this.deps.state, request).handle !== replaces) return undefined;
     const lostBytes = replaces === undefined ? 0 : this.lostBytes(request, replaces);
     const chunk = (lostBytes === 0 ? newChunks.takeSpare() : undefined) ?? (await newChunks.make(lostBytes));
-    return this.deps.locks.run(chunk.handle, () => this.attach(request, chunk, replaces));
+    return this.deps.locks.run(chunk.handle, () => this.attach(request, chunk, replaces, lostBytes));
   }
 
   /** Makes the chunk part of the file; undefined when the map has changed meanwhile. */
   private attach(
-    { inode, index }: LeaseRequest,
+    request: LeaseRequest,
     chunk: NewChunk,
     replaces: ChunkHandle | undefined,
+    lostBytes: number,
   ): Lease | undefined {
+    const { inode, index } = request;
     const { state, config, newChunks } = this.deps;
     const { handle, members } = chunk;
     const lease: Lease = {
@@ -91,6 +93,8 @@ export class Allocation {
       added = state.mutate((m) => {
         const record = readInode(m, inode);
         if (record === undefined || lookupChunk(m, inode, record, index) !== replaces) return false;
+        // A cut that came meanwhile is one of the lost chunk: what it took away is not lost.
+        if (replaces !== undefined && this.lostBytes(request, replaces) !== lostBytes) return false;
         const { version, id } = lease;
         const { wantedReplicas } = config;
         const about = {

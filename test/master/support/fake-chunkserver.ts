@@ -49,7 +49,7 @@ export class FakeChunkserver {
   /** Called when a method has begun, before it does anything. */
   onCall: ((method: Method) => Promise<void> | void) | undefined;
   /** Called with every lease that arrives. */
-  onGrant: ((request: { readonly handle: number; readonly leaseId: number }) => void) | undefined;
+  onGrant: ((request: GrantLeaseRequest) => void) | undefined;
 
   constructor(
     private readonly options: EndpointOptions,
