@@ -192,11 +192,11 @@ export class DataDirectories {
 
   /** What is in those in service needs not be looked at before it is served. */
   get trusted(): boolean {
-    return this.usable().every((directory) => directory.trusted);
+    return this.usable().every((directory) => directory.session.trusted);
   }
 
   get lostPower(): boolean {
-    return this.usable().some((directory) => directory.lostPower);
+    return this.usable().some((directory) => directory.session.lostPower);
   }
 
   /**
@@ -231,12 +231,12 @@ export class DataDirectories {
 
   /** What the master is told. `isJoined`: it has seen what the directories were like when this process began. */
   states(isJoined: boolean): DiskStateInit[] {
-    const states = this.all.map(({ path, number, identity, failure, generation, foundGeneration }) => ({
+    const states = this.all.map(({ path, number, identity, failure, session }) => ({
       id: identity?.disk ?? this.missing.find((disk) => disk.path === path)?.id ?? '',
       path,
       // Not before it has joined: the generation of a disk with a problem is not looked at.
       problem: failure?.message ?? (isJoined && !this.options.watch.answers(number) ? 'its disk does not answer' : ''),
-      generation: isJoined ? generation : foundGeneration,
+      generation: isJoined ? session.generation : session.foundGeneration,
     }));
     const others = this.missing.filter((disk) => !this.all.some(({ path }) => path === disk.path));
     const problem = 'it is not among the directories that the chunkserver was started with';
@@ -273,7 +273,7 @@ export class DataDirectories {
         directory.noteFailing();
         continue;
       }
-      const work = Promise.all([directory.measure(), directory.raiseGeneration(nowMs)]);
+      const work = Promise.all([directory.measure(), directory.session.raiseGeneration(nowMs)]);
       work.catch((error: unknown) => {
         if (DataDirectory.isFailureOfAll(error)) this.lose(directory, error);
         else this.doubt(directory, error);

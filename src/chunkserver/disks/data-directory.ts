@@ -2,7 +2,7 @@
  * One data directory, usually one disk:
  *
  *   identity            which cluster and server it belongs to, its own id, and all directories of that server (JSON)
- *   session             the boot under which it was last used, whether it was left clean, and its generation (JSON)
+ *   session             how it was used last (JSON; directory-session.ts)
  *   chunks/XX/H.V       chunk file: handle H and version V in hexadecimal; XX from the handle
  *   incoming/           copies not complete yet; emptied at start
  *   aside/H.V.T         replicas of chunks that the master does not know, with the second in which they were set aside
@@ -15,17 +15,12 @@ import type { BootNotes } from '../../core/disk/boot-notes.js';
 import type { Disk } from '../../core/disk/disk.js';
 import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle, type ChunkVersion } from '../../core/ids.js';
-import {
-  BAD_REPLICAS_WINDOW_MS,
-  CHUNK_DIRECTORY_FANOUT,
-  GENERATION_INTERVAL_MS,
-  MAX_BAD_REPLICAS,
-  MIB,
-} from '../../core/limits.js';
+import { BAD_REPLICAS_WINDOW_MS, CHUNK_DIRECTORY_FANOUT, MAX_BAD_REPLICAS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-import { Mutex } from '../../core/sync.js';
 import { DirectoryBoot } from './directory-boot.js';
 import { encodeIdentity, parseIdentity, type StoredIdentity } from './directory-identity.js';
+import { DirectorySession } from './directory-session.js';
+import { JsonFiles } from './json-files.js';
 import { NO_MARK, parseMark, type StoredMark } from './master-mark.js';
 import { SharedRun } from '../../core/shared-run.js';
 
@@ -50,8 +45,6 @@ export interface DataDirectoryOptions {
 }
 
 const ASIDE_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})\.([0-9]{1,15})$/;
-/** Far above a list of MAX_DATA_DIRECTORIES directories. */
-const MAX_JSON_BYTES = 2 * MIB;
 const NAME_PATTERN = /^([0-9a-f]{14})\.([0-9a-f]{1,14})$/;
 /** Neighbouring handles share a subdirectory, and with it the fsync of their entries. */
 const HANDLES_PER_SUBDIRECTORY = 4096;
@@ -69,37 +62,11 @@ export class DataDirectory {
   /** What it says of itself; undefined before it has a server. */
   identity: StoredIdentity | undefined;
   mark: StoredMark = NO_MARK;
-  /** All its replicas were synced when it was used last. */
-  leftClean = false;
-  /** Left clean, or used last under this boot and nothing in doubt: replicas that are dirty are not suspect. */
-  trusted = false;
-  /** The start after a loss of power, or another one in its place: what is not here was not synced. */
-  lostPower = false;
-  /**
-   * What such a start has not come to the end of: it has not told the master what it found, or some of it is suspect yet. One that takes
-   * its place in the same boot begins anew with that.
-   */
-  private doubt: Doubt | undefined;
   /** Why the directory is out of service. */
   failure: CairnError | undefined;
   freeBytes = 0;
   totalBytes = 0;
-  /**
-   * Grows after each start, once the master has seen it, and while it is written to, durably and before the master is told: so
-   * one that the master knows with a higher one was put back to an older state.
-   */
-  generation = 0;
-  /** As it was found at the start of this process. */
-  foundGeneration = 0;
-  /** It was put back to an older state, and some of its replicas may miss mutations still. */
-  rolledBack = false;
-  private hasJoined = false;
-  private changed = false;
-  private raisedMs = -Infinity;
-  private raising = false;
-  private readonly sessionWrites = new Mutex('chunkserver.session');
   private measuring = false;
-
   /**
    * Subdirectories from which files were removed, with the count of the last of these: power loss may bring them back. All of
    * them at first: an earlier process may have removed some.
@@ -112,7 +79,9 @@ export class DataDirectory {
   readonly path: string;
   readonly number: number;
   readonly boot: DirectoryBoot;
+  readonly session: DirectorySession;
   private readonly disk: Disk;
+  private readonly files: JsonFiles;
   private readonly logger: Logger;
 
   constructor(private readonly options: DataDirectoryOptions) {
@@ -121,12 +90,14 @@ export class DataDirectory {
     this.number = number;
     this.disk = disk;
     this.logger = logger;
+    this.files = new JsonFiles(disk, path);
     this.boot = new DirectoryBoot({ bootNotes, bootId: disk.bootId(), path, logger });
+    this.session = new DirectorySession(this.files, this.boot);
   }
 
   /** Reads what it says of itself, and changes nothing: it may be the mount point of a disk that is not there. */
   async look(): Promise<void> {
-    this.identity = parseIdentity(await this.readJson('identity'), this.path);
+    this.identity = parseIdentity(await this.files.read('identity'), this.path);
   }
 
   /** Locks and reads what is not chunks; makes what is missing. */
@@ -136,24 +107,12 @@ export class DataDirectory {
     // That is this user's alone also where the directory itself is one that many share, as /tmp.
     await this.makeDirectory(`${this.path}/chunks`);
     this.unlock = await this.disk.lock('directory.lock', `${this.path}/chunks`);
-    const session = await this.readJson('session');
-    this.leftClean = session?.['clean'] === true;
-    const { disk, list } = this.identity ?? {};
-    const place = list?.disks.find(({ id }) => id === disk)?.path;
-    const isIntact = this.boot.begin(session?.['bootId'], disk, place);
-    const doubt = isIntact ? doubtOf(session) : 'unreported';
-    this.trusted = session === undefined || this.leftClean || doubt === undefined;
-    this.doubt = this.trusted ? undefined : doubt;
-    this.lostPower = this.doubt === 'unreported';
-    this.rolledBack = session?.['rolledBack'] === true;
-    this.foundGeneration = this.generation = generationOf(session);
-    // Raised once the master has seen what was found here: starts without one would hide that it was put back.
-    await this.writeSession({ raise: false, clean: false });
+    await this.session.begin(this.identity);
     // Unless it was given up meanwhile, because it had hung.
     this.boot.clear(count);
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
-    this.mark = parseMark(await this.readJson('master-mark'));
+    this.mark = parseMark(await this.files.read('master-mark'));
     for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) {
       await this.makeDirectory(`${this.path}/chunks/${hex(i, 2)}`);
       this.unsyncedRemovals.set(hex(i, 2), 0);
@@ -256,7 +215,7 @@ export class DataDirectory {
   async probe(name: 'probe-1' | 'probe-2'): Promise<void> {
     const path = `${this.path}/${name}`;
     const { count } = this.boot;
-    const stored = this.identity?.disk === undefined ? undefined : await this.readJson('identity');
+    const stored = this.identity?.disk === undefined ? undefined : await this.files.read('identity');
     if (stored?.['disk'] !== this.identity?.disk) {
       throw new CairnError('ENODEV', `${this.path} is not the disk any more that it was: is it unmounted?`);
     }
@@ -304,73 +263,13 @@ export class DataDirectory {
   }
 
   async writeIdentity(identity: StoredIdentity): Promise<void> {
-    await this.writeJson('identity', encodeIdentity(identity));
+    await this.files.write('identity', encodeIdentity(identity));
     this.identity = identity;
   }
 
   async writeMark(mark: StoredMark): Promise<void> {
-    await this.writeJson('master-mark', mark);
+    await this.files.write('master-mark', mark);
     this.mark = mark;
-  }
-
-  /** A replica in it was changed, made or removed. */
-  noteChange(): void {
-    this.changed = true;
-  }
-
-  /** The master has seen the generation that was found. */
-  noteJoined(): void {
-    if (this.hasJoined) return;
-    this.hasJoined = true;
-    this.changed = true;
-  }
-
-  /** Raises the generation if anything was changed, and not more often than GENERATION_INTERVAL_MS. */
-  async raiseGeneration(nowMs: number): Promise<void> {
-    // One that is behind stays behind until all that may be wrong with it was mended.
-    if (!this.changed || !this.hasJoined || this.rolledBack || this.raising) return;
-    if (this.raisedMs + GENERATION_INTERVAL_MS > nowMs) return;
-    this.raising = true;
-    try {
-      this.raisedMs = nowMs;
-      this.changed = false;
-      await this.writeSession({ raise: true, clean: false });
-    } catch (error) {
-      this.changed = true;
-      throw error;
-    } finally {
-      this.raising = false;
-    }
-  }
-
-  /** The master knows a newer state of it. */
-  async beginRollback(): Promise<void> {
-    this.rolledBack = true;
-    await this.writeSession({ raise: false, clean: false });
-  }
-
-  /** Everything in it is as it should be again. `generation`: the highest that the master knows. */
-  async endRollback(generation: number): Promise<void> {
-    this.rolledBack = false;
-    this.generation = Math.max(this.generation, generation);
-    await this.writeSession({ raise: true, clean: false });
-  }
-
-  /** The master has been told what is here, of which so many are suspect yet. */
-  async lessenDoubt(suspects: number): Promise<void> {
-    const { doubt } = this;
-    if (doubt === undefined || (doubt === 'suspects' && suspects > 0)) return;
-    this.doubt = suspects > 0 ? 'suspects' : undefined;
-    await this.writeSession({ raise: false, clean: false });
-  }
-
-  private writeSession({ raise, clean }: { readonly raise: boolean; readonly clean: boolean }): Promise<void> {
-    return this.sessionWrites.run(async () => {
-      const generation = this.generation + (raise ? 1 : 0);
-      const { rolledBack, doubt } = this;
-      await this.writeJson('session', { bootId: this.boot.id, clean, generation, rolledBack, doubt });
-      this.generation = generation;
-    });
   }
 
   /** True when `error` is the disk's, and not of what was asked of it or of its lack of space. */
@@ -395,9 +294,7 @@ export class DataDirectory {
   async close(clean: boolean): Promise<void> {
     if (this.unlock === undefined) return;
     try {
-      if (clean && this.failure === undefined) {
-        await this.writeSession({ raise: this.hasJoined && !this.rolledBack, clean: true });
-      }
+      if (clean && this.failure === undefined) await this.session.end();
     } finally {
       await this.unlock();
       this.unlock = undefined;
@@ -414,56 +311,4 @@ export class DataDirectory {
       return false;
     }
   }
-
-  private async readJson(name: string): Promise<Record<string, unknown> | undefined> {
-    const path = `${this.path}/${name}`;
-    let file;
-    try {
-      file = await this.disk.open(`directory.${name}`, path, 'existing');
-    } catch (error) {
-      if (hasCode(error, 'ENOENT')) return undefined;
-      throw error;
-    }
-    try {
-      const size = await file.size(`directory.${name}`);
-      if (size > MAX_JSON_BYTES) throw new SyntaxError('too long');
-      const bytes = Buffer.alloc(size);
-      const count = await file.read(`directory.${name}`, bytes, 0);
-      const value: unknown = JSON.parse(bytes.toString('utf8', 0, count));
-      if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
-      throw new SyntaxError('not an object');
-    } catch (error) {
-      if (error instanceof SyntaxError) throw new CairnError('EINVAL', `${path} is not readable: ${error.message}`);
-      throw error;
-    } finally {
-      await file.close();
-    }
-  }
-
-  private async writeJson(name: string, value: object): Promise<void> {
-    const path = `${this.path}/${name}`;
-    const file = await this.disk.open(`directory.${name}`, `${path}.new`, 'create');
-    try {
-      await file.truncate(`directory.${name}`, 0);
-      await file.write(`directory.${name}`, Buffer.from(JSON.stringify(value) + '\n'), 0);
-      await file.datasync(`directory.${name}`);
-    } finally {
-      await file.close();
-    }
-    await this.disk.rename(`directory.${name}`, `${path}.new`, path);
-    await this.disk.syncDirectory(`directory.${name}`, this.path);
-  }
-}
-
-type Doubt = 'unreported' | 'suspects';
-
-function doubtOf(session: Readonly<Record<string, unknown>> | undefined): Doubt | undefined {
-  const doubt = session?.['doubt'];
-  return doubt === 'unreported' || doubt === 'suspects' ? doubt : undefined;
-}
-
-/** Those that older versions left have none. */
-function generationOf(session: Readonly<Record<string, unknown>> | undefined): number {
-  const generation = session?.['generation'];
-  return Number.isSafeInteger(generation) ? Number(generation) : 0;
 }

@@ -128,7 +128,7 @@ export class ChunkStore {
     await this.directories.open(async (directory) => {
       await this.listing.take(directory);
       await this.aside.list(directory);
-      if (directory.rolledBack) this.rollbacks.suspectAll(directory);
+      if (directory.session.rolledBack) this.rollbacks.suspectAll(directory);
     });
     // Reading every header finds what was under mutation. Only after a power loss must it come before serving.
     const { trusted } = this.directories;
@@ -158,7 +158,7 @@ export class ChunkStore {
   /** Its disk was put back to an older state, and it has not been compared with another replica since. */
   isOlder(handle: ChunkHandle): boolean {
     const entry = this.entry(handle);
-    return entry.suspect && this.directories.of(entry).rolledBack;
+    return entry.suspect && this.directories.of(entry).session.rolledBack;
   }
 
   /** Its disk has not answered for long: it counts as lost until it does. */
@@ -195,7 +195,7 @@ export class ChunkStore {
   }
 
   private lessenDoubt(directory: DataDirectory): void {
-    const work = directory.lessenDoubt(this.index.suspectCount(directory.number)).catch((error: unknown) => {
+    const work = directory.session.lessenDoubt(this.index.suspectCount(directory.number)).catch((error: unknown) => {
       this.options.logger.warn({ directory: directory.path, reason: asCairnError(error).message }, 'stays in doubt');
     });
     unawaited(work, this.options.logger, 'the end of a doubt');
@@ -243,7 +243,7 @@ export class ChunkStore {
         const file = await this.createFile(directory, path, { handle, version });
         this.open.hold({ handle, directory, path, file: Promise.resolve(file), opened: file });
         this.index.set({ handle, version, directory: directory.number, suspect: false });
-        directory.noteChange();
+        directory.session.noteChange();
       });
       this.dirty.mutated(handle);
     });
@@ -266,7 +266,7 @@ export class ChunkStore {
     this.dirty.mutated(handle);
     const result = await this.use(handle, action);
     const chunk = this.open.get(handle);
-    chunk?.directory.noteChange();
+    chunk?.directory.session.noteChange();
     if (!this.syncingBehind && (chunk?.opened?.unsyncedBytes ?? 0) >= SYNC_BEHIND_BYTES) {
       this.syncingBehind = true;
       unawaited(this.syncBehind(handle), this.options.logger, 'syncing ahead');
@@ -319,7 +319,7 @@ export class ChunkStore {
         await this.nameAfterHeader(chunk, file, false);
         await chunk.directory.syncEntry(handle);
         chunk.entrySynced = true;
-        chunk.directory.noteChange();
+        chunk.directory.session.noteChange();
         if (!file.dirty) this.dirty.forget(handle);
       }),
     );
@@ -359,7 +359,7 @@ export class ChunkStore {
         const path = directory.chunkPath(handle, version);
         await this.options.disk.rename('chunk.rename', incoming, path);
         await directory.syncEntry(handle);
-        directory.noteChange();
+        directory.session.noteChange();
         try {
           // All this may have taken long: given up meanwhile it would be here without anybody's knowledge.
           confirm();
@@ -447,9 +447,9 @@ export class ChunkStore {
       await this.aside.takeBack(entry);
       const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
       const isDirty = header?.dirty === true;
-      const { rolledBack, boot } = this.directories.of(entry);
+      const { session, boot } = this.directories.of(entry);
       const isDoubtful = isDirty && header.bootId !== boot.id;
-      const suspect = entry.suspect || rolledBack || isDoubtful || header?.syncFailed === true;
+      const suspect = entry.suspect || session.rolledBack || isDoubtful || header?.syncFailed === true;
       this.index.set({ ...entry, suspect });
       if (isDirty && !suspect) this.dirty.found(handle);
     });
@@ -466,7 +466,7 @@ export class ChunkStore {
       const section = async (): Promise<void> => {
         await this.sync(handle);
         await this.use(handle, (file) => file.markClean());
-        this.open.get(handle)?.directory.noteChange();
+        this.open.get(handle)?.directory.session.noteChange();
       };
       await this.answering(handle, () => exclusive(handle, section));
     };
@@ -536,7 +536,7 @@ export class ChunkStore {
     const chunk = this.open.get(handle);
     if (chunk !== undefined) await this.open.retire(chunk);
     const directory = this.directories.of(entry);
-    directory.noteChange();
+    directory.session.noteChange();
     await directory.removeReplica(entry);
   }
 

@@ -63,7 +63,7 @@ export class HeaderScan {
   private async scan(entry: IndexEntry): Promise<void> {
     const { disk, logger, directories, index, dirty } = this.options;
     const directory = directories.of(entry);
-    if (directory.failure !== undefined || directory.leftClean) return;
+    if (directory.failure !== undefined || directory.session.leftClean) return;
     const path = directory.chunkPath(entry.handle, entry.version);
     const header = await peekHeader(disk, path).catch((error: unknown) => {
       // It may have been renamed or removed meanwhile; opening it for use will tell.

@@ -69,7 +69,7 @@ export class OpenChunks {
       const directory = this.options.directories.of(entry);
       const path = directory.chunkPath(entry.handle, entry.version);
       const opening = watched(
-        ChunkFile.open(this.options.disk, path, { trusted: directory.leftClean, bootId: directory.boot.id }),
+        ChunkFile.open(this.options.disk, path, { trusted: directory.session.leftClean, bootId: directory.boot.id }),
       );
       const held = this.hold({ handle: entry.handle, directory, path, file: opening, opened: undefined });
       held.file = watched(

@@ -25,19 +25,20 @@ export class Rollbacks {
     for (const { id, generation } of disks) {
       const directory = this.directories.byDisk(id);
       if (directory === undefined) continue;
-      const { path, foundGeneration } = directory;
+      const { path, session } = directory;
       this.logger.error(
-        { directory: path, generation: foundGeneration, newer: generation },
+        { directory: path, generation: session.foundGeneration, newer: generation },
         'data directory was put back to an older state: its replicas are compared with others before they are used',
       );
       this.known.set(directory, generation);
       this.suspectAll(directory);
-      await directory.beginRollback();
+      await session.beginRollback();
     }
-    for (const directory of this.directories.usable()) directory.noteJoined();
+    for (const directory of this.directories.usable()) directory.session.noteJoined();
     // From an earlier start, and the master knows nothing of it any more.
     for (const directory of this.directories.usable()) {
-      if (directory.rolledBack && !this.known.has(directory)) this.known.set(directory, directory.generation);
+      const { rolledBack, generation } = directory.session;
+      if (rolledBack && !this.known.has(directory)) this.known.set(directory, generation);
     }
   }
 
@@ -53,7 +54,7 @@ export class Rollbacks {
     this.known.delete(directory);
     const { logger } = this;
     unawaited(
-      directory.endRollback(generation).then(
+      directory.session.endRollback(generation).then(
         () => logger.info({ directory: directory.path }, 'data directory is up to date again'),
         (error: unknown) => logger.warn({ reason: asCairnError(error).message }, 'data directory stays suspect'),
       ),
