@@ -4,7 +4,7 @@ import { chunkHandle, type ChunkHandle } from '../core/ids.js';
 import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, MAX_PAYLOAD_BYTES } from '../core/limits.js';
 import type { ReadChunkReplyInit, ReadChunkRequest } from '../protocol/generated/messages.js';
 import type { HandlerResult } from '../protocol/rpc.js';
-import type { BlocksRead } from './chunk/chunk-file.js';
+import type { BlocksRead } from './chunk/block-reads.js';
 import { CorruptBlockError } from './chunk/stored-blocks.js';
 import type { MasterLink } from './master-link.js';
 import type { Replicas } from './replication/replicas.js';

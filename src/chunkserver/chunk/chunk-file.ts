@@ -4,9 +4,11 @@
  *   chunk-header     which chunk and version, and the mark that it is under mutation
  *   checksum-table   length and checksums, in memory and on disk
  *   stored-blocks    data read from the disk and verified
+ *   block-reads      reading beside mutations, and the search for damage
  *   next-checksums   the checksums that blocks will have after a mutation
  *   failed-change    the table after a mutation that failed
  *   settle           the table after a crash
+ *   durability       syncing, the marks and the version; when the content is not known any more
  *   sync-progress    what a finished sync covers
  *
  * A write goes: pending checksums into the table, data, and the current checksums lazily (with the next write to the
@@ -27,7 +29,7 @@ import {
   DIRECT_WRITE_BYTES,
   SMALL_WRITE_BYTES,
 } from '../../core/limits.js';
-import { payloadBuffers } from '../../core/disk/payload-buffers.js';
+import { BlockReads, type BlocksRead } from './block-reads.js';
 import { ChecksumTable } from './checksum-table.js';
 import {
   blockCount,
@@ -40,21 +42,13 @@ import {
   TABLE_OFFSET,
 } from './chunk-format.js';
 import { StoredHeader } from './chunk-header.js';
+import { Durability } from './durability.js';
 import { takeAsIs, type FailedChange } from './failed-change.js';
 import { lostBlock } from './lost-block.js';
 import { NextChecksums } from './next-checksums.js';
 import { RangeLock } from './range-lock.js';
 import { settle } from './settle.js';
-import { SharedRun } from '../../core/shared-run.js';
 import { CorruptBlockError, StoredBlocks } from './stored-blocks.js';
-import { SyncProgress } from './sync-progress.js';
-
-export interface BlocksRead {
-  /** Of `payloadBuffers`: the caller's, who may give it back. */
-  readonly bytes: Buffer;
-  /** segmentChecksums of `bytes` at the offset read. */
-  readonly checksums: number[];
-}
 
 /** What a mutation is going to do, decided under the lock of its blocks. */
 interface Plan {
@@ -74,25 +68,19 @@ export class ChunkFile {
   private readonly ranges = new RangeLock();
   private readonly blocks: StoredBlocks;
   private readonly next: NextChecksums;
-  private readonly progress: SyncProgress;
-  private readonly synced: SharedRun;
-  /** A mutation is between its rows of the table and its end. */
-  private changing = false;
-  /** While dirty: power loss shows it. A process may have been killed between the mark and its sync. */
-  private markIsDurable = false;
-  /** Set when the content on disk is not known any more: nothing is served. */
-  private broken: CairnError | undefined;
+  private readonly reads: BlockReads;
+  private readonly durability: Durability;
 
   private constructor(
     private readonly file: DiskFile,
     private readonly header: StoredHeader,
     private readonly table: ChecksumTable,
+    isNew: boolean,
   ) {
     this.blocks = new StoredBlocks(file, table, header.handle);
     this.next = new NextChecksums(table, this.blocks);
-    // A dirty file may have been written before it was opened now: the next sync must not be skipped.
-    this.progress = new SyncProgress(header.dirty ? 1 : 0);
-    this.synced = new SharedRun(() => this.datasync());
+    this.durability = new Durability(file, header, table, this.blocks, isNew);
+    this.reads = new BlockReads(table, this.blocks, this.ranges, this.durability);
   }
 
   get handle(): ChunkHandle {
@@ -118,7 +106,7 @@ export class ChunkFile {
   }
   /** Bytes written that no sync covers yet. */
   get unsyncedBytes(): number {
-    return this.progress.unsyncedBytes;
+    return this.durability.unsyncedBytes;
   }
 
   /** Leaves no file when it fails, if the disk allows. */
@@ -131,10 +119,8 @@ export class ChunkFile {
   ): Promise<ChunkFile> {
     const file = await disk.open('chunk.create', path, 'exclusive');
     try {
-      const chunk = new ChunkFile(file, StoredHeader.create(bootId, file, handle, version), new ChecksumTable(file, 0));
-      // If power fails the file is gone, unreadable or suspect.
-      chunk.markIsDurable = true;
-      return chunk;
+      const header = StoredHeader.create(bootId, file, handle, version);
+      return new ChunkFile(file, header, new ChecksumTable(file, 0), true);
     } catch (error) {
       await file.close().catch(() => undefined);
       await disk.unlink('chunk.discard', path).catch(() => undefined);
@@ -160,7 +146,7 @@ export class ChunkFile {
         throw new CairnError('NO_REPLICA', `${path} has no valid header: it was never finished`);
       const length = Math.max(0, (await file.size('chunk.open')) - DATA_OFFSET);
       if (length > CHUNK_SIZE_BYTES) throw new CairnError('NO_REPLICA', `${path} is longer than a chunk`);
-      const chunk = new ChunkFile(file, header, new ChecksumTable(file, length));
+      const chunk = new ChunkFile(file, header, new ChecksumTable(file, length), false);
       await settle(chunk.table, chunk.blocks, meta.subarray(TABLE_OFFSET), header.dirtySinceBoot);
       return chunk;
     } catch (error) {
@@ -169,57 +155,14 @@ export class ChunkFile {
     }
   }
 
-  /**
-   * Reads up to `length` bytes at `offset`, verified; fewer when the chunk ends earlier. Throws CorruptBlockError.
-   */
-  async read(offset: number, length: number): Promise<BlocksRead> {
-    const first = blockOf(offset);
-    const last = blockOf(offset + Math.max(length, 1) - 1);
-    const lock = this.ranges.acquire(first, last, false);
-    const release = typeof lock === 'function' ? lock : await lock;
-    try {
-      this.refuseBroken();
-      const end = Math.min(offset + length, this.length);
-      if (end <= offset) return { bytes: Buffer.alloc(0), checksums: [] };
-      const start = first * BLOCK_SIZE_BYTES;
-      const stop = Math.min((blockOf(end - 1) + 1) * BLOCK_SIZE_BYTES, this.length);
-      const raw = await this.blocks.read(start, payloadBuffers.take(stop - start));
-      this.blocks.verify(raw, first);
-      const bytes = raw.subarray(offset - start, end - start);
-      return { bytes, checksums: this.table.segmentSums(bytes, offset) };
-    } finally {
-      release();
-    }
+  /** Up to `length` bytes at `offset`, verified; fewer when the chunk ends earlier. Throws CorruptBlockError. */
+  read(offset: number, length: number): Promise<BlocksRead> {
+    return this.reads.read(offset, length);
   }
 
-  /**
-   * As `read`, of whole blocks: those that are damaged are named, with the checksums that they should have, and are as they can
-   * be read, or zeros.
-   */
-  async readSound(offset: number, length: number): Promise<BlocksRead & { readonly damaged: number[] }> {
-    try {
-      return { ...(await this.read(offset, length)), damaged: [] };
-    } catch (error) {
-      if (!(error instanceof CorruptBlockError)) throw error;
-    }
-    const end = Math.min(offset + length, this.length);
-    const bytes = Buffer.alloc(Math.max(0, end - offset));
-    const checksums: number[] = [];
-    const damaged: number[] = [];
-    for (let block = blockOf(offset); block * BLOCK_SIZE_BYTES < end; block++) {
-      const start = block * BLOCK_SIZE_BYTES;
-      checksums.push(this.table.sumOf(block));
-      try {
-        const sound = (await this.read(start, Math.min(BLOCK_SIZE_BYTES, end - start))).bytes;
-        sound.copy(bytes, start - offset);
-        payloadBuffers.giveBack(sound);
-      } catch (error) {
-        if (!(error instanceof CorruptBlockError)) throw error;
-        damaged.push(block);
-        (await this.rawBlock(block))?.copy(bytes, start - offset);
-      }
-    }
-    return { bytes, checksums, damaged };
+  /** As `read`, of whole blocks: those that are damaged are named. */
+  readSound(offset: number, length: number): Promise<BlocksRead & { readonly damaged: number[] }> {
+    return this.reads.readSound(offset, length);
   }
 
   /** Whether recovery is still to say what `block` is, as a write of it was cut short. */
@@ -227,14 +170,24 @@ export class ChunkFile {
     return this.table.isTorn(block);
   }
 
-  /** The bytes of `block`, whatever this replica's table says of them; undefined when they cannot be read. */
-  async rawBlock(block: number): Promise<Buffer | undefined> {
-    try {
-      return await this.blocks.readBlock(block);
-    } catch (error) {
-      if (error instanceof CorruptBlockError) return undefined;
-      throw error;
-    }
+  /** The bytes of `block`, sound or not; undefined when they cannot be read. */
+  rawBlock(block: number): Promise<Buffer | undefined> {
+    return this.reads.rawBlock(block);
+  }
+
+  /** True when `block` can be read and matches its checksum. */
+  isSound(block: number): Promise<boolean> {
+    return this.reads.isSound(block);
+  }
+
+  /** Blocks known to be damaged: all that are, where there is reason to look. */
+  damagedBlocks(): Promise<number[]> {
+    return this.reads.damagedBlocks(this.suspect);
+  }
+
+  /** Throws CorruptBlockError when what was written in place of damaged blocks there cannot be read either. */
+  demandMended(offset: number, length: number): Promise<void> {
+    return this.reads.demandMended(offset, length);
   }
 
   /** In a chunk that is being made: `block`, which ends at `end`, is lost; its bytes had the checksum `sum`. */
@@ -313,115 +266,28 @@ export class ChunkFile {
   }
 
   /** What is applied survives power loss. Callers at the same time share one fdatasync. */
-  async sync(): Promise<void> {
-    this.refuseBroken();
-    // Another one may succeed, and would not cover what the failed one did not.
-    if (this.syncFailed) throw new CairnError('EIO', `a sync of chunk ${this.handle} failed: its content is not known`);
-    await this.syncAll();
+  sync(): Promise<void> {
+    return this.durability.sync();
   }
 
-  private async syncAll(): Promise<void> {
-    this.refuseBroken();
-    if (this.progress.complete) return;
-    // Not while a mutation is between its rows and its end: they must stay as it wrote them.
-    if (!this.changing) this.table.flush();
-    const covered = this.progress.now();
-    await this.synced.run();
-    this.progress.synced(covered);
+  /** Syncs, and marks the file as not under mutation. UNAVAILABLE while a block is torn. */
+  markClean(): Promise<void> {
+    return this.durability.markClean();
   }
 
-  private async datasync(): Promise<void> {
-    const { generation } = this.header;
-    try {
-      await this.file.datasync('chunk.sync');
-      this.header.noteDurable(generation);
-    } catch (error) {
-      // After a failed fsync the kernel may have dropped the pages: what is on disk is not known.
-      this.broken = new CairnError('EIO', `syncing chunk ${this.handle} failed: its content is not known`, {
-        cause: error,
-      });
-      this.noteSyncFailed();
-      throw error;
-    }
-  }
-
-  /** So that a later opening knows it too, as reading the file shows the pages that are not on the disk. */
-  private noteSyncFailed(): void {
-    try {
-      this.header.markSyncFailed();
-    } catch {
-      // A disk that takes nothing at all is about to go out of service.
-    }
+  /** Syncs the content, then takes `version`, durably. A suspect replica is one no longer; it stays dirty while a block is torn. */
+  adopt(version: ChunkVersion): Promise<void> {
+    return this.durability.adopt(version);
   }
 
   /** Nothing more is read from or written to it: another opening of the file is to be believed. */
   abandon(reason: CairnError): void {
-    this.broken ??= reason;
-  }
-
-  /** Marks the file as under mutation, durably, before the first write of a boot. */
-  async markDirty(): Promise<void> {
-    if (this.suspect || (this.header.dirtySinceBoot && this.markIsDurable)) return;
-    this.markIsDurable = false;
-    if (!this.header.dirtySinceBoot) this.header.markDirty();
-    this.progress.mutated();
-    await this.sync();
-    this.markIsDurable = true;
-  }
-
-  /** Syncs, and marks the file as not under mutation. UNAVAILABLE while a block is torn: the mark says that it may be. */
-  async markClean(): Promise<void> {
-    if (!this.dirty || this.suspect || this.broken !== undefined) return;
-    if (this.table.someTorn) throw new CairnError('UNAVAILABLE', `chunk ${this.handle} has torn blocks`);
-    this.table.flush();
-    this.progress.mutated();
-    await this.sync();
-    // Not synced: if the mark is lost, the replica is only suspected without need.
-    this.header.markClean();
-  }
-
-  /** Syncs the content, then takes `version`, durably. A suspect replica is one no longer; it stays dirty while a block is torn. */
-  async adopt(version: ChunkVersion): Promise<void> {
-    if (this.syncFailed) await this.rewrite();
-    this.table.flush();
-    this.progress.mutated();
-    await this.syncAll();
-    this.header.adopt(version, this.table.someTorn);
-    this.progress.mutated();
-    await this.sync();
-  }
-
-  /** Writes what can be read once more: the kernel takes it for written, and the disk may not have it. */
-  private async rewrite(): Promise<void> {
-    for (let block = 0; block < this.table.blockCount; block++) {
-      try {
-        const bytes = await this.blocks.readSound(block);
-        await this.file.write('chunk.rewrite', bytes, DATA_OFFSET + block * BLOCK_SIZE_BYTES);
-      } catch (error) {
-        // A damaged one stays as it is.
-        if (!(error instanceof CorruptBlockError)) throw error;
-      }
-    }
-    this.table.announce(0, this.table.all());
+    this.durability.abandon(reason);
   }
 
   /** The checksum of each block. */
   checksums(): number[] {
     return this.table.all();
-  }
-
-  /**
-   * Blocks known to be damaged. A suspect replica is read whole to know: power loss may have kept a block and lost its
-   * checksum, or the other way round. So is one in which a damaged block was read: where one is, there may be more.
-   * Elsewhere damage shows when a block is read.
-   */
-  async damagedBlocks(): Promise<number[]> {
-    const damaged: number[] = [];
-    if (!this.suspect && !this.blocks.sawDamage) return damaged;
-    const count = this.table.blockCount;
-    for (let block = 0; block < count; block++) if (!(await this.isSound(block))) damaged.push(block);
-    this.blocks.sawDamage = damaged.length > 0;
-    return damaged;
   }
 
   /**
@@ -446,40 +312,13 @@ export class ChunkFile {
     }
   }
 
-  /** True when `block` can be read and matches its checksum. */
-  async isSound(block: number): Promise<boolean> {
-    try {
-      payloadBuffers.giveBack((await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)).bytes);
-      return true;
-    } catch (error) {
-      if (error instanceof CorruptBlockError) return false;
-      throw error;
-    }
-  }
-
   /** Writes what lags on disk and closes. No operation may be running. */
   async close(): Promise<void> {
     try {
-      if (this.broken === undefined) this.table.flush();
+      if (!this.durability.isBroken) this.table.flush();
     } finally {
       await this.file.close();
     }
-  }
-
-  /**
-   * Throws CorruptBlockError when a block of these bytes, written in place of a damaged one, cannot be read either: a disk may
-   * take what it does not give back.
-   */
-  async demandMended(offset: number, length: number): Promise<void> {
-    if (!this.blocks.sawDamage) return;
-    const last = blockOf(Math.min(offset + length, this.length) - 1);
-    for (let block = blockOf(offset); block <= last; block++) {
-      payloadBuffers.giveBack((await this.read(block * BLOCK_SIZE_BYTES, BLOCK_SIZE_BYTES)).bytes);
-    }
-  }
-
-  private refuseBroken(): void {
-    if (this.broken !== undefined) throw this.broken;
   }
 
   /**
@@ -487,14 +326,14 @@ export class ChunkFile {
    * table, applies, takes the new checksums.
    */
   private async change(start: number, end: number, plan: () => Promise<Plan>): Promise<void> {
-    this.refuseBroken();
-    await this.markDirty();
+    this.durability.refuseBroken();
+    await this.durability.markDirty();
     const first = blockOf(start);
     const lock = this.ranges.acquire(first, Math.max(first, blockOf(end - 1)), true);
     const release = typeof lock === 'function' ? lock : await lock;
     try {
       const { newSums, newLength, apply } = await plan();
-      this.changing = true;
+      this.durability.beginChange();
       this.table.announce(first, newSums);
       try {
         await apply();
@@ -503,11 +342,9 @@ export class ChunkFile {
         throw error;
       }
       this.table.take(first, newSums, newLength, keepsBytesBefore(start));
-      this.progress.wrote(end - start);
+      this.durability.wrote(end - start);
     } finally {
-      this.changing = false;
-      // Not before: a sync that has begun meanwhile may not cover all of it.
-      this.progress.mutated();
+      this.durability.endChange();
       release();
     }
   }
@@ -518,9 +355,8 @@ export class ChunkFile {
       const length = Math.max(0, (await this.file.size('chunk.resettle')) - DATA_OFFSET);
       await takeAsIs(this.table, this.blocks, length, change);
     } catch (error) {
-      this.broken = new CairnError('EIO', `a write to chunk ${this.handle} failed, and so did reading it back`, {
-        cause: error,
-      });
+      const reason = `a write to chunk ${this.handle} failed, and so did reading it back`;
+      this.durability.giveUp(new CairnError('EIO', reason, { cause: error }));
     }
   }
 }

@@ -24,7 +24,7 @@ export class CorruptBlockError extends CairnError {
 
 export class StoredBlocks {
   /** A damaged block was read, and not all were looked at since. */
-  sawDamage = false;
+  private wasDamaged = false;
 
   constructor(
     private readonly file: DiskFile,
@@ -32,13 +32,22 @@ export class StoredBlocks {
     private readonly handle: ChunkHandle,
   ) {}
 
+  get sawDamage(): boolean {
+    return this.wasDamaged;
+  }
+
+  /** All blocks were looked at. */
+  noteSearched(isDamaged: boolean): void {
+    this.wasDamaged = isDamaged;
+  }
+
   /**
    * A write of `block` was cut short. Recovery takes it from another replica, or as it stands when none has it whole: until then
    * nobody reads it.
    */
   noteTorn(block: number): void {
     this.table.noteTorn(block);
-    this.sawDamage = true;
+    this.wasDamaged = true;
   }
 
   /** Fills `into` with the data from `start` on. Not verified. Throws CorruptBlockError where there is none to read. */
@@ -77,7 +86,7 @@ export class StoredBlocks {
   }
 
   private damaged(block: number, what: string, cause?: unknown): CorruptBlockError {
-    this.sawDamage = true;
+    this.wasDamaged = true;
     return new CorruptBlockError(this.handle, block, what, this.table.isTorn(block), cause);
   }
 }

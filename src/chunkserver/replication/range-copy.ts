@@ -34,7 +34,7 @@ import type {
 } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import { ZERO_BLOCK_SUM } from '../chunk/chunk-format.js';
-import type { BlocksRead } from '../chunk/chunk-file.js';
+import type { BlocksRead } from '../chunk/block-reads.js';
 import type { ChunkStore } from '../store/chunk-store.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Mutations } from './mutations.js';
