@@ -63,7 +63,7 @@ export class MasterLink {
       ...{ clock, logger, store, replicas, removals: this.removals },
       onCompared: (sentMs) => this.fence.heard(sentMs, this.joinedTime),
       onDone: async (peer) => {
-        store.noteReported();
+        store.powerLoss.noteReported();
         this.mark.heard(this.joinedMark);
         unawaited(this.mark.save('now'), logger, 'writing the mark of the master down');
         await this.sayHeartbeat(peer);

@@ -125,7 +125,8 @@ export class ReplicaReports {
       });
       sentMs = clock.monotonicMs();
       const isFirst = !this.everDone;
-      const power = { afterPowerLoss: isFirst && store.afterPowerLoss, disksAway: isFirst && store.disksAway };
+      const { afterPowerLoss, disksAway } = store.powerLoss;
+      const power = { afterPowerLoss: isFirst && afterPowerLoss, disksAway: isFirst && disksAway };
       const begun = store.making.watch();
       let isKept = false;
       try {
@@ -163,7 +164,7 @@ export class ReplicaReports {
       const { reply } = await peer.call(MASTER_METHODS.reportAside, { replicas });
       for (const { handle, version } of reply.restore) {
         try {
-          await store.restore(chunkHandle(handle), chunkVersion(version));
+          await store.arrivals.restore(chunkHandle(handle), chunkVersion(version));
           restored++;
         } catch (error) {
           demandOfOneReplica(error);

@@ -46,7 +46,7 @@ async function start(disk: CrashDisk, clock: Calendar): Promise<ChunkStore> {
 }
 
 async function make(store: ChunkStore, handle: ChunkHandle): Promise<void> {
-  await store.create(handle, version);
+  await store.arrivals.create(handle, version);
   await store.mutate(handle, (file) => file.write(0, bytes(handle), segmentChecksums(bytes(handle), 0)));
   await store.sync(handle);
 }
@@ -69,8 +69,8 @@ t.test('set aside, over a restart, beside a new chunk of that handle, and back',
   let store = await start(disk, clock);
   await make(store, one);
   await make(store, two);
-  await store.create(empty, version);
-  for (const handle of [one, two, empty]) await store.setAside(handle, version);
+  await store.arrivals.create(empty, version);
+  for (const handle of [one, two, empty]) await store.departures.setAside(handle, version);
   t.equal(store.index.size, 0);
   t.equal(store.aside.size, 2, 'what holds no byte is not kept');
   t.throws(() => store.entry(one), { code: 'NO_REPLICA' });
@@ -78,11 +78,11 @@ t.test('set aside, over a restart, beside a new chunk of that handle, and back',
   store = await start(disk, clock);
   t.equal(store.index.size, 0);
   t.equal(store.aside.size, 2);
-  await store.create(two, version);
+  await store.arrivals.create(two, version);
   t.equal(await store.use(two, (file) => Promise.resolve(file.length)), 0, 'a new chunk has nothing of it');
-  await store.restore(one, version);
+  await store.arrivals.restore(one, version);
   t.ok((await content(store, one)).equals(bytes(one)));
-  await store.restore(two, version);
+  await store.arrivals.restore(two, version);
   t.equal(await store.use(two, (file) => Promise.resolve(file.length)), 0, 'one that is there as new stays');
   t.equal(store.aside.size, 1);
   await store.stop();
@@ -96,7 +96,7 @@ t.test('they go when their time is over, and before that when the disk is nearly
   let store = await start(disk, clock);
   for (const handle of [1, 2, 3, 4].map(chunkHandle)) {
     await make(store, handle);
-    await store.setAside(handle, version);
+    await store.departures.setAside(handle, version);
     clock.pass(ASIDE_KEEP_MS / 4);
   }
   await store.aside.tidy();
@@ -137,7 +137,7 @@ t.test('a clock that jumps deletes nothing, unless it stays there', async (t) =>
   const [disk, clock] = [new CrashDisk(new SeededRandom(1)), new Calendar()];
   const store = await start(disk, clock);
   await make(store, chunkHandle(1));
-  await store.setAside(chunkHandle(1), version);
+  await store.departures.setAside(chunkHandle(1), version);
   await hours(store, clock, 2);
   clock.pass(30 * ASIDE_KEEP_MS);
   await hours(store, clock, 0.8);

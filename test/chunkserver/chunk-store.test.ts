@@ -21,7 +21,7 @@ const version = chunkVersion(1);
 
 async function start(disk: CrashDisk, directories: readonly string[] = ['d']): Promise<ChunkStore> {
   const store = await open(disk, directories);
-  await store.create(handle, version);
+  await store.arrivals.create(handle, version);
   return store;
 }
 
@@ -93,7 +93,7 @@ t.test('P9: of two files of a chunk at one version none is believed, and none is
 /** A copy at `version` of the chunk, whose bytes are all `value`, in any of the directories. */
 async function copy(store: ChunkStore, value: number, confirm: () => void = () => undefined): Promise<void> {
   const bytes = Buffer.alloc(1000, value);
-  await store.replace(handle, version, (file) => file.write(0, bytes, segmentChecksums(bytes, 0)), confirm);
+  await store.arrivals.replace(handle, version, (file) => file.write(0, bytes, segmentChecksums(bytes, 0)), confirm);
 }
 
 const files = (disk: CrashDisk): string[] => disk.paths().filter((path) => path.includes('/chunks/'));
@@ -136,12 +136,12 @@ t.test('P1: nor does one that was removed while the removal of another chunk was
     await copy(store, 1);
     const [removed = ''] = files(disk);
     const goOn = disk.holdUnlink(removed);
-    const removal = store.remove(handle, version);
+    const removal = store.departures.remove(handle, version);
     await new Promise(setImmediate);
     // Some of them are made in the other directory, and this one is synced for them.
     for (let neighbour = 8; neighbour < 14; neighbour++) {
       const at = chunkHandle(neighbour);
-      await store.replace(
+      await store.arrivals.replace(
         at,
         version,
         () => Promise.resolve(),
@@ -162,7 +162,7 @@ t.test('P1: nor one that was removed by an earlier process', async (t) => {
     const disk = new CrashDisk(new SeededRandom(seed + round));
     const store = await open(disk, ['d', 'e'], round);
     await copy(store, 1);
-    await store.remove(handle, version);
+    await store.departures.remove(handle, version);
     disk.kill();
     await copy(await open(disk, ['d', 'e'], round + 1), 2);
     await demandLast(t, disk, 2, `round ${round}`);
@@ -175,7 +175,7 @@ t.test('P1: nor one that could not be removed', async (t) => {
     const store = await open(disk, ['d', 'e'], round);
     await copy(store, 1);
     disk.failOn('chunk.unlink');
-    await store.remove(handle, version);
+    await store.departures.remove(handle, version);
     t.equal(files(disk).length, 1);
     disk.failOn('chunk.unlink');
     // It says so, or is made in its place.
@@ -188,7 +188,7 @@ t.test('P1: a recovery that failed after its cut leaves no replica that a clean 
   for (let round = 0; round < 10; round++) {
     const disk = new CrashDisk(new SeededRandom(seed + round));
     const store = await open(disk, ['d'], round);
-    await store.create(handle, version);
+    await store.arrivals.create(handle, version);
     const bytes = Buffer.alloc(100_000, 1);
     await store.mutate(handle, (file) => file.write(0, bytes, segmentChecksums(bytes, 0)));
     await store.sync(handle);
@@ -237,7 +237,7 @@ for (const code of ['EROFS', 'EIO'] as const) {
       const whole = new CrashDisk(new SeededRandom(seed));
       const { disk, fail } = failing(whole, 'e', code);
       const store = await open(disk, ['d', 'e'], round);
-      for (let at = 8; at < 20; at++) await store.create(chunkHandle(at), version);
+      for (let at = 8; at < 20; at++) await store.arrivals.create(chunkHandle(at), version);
       const before = files(whole).filter((path) => path.startsWith('d/')).length;
       fail();
       for (let tries = 0; tries < 10; tries++) await copy(store, 1).catch(() => undefined);
@@ -260,14 +260,14 @@ t.test('P11: a copy does not wait for another disk that hangs', async (t) => {
   await copy(store, 1);
   const [removed = ''] = files(disk);
   const goOn = disk.holdUnlink(removed);
-  const removal = store.remove(handle, version);
+  const removal = store.departures.remove(handle, version);
   await new Promise(setImmediate);
   clock.advance(DISK_STALLED_MS + 2 * DISK_WATCH_INTERVAL_MS);
   const neighbour = chunkHandle(8);
   const beside = removed.replace('7.1', '8.1');
   const goOnBeside = disk.holdUnlink(beside);
   const fill = (): Promise<void> => Promise.resolve();
-  const isDone = store.replace(neighbour, version, fill, () => undefined).then(() => true);
+  const isDone = store.arrivals.replace(neighbour, version, fill, () => undefined).then(() => true);
   await eventually('the copy', () => store.index.get(neighbour) !== undefined);
   t.ok(await isDone);
   t.notOk(files(disk).includes(beside), 'on the other disk');

@@ -76,7 +76,7 @@ t.test('an empty directory in the place of a disk is not taken for a new one, un
   const disk = new CrashDisk(new SeededRandom(seed));
   let store = await join(disk, ['a', 'b']);
   const [a, b] = [idOf(store, 'a'), idOf(store, 'b')];
-  for (let handle = 1; handle <= 20; handle++) await store.create(chunkHandle(handle), chunkVersion(1));
+  for (let handle = 1; handle <= 20; handle++) await store.arrivals.create(chunkHandle(handle), chunkVersion(1));
   const onB =
     [...Array(20).keys()].map((i) => chunkHandle(i + 1)).find((h) => store.entry(h).directory === 1) ?? t.fail();
   await store.stop();

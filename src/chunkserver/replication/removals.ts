@@ -27,14 +27,14 @@ export class Removals {
     if (store.index.get(handle) === undefined) return;
     let isGivenUp = false;
     const put = async (): Promise<void> => {
-      if (!isGivenUp) await store.setAside(handle, version);
+      if (!isGivenUp) await store.departures.setAside(handle, version);
     };
     try {
       await store.answering(handle, () => replicas.exclusive(handle, put));
     } catch (error) {
       demandOfOneReplica(error);
       isGivenUp = true;
-      store.disown(handle, version);
+      store.departures.disown(handle, version);
       const reason = asCairnError(error).message;
       logger.warn({ handle, version, reason }, 'unknown replica left where it is: the next start reports it again');
     }
@@ -58,7 +58,7 @@ export class Removals {
     const { replicas, store, logger } = this.options;
     let isGivenUp = false;
     const remove = async (): Promise<void> => {
-      if (!isGivenUp) await store.remove(handle, version, begun);
+      if (!isGivenUp) await store.departures.remove(handle, version, begun);
     };
     try {
       // One that is not there may be about to be: the store lets it come to its end first.
@@ -68,7 +68,7 @@ export class Removals {
     } catch (error) {
       if (!hasCode(error, 'UNAVAILABLE', 'TIMEOUT')) throw error;
       isGivenUp = true;
-      if (!begun.has(handle)) store.disown(handle, version);
+      if (!begun.has(handle)) store.departures.disown(handle, version);
       logger.info({ handle, version }, 'replica left on a disk that does not answer: the next start deletes it');
     }
   }

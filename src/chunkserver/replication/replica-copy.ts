@@ -78,7 +78,8 @@ export class Copies {
       const make = async (file: ChunkFile): Promise<void> => {
         damagedBlocks = await fill(file, read, (block, damaged, sum) => this.ownBlock(handle, block, damaged, sum));
       };
-      const replace = (): Promise<void> => this.store.replace(handle, chunkVersion(version), make, refuseUnwanted);
+      const replace = (): Promise<void> =>
+        this.store.arrivals.replace(handle, chunkVersion(version), make, refuseUnwanted);
       // Given up with its permit when the disk does not answer, or a few such copies would keep all others away.
       await this.store.answering(handle, replace);
       this.replicas.replaced(handle);

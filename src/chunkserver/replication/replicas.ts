@@ -178,7 +178,7 @@ export class Replicas {
           `chunk ${handle} is here already, and was not made under lease ${request.leaseId}`,
         );
       }
-      await this.store.create(handle, chunkVersion(request.version));
+      await this.store.arrivals.create(handle, chunkVersion(request.version));
       if (request.lostBytes > 0) await this.lose(handle, request.lostBytes);
     }
     this.checkVersion(handle, request.version);

@@ -1,37 +1,43 @@
 /**
- * The replicas of this server: creation, use, versions, deletion, and what follows when a file or a disk fails.
+ * The replicas of this server: how they come, are used, are raised to a version and go, and what follows when a file or a disk fails.
  *
  *   disks/             where replicas are: the data directories (one for each disk), and what notices that a disk fails or hangs
  *   replica-index      which there are
  *   open-chunks        their open files (chunk-file: one of them)
+ *   arrivals           making, replacing and bringing back a replica
+ *   departures         deleting, disowning and setting aside a replica
  *   dirty-replicas     those under mutation, and their cleaning
  *   header-scan        finds those after an unclean stop
  *   aside              replicas of chunks that the master does not know
  *   replica-listing    finds the replicas at start
+ *   power-loss         what a start after a loss of power tells the master, and the end of the doubt
  *   rollbacks          disks that were put back to an older state
  *   failed-replicas    what follows when a file fails
  */
 import type { Clock } from '../../core/clock.js';
 import type { BootNotes } from '../../core/disk/boot-notes.js';
 import type { Disk } from '../../core/disk/disk.js';
-import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
+import { CairnError, asCairnError } from '../../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
 import { CLEAN_AFTER_IDLE_MS, CLEAN_STOP_MS, SYNC_BEHIND_BYTES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
 import { KeyedMutex, unawaited } from '../../core/sync.js';
-import { ChunkFile } from '../chunk/chunk-file.js';
+import type { ChunkFile } from '../chunk/chunk-file.js';
+import { Arrivals } from './arrivals.js';
 import { AsideReplicas } from './aside.js';
 import { peekHeader } from '../chunk/chunk-header.js';
 import { DataDirectories } from '../disks/data-directories.js';
 import type { DataDirectory, FoundReplica } from '../disks/data-directory.js';
+import { Departures } from './departures.js';
 import { DirtyReplicas } from './dirty-replicas.js';
 import { DiskProbes } from '../disks/disk-probes.js';
 import type { DiskWatch } from '../disks/disk-watch.js';
 import { FailedReplicas } from './failed-replicas.js';
 import { HeaderScan } from './header-scan.js';
-import { Making, type BegunSince } from './making.js';
+import { Making } from './making.js';
 import { OpenChunks, type OpenChunk } from './open-chunks.js';
+import { PowerLoss } from './power-loss.js';
 import { ReplicaIndex, type IndexEntry } from './replica-index.js';
 import { ReplicaListing } from './replica-listing.js';
 import { Rollbacks } from './rollbacks.js';
@@ -70,13 +76,15 @@ export class ChunkStore {
   /** In each directory, the replica that was looked at last. */
   private readonly lookedAt = new Map<DataDirectory, number>();
   readonly aside: AsideReplicas;
+  readonly arrivals: Arrivals;
+  readonly departures: Departures;
   readonly rollbacks: Rollbacks;
+  readonly powerLoss: PowerLoss;
   private readonly listing: ReplicaListing;
   private readonly failed: FailedReplicas;
-  /** Creation, adoption and removal of one chunk go one after another. */
+  /** Arrival, adoption and departure of one chunk go one after another. */
   private readonly changes = new KeyedMutex<ChunkHandle>('chunkserver.chunk');
   private syncingBehind = false;
-  private isReported = false;
 
   constructor(private readonly options: ChunkStoreOptions) {
     const { disk, clock, random, logger } = options;
@@ -108,16 +116,26 @@ export class ChunkStore {
       },
     });
     this.rollbacks = new Rollbacks(this.directories, this.index, logger);
+    this.powerLoss = new PowerLoss(this.directories, this.index, logger, options.forgetDisks.length > 0);
     this.listing = new ReplicaListing(disk, this.directories, this.index, logger);
     this.failed = new FailedReplicas({
       ...{ clock, logger, directories: this.directories, index: this.index, open: this.open, probes: this.probes },
-      forget: (handle) => this.forget(handle),
+      forget: (handle) => this.departures.forget(handle),
       onBadReplica: options.onBadReplica,
     });
     this.dirty = new DirtyReplicas(clock, logger);
     this.aside = new AsideReplicas({ disk, clock, logger, directories: this.directories });
+    const { directories, index, open, dirty, failed, changes, making } = this;
+    this.departures = new Departures({
+      ...{ directories, index, open, dirty, failed, changes, aside: this.aside },
+      lengthOf: (handle) => this.use(handle, (file) => Promise.resolve(file.length)),
+    });
+    this.arrivals = new Arrivals({
+      ...{ disk, watch: options.watch, directories, index, open, dirty, failed, changes, making },
+      ...{ aside: this.aside, departures: this.departures },
+    });
     this.scan = new HeaderScan({
-      ...{ disk, logger, directories: this.directories, index: this.index, dirty: this.dirty },
+      ...{ disk, logger, directories, index, dirty },
       openRenamed: (handle) => this.use(handle, (file) => Promise.resolve(file.dirty)),
     });
   }
@@ -166,39 +184,13 @@ export class ChunkStore {
     return this.options.watch.isAbsent(entry.directory);
   }
 
-  /** The machine lost power since the directories were used last, and nothing else happened: what is gone was not synced. */
-  get afterPowerLoss(): boolean {
-    return this.lostPower && !this.directories.someAway;
-  }
-
-  /** As `afterPowerLoss`, but a disk is away: what is not found may be there. */
-  get disksAway(): boolean {
-    return this.lostPower && this.directories.someAway;
-  }
-
-  private get lostPower(): boolean {
-    return this.directories.lostPower && this.options.forgetDisks.length === 0;
-  }
-
   /** Regular care of the directories. Waits for none. */
   tend(): void {
     this.directories.tend(this.options.clock.monotonicMs());
     for (const directory of this.directories.usable()) {
       this.rollbacks.endIfCompared(directory);
-      if (this.isReported) this.lessenDoubt(directory);
+      this.powerLoss.lessenDoubt(directory);
     }
-  }
-
-  /** The master has all that a start found. */
-  noteReported(): void {
-    this.isReported = true;
-  }
-
-  private lessenDoubt(directory: DataDirectory): void {
-    const work = directory.session.lessenDoubt(this.index.suspectCount(directory.number)).catch((error: unknown) => {
-      this.options.logger.warn({ directory: directory.path, reason: asCairnError(error).message }, 'stays in doubt');
-    });
-    unawaited(work, this.options.logger, 'the end of a doubt');
   }
 
   /** The replica's entry. Fails with NO_REPLICA, or with UNAVAILABLE while a disk is away that may have it. */
@@ -226,26 +218,6 @@ export class ChunkStore {
       } catch (error) {
         throw this.failed.examine({ handle, directory, path }, error);
       }
-    });
-  }
-
-  /** Makes an empty replica; does nothing when there is one at `version` already. */
-  async create(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
-    this.making.begins(handle);
-    await this.changes.run(handle, async () => {
-      const existing = this.index.get(handle);
-      if (existing !== undefined) {
-        if (existing.version === version) return;
-        throw new CairnError('STALE_VERSION', `chunk ${handle} exists at version ${existing.version}, not ${version}`);
-      }
-      await this.directories.inOne(async (directory) => {
-        const path = directory.chunkPath(handle, version);
-        const file = await this.createFile(directory, path, { handle, version });
-        this.open.hold({ handle, directory, path, file: Promise.resolve(file), opened: file });
-        this.index.set({ handle, version, directory: directory.number, suspect: false });
-        directory.session.noteChange();
-      });
-      this.dirty.mutated(handle);
     });
   }
 
@@ -325,136 +297,6 @@ export class ChunkStore {
     );
   }
 
-  /**
-   * Makes a replica at `version` from what `fill` writes, in place of what is there. It appears whole and synced, or
-   * not at all: not when `confirm`, asked when it is whole and in the moment in which it appears, throws.
-   */
-  async replace(
-    handle: ChunkHandle,
-    version: ChunkVersion,
-    fill: (file: ChunkFile) => Promise<void>,
-    confirm: () => void,
-  ): Promise<void> {
-    await this.changes.run(handle, async () => {
-      await this.directories.inOne(async (directory) => {
-        const incoming = directory.incomingPath(handle, version);
-        const file = await this.createFile(directory, incoming, { handle, version });
-        try {
-          await fill(file);
-          await file.adopt(version);
-          confirm();
-        } catch (error) {
-          await this.options.disk.unlink('chunk.discard', incoming);
-          throw error;
-        } finally {
-          await file.close();
-        }
-        if (this.index.get(handle) !== undefined) await this.discard(handle);
-        try {
-          await this.demandNoneBeside(directory, { handle, version });
-        } catch (error) {
-          await this.options.disk.unlink('chunk.discard', incoming);
-          throw error;
-        }
-        const path = directory.chunkPath(handle, version);
-        await this.options.disk.rename('chunk.rename', incoming, path);
-        await directory.syncEntry(handle);
-        directory.session.noteChange();
-        try {
-          // All this may have taken long: given up meanwhile it would be here without anybody's knowledge.
-          confirm();
-        } catch (error) {
-          await directory.removeReplica({ handle, version });
-          throw error;
-        }
-        this.index.set({ handle, version, directory: directory.number, suspect: false });
-      });
-    });
-  }
-
-  /**
-   * A file of before at its version, which could not be deleted or comes back with a power loss, would be taken for the replica.
-   * UNAVAILABLE when a disk does not allow that it is deleted: that disk has failed, and not the one that the replica is made on.
-   */
-  private async demandNoneBeside(directory: DataDirectory, replica: FoundReplica): Promise<void> {
-    for (const other of this.directories.usable()) {
-      // Where nothing is known to have been removed, a disk that hangs is not waited for: copies are to go on beside it.
-      const isLookedAt = this.options.watch.answers(other.number) || other.mayBringBack(replica.handle);
-      if (other === directory || !isLookedAt) continue;
-      try {
-        await other.demandNone(replica);
-      } catch (error) {
-        const path = other.chunkPath(replica.handle, replica.version);
-        this.failed.examine({ handle: replica.handle, directory: other, path }, error);
-        const { code, message } = asCairnError(error);
-        throw new CairnError('UNAVAILABLE', `an older ${path} may be left beside the copy: ${code} ${message}`, {
-          cause: error,
-        });
-      }
-    }
-  }
-
-  /** Deletes a replica at `version` or lower, unless it was begun since; one that is not there is fine. */
-  async remove(handle: ChunkHandle, version: ChunkVersion, begun?: BegunSince): Promise<void> {
-    await this.changes.run(handle, async () => {
-      const entry = this.index.get(handle);
-      if (entry !== undefined && entry.version <= version && begun?.has(handle) !== true) await this.discard(handle);
-    });
-  }
-
-  /** As `remove`, without a word to the disk: the file stays until the next start reports it. */
-  disown(handle: ChunkHandle, version: ChunkVersion): void {
-    const entry = this.index.get(handle);
-    if (entry === undefined || entry.version > version) return;
-    this.forget(handle);
-    this.failed.abandon(handle, new CairnError('NO_REPLICA', `chunk ${handle} is deleted here`));
-  }
-
-  /**
-   * Moves a replica at `version` or lower out of the way (aside.ts). One that is not there is fine; one without a byte, as those
-   * of chunks that were made ahead and not used, is deleted.
-   */
-  async setAside(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
-    await this.changes.run(handle, async () => {
-      if ((this.index.get(handle)?.version ?? Infinity) > version) return;
-      const isEmpty = await this.isEmpty(handle);
-      // As it is now: a header may have told another version, or that there is no replica.
-      const entry = this.index.get(handle);
-      if (entry === undefined) return;
-      if (isEmpty) {
-        await this.discard(handle);
-        return;
-      }
-      const chunk = this.open.get(handle);
-      if (chunk !== undefined) await this.open.retire(chunk);
-      try {
-        await this.aside.put(entry);
-      } catch (error) {
-        const directory = this.directories.of(entry);
-        throw this.failed.examine({ handle, directory, path: this.directories.pathOf(entry) }, error);
-      }
-      this.forget(handle);
-    });
-  }
-
-  /** Brings back what was set aside at `version`, in place of an older replica. Does nothing when it is gone, or not newer. */
-  async restore(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
-    await this.changes.run(handle, async () => {
-      const entry = this.aside.get(handle);
-      const present = this.index.get(handle);
-      if (entry?.version !== version || (present !== undefined && present.version >= version)) return;
-      if (present !== undefined) await this.discard(handle);
-      await this.aside.takeBack(entry);
-      const header = await peekHeader(this.options.disk, this.directories.pathOf(entry));
-      const isDirty = header?.dirty === true;
-      const { session, boot } = this.directories.of(entry);
-      const isDoubtful = isDirty && header.bootId !== boot.id;
-      const suspect = entry.suspect || session.rolledBack || isDoubtful || header?.syncFailed === true;
-      this.index.set({ ...entry, suspect });
-      if (isDirty && !suspect) this.dirty.found(handle);
-    });
-  }
-
   /** Syncs and marks clean replicas that were not changed for a while. `exclusive` keeps mutations away meanwhile. */
   async clean(
     exclusive: (handle: ChunkHandle, section: () => Promise<void>) => Promise<void>,
@@ -494,19 +336,6 @@ export class ChunkStore {
     if (entry !== undefined) await this.check(entry.handle).catch(() => undefined);
   }
 
-  private async createFile({ boot }: DataDirectory, path: string, chunk: FoundReplica): Promise<ChunkFile> {
-    const { handle, version } = chunk;
-    const { disk } = this.options;
-    try {
-      return await ChunkFile.create(disk, path, handle, version, boot.id);
-    } catch (error) {
-      if (!hasCode(error, 'EEXIST')) throw error;
-      // Not in the index: left over from a creation or copy that was cut short.
-      await disk.unlink('chunk.discard', path);
-      return ChunkFile.create(disk, path, handle, version, boot.id);
-    }
-  }
-
   private async nameAfterHeader(chunk: OpenChunk, file: ChunkFile, suspect: boolean): Promise<void> {
     const { directory, handle } = chunk;
     const path = directory.chunkPath(handle, file.version);
@@ -516,35 +345,11 @@ export class ChunkStore {
     this.index.set({ handle, version: file.version, directory: directory.number, suspect });
   }
 
-  private async isEmpty(handle: ChunkHandle): Promise<boolean> {
-    try {
-      return (await this.use(handle, (file) => Promise.resolve(file.length))) === 0;
-    } catch {
-      // What cannot be read is no reason to delete it.
-      return false;
-    }
-  }
-
-  private forget(handle: ChunkHandle): void {
-    this.index.delete(handle);
-    this.dirty.forget(handle);
-  }
-
-  private async discard(handle: ChunkHandle): Promise<void> {
-    const entry = this.entry(handle);
-    this.forget(handle);
-    const chunk = this.open.get(handle);
-    if (chunk !== undefined) await this.open.retire(chunk);
-    const directory = this.directories.of(entry);
-    directory.session.noteChange();
-    await directory.removeReplica(entry);
-  }
-
   /** The replicas in `directory` are gone with it, or away. */
   private loseReplicas(directory: DataDirectory): void {
     let lost = 0;
     for (const entry of this.index.entriesIn(directory.number)) {
-      this.forget(entry.handle);
+      this.departures.forget(entry.handle);
       lost++;
     }
     this.open.retireIn(directory);
