@@ -39,6 +39,7 @@ export class DirectorySession {
   private changed = false;
   private raisedMs = -Infinity;
   private raising = false;
+  private lessening = false;
   private readonly writes = new Mutex('chunkserver.session');
 
   constructor(
@@ -96,22 +97,24 @@ export class DirectorySession {
   /** The master knows a newer state of it. */
   async beginRollback(): Promise<void> {
     this.rolledBack = true;
-    await this.write({ raise: false, clean: false });
+    await this.write({ raise: false, clean: false, rolledBack: true });
   }
 
   /** Everything in it is as it should be again. `generation`: the highest that the master knows. */
   async endRollback(generation: number): Promise<void> {
-    this.rolledBack = false;
-    this.generation = Math.max(this.generation, generation);
-    await this.write({ raise: true, clean: false });
+    await this.write({ raise: true, clean: false, rolledBack: false, least: generation });
   }
 
   /** The master has been told what is here, of which so many are suspect yet. */
   async lessenDoubt(suspects: number): Promise<void> {
     const { doubt } = this;
-    if (doubt === undefined || (doubt === 'suspects' && suspects > 0)) return;
-    this.doubt = suspects > 0 ? 'suspects' : undefined;
-    await this.write({ raise: false, clean: false });
+    if (doubt === undefined || (doubt === 'suspects' && suspects > 0) || this.lessening) return;
+    this.lessening = true;
+    try {
+      await this.write({ raise: false, clean: false, doubt: suspects > 0 ? 'suspects' : 'none' });
+    } finally {
+      this.lessening = false;
+    }
   }
 
   /** The directory is left clean. */
@@ -119,12 +122,22 @@ export class DirectorySession {
     return this.write({ raise: this.hasJoined && !this.rolledBack, clean: true });
   }
 
-  private write({ raise, clean }: { readonly raise: boolean; readonly clean: boolean }): Promise<void> {
+  /** What changes counts when it is on the disk. `least`: the generation is raised above it. */
+  private write(change: {
+    readonly raise: boolean;
+    readonly clean: boolean;
+    readonly rolledBack?: boolean;
+    readonly doubt?: Doubt | 'none';
+    readonly least?: number;
+  }): Promise<void> {
     return this.writes.run(async () => {
-      const generation = this.generation + (raise ? 1 : 0);
-      const { rolledBack, doubt } = this;
+      const { raise, clean, rolledBack = this.rolledBack, least = 0 } = change;
+      const generation = Math.max(this.generation, least) + (raise ? 1 : 0);
+      const doubt = change.doubt === 'none' ? undefined : (change.doubt ?? this.doubt);
       await this.files.write('session', { bootId: this.boot.id, clean, generation, rolledBack, doubt });
       this.generation = generation;
+      this.rolledBack = rolledBack;
+      this.doubt = doubt;
     });
   }
 }

@@ -56,7 +56,10 @@ export class Rollbacks {
     unawaited(
       directory.session.endRollback(generation).then(
         () => logger.info({ directory: directory.path }, 'data directory is up to date again'),
-        (error: unknown) => logger.warn({ reason: asCairnError(error).message }, 'data directory stays suspect'),
+        (error: unknown) => {
+          this.known.set(directory, generation);
+          logger.warn({ reason: asCairnError(error).message }, 'data directory stays suspect');
+        },
       ),
       logger,
       'the end of a rollback',
