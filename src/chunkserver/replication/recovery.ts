@@ -4,7 +4,7 @@
  * them will do; blocks that are damaged in its own copy come from another.
  */
 import { segmentChecksums, segmentsMatch } from '../../core/checksum.js';
-import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
+import { CairnError, asCairnError } from '../../core/errors.js';
 import { chunkHandle, chunkVersion, type ChunkHandle } from '../../core/ids.js';
 import { BLOCK_SIZE_BYTES, COPY_WINDOW, MAX_PAYLOAD_BYTES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
@@ -17,29 +17,14 @@ import type {
   RecoverChunkRequest,
   RepairBlocksRequest,
   Replica as ReplicaAddress,
-  StaleReplica,
 } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
-import type { Peer } from '../../protocol/rpc.js';
 import { blockCount, blockLength, checksumZeros } from '../chunk/chunk-format.js';
 import type { ChunkStore } from '../store/chunk-store.js';
-import { mendedBlock } from '../chunk/lost-block.js';
+import { BlockHealing, type Member } from './block-healing.js';
 import type { PeerPool } from './peer-pool.js';
 import type { Replica, Replicas } from './replicas.js';
 import { CorruptBlockError } from '../chunk/stored-blocks.js';
-
-interface Member {
-  /** Its disk was put back: what it has may be older than what was synced. */
-  readonly older: boolean;
-  readonly serverId: number;
-  readonly peer: Peer;
-  readonly version: number;
-  readonly length: number;
-  readonly checksums: readonly number[];
-  readonly corrupt: ReadonlySet<number>;
-  /** Of those: a write was cut short there. */
-  readonly torn: ReadonlySet<number>;
-}
 
 export interface RecoveryDependencies {
   readonly store: ChunkStore;
@@ -52,7 +37,11 @@ export interface RecoveryDependencies {
 const BLOCKS_PER_MESSAGE = MAX_PAYLOAD_BYTES / BLOCK_SIZE_BYTES;
 
 export class Recovery {
-  constructor(private readonly deps: RecoveryDependencies) {}
+  private readonly healing: BlockHealing;
+
+  constructor(private readonly deps: RecoveryDependencies) {
+    this.healing = new BlockHealing(deps);
+  }
 
   // ---- A member's part ------------------------------------------------------------------------------
 
@@ -124,11 +113,11 @@ export class Recovery {
       const members = inspected.filter((member) => member !== undefined);
       this.fenced(handle, leaseId);
       const { length, unmendedBlocks } = await this.prepareOwn(handle, request, members);
-      const healing = new Mutex('chunkserver.mending');
+      const mending = new Mutex('chunkserver.mending');
       const succeeded = await Promise.all(
         members.map(async (member) => {
           try {
-            await this.push(request, member, members, length, healing);
+            await this.push(request, member, members, length, mending);
             const adopted = { handle, fromVersion, toVersion, leaseId, length };
             await member.peer.call(CHUNKSERVER_METHODS.adoptVersion, adopted);
             return member.serverId;
@@ -183,12 +172,13 @@ export class Recovery {
     const torn: number[] = [];
     for (const block of own.corruptBlocks) {
       if (block >= blockCount(length)) continue;
-      const healed = await this.heal(handle, block, own.length, members);
+      const healed = await this.healing.heal(handle, block, own.length, members);
       if (healed === 'yes') continue;
-      if (await this.healFromStale(handle, block, { length: own.length, stale, members })) continue;
+      if (await this.healing.healFromStale(handle, block, { length: own.length, stale, members })) continue;
       // Every replica was in the middle of a write when it was killed or lost power, or lost a checksum of bytes that it kept. One that
       // may have it whole is not overwritten by that.
-      if (healed === 'nowhere' && (await this.takeAsItStands(handle, block, own.length, members))) torn.push(block);
+      if (healed === 'nowhere' && (await this.healing.takeAsItStands(handle, block, own.length, members)))
+        torn.push(block);
       else left.push(block);
     }
     if (length < own.length) await store.mutate(handle, (file) => file.truncate(length));
@@ -207,146 +197,13 @@ export class Recovery {
     return { length, unmendedBlocks: left.length };
   }
 
-  /**
-   * Takes a block from a member where it is sound. 'nowhere': there is none. 'not now': one has it, or may have it, and could not
-   * give it, or the own disk did not take it. In both cases the block stays unreadable.
-   */
-  private async heal(
-    handle: ChunkHandle,
-    block: number,
-    length: number,
-    members: readonly Member[],
-  ): Promise<'yes' | 'nowhere' | 'not now'> {
-    const { store, logger } = this.deps;
-    const offset = block * BLOCK_SIZE_BYTES;
-    const wanted = blockLength(block, length);
-    let isSomewhere = false;
-    for (const member of members) {
-      if (member.corrupt.has(block)) continue;
-      try {
-        const sum = member.older ? await this.sumToKeep(handle, block) : undefined;
-        const { reply, payload } = await member.peer.call(CHUNKSERVER_METHODS.readChunk, {
-          handle,
-          version: member.version,
-          offset,
-          length: wanted,
-        });
-        if (!segmentsMatch(payload, offset, reply.checksums)) {
-          isSomewhere = true;
-          continue;
-        }
-        if (sum !== undefined && !(payload.length === wanted && segmentsMatch(payload, offset, [sum]))) continue;
-        const bytes = Buffer.alloc(wanted);
-        bytes.set(payload);
-        await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
-        // Another member's bytes would not be given back either.
-        if (!(await store.use(handle, (file) => file.isSound(block)))) return 'not now';
-        logger.warn({ handle, block, from: member.serverId }, 'damaged block replaced');
-        return 'yes';
-      } catch (error) {
-        if (!hasCode(error, 'CORRUPT', 'NO_REPLICA')) isSomewhere = true;
-        logger.warn(
-          { handle, block, from: member.serverId, reason: asCairnError(error).message },
-          'no help with block',
-        );
-      }
-    }
-    return isSomewhere ? 'not now' : 'nowhere';
-  }
-
-  /** Takes a block that is whole nowhere as a write that was cut short left it, here or at a member. */
-  private async takeAsItStands(
-    handle: ChunkHandle,
-    block: number,
-    length: number,
-    members: readonly Member[],
-  ): Promise<boolean> {
-    const { store, logger } = this.deps;
-    if (await store.mutate(handle, (file) => file.acceptTorn(block))) return true;
-    const offset = block * BLOCK_SIZE_BYTES;
-    const bytes = Buffer.alloc(blockLength(block, length));
-    for (const { torn, older, peer, version, serverId } of members) {
-      if (!torn.has(block) || older) continue;
-      try {
-        const request = { handle, version, offset, length: bytes.length, withDamage: true, torn: true };
-        bytes.set((await peer.call(CHUNKSERVER_METHODS.readChunk, request)).payload);
-        await store.mutate(handle, (file) => file.write(offset, bytes, segmentChecksums(bytes, offset)));
-        return await store.use(handle, (file) => file.isSound(block));
-      } catch (error) {
-        const reason = asCairnError(error).message;
-        logger.warn({ handle, block, from: serverId, reason }, 'no help with a torn block');
-      }
-    }
-    return false;
-  }
-
-  /** The checksum that `block` has to have; undefined when power loss may have hurt that, too. */
-  private sumToKeep(handle: ChunkHandle, block: number): Promise<number | undefined> {
-    return this.deps.store.use(handle, (file) => Promise.resolve(file.suspect ? undefined : file.checksums()[block]));
-  }
-
-  /**
-   * Takes a block from a replica that is none any more: it may be of an older version, so the checksum decides. What was appended
-   * to the block since comes from those that have it damaged.
-   */
-  private async healFromStale(
-    handle: ChunkHandle,
-    block: number,
-    about: { readonly length: number; readonly stale: readonly StaleReplica[]; readonly members: readonly Member[] },
-  ): Promise<boolean> {
-    if (about.stale.length === 0) return false;
-    const { store, pool, logger } = this.deps;
-    const offset = block * BLOCK_SIZE_BYTES;
-    const wanted = blockLength(block, about.length);
-    const damaged = await this.damagedBytes(handle, block, about.members);
-    for (const { server, version } of about.stale) {
-      try {
-        const sum = await store.use(handle, (file) => Promise.resolve(file.checksums()[block]));
-        const peer = await pool.get(server?.address ?? '');
-        const request = { handle, version, offset, length: wanted, orOlder: true };
-        const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, request);
-        const tried = [Buffer.alloc(wanted), ...damaged.filter((bytes) => bytes.length === wanted)];
-        const mended = tried.map((bytes) => mendedBlock(payload, bytes, sum ?? 0)).find((bytes) => bytes !== undefined);
-        if (mended === undefined || sum === undefined) continue;
-        await store.mutate(handle, (file) => file.write(offset, mended, [sum]));
-        if (!(await store.use(handle, (file) => file.isSound(block)))) return false;
-        logger.warn(
-          { handle, block, from: server?.serverId, version },
-          'damaged block replaced from a replica of before',
-        );
-        return true;
-      } catch (error) {
-        const reason = asCairnError(error).message;
-        logger.info({ handle, block, from: server?.serverId, reason }, 'no help with block from a replica of before');
-      }
-    }
-    return false;
-  }
-
-  /** What stands in a damaged block here, and at each member where it is damaged too. */
-  private async damagedBytes(handle: ChunkHandle, block: number, members: readonly Member[]): Promise<Uint8Array[]> {
-    const own = await this.deps.store.use(handle, (file) => file.rawBlock(block));
-    const found: Uint8Array[] = own === undefined ? [] : [own];
-    for (const { peer, version, corrupt } of members) {
-      if (!corrupt.has(block)) continue;
-      try {
-        const request = { handle, version, offset: block * BLOCK_SIZE_BYTES, length: BLOCK_SIZE_BYTES };
-        const { payload } = await peer.call(CHUNKSERVER_METHODS.readChunk, { ...request, withDamage: true });
-        found.push(payload);
-      } catch {
-        // It has no more to give than that it is damaged.
-      }
-    }
-    return found;
-  }
-
   /** Sends a member the blocks in which it differs. */
   private async push(
     request: RecoverChunkRequest,
     member: Member,
     members: readonly Member[],
     length: number,
-    healing: Mutex,
+    mending: Mutex,
   ): Promise<void> {
     const { store } = this.deps;
     const handle = chunkHandle(request.handle);
@@ -364,7 +221,7 @@ export class Recovery {
         release();
         break;
       }
-      const send = this.pushRun(request, member, members, { first, count, length }, healing).finally(release);
+      const send = this.pushRun(request, member, members, { first, count, length }, mending).finally(release);
       // It may fail while the next one waits for the window, long before all are awaited.
       send.catch(() => (failed = true));
       sends.push(send);
@@ -377,7 +234,7 @@ export class Recovery {
     member: Member,
     members: readonly Member[],
     run: { first: number; count: number; length: number },
-    healing: Mutex,
+    mending: Mutex,
   ): Promise<void> {
     const { handle, fromVersion, leaseId } = request;
     const { first, count, length } = run;
@@ -392,16 +249,16 @@ export class Recovery {
       // Block by block, to replace the damaged ones; one that is whole nowhere stays as it is everywhere.
       if (count > 1) {
         for (let block = first; block < first + count; block++) {
-          await this.pushRun(request, member, members, { first: block, count: 1, length }, healing);
+          await this.pushRun(request, member, members, { first: block, count: 1, length }, mending);
         }
         return;
       }
-      const sound = await healing.run(() => this.soundAfterHealing(chunkHandle(handle), first, length, members));
-      if (sound) await this.pushRun(request, member, members, run, healing);
+      const sound = await mending.run(() => this.soundAfterHealing(chunkHandle(handle), first, length, members));
+      if (sound) await this.pushRun(request, member, members, run, mending);
       else if (
         member.older &&
         !member.corrupt.has(first) &&
-        (await this.sumToKeep(chunkHandle(handle), first)) !== undefined
+        (await this.healing.sumToKeep(chunkHandle(handle), first)) !== undefined
       ) {
         // What it has there is older, and would be taken for what is lost. A new copy says that it is.
         throw new CairnError('CORRUPT', `chunk ${handle}: block ${first} is damaged here, and another one there`);
@@ -423,8 +280,8 @@ export class Recovery {
     members: readonly Member[],
   ): Promise<boolean> {
     if (await this.deps.store.use(handle, (file) => file.isSound(block))) return true;
-    const healed = await this.heal(handle, block, length, members);
-    return healed === 'yes' || (healed === 'nowhere' && this.takeAsItStands(handle, block, length, members));
+    const healed = await this.healing.heal(handle, block, length, members);
+    return healed === 'yes' || (healed === 'nowhere' && this.healing.takeAsItStands(handle, block, length, members));
   }
 
   private state(handle: ChunkHandle): Promise<{
