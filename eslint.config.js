@@ -32,6 +32,13 @@ const bannedSyntax = [
   },
 ];
 
+const boundElsewhere = {
+  selector:
+    'Program > :matches(VariableDeclaration, ExportNamedDeclaration > VariableDeclaration) > ' +
+    "VariableDeclarator[id.name=/^MAX_|_TIMEOUT_MS$/][init.type='Literal']",
+  message: 'A bound belongs into core/limits (core/limits.ts says which file).',
+};
+
 const bannedImports = {
   paths: [
     ...['fs', 'node:fs', 'fs/promises', 'node:fs/promises'].map((name) => ({ name, message: INJECTED.disk })),
@@ -138,6 +145,7 @@ export default tseslint.config(
     files: ['src/**/*.ts'],
     plugins: { cairn: { rules: { 'watched-promises': watchedPromises } } },
     rules: {
+      'max-lines': ['error', { max: 450 }],
       'cairn/watched-promises': 'error',
       '@typescript-eslint/no-floating-promises': ['error', { ignoreVoid: false }],
     },
@@ -149,9 +157,22 @@ export default tseslint.config(
       'no-console': 'error',
       'no-restricted-globals': ['error', ...bannedGlobals],
       'no-restricted-properties': ['error', ...bannedProperties],
-      'no-restricted-syntax': ['error', ...bannedSyntax],
+      'no-restricted-syntax': ['error', boundElsewhere, ...bannedSyntax],
       '@typescript-eslint/no-restricted-imports': ['error', bannedImports],
     },
+  },
+  {
+    files: ['src/cli/**/*.ts'],
+    rules: { 'no-restricted-syntax': ['error', boundElsewhere] },
+  },
+  {
+    // What a format, the kernel or Node prescribes is no bound of ours.
+    files: [
+      'src/core/limits/**',
+      ...['src/core/disk/file-lock.ts', 'src/core/lock-ranges.ts', 'src/filesystem/id-mapping.ts'],
+      ...['src/master/log/log-segment.ts', 'src/protocol/frames.ts', 'src/protocol/handshake.ts'],
+    ],
+    rules: { 'no-restricted-syntax': ['error', ...bannedSyntax] },
   },
   {
     // The production ends of the injected interfaces, and the edge where the kernel is.

@@ -12,7 +12,7 @@ import type { Clock, Timer } from '../core/clock.js';
 import type { BootNotes } from '../core/disk/boot-notes.js';
 import type { Disk } from '../core/disk/disk.js';
 import { chunkHandle } from '../core/ids.js';
-import { HEARTBEAT_INTERVAL_MS } from '../core/limits.js';
+import { HEARTBEAT_INTERVAL_MS, PEER_CONNECT_TIMEOUT_MS } from '../core/limits.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../protocol/endpoint.js';
@@ -55,9 +55,6 @@ export interface ChunkserverConfig {
   readonly forgetDisks?: readonly string[];
 }
 
-/** Time to connect to another chunkserver: a dead one must be noticed within the time for a forward. */
-const CONNECT_TIMEOUT_MS = 2_000;
-
 export class Chunkserver {
   private readonly watch: DiskWatch;
   private readonly store: ChunkStore;
@@ -97,7 +94,7 @@ export class Chunkserver {
     });
     this.replicas = new Replicas(this.store, clock, serverId);
     this.pool = new PeerPool((address) =>
-      connectPeer(this.clusterEndpoint(), address, { role: 'chunkserver', timeoutMs: CONNECT_TIMEOUT_MS }),
+      connectPeer(this.clusterEndpoint(), address, { role: 'chunkserver', timeoutMs: PEER_CONNECT_TIMEOUT_MS }),
     );
     this.link = new MasterLink({
       clock,

@@ -6,6 +6,7 @@ import type { Clock } from '../core/clock.js';
 import { CairnError, asCairnError, errorNumber, hasCode, type ErrorCode } from '../core/errors.js';
 import {
   CHUNKSERVER_FENCE_MS,
+  FAILURE_REPORT_TIMEOUT_MS,
   HEARTBEAT_INTERVAL_MS,
   MASTER_RETRY_MAX_MS,
   MASTER_RETRY_MIN_MS,
@@ -38,8 +39,6 @@ export interface MasterLinkOptions {
   readonly onEnded: () => void;
 }
 
-/** Time for a report of a failure to reach the master before the writer is told anyway. */
-const FAILURE_REPORT_TIMEOUT_MS = 2_000;
 export class MasterLink {
   private peer: ConnectedPeer | undefined;
   private stopped = false;

@@ -4,7 +4,17 @@
  */
 import { inodeId } from '../core/ids.js';
 import type { ChunkHandle, ServerId } from '../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNK_COPIES, MAX_SPARE_CHUNKS } from '../core/limits.js';
+import {
+  COPY_TIMEOUT_MS,
+  HANDLE_RESERVE,
+  LEASE_RESERVE,
+  MAX_CHUNK_COPIES,
+  MAX_COPY_BYTES_PER_SERVER,
+  MAX_RECOVERIES,
+  MAX_SPARE_CHUNKS,
+  RECOVERY_TIMEOUT_MS,
+  SUSPECT_GRACE_MS,
+} from '../core/limits.js';
 import { DamagedChunks } from './chunks/damaged-chunks.js';
 import { LeaseCuts } from './chunks/lease-cuts.js';
 import { ChunkLeases } from './chunks/leases.js';
@@ -35,15 +45,6 @@ import type { State } from './state/state.js';
 import { Timeline } from './state/timeline.js';
 import { allLeases } from './tables/lease-records.js';
 import { filesBehind, LeftBehind } from './tables/left-behind.js';
-
-const HANDLE_RESERVE = 1024;
-const LEASE_RESERVE = 4096;
-const RECOVERY_TIMEOUT_MS = 30_000;
-const SUSPECT_GRACE_MS = 30_000;
-const COPY_TIMEOUT_MS = 120_000;
-const MAX_RECOVERIES = 8;
-/** Two whole chunks, or many small ones: clients need the disks and the network too. */
-const MAX_COPY_BYTES_PER_SERVER = 2 * CHUNK_SIZE_BYTES;
 
 export interface Parts {
   readonly state: LogState;

@@ -1,10 +1,7 @@
 /** The small JSON files in a data directory. Each is replaced as a whole, durably, so that a crash leaves the old or the new one. */
 import type { Disk } from '../../core/disk/disk.js';
 import { CairnError, hasCode } from '../../core/errors.js';
-import { MIB } from '../../core/limits.js';
-
-/** Far above a list of MAX_DATA_DIRECTORIES directories. */
-const MAX_JSON_BYTES = 2 * MIB;
+import { MAX_DIRECTORY_JSON_BYTES } from '../../core/limits.js';
 
 export class JsonFiles {
   constructor(
@@ -25,7 +22,7 @@ export class JsonFiles {
     }
     try {
       const size = await file.size(`directory.${name}`);
-      if (size > MAX_JSON_BYTES) throw new SyntaxError('too long');
+      if (size > MAX_DIRECTORY_JSON_BYTES) throw new SyntaxError('too long');
       const bytes = Buffer.alloc(size);
       const count = await file.read(`directory.${name}`, bytes, 0);
       const value: unknown = JSON.parse(bytes.toString('utf8', 0, count));

@@ -6,9 +6,8 @@ import type { ReplicaVersion } from '../../protocol/generated/messages.js';
 import type { ChunkStore } from '../store/chunk-store.js';
 import type { BegunSince } from '../store/making.js';
 import type { Replicas } from './replicas.js';
+import { MAX_DELETIONS_AT_ONCE } from '../../core/limits.js';
 
-/** Deletions of one request that run at the same time. */
-const DELETE_WIDTH = 8;
 /** Errors at one replica, for which a report does not fail: or one bad file would keep the whole server from joining. */
 const OF_ONE_REPLICA: readonly ErrorCode[] = [
   ...(['UNAVAILABLE', 'TIMEOUT', 'NO_REPLICA', 'CORRUPT', 'EIO', 'ENOSPC', 'EDQUOT'] as const),
@@ -51,7 +50,7 @@ export class Removals {
         await this.removeOne(chunkHandle(next.handle), chunkVersion(next.version), begun);
       }
     };
-    await Promise.all(Array.from({ length: DELETE_WIDTH }, worker));
+    await Promise.all(Array.from({ length: MAX_DELETIONS_AT_ONCE }, worker));
   }
 
   private async removeOne(handle: ChunkHandle, version: ChunkVersion, begun: BegunSince): Promise<void> {

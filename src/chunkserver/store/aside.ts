@@ -10,7 +10,7 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
 import { chunkVersion } from '../../core/ids.js';
-import { ASIDE_KEEP_MS, ASIDE_MIN_FREE_BYTES } from '../../core/limits.js';
+import { ASIDE_KEEP_MS, ASIDE_MIN_FREE_BYTES, MAX_ASIDE_DELETED } from '../../core/limits.js';
 import type { Disk } from '../../core/disk/disk.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { DataDirectories } from '../disks/data-directories.js';
@@ -25,8 +25,6 @@ export interface AsideOptions {
 }
 
 const PAGE = 4096;
-/** Replicas that one round of `tidy` deletes at most: more than a disk that fills up can need in that time. */
-const MAX_DELETED = 256;
 /** Nothing is deleted by a clock that was moved, or that this process does not know yet, before it went evenly for so long. */
 const EVEN_CLOCK_MS = 3_600_000;
 const UNEVEN_MS = 60_000;
@@ -118,7 +116,7 @@ export class AsideReplicas {
     const over: IndexEntry[] = [];
     for (const entry of this.all()) {
       if (this.secondsOf(entry.handle) < expired) {
-        if (over.length < MAX_DELETED) over.push(entry);
+        if (over.length < MAX_ASIDE_DELETED) over.push(entry);
       } else if (isTight(directories.of(entry))) oldest.set(entry.directory, this.withOldest(oldest, entry));
     }
     for (const entry of over) await this.delete(entry);
@@ -146,11 +144,11 @@ export class AsideReplicas {
     return nowMs - (this.clockOffset?.sinceMs ?? nowMs) >= EVEN_CLOCK_MS;
   }
 
-  /** The MAX_DELETED of a directory that are aside for longest, the oldest first. */
+  /** The MAX_ASIDE_DELETED of a directory that are aside for longest, the oldest first. */
   private withOldest(known: ReadonlyMap<number, IndexEntry[]>, entry: IndexEntry): IndexEntry[] {
     const entries = [...(known.get(entry.directory) ?? []), entry];
     entries.sort((a, b) => this.secondsOf(a.handle) - this.secondsOf(b.handle));
-    return entries.slice(0, MAX_DELETED);
+    return entries.slice(0, MAX_ASIDE_DELETED);
   }
 
   private *all(): Generator<IndexEntry> {

@@ -6,9 +6,7 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError, hasCode } from '../../core/errors.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
-
-/** Replicas that are cleaned at the same time. */
-const CLEAN_WIDTH = 4;
+import { MAX_CLEANED_AT_ONCE } from '../../core/limits.js';
 
 export class DirtyReplicas {
   /** With the time of the last mutation, oldest first. */
@@ -65,7 +63,7 @@ export class DirtyReplicas {
       }
     };
     try {
-      await Promise.all(Array.from({ length: CLEAN_WIDTH }, worker));
+      await Promise.all(Array.from({ length: MAX_CLEANED_AT_ONCE }, worker));
     } finally {
       for (const handle of waiting) this.found(handle);
       this.cleaning = false;

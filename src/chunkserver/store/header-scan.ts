@@ -10,9 +10,7 @@ import { peekHeader } from '../chunk/chunk-header.js';
 import type { DataDirectories } from '../disks/data-directories.js';
 import type { DirtyReplicas } from './dirty-replicas.js';
 import type { IndexEntry, ReplicaIndex } from './replica-index.js';
-
-/** Files whose headers are read at the same time. */
-const SCAN_WIDTH = 16;
+import { MAX_SCANNED_AT_ONCE } from '../../core/limits.js';
 
 export interface HeaderScanOptions {
   readonly disk: Disk;
@@ -49,7 +47,7 @@ export class HeaderScan {
 
   private async run(): Promise<void> {
     for (let after = -1; !this.stopping;) {
-      const page = this.options.index.page(after, SCAN_WIDTH);
+      const page = this.options.index.page(after, MAX_SCANNED_AT_ONCE);
       const last = page.at(-1);
       if (last === undefined) {
         this.done = true;

@@ -12,10 +12,7 @@ import { defaultDataDirectory } from '../machine/paths.js';
 import { cairnCommand, shellWord } from '../machine/program-name.js';
 import { stopIn } from '../machine/process-control.js';
 import { unmountAndFlush } from './umount.js';
-
-/** After it a process is killed, which loses nothing that was acknowledged. */
-const STOP_GRACE_MS = 20_000;
-const PROBE_TIMEOUT_MS = 5_000;
+import { DOWN_STOP_GRACE_MS, DOWN_PROBE_TIMEOUT_MS } from '../../core/limits.js';
 
 export const downCommand: Command = {
   name: 'down',
@@ -91,7 +88,7 @@ async function whyUnknown(mountpoint: string): Promise<string> {
 async function takeMountAway(mountpoint: string, force: boolean): Promise<boolean> {
   const entry = await mountedOn(mountpoint);
   if (entry === undefined || !isCairnMount(entry)) return false;
-  const health = await probe(mountpoint, PROBE_TIMEOUT_MS);
+  const health = await probe(mountpoint, DOWN_PROBE_TIMEOUT_MS);
   if (health === 'dead' || (force && health === 'silent')) {
     await unmountPath(mountpoint, 'lazy');
   } else if (health === 'silent') {
@@ -111,7 +108,7 @@ async function stopAll(directory: ClusterDirectory, chunkservers: number): Promi
   let count = 0;
   for (const group of [[directory.mount], numbers.map((i) => directory.chunkserver(i)), [directory.master]]) {
     const outcomes = await Promise.all(
-      group.map(async (where) => [where, await stopIn(where, STOP_GRACE_MS)] as const),
+      group.map(async (where) => [where, await stopIn(where, DOWN_STOP_GRACE_MS)] as const),
     );
     for (const [where, outcome] of outcomes) {
       if (outcome !== 'not running') count++;

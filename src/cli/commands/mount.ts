@@ -31,11 +31,10 @@ import { defaultDataDirectory } from '../machine/paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from '../machine/process-control.js';
 import { cairnCommand } from '../machine/program-name.js';
 import { onStopSignal, watchForFaults } from '../machine/service.js';
+import { DEFAULT_ENTRY_TIMEOUT_MS, MOUNT_START_TIMEOUT_MS } from '../../core/limits.js';
 
 export const DRIVERS = ['kernel', 'fuse-native'] as const;
 export type DriverName = (typeof DRIVERS)[number];
-const DEFAULT_ENTRY_TIMEOUT_MS = 1000;
-const START_TIMEOUT_MS = 30_000;
 
 export const mountCommand: Command = {
   name: 'mount',
@@ -212,7 +211,7 @@ export async function startMount(
 ): Promise<void> {
   const { master, secretFile } = cluster;
   const target = ['--data', directory, '--master', master, '--secret', resolve(secretFile), '--foreground', ...extra];
-  await startInBackground(directory, ['mount', ...target, '--', mountpoint], START_TIMEOUT_MS);
+  await startInBackground(directory, ['mount', ...target, '--', mountpoint], MOUNT_START_TIMEOUT_MS);
 }
 
 function ownCredentials(): Credentials {

@@ -7,11 +7,7 @@ import { findMount, forgetMount } from '../machine/mount-registry.js';
 import { usersOf } from '../machine/mount-users.js';
 import { cairnCommand } from '../machine/program-name.js';
 import { tellToStop, waitUntilEnded } from '../machine/process-control.js';
-
-/** Within it a process that is not mounted any more has noticed, unless it has much to flush. */
-const NOTICE_TIMEOUT_MS = 3000;
-/** A process that has much to flush to a slow cluster takes a while. */
-const FLUSH_TIMEOUT_MS = 120_000;
+import { UMOUNT_NOTICE_TIMEOUT_MS, UMOUNT_FLUSH_TIMEOUT_MS } from '../../core/limits.js';
 
 export const umountCommand: Command = {
   name: 'umount',
@@ -48,8 +44,9 @@ export async function unmountAndFlush(mountpoint: string, lazy: boolean, forcing
   const record = await findMount(mountpoint);
   if (lazy || record === undefined) return;
   // Another mount namespace (a container that started meanwhile) keeps a copy of the mount, and its process serving.
-  if (!(await waitUntilEnded(record.processDirectory, NOTICE_TIMEOUT_MS))) await tellToStop(record.processDirectory);
-  if (!(await waitUntilEnded(record.processDirectory, FLUSH_TIMEOUT_MS))) {
+  if (!(await waitUntilEnded(record.processDirectory, UMOUNT_NOTICE_TIMEOUT_MS)))
+    await tellToStop(record.processDirectory);
+  if (!(await waitUntilEnded(record.processDirectory, UMOUNT_FLUSH_TIMEOUT_MS))) {
     throw new CairnError('ETIMEDOUT', `unmounted, but its process still flushes: see ${record.processDirectory}/log`);
   }
 }

@@ -5,7 +5,13 @@ import { sleep } from '../../core/clock.js';
 import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
 import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
 import { ROOT_INODE } from '../../core/ids.js';
-import { MAX_REPLICAS } from '../../core/limits.js';
+import {
+  MAX_LOCAL_CHUNKSERVERS,
+  MAX_REPLICAS,
+  UP_REGISTERED_TIMEOUT_MS,
+  UP_START_TIMEOUT_MS,
+  UP_STOP_GRACE_MS,
+} from '../../core/limits.js';
 import {
   checkFuseDevice,
   isCairnMount,
@@ -34,11 +40,6 @@ import { nothingToDo, planUp } from '../machine/up-plan.js';
 import type { Observed, Plan, Wanted } from '../machine/up-plan.js';
 import { makeDirectories } from '../machine/make-directories.js';
 
-/** Chunkservers of one machine; each is a process of some 100 MB. */
-const MAX_LOCAL_CHUNKSERVERS = 64;
-const START_TIMEOUT_MS = 60_000;
-const REGISTERED_TIMEOUT_MS = 60_000;
-const STOP_GRACE_MS = 10_000;
 const POLL_MS = 100;
 
 export const upCommand: Command = {
@@ -147,7 +148,7 @@ async function carryOut(
   const interrupted = noteInterrupts();
   const started: string[] = [];
   const start = async (where: string, args: readonly string[]): Promise<string> => {
-    const address = await startInBackground(where, args, START_TIMEOUT_MS);
+    const address = await startInBackground(where, args, UP_START_TIMEOUT_MS);
     started.push(where);
     return address;
   };
@@ -185,13 +186,13 @@ async function carryOut(
     await all([waitForChunkservers(cluster, chunkservers.length), ...(plan.mount ? [watched(mount())] : [])]);
     if (plan.startMaster) await giveRootToUser(cluster);
     interrupted.check();
-    const health = await probe(description.mountpoint, START_TIMEOUT_MS);
+    const health = await probe(description.mountpoint, UP_START_TIMEOUT_MS);
     if (health !== 'serving') {
       throw new CairnError('ETIMEDOUT', `the mount does not answer (${health}): see ${directory.mount}/log`);
     }
     return description;
   } catch (error) {
-    for (const where of started.reverse()) await stopIn(where, STOP_GRACE_MS);
+    for (const where of started.reverse()) await stopIn(where, UP_STOP_GRACE_MS);
     throw error;
   } finally {
     interrupted.ignore();
@@ -291,7 +292,7 @@ async function giveRootToUser(cluster: ClusterAddress): Promise<void> {
 
 async function waitForChunkservers(cluster: ClusterAddress, count: number): Promise<void> {
   await withCluster(cluster, async (fileSystem) => {
-    const deadline = clock.monotonicMs() + REGISTERED_TIMEOUT_MS;
+    const deadline = clock.monotonicMs() + UP_REGISTERED_TIMEOUT_MS;
     for (;;) {
       const alive = (await fileSystem.status()).servers.filter((server) => server.alive).length;
       if (alive >= count) return;

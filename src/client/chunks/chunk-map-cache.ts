@@ -11,6 +11,7 @@ import {
   CHUNK_SIZE_BYTES,
   CLIENT_CACHE_TTL_MS,
   MAX_CACHED_CHUNKS,
+  MAX_CACHED_CHUNKS_PER_FILE,
 } from '../../core/limits.js';
 import type { ChunkLocation, GetChunksReply } from '../../protocol/generated/messages.js';
 import { LruMap } from '../../core/lru.js';
@@ -35,8 +36,6 @@ interface CachedFile {
 }
 
 const MAX_FILES = MAX_CACHED_CHUNKS / CHUNK_MAP_FETCH;
-/** Chunks kept of one file, so that all files together keep to MAX_CACHED_CHUNKS, with room for a few large ones. */
-const MAX_CHUNKS_PER_FILE = 1024;
 
 export class ChunkMapCache {
   private readonly files = new LruMap<InodeId, CachedFile>(MAX_FILES, (file) => {
@@ -136,7 +135,7 @@ export class ChunkMapCache {
   private setChunk(file: CachedFile, index: number, location: Location): void {
     const ttlMs = isPassing(location) ? CLIENT_CACHE_TTL_MS : CHUNK_MAP_TTL_MS;
     if (file.chunks.delete(index)) this.chunkCount--;
-    if (file.chunks.size >= MAX_CHUNKS_PER_FILE || this.chunkCount >= MAX_CACHED_CHUNKS) {
+    if (file.chunks.size >= MAX_CACHED_CHUNKS_PER_FILE || this.chunkCount >= MAX_CACHED_CHUNKS) {
       for (const oldest of file.chunks.keys()) {
         file.chunks.delete(oldest);
         this.chunkCount--;

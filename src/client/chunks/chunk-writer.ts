@@ -10,6 +10,7 @@ import {
   CLIENT_OPERATION_TIMEOUT_MS,
   COPY_RANGE_TIMEOUT_MS,
   LAST_ATTEMPT_MS,
+  MAX_CORRUPT_ATTEMPTS,
   REQUEST_TIMEOUT_MS,
 } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
@@ -35,8 +36,6 @@ export interface ChunkWriterOptions {
   readonly requireWritable?: (inode: InodeId) => void;
 }
 
-/** Bytes that arrive damaged this often were damaged here; a block that no replica has whole stays so. */
-const MAX_CORRUPT_ATTEMPTS = 3;
 /** Time for one attempt. */
 const ATTEMPT_MS = { changes: REQUEST_TIMEOUT_MS, syncs: REQUEST_TIMEOUT_MS, copies: COPY_RANGE_TIMEOUT_MS };
 

@@ -6,7 +6,7 @@
 import type { Clock } from '../../core/clock.js';
 import { CairnError, hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
-import { MAX_CACHED_LEASES } from '../../core/limits.js';
+import { MAX_CACHED_LEASES, MAX_COMPLAINTS } from '../../core/limits.js';
 import type { LeaseChunkReply, LeaseChunkRequestInit, Replica } from '../../protocol/generated/messages.js';
 import type { SyncMark, SyncedChunk } from './chunk-io.js';
 import { LruMap } from '../../core/lru.js';
@@ -251,9 +251,6 @@ export class WriteLeases {
     return pending;
   }
 }
-
-/** The master moves a lease at the second complaint; more are for what may come between. */
-const MAX_COMPLAINTS = 5;
 
 const key = (inode: InodeId, index: number): string => `${inode}:${index}`;
 

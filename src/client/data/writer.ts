@@ -13,6 +13,7 @@ import {
   CLIENT_OPERATION_TIMEOUT_MS,
   MAX_FILE_BYTES,
   MAX_PAYLOAD_BYTES,
+  MAX_SETTLE_TRIES,
   REQUEST_TIMEOUT_MS,
   WRITE_BACK_AGE_MS,
 } from '../../core/limits.js';
@@ -41,9 +42,6 @@ export interface WriterOptions extends PublisherOptions, WriteFailuresOptions {
  * from the start.
  */
 export type Alteration = (note: (mark: WriteMark) => void) => Promise<number>;
-
-/** Times that `alter` waits for writes to its range, while more come. */
-const MAX_SETTLE_TRIES = 16;
 
 const locksWereLost = (): CairnError =>
   new CairnError('EIO', 'locks were lost with the session: bytes written under them are not written');

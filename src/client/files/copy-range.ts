@@ -8,6 +8,7 @@ import { CairnError, hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
+  MAX_COPY_CALL_BYTES,
   MAX_COPY_RANGE_BYTES,
   MAX_FILE_BYTES,
   MAX_PAYLOAD_BYTES,
@@ -20,9 +21,6 @@ import type { ChunkMapCache } from '../chunks/chunk-map-cache.js';
 import type { FileExtents } from '../chunks/file-extents.js';
 import type { OpenFile } from '../../filesystem/filesystem.js';
 import type { Alteration, Writer } from '../data/writer.js';
-
-/** One call copies at most so much, so that it ends in good time: the caller goes on. */
-const MAX_COPY_BYTES = 64 * MAX_PAYLOAD_BYTES;
 
 export interface RangeCopy {
   readonly source: OpenFile;
@@ -67,7 +65,7 @@ export async function copyRange(
   if (source.inode === target.inode && overlaps) {
     throw new CairnError('EINVAL', 'the ranges of a copy within one file overlap');
   }
-  const wanted = Math.min(available, MAX_COPY_BYTES);
+  const wanted = Math.min(available, MAX_COPY_CALL_BYTES);
   let copied = 0;
   try {
     const isLarge = wanted >= direct.minBytes && offset + wanted <= MAX_FILE_BYTES;

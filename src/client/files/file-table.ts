@@ -24,6 +24,7 @@ import { DirectCopies } from './copy-range.js';
 import type { FileSyncs } from './file-syncs.js';
 import type { InodeChanges } from './inode-changes.js';
 import { ClusterOpenFile, type OpenFileHost } from './open-file.js';
+import { MAX_LOGGED_INODES } from '../../core/limits.js';
 
 export interface FileTunables {
   /** Time that an operation is tried for. Default CLIENT_OPERATION_TIMEOUT_MS. */
@@ -294,5 +295,3 @@ export class FileTable implements OpenFileHost {
     });
   }
 }
-
-const MAX_LOGGED_INODES = 10;

@@ -8,13 +8,12 @@ import type { Clock, Timer } from '../../core/clock.js';
 import { CairnError, asCairnError } from '../../core/errors.js';
 import { inodeId, type InodeId } from '../../core/ids.js';
 import {
+  APPEND_ASK_TIMEOUT_MS,
   APPEND_HOLD_MS,
   APPEND_IDLE_MS,
   APPEND_POLL_AFTER_MS,
   MAX_CHUNKS_PER_PAGE,
   MAX_PAYLOAD_BYTES,
-  REQUEST_TIMEOUT_MS,
-  SESSION_TTL_MS,
 } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
@@ -38,8 +37,6 @@ export interface AppendLeasesOptions {
   readonly discard: (inode: InodeId) => void;
 }
 
-/** The master grants none within that time of its restart, nor of the death of who holds it. */
-const ASK_TIMEOUT_MS = SESSION_TTL_MS + 2 * REQUEST_TIMEOUT_MS;
 /** A write that fills a request, but for a page, may go on in the next one: its parts stay together for so long. */
 const FULL_REQUEST_BYTES = MAX_PAYLOAD_BYTES - 4096;
 const CONTINUATION_MS = 100;
@@ -90,7 +87,7 @@ export class AppendLeases {
   }
 
   async begin(inode: InodeId, bytes: number): Promise<AppendLease> {
-    const deadline = this.options.clock.monotonicMs() + ASK_TIMEOUT_MS;
+    const deadline = this.options.clock.monotonicMs() + APPEND_ASK_TIMEOUT_MS;
     for (;;) {
       const begun = this.tryBegin(inode, bytes);
       if (begun !== undefined) return begun;

@@ -8,7 +8,8 @@ import type { LockHolder, LockKind, LockOptions, LockRequest } from '../../files
 import { LockTypeType } from '../../protocol/generated/messages.js';
 import type { LockStateInit } from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
-import { LockOwner, SET_TIMEOUT_MS, type LockOwnerOptions } from './lock-owner.js';
+import { LOCK_SET_TIMEOUT_MS } from '../../core/limits.js';
+import { LockOwner, type LockOwnerOptions } from './lock-owner.js';
 import { LockWaits } from './lock-waits.js';
 import { wireLock } from './wire-locks.js';
 
@@ -25,7 +26,7 @@ export class FileLocks {
     const { holder, own } = await this.options.master.call(
       MASTER_METHODS.getLock,
       { lock: wireLock(inode, request) },
-      { timeoutMs: SET_TIMEOUT_MS },
+      { timeoutMs: LOCK_SET_TIMEOUT_MS },
     );
     if (holder === null) return undefined;
     const { start, end, pid } = holder;

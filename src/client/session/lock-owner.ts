@@ -12,7 +12,7 @@
 import type { Clock } from '../../core/clock.js';
 import { asCairnError, hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
-import { REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from '../../core/limits.js';
+import { LOCK_SET_TIMEOUT_MS, REQUEST_TIMEOUT_MS } from '../../core/limits.js';
 import { LockRanges, MAX_LOCK_END } from '../../core/lock-ranges.js';
 import type { ByteSpan, LockedRange } from '../../core/lock-ranges.js';
 import type { Logger } from '../../core/logging/logger.js';
@@ -42,8 +42,6 @@ export interface LockOwnerOptions {
 
 type Acquisition = LockRequest & { readonly type: 'read' | 'write' };
 
-/** After a restart of the master no lock is granted until its clients of before are back or given up. */
-export const SET_TIMEOUT_MS = 2 * SESSION_TTL_MS + REQUEST_TIMEOUT_MS;
 const ATTEMPT_MS = REQUEST_TIMEOUT_MS / 2;
 const ALL: ByteSpan = { start: 0, end: MAX_LOCK_END };
 
@@ -196,7 +194,7 @@ export class LockOwner {
   /** In short attempts, so that who gives up need not wait for the clients of before a restart. */
   private async ask(request: SetLockRequestInit, signal: AbortSignal | undefined): Promise<SetLockReply> {
     const { master, clock } = this.options;
-    const deadline = clock.monotonicMs() + SET_TIMEOUT_MS;
+    const deadline = clock.monotonicMs() + LOCK_SET_TIMEOUT_MS;
     for (;;) {
       if (signal?.aborted === true) throw interrupted();
       try {

@@ -4,14 +4,12 @@
  * found by their names.
  */
 import { CairnError } from '../../core/errors.js';
+import { MAX_PARTED_RANGES } from '../../core/limits.js';
 
 interface Range {
   readonly from: number;
   readonly below: number;
 }
-
-/** One for each time that the master was put back while this client ran. */
-const MAX_RANGES = 64;
 
 export class PartedInodes {
   private ranges: Range[] = [];
@@ -21,7 +19,7 @@ export class PartedInodes {
     this.ranges = this.ranges.flatMap((range) => {
       return range.below <= from ? [] : [{ ...range, from: Math.max(range.from, from) }];
     });
-    if (this.ranges.length >= MAX_RANGES) this.ranges.shift();
+    if (this.ranges.length >= MAX_PARTED_RANGES) this.ranges.shift();
     this.ranges.push({ from, below });
   }
 

@@ -1,7 +1,7 @@
 /** Structured logging. The only importer of pino. One line an event that an operator would want. */
 import { pino, type Logger as PinoLogger } from 'pino';
 import { SystemClock, type Clock } from '../clock.js';
-import { LOG_SUMMARY_MS, MIB } from '../limits.js';
+import { LOG_SUMMARY_MS, MAX_UNWRITTEN_LOG_BYTES } from '../limits.js';
 import { LogFile } from './log-file.js';
 import { LogRate } from './log-rate.js';
 
@@ -15,9 +15,6 @@ export interface Logger {
 }
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
-
-/** Lines that could not be written are kept up to this, and told once there is space again. */
-const MAX_UNWRITTEN_BYTES = 1 * MIB;
 
 const STDERR = 2;
 
@@ -34,7 +31,7 @@ export function createLogger(options: {
   /** Default MAX_LOG_FILE_BYTES. */
   readonly maxFileBytes?: number;
 }): Logger {
-  const destination = pino.destination({ dest: STDERR, sync: true, maxLength: MAX_UNWRITTEN_BYTES });
+  const destination = pino.destination({ dest: STDERR, sync: true, maxLength: MAX_UNWRITTEN_LOG_BYTES });
   // Without a listener the error would be thrown into whatever was logging.
   destination.on('error', () => undefined);
   const log = options.file === undefined ? undefined : LogFile.of(STDERR, options.file, options.maxFileBytes);

@@ -14,12 +14,12 @@ import { openOut } from './wire/encode.js';
 import type { Answer, Handler, Request } from './wire/request.js';
 import { inodeOf, listedValidityOf, noteTold } from './session.js';
 import type { Session } from './session.js';
+import { MAX_LISTING_BYTES } from '../../core/limits.js';
 
 /** The kernel's offsets: 0 is before '.', 1 before '..', and an entry's cookie follows from 2 on. */
 const OFFSET_OF_COOKIES = 2;
 /** Names are rarely shorter on average: so a page that is asked for does not overflow the buffer by much. */
 const EXPECTED_NAME_BYTES = 8;
-const MAX_LISTING_BYTES = 1024 * 1024;
 
 export class DirectoryRequests {
   readonly handlers: Partial<Record<Opcode, Handler>> = {

@@ -12,13 +12,12 @@ import type { ServerRegistry } from '../servers/servers.js';
 import type { State } from '../state/state.js';
 import { getChunk, isGone, saveChunk } from '../tables/chunk-records.js';
 import { Backoffs } from './backoffs.js';
-
-/** Chunks whose members are read at a time. */
-const MAX_LOOKING = 4;
-/** The members of one are read again after so long at first, and at last. */
-const PAUSE_MIN_MS = 10_000;
-const PAUSE_MAX_MS = 600_000;
-const MAX_NOTED = 65_536;
+import {
+  MAX_DAMAGED_LOOKING,
+  DAMAGED_LOOK_PAUSE_MIN_MS,
+  DAMAGED_LOOK_PAUSE_MAX_MS,
+  MAX_DAMAGED_CHUNKS,
+} from '../../core/limits.js';
 
 export class DamagedChunks {
   private readonly looking = new Set<ChunkHandle>();
@@ -33,12 +32,16 @@ export class DamagedChunks {
       readonly wantedReplicas: number;
     },
   ) {
-    this.pauses = new Backoffs(deps.clock, { minMs: PAUSE_MIN_MS, maxMs: PAUSE_MAX_MS, maxEntries: MAX_NOTED });
+    this.pauses = new Backoffs(deps.clock, {
+      minMs: DAMAGED_LOOK_PAUSE_MIN_MS,
+      maxMs: DAMAGED_LOOK_PAUSE_MAX_MS,
+      maxEntries: MAX_DAMAGED_CHUNKS,
+    });
   }
 
   /** To be called again and again for each that is known: has its members read when that is due. */
   look(handle: ChunkHandle): void {
-    if (this.looking.size >= MAX_LOOKING || this.looking.has(handle) || !this.pauses.isDue(handle)) return;
+    if (this.looking.size >= MAX_DAMAGED_LOOKING || this.looking.has(handle) || !this.pauses.isDue(handle)) return;
     this.pauses.attempted(handle);
     this.looking.add(handle);
     const looked = this.lookNow(handle).finally(() => this.looking.delete(handle));

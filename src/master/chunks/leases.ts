@@ -23,7 +23,17 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError, CairnError, hasCode } from '../../core/errors.js';
 import { leaseId } from '../../core/ids.js';
 import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS, LEASE_TTL_MS, MAX_ACTIVE_LEASES } from '../../core/limits.js';
+import {
+  CHUNKSERVER_DEAD_MS,
+  CHUNK_SIZE_BYTES,
+  COMPLAINTS_TO_MOVE,
+  EXPECTED_SERVER_WAIT_MS,
+  LEASE_REST_MS,
+  LEASE_TTL_MS,
+  MAX_ACTIVE_LEASES,
+  MAX_GRANT_ATTEMPTS,
+  MAX_LEASE_ENDS,
+} from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { pick } from '../../core/random.js';
 import type { Random } from '../../core/random.js';
@@ -42,16 +52,6 @@ import { LeaseTable, primaryOf, recordOf } from './lease-table.js';
 import type { Lease } from './lease-table.js';
 import type { NewChunks } from './new-chunks.js';
 import type { ChunkConfig, Recovery } from './recovery.js';
-
-/** A lease younger than this is left to its writer, who is likely to be in the middle of a burst. */
-const LEASE_REST_MS = 3_000;
-/** Leases that are ended at a time. */
-const LEASE_ENDS = 16;
-const MAX_GRANT_ATTEMPTS = 3;
-/** After a restart of the master, time that a lease request gives its members to register. */
-const EXPECTED_SERVER_WAIT_MS = 1_500;
-/** Complaints about a lease in order after which another member becomes primary. */
-const COMPLAINTS_TO_MOVE = 2;
 
 export class ChunkLeases {
   readonly table = new LeaseTable();
@@ -389,8 +389,8 @@ export class ChunkLeases {
   /** Ends some of the leases that lapsed, or that are too many. Returns true when there may be more. */
   async endSome(): Promise<boolean> {
     const nowMs = this.table.size >= MAX_ACTIVE_LEASES ? Infinity : this.deps.clock.monotonicMs();
-    const lapsed = this.table.lapsed(nowMs, LEASE_ENDS * 8, (handle) => this.isGone(handle));
-    const places = new Semaphore(LEASE_ENDS);
+    const lapsed = this.table.lapsed(nowMs, MAX_LEASE_ENDS * 8, (handle) => this.isGone(handle));
+    const places = new Semaphore(MAX_LEASE_ENDS);
     await Promise.all(
       lapsed.map(async (lease) => {
         const release = await places.acquire();
@@ -406,7 +406,7 @@ export class ChunkLeases {
         }
       }),
     );
-    return lapsed.length === LEASE_ENDS * 8;
+    return lapsed.length === MAX_LEASE_ENDS * 8;
   }
 
   /** Ends the leases of a file's chunks, lapsed or not: nothing that was sent under them is taken any more. */

@@ -8,7 +8,14 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
 import { chunkHandle, leaseId } from '../../core/ids.js';
 import type { ChunkHandle, LeaseId, ServerId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, LEASE_TTL_MS, MAX_SPARES_IN_MAKING, SPARE_AGE_MS } from '../../core/limits.js';
+import {
+  CHUNK_SIZE_BYTES,
+  EXPECTED_SERVER_WAIT_MS,
+  LEASE_TTL_MS,
+  MAX_PLACEMENT_ATTEMPTS,
+  MAX_SPARES_IN_MAKING,
+  SPARE_AGE_MS,
+} from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
 import { unawaited } from '../../core/sync.js';
@@ -29,10 +36,6 @@ export interface NewChunk {
 }
 
 export const NEW_CHUNK_VERSION = 1;
-/** After that many new sets of servers that did not all take a new chunk, the writer is told to come again. */
-const MAX_ATTEMPTS = 4;
-/** After a restart of the master, time that the servers are given to register. */
-const EXPECTED_SERVER_WAIT_MS = 1_500;
 
 export class NewChunks {
   /** Servers may have replicas of them, the state knows nothing of them. */
@@ -91,7 +94,7 @@ export class NewChunks {
     if (servers.all().every((server) => server.peer === null)) {
       await servers.waitUntil(() => servers.all().some((server) => server.peer !== null), EXPECTED_SERVER_WAIT_MS);
     }
-    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+    for (let attempt = 0; attempt < MAX_PLACEMENT_ATTEMPTS; attempt++) {
       const all = servers.all();
       const chosen = chooseServers({ servers: all, count: config.wantedReplicas, exclude: avoided, random });
       if (chosen.length < config.minReplicas) throw failure ?? placementError(all, chosen.length, config.minReplicas);

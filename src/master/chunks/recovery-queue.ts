@@ -16,11 +16,7 @@ import { isLeased } from '../tables/lease-records.js';
 import { Backoffs } from './backoffs.js';
 import type { ChunkLeases } from './leases.js';
 import type { Recovery } from './recovery.js';
-
-/** A chunk is recovered again after so long at first, and at last, unless a writer needs it. */
-const RECOVERY_PAUSE_MIN_MS = 500;
-const RECOVERY_PAUSE_MAX_MS = 300_000;
-const MAX_RECOVERED_NOTED = 16_384;
+import { RECOVERY_PAUSE_MIN_MS, RECOVERY_PAUSE_MAX_MS, MAX_RECOVERED_NOTED } from '../../core/limits.js';
 
 export class RecoveryQueue {
   /** In the order in which the need was seen. */

@@ -23,7 +23,15 @@
 import type { Clock } from '../../core/clock.js';
 import { asCairnError, CairnError, isNoSpace } from '../../core/errors.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, CHUNKSERVER_DEAD_MS } from '../../core/limits.js';
+import {
+  CHUNKSERVER_DEAD_MS,
+  CHUNK_SIZE_BYTES,
+  DAMAGE_PAUSE_MAX_MS,
+  DAMAGE_PAUSE_MIN_MS,
+  MAX_DAMAGED_NOTED,
+  MAX_FULL_NOTED,
+  MAX_SOURCES_TRIED,
+} from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { ChunkRecord, RecoverChunkReply } from '../../protocol/generated/messages.js';
 import { Backoffs } from './backoffs.js';
@@ -49,14 +57,6 @@ export interface ChunkConfig {
 
 /** Tells the collector of a replica that is no member: at `version` or lower, on a server that may be up. */
 export type StraySink = (handle: ChunkHandle, version: number, server: ServerId) => void;
-
-const MAX_SOURCES_TRIED = 3;
-/** Chunks with full members that wait for recovery; the hint is dropped when there are more. */
-const MAX_FULL_NOTED = 4096;
-/** Damage that a recovery did not mend is looked at again after so long at first, and at last. */
-const DAMAGE_PAUSE_MIN_MS = 10_000;
-const DAMAGE_PAUSE_MAX_MS = 3_600_000;
-const MAX_DAMAGED_NOTED = 65_536;
 
 /** Members that had no space for a mutation, until the next recovery. */
 interface FullMembers {

@@ -15,7 +15,7 @@
 import { CairnError } from '../../core/errors.js';
 import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
-import { MAX_REPORT_ENTRIES } from '../../core/limits.js';
+import { MAX_LOST_AT_ONCE, MAX_REPORT_ENTRIES } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type {
   ChunkRecord,
@@ -41,9 +41,6 @@ import type { Recovery, StraySink } from './recovery.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
 import type { State } from '../state/state.js';
 import type { Key } from '../store/store.js';
-
-/** Lost replicas that are marked in one go, before other work gets its turn. */
-const MAX_LOST_AT_ONCE = 256;
 
 export interface ReportDeps {
   readonly state: State;

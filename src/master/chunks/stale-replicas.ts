@@ -16,6 +16,13 @@ import { keys, packed } from '../state/keys.js';
 import type { ChunkLeases } from './leases.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { State } from '../state/state.js';
+import {
+  MAX_STALE_REPLICAS,
+  MAX_STALE_WORKING,
+  MAX_STALE_WORKING_PER_SERVER,
+  STALE_PAUSE_MIN_MS,
+  STALE_PAUSE_MAX_MS,
+} from '../../core/limits.js';
 
 export interface StaleReplica {
   readonly handle: ChunkHandle;
@@ -24,16 +31,8 @@ export interface StaleReplica {
   readonly server: ServerId;
 }
 
-/** More are forgotten until the next report of their server. */
-const MAX_STALE = 65_536;
-/** Those that are worked on at a time, in all and of one server: each may have its chunk's members read. */
-const MAX_WORKING = 16;
 /** Of the queue, so many are looked at in one go. */
 const LOOK = 256;
-const MAX_WORKING_PER_SERVER = 4;
-/** What could not be deleted yet is looked at again after so long at first, and at last. */
-const PAUSE_MIN_MS = 1_000;
-const PAUSE_MAX_MS = 600_000;
 
 export class StaleReplicas {
   private readonly byChunk = new Map<ChunkHandle, Map<ServerId, StaleReplica>>();
@@ -56,14 +55,18 @@ export class StaleReplicas {
       readonly onDamaged: (handle: ChunkHandle, server: ServerId) => void;
     },
   ) {
-    this.pauses = new Backoffs(deps.clock, { minMs: PAUSE_MIN_MS, maxMs: PAUSE_MAX_MS, maxEntries: MAX_STALE });
+    this.pauses = new Backoffs(deps.clock, {
+      minMs: STALE_PAUSE_MIN_MS,
+      maxMs: STALE_PAUSE_MAX_MS,
+      maxEntries: MAX_STALE_REPLICAS,
+    });
   }
 
   /** A replica that is no member, or will not be. */
   add(handle: ChunkHandle, version: number, server: ServerId): void {
     const replica = { handle, version, server };
     const before = this.byChunk.get(handle)?.get(server);
-    if (before === undefined && this.queue.size >= MAX_STALE) return;
+    if (before === undefined && this.queue.size >= MAX_STALE_REPLICAS) return;
     if (before !== undefined) this.queue.delete(before);
     const ofChunk = this.byChunk.get(handle) ?? new Map<ServerId, StaleReplica>();
     this.byChunk.set(handle, ofChunk.set(server, replica));
@@ -78,7 +81,7 @@ export class StaleReplicas {
   /** To be called again and again: begins with some of those that wait. */
   tick(): void {
     for (const replica of firstOf(this.queue, LOOK)) {
-      if (this.working.size >= MAX_WORKING) return;
+      if (this.working.size >= MAX_STALE_WORKING) return;
       const { handle, server } = replica;
       // At the end of the queue: the next tick begins behind it.
       this.queue.delete(replica);
@@ -88,7 +91,7 @@ export class StaleReplicas {
         continue;
       }
       const busy = [...this.working].filter((other) => other.server === server).length;
-      if (busy >= MAX_WORKING_PER_SERVER || this.working.has(replica)) continue;
+      if (busy >= MAX_STALE_WORKING_PER_SERVER || this.working.has(replica)) continue;
       if (!this.pauses.isDue(`${handle}:${server}`)) continue;
       this.working.add(replica);
       unawaited(this.workOn(replica), this.deps.logger, 'deleting a stale replica');

@@ -5,7 +5,7 @@ import { asCairnError } from '../../core/errors.js';
 import type { Clock } from '../../core/clock.js';
 import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle, InodeId, ServerId } from '../../core/ids.js';
-import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
+import { MAX_CHUNKS_PER_PAGE, MAX_GARBAGE_PASS_INTERVAL_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { ReplicaVersion } from '../../protocol/generated/messages.js';
 import { continueCuts, inodesWithCuts } from '../tables/chunk-map.js';
@@ -14,8 +14,6 @@ import type { CutProgress } from '../tables/chunk-map.js';
 import { keys, packed, prefixRange, unpacked, unpackNumber } from '../state/keys.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { State } from '../state/state.js';
-
-const MAX_PASS_INTERVAL_MS = 1_000;
 
 export class GarbageCollector {
   private readonly cuts = new Map<InodeId, CutProgress>();
@@ -56,7 +54,7 @@ export class GarbageCollector {
     if (this.cursor === 0) {
       const nowMs = clock.monotonicMs();
       if (nowMs < this.nextPassMs) return false;
-      this.nextPassMs = nowMs + Math.min(MAX_PASS_INTERVAL_MS, graceMs / 10);
+      this.nextPassMs = nowMs + Math.min(MAX_GARBAGE_PASS_INTERVAL_MS, graceMs / 10);
     }
     const nowSeconds = clock.now().seconds;
     const fresh: ChunkHandle[] = [];

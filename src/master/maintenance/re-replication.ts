@@ -10,7 +10,16 @@ import type { Clock } from '../../core/clock.js';
 import { asCairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES } from '../../core/limits.js';
+import {
+  BRIEF_COPY_BYTES,
+  CHUNK_SIZE_BYTES,
+  COPY_PAUSE_MAX_MS,
+  COPY_PAUSE_MIN_MS,
+  HELD_COPY_PAUSE_MS,
+  HELD_COPY_TIMEOUT_MS,
+  MAX_PAUSED_COPIES,
+  MAX_COPY_CANDIDATES,
+} from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { pick } from '../../core/random.js';
 import type { Random } from '../../core/random.js';
@@ -45,19 +54,6 @@ export interface Candidate {
   /** Its members that are up: those with the fewest come first. */
   readonly live: number;
 }
-
-/** Candidates that wait for their turn; more are found again by the next look at the index. */
-const MAX_WAITING = 1024;
-/** Up to this a chunk is copied under its lock: a writer hardly notices. */
-const BRIEF_COPY_BYTES = 4 * 1024 * 1024;
-/** Writers wait no longer than this for a copy under the lock. */
-const HELD_COPY_TIMEOUT_MS = 8_000;
-/** A copy under the lock of a leased chunk that failed is not tried again for so long, for the sake of its writers. */
-const HELD_COPY_PAUSE_MS = 30_000;
-/** A copy that failed is tried again after so long at first, and at last. */
-const COPY_PAUSE_MIN_MS = 500;
-const COPY_PAUSE_MAX_MS = 300_000;
-const MAX_PAUSED = 16_384;
 
 interface Route {
   readonly handle: ChunkHandle;
@@ -98,7 +94,7 @@ export class ChunkCopies {
     },
   ) {
     this.failures = new Backoffs(deps.clock, {
-      ...{ minMs: COPY_PAUSE_MIN_MS, maxMs: COPY_PAUSE_MAX_MS, maxEntries: MAX_PAUSED },
+      ...{ minMs: COPY_PAUSE_MIN_MS, maxMs: COPY_PAUSE_MAX_MS, maxEntries: MAX_PAUSED_COPIES },
     });
   }
 
@@ -115,7 +111,7 @@ export class ChunkCopies {
   want(candidates: readonly Candidate[]): void {
     const known = new Set(this.waiting.map(({ handle }) => handle));
     for (const candidate of candidates) {
-      if (this.waiting.length >= MAX_WAITING) break;
+      if (this.waiting.length >= MAX_COPY_CANDIDATES) break;
       if (!known.has(candidate.handle) && !this.running.has(candidate.handle)) this.waiting.push(candidate);
     }
     this.waiting.sort((a, b) => a.live - b.live || a.handle - b.handle);
@@ -240,7 +236,7 @@ export class ChunkCopies {
   }
 
   private pause(handle: ChunkHandle): void {
-    if (this.pausedUntilMs.size >= MAX_PAUSED) this.pausedUntilMs.clear();
+    if (this.pausedUntilMs.size >= MAX_PAUSED_COPIES) this.pausedUntilMs.clear();
     this.pausedUntilMs.set(handle, this.deps.clock.monotonicMs() + HELD_COPY_PAUSE_MS);
   }
 

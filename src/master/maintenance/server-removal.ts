@@ -11,16 +11,13 @@
 import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
 import { CairnError } from '../../core/errors.js';
-import { RECOUNT_SLICE } from '../../core/limits.js';
+import { MAX_COUNTED_CHUNKS, MAX_FORGOTTEN_DELETIONS, RECOUNT_SLICE } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { ChunkRecord, RemoveServerReplyInit } from '../../protocol/generated/messages.js';
 import { getChunk, isGarbage, saveChunk, takeOutMember } from '../tables/chunk-records.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
 import type { Mutation, State } from '../state/state.js';
-
-/** Deletions that were never told are forgotten with their server, so many at a time. */
-const MAX_FORGOTTEN = 4096;
 
 interface Check {
   after: number;
@@ -159,13 +156,13 @@ export class ServerRemovals {
     const deletions: string[] = [];
     for (const [key] of state.range(prefixRange('Z' + packNumber(id)))) {
       deletions.push(key);
-      if (deletions.length === MAX_FORGOTTEN) break;
+      if (deletions.length === MAX_FORGOTTEN_DELETIONS) break;
     }
     state.mutate((m) => {
       for (const key of deletions) m.delete(key);
-      if (deletions.length < MAX_FORGOTTEN) m.delete(keys.server(id));
+      if (deletions.length < MAX_FORGOTTEN_DELETIONS) m.delete(keys.server(id));
     });
-    if (deletions.length === MAX_FORGOTTEN) return true;
+    if (deletions.length === MAX_FORGOTTEN_DELETIONS) return true;
     servers.forget(id);
     logger.warn({ server: id, address, givenUp: this.given.get(id) ?? 0 }, 'chunkserver is removed from the cluster');
     return false;
@@ -187,7 +184,7 @@ export class ServerRemovals {
 
   private countChunks(id: ServerId): number {
     let count = 0;
-    for (const _ of this.deps.state.range(prefixRange('R' + packNumber(id)))) if (++count >= MAX_COUNTED) break;
+    for (const _ of this.deps.state.range(prefixRange('R' + packNumber(id)))) if (++count >= MAX_COUNTED_CHUNKS) break;
     return count;
   }
 
@@ -201,9 +198,6 @@ export class ServerRemovals {
     return handles;
   }
 }
-
-/** Chunks of a server that an answer counts: some milliseconds. */
-const MAX_COUNTED = 10_000;
 
 function takeOut(m: Mutation, handle: ChunkHandle, record: ChunkRecord, id: ServerId, wantedReplicas: number): void {
   takeOutMember(record, id);

@@ -6,7 +6,13 @@
  * file as it was, and not only its name (P1, P10).
  */
 import { CairnError } from '../../core/errors.js';
-import { REQUEST_TIMEOUT_MS } from '../../core/limits.js';
+import {
+  CHECK_REPLICA_TIMEOUT_MS,
+  LEAVE_OUT_TIMEOUT_MS,
+  REQUEST_TIMEOUT_MS,
+  STALE_DELETION_TIMEOUT_MS,
+  VERIFY_REPLICA_TIMEOUT_MS,
+} from '../../core/limits.js';
 import type {
   CopyChunkRequestInit,
   GrantLeaseRequestInit,
@@ -17,13 +23,6 @@ import type {
 } from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { Peer } from '../../protocol/rpc.js';
-
-const CHECK_TIMEOUT_MS = 2_000;
-/** The server may have to read all of a chunk. */
-const VERIFY_TIMEOUT_MS = 60_000;
-/** Somebody's lock of the chunk is held meanwhile. */
-const STALE_DELETION_TIMEOUT_MS = 1_000;
-export const LEAVE_OUT_TIMEOUT_MS = 1_000;
 
 export class ChunkserverCalls {
   /** `durable` resolves when all that was decided before survives power loss. */
@@ -68,13 +67,13 @@ export class ChunkserverCalls {
 
   /** Fails unless the replica is there at `version` (0: at any), and can be opened. */
   async checkReplica(server: number, handle: number, version: number): Promise<void> {
-    const options = { timeoutMs: CHECK_TIMEOUT_MS };
+    const options = { timeoutMs: CHECK_REPLICA_TIMEOUT_MS };
     await this.to(server).call(CHUNKSERVER_METHODS.checkReplica, { handle, version }, options);
   }
 
   /** Reads all of the replica. Returns how many of its blocks are damaged. */
   async verifyReplica(server: number, handle: number, version: number): Promise<number> {
-    const options = { timeoutMs: VERIFY_TIMEOUT_MS };
+    const options = { timeoutMs: VERIFY_REPLICA_TIMEOUT_MS };
     return (await this.to(server).call(CHUNKSERVER_METHODS.verifyReplica, { handle, version }, options)).reply
       .damagedBlocks;
   }

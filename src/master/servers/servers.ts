@@ -10,7 +10,7 @@ import type { Clock } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { serverId } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
-import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS, MAX_DATA_DIRECTORIES } from '../../core/limits.js';
+import { CHUNKSERVER_DEAD_MS, MAX_CHUNKSERVERS, MAX_TOLD_DISKS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { unawaited } from '../../core/sync.js';
 import { ServerRecord } from '../../protocol/generated/messages.js';
@@ -86,8 +86,6 @@ const REMOVALS = ['no', 'asked', 'forced'] as const;
 /** What is written of a server. */
 type Saved = Pick<Server, 'address' | 'generations'> & { readonly freeBytes: number; readonly totalBytes: number };
 
-/** Those that are there, and as many that are not. */
-const MAX_TOLD_DISKS = 2 * MAX_DATA_DIRECTORIES;
 /** A record of free space is rewritten when it is off by more than this part of the whole. */
 const SAVE_LOAD_FRACTION = 1 / 64;
 

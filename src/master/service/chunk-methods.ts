@@ -25,6 +25,7 @@ import type { Sessions } from '../sessions/sessions.js';
 import type { StaleReplicas } from '../chunks/stale-replicas.js';
 import type { State } from '../state/state.js';
 import type { Timeline } from '../state/timeline.js';
+import { CLIENT_REPORT_INTERVAL_MS, MAX_REMEMBERED_REPORTS } from '../../core/limits.js';
 
 type ChunkMethodName =
   | 'getChunks'
@@ -55,9 +56,6 @@ export interface ChunkServiceDeps {
   readonly masterTime: () => MasterTime;
 }
 
-/** A chunk that a client complains of is looked at again no sooner: a look may cost a recovery. */
-const CLIENT_REPORT_INTERVAL_MS = 10_000;
-const MAX_REMEMBERED_REPORTS = 4096;
 /** What can be wrong with a replica. That its server cannot be reached the master finds out by itself. */
 const BAD_REPLICA: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'STALE_VERSION', 'EIO']);
 

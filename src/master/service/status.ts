@@ -10,9 +10,7 @@ import { countInodes } from '../namespace/namespace.js';
 import { recountedUpTo } from '../maintenance/recount.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { StateReader } from '../state/state.js';
-
-/** Index entries that one status walks: some 50 ms at most. */
-const MAX_WALKED = 20_000;
+import { MAX_STATUS_WALK } from '../../core/limits.js';
 
 export function clusterStatus(
   deps: { readonly state: StateReader; readonly servers: ServerRegistry; readonly wantedReplicas: number },
@@ -28,7 +26,7 @@ export function clusterStatus(
   const walk = (prefix: Key, handleAt: number, start?: Key): void => {
     const range = prefixRange(prefix);
     for (const [key] of state.range({ ...range, ...(start !== undefined && { start }) })) {
-      if (walked++ >= MAX_WALKED) return;
+      if (walked++ >= MAX_STATUS_WALK) return;
       const handle = chunkHandle(unpackNumber(key, handleAt));
       if (seen.has(handle)) continue;
       seen.add(handle);
@@ -49,7 +47,7 @@ export function clusterStatus(
   if (recounted !== undefined) walk('K', 1, keys.chunk(chunkHandle(recounted + 1)));
   const unexamined = walked - walkedBefore;
   let garbage = 0;
-  for (const _ of state.range(prefixRange('G'))) if (++garbage >= MAX_WALKED) break;
+  for (const _ of state.range(prefixRange('G'))) if (++garbage >= MAX_STATUS_WALK) break;
   return {
     ...about,
     wantedReplicas,

@@ -11,17 +11,12 @@
 import { asCairnError, CairnError } from '../../core/errors.js';
 import type { ErrorCode } from '../../core/errors.js';
 import type { SessionId } from '../../core/ids.js';
-import { MAX_STORED_REPLIES } from '../../core/limits.js';
+import { MAX_PRUNED_REPLIES, MAX_REMEMBERED_FAILURES, MAX_STORED_REPLIES } from '../../core/limits.js';
 import { StoredReply } from '../../protocol/generated/messages.js';
 import type { OperationId } from '../../protocol/generated/messages.js';
 import type { MethodDefinition } from '../../protocol/methods.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';
 import type { Mutation, State } from '../state/state.js';
-
-/** Failures remembered for a session: what it may have in flight. */
-const MAX_REMEMBERED_FAILURES = 256;
-/** Stored replies deleted by one operation. */
-const MAX_PRUNED = 64;
 
 export interface Outcome<RI> {
   readonly reply: RI;
@@ -123,7 +118,7 @@ export class ReplyLedger {
   private prunable(stored: readonly number[]): number[] {
     const pruned: number[] = [];
     for (const sequence of stored) {
-      if (sequence >= this.ackedBelow || pruned.length === MAX_PRUNED) break;
+      if (sequence >= this.ackedBelow || pruned.length === MAX_PRUNED_REPLIES) break;
       pruned.push(sequence);
     }
     return pruned;

@@ -14,6 +14,7 @@ import { CairnError } from '../../core/errors.js';
 import { inodeId, sessionId } from '../../core/ids.js';
 import type { InodeId, SessionId } from '../../core/ids.js';
 import {
+  MAX_CLIENT_NAME_BYTES,
   MAX_LOCKS_PER_SESSION,
   MAX_OPENS_PER_SESSION,
   MAX_RECLAIM_ENTRIES,
@@ -39,7 +40,6 @@ import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
 import type { State } from '../state/state.js';
 
-const MAX_CLIENT_NAME_BYTES = 255;
 const TOKEN_BYTES = 32;
 /** Time from the start of the master in which clients of before tell what they have open. */
 const RECLAIM_LIMIT_MS = 2 * SESSION_TTL_MS;

@@ -9,12 +9,7 @@ import type { Deferred } from '../../../core/sync.js';
 import type { FuseDevice } from '../wire/device.js';
 import { invalidateInode, notificationHeader } from '../wire/encode.js';
 import { NOTIFY_INVAL_INODE } from '../wire/protocol.js';
-
-/**
- * Asynchronous writes each hold one of the kernel's places for background requests (MAX_BACKGROUND of init.ts) until they are
- * answered, and reads ahead, whose pages are locked already, need one: so no more writes than this wait at a time.
- */
-const MAX_WAITING_WRITES = 8;
+import { MAX_WAITING_WRITES } from '../../../core/limits.js';
 
 /** Pages to be dropped, of a message that is still to be sent. */
 interface Dropping {

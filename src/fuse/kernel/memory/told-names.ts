@@ -8,7 +8,7 @@
  */
 import type { Clock } from '../../../core/clock.js';
 import type { InodeId } from '../../../core/ids.js';
-import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../../core/limits.js';
+import { MAX_FORGOTTEN_NAMES, MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../../core/limits.js';
 import type { EntryName } from '../../../filesystem/filesystem.js';
 
 const SLACK_MS = 2_000;
@@ -22,9 +22,6 @@ interface Told {
   /** It still counts. */
   isKnown: boolean;
 }
-
-/** So many that count no more are kept at most, beside as many as count. */
-const MAX_FORGOTTEN = 1_024;
 
 export class ToldNames {
   /**
@@ -83,7 +80,7 @@ export class ToldNames {
       }
       this.forget(oldest);
     }
-    if (this.told.length <= 2 * this.known + MAX_FORGOTTEN) return;
+    if (this.told.length <= 2 * this.known + MAX_FORGOTTEN_NAMES) return;
     this.told = this.told.filter(({ isKnown }) => isKnown);
     this.first = 0;
   }

@@ -1,6 +1,6 @@
 /** INIT, the first request of a mount: what the kernel can do, and which of it this driver wants. */
 import { CairnError } from '../../../core/errors.js';
-import { MAX_PAYLOAD_BYTES } from '../../../core/limits.js';
+import { MAX_BACKGROUND_REQUESTS, MAX_PAYLOAD_BYTES } from '../../../core/limits.js';
 import type { Cursor } from './decode.js';
 import { INIT_FLAGS, NEWEST_MINOR, OLDEST_MINOR, PROTOCOL_MAJOR } from './protocol.js';
 import type { InitFlag } from './protocol.js';
@@ -8,8 +8,6 @@ import type { InitFlag } from './protocol.js';
 /** Bytes of one READ or WRITE at most: one message to a chunkserver. */
 export const MAX_IO_BYTES = MAX_PAYLOAD_BYTES;
 const PAGE_BYTES = 4096;
-/** Asynchronous requests (readahead, writing back of mappings) that the kernel sends before it holds back. */
-const MAX_BACKGROUND = 64;
 const INIT_OUT_BYTES = 64;
 
 /**
@@ -81,8 +79,8 @@ export function negotiate(body: Cursor, kind: MountKind): Negotiated {
   reply.writeUInt32LE(speaks, 4);
   reply.writeUInt32LE(Math.max(readahead, MAX_IO_BYTES), 8);
   reply.writeUInt32LE(flags[0] ?? 0, 12);
-  reply.writeUInt16LE(MAX_BACKGROUND, 16);
-  reply.writeUInt16LE((MAX_BACKGROUND / 4) * 3, 18);
+  reply.writeUInt16LE(MAX_BACKGROUND_REQUESTS, 16);
+  reply.writeUInt16LE((MAX_BACKGROUND_REQUESTS / 4) * 3, 18);
   reply.writeUInt32LE(MAX_IO_BYTES, 20);
   reply.writeUInt32LE(1, 24); // times have nanoseconds
   reply.writeUInt16LE(MAX_IO_BYTES / PAGE_BYTES, 28);
