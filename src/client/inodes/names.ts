@@ -73,7 +73,7 @@ export class Names {
       noAtime,
     });
     const entries = reply.entries.map((entry) => {
-      // Copied out of the message, which would else live as long as any of its names.
+      // Copied out of the message: a name that is kept must not keep the whole of it in memory.
       const name = Buffer.from(entry.name);
       const common = { name, inode: inodeId(entry.inode), kind: kindOfMode(entry.mode), cookie: entry.cookie };
       if (entry.attributes === null) return common;

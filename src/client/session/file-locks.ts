@@ -1,6 +1,6 @@
 /**
- * The locks of this client's programs. The master decides; here is kept who has any, what they hold (lock-owner.ts), to be
- * told again after a reconnect, and who waits (lock-waits.ts).
+ * The locks of this client's programs. The master decides. This keeps who has any, what each holds (lock-owner.ts), to tell
+ * it again after a reconnect, and who waits (lock-waits.ts).
  */
 import { CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';

@@ -13,7 +13,6 @@ import { asCairnError, CairnError } from '../../core/errors.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import { CHUNKSERVER_DEAD_MS, HEARTBEAT_INTERVAL_MS, LEAVE_OUT_TIMEOUT_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
-
 import type { ServerRegistry } from '../servers/servers.js';
 
 /** A server that does not answer is dead within this. */
