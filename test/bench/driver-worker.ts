@@ -11,7 +11,7 @@ import type { Driver, DriverOptions } from '../../src/fuse/driver.js';
 import { FuseNativeDriver } from '../../src/fuse/native/fuse-native-driver.js';
 import { KernelDriver } from '../../src/fuse/kernel/driver.js';
 import { serveMount } from '../../src/fuse/mount.js';
-import { ModelFileSystem } from '../support/model-filesystem.js';
+import { ModelFileSystem } from '../support/models/model-filesystem.js';
 
 class DroppingFileSystem extends ModelFileSystem {
   override async create(...args: Parameters<ModelFileSystem['create']>): ReturnType<ModelFileSystem['create']> {

@@ -15,9 +15,9 @@ import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../../src/protocol/methods.
 import type { MasterMethods } from '../../src/protocol/methods.js';
 import type { Handlers, Peer } from '../../src/protocol/rpc.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
-import { CrashDisk } from '../support/crash-disk.js';
-import { MemoryNetwork } from '../support/memory-network.js';
-import { MemoryNotes } from '../support/memory-notes.js';
+import { CrashDisk } from '../support/fakes/crash-disk.js';
+import { MemoryNetwork } from '../support/fakes/memory-network.js';
+import { MemoryNotes } from '../support/fakes/memory-notes.js';
 
 const SECRET = Buffer.alloc(32, 7);
 

@@ -1,7 +1,7 @@
 /** When a chunkserver refuses readers. */
 import t from 'tap';
 import { Fence } from '../../src/chunkserver/fence.js';
-import { ManualClock } from '../support/manual-clock.js';
+import { ManualClock } from '../support/fakes/manual-clock.js';
 
 t.test('P11: a second report does not take back what heartbeats have told since the server joined', (t) => {
   const clock = new ManualClock();

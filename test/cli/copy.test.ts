@@ -7,7 +7,7 @@ import { copyAll } from '../../src/cli/trees/copy.js';
 import { LocalTree } from '../../src/cli/trees/local-tree.js';
 import { RemoteTree } from '../../src/cli/trees/remote-tree.js';
 import { baseName, components, joinPath } from '../../src/cli/trees/tree.js';
-import { ModelFileSystem } from '../support/model-filesystem.js';
+import { ModelFileSystem } from '../support/models/model-filesystem.js';
 
 const local = new LocalTree();
 

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { SystemClock, sleep } from '../../src/core/clock.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
-import { fakeClients } from '../support/fake-clients.js';
+import { fakeClients } from '../support/fakes/fake-clients.js';
 
 for (const cacheTtlMs of [0, 1000]) {
   await t.test(`cache time-out of ${cacheTtlMs} ms`, async (t) => {

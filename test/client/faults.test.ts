@@ -6,7 +6,7 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB, MIB } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS as root, type FileSystem, type OpenFile } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
-import { fakeClients, type FakeClients } from '../support/fake-clients.js';
+import { fakeClients, type FakeClients } from '../support/fakes/fake-clients.js';
 
 const READ_WRITE = { read: true, write: true };
 const name = (text: string): Buffer => Buffer.from(text);

@@ -6,7 +6,7 @@ import { KIB, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
-import { fakeClients } from '../support/fake-clients.js';
+import { fakeClients } from '../support/fakes/fake-clients.js';
 import { seededRandom } from '../support/seed.js';
 import { setAudits } from '../../src/core/invariant.js';
 

@@ -2,7 +2,7 @@
 import t from 'tap';
 import { SystemClock, sleep } from '../../src/core/clock.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
-import { MemoryNetwork } from '../support/memory-network.js';
+import { MemoryNetwork } from '../support/fakes/memory-network.js';
 import { realCluster } from '../support/real-cluster.js';
 
 await fileSystemConformance(t, async () => {

@@ -4,7 +4,7 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB, MIB } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
-import { MemoryNetwork } from '../support/memory-network.js';
+import { MemoryNetwork } from '../support/fakes/memory-network.js';
 import { realCluster } from '../support/real-cluster.js';
 
 t.test('P11: each chunkserver in turn leaves during writes and reads', async (t) => {

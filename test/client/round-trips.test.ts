@@ -2,7 +2,7 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
-import { fakeClients } from '../support/fake-clients.js';
+import { fakeClients } from '../support/fakes/fake-clients.js';
 
 const FLAGS = { read: true, write: true };
 const name = (i: number): Buffer => Buffer.from(`file-${i}`);

@@ -1,7 +1,7 @@
 /** The suite's host for directories: of two mounts, or twice the same local one. */
 import { setTimeout as pause } from 'node:timers/promises';
-import { DirectoryFileSystem } from '../support/directory-filesystem.js';
-import type { DirectoryOptions } from '../support/directory-filesystem.js';
+import { DirectoryFileSystem } from '../support/filesystems/directory-filesystem.js';
+import type { DirectoryOptions } from '../support/filesystems/directory-filesystem.js';
 import type { ConformanceHost } from './filesystem-suite.js';
 
 /** The kernel's clock for timestamps ticks every 4 ms, or 10. */

@@ -1,6 +1,6 @@
 /** The suite on the model: proves the one with the other. */
 import t from 'tap';
-import { ModelFileSystem } from '../support/model-filesystem.js';
+import { ModelFileSystem } from '../support/models/model-filesystem.js';
 import { fileSystemConformance } from './filesystem-suite.js';
 
 await fileSystemConformance(t, async () => {

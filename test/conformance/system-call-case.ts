@@ -1,9 +1,9 @@
 /** Cases of what only system calls can ask: of directories alone, of a mount or a local disk. */
 import type { InodeId } from '../../src/core/ids.js';
 import type { Credentials } from '../../src/filesystem/filesystem.js';
-import type { DirectoryFileSystem } from '../support/directory-filesystem.js';
-import type { Argument } from '../support/system-call-agent.js';
-import { AT, type SystemCalls } from '../support/system-calls.js';
+import type { DirectoryFileSystem } from '../support/filesystems/directory-filesystem.js';
+import type { Argument } from '../support/system-calls/system-call-agent.js';
+import { AT, type SystemCalls } from '../support/system-calls/system-calls.js';
 import { CaseContext } from './case.js';
 import type { ConformanceTarget } from './case.js';
 

@@ -3,7 +3,7 @@ import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { toMs } from '../../src/fuse/native/native-encoding.js';
 import { PathOperations } from '../../src/fuse/native/path-operations.js';
-import { ModelFileSystem } from '../support/model-filesystem.js';
+import { ModelFileSystem } from '../support/models/model-filesystem.js';
 import { setAudits } from '../../src/core/invariant.js';
 
 setAudits(true);

@@ -12,8 +12,8 @@ import { SystemRandom } from '../../src/core/random.js';
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
-import { MemoryNetwork } from '../support/memory-network.js';
-import { MemoryNotes } from '../support/memory-notes.js';
+import { MemoryNetwork } from '../support/fakes/memory-network.js';
+import { MemoryNotes } from '../support/fakes/memory-notes.js';
 
 const logger = process.env['CAIRN_LOG'] === undefined ? silentLogger : createLogger({ role: 'test', level: 'info' });
 

@@ -22,7 +22,7 @@ import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import type { Handlers } from '../../src/protocol/rpc.js';
 import { RpcPeer, type ServedMethod } from '../../src/protocol/rpc-peer.js';
 import type { TransportHandlers } from '../../src/protocol/transport.js';
-import { ManualClock } from '../support/manual-clock.js';
+import { ManualClock } from '../support/fakes/manual-clock.js';
 import { parseAddress, WebSocketNetwork } from '../../src/protocol/websocket.js';
 import { PROTOCOL_VERSION } from '../../src/protocol/handshake.js';
 

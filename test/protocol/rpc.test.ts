@@ -11,7 +11,7 @@ import type { MethodDefinition } from '../../src/protocol/methods.js';
 import type { Handlers, Peer, PeerRole } from '../../src/protocol/rpc.js';
 import type { Network } from '../../src/protocol/transport.js';
 import { WebSocketNetwork } from '../../src/protocol/websocket.js';
-import { MemoryNetwork } from '../support/memory-network.js';
+import { MemoryNetwork } from '../support/fakes/memory-network.js';
 
 const any = ['client', 'chunkserver', 'master'] as const;
 const TABLE = {

@@ -21,7 +21,7 @@ import type { FileSystem, LockRequest, OpenFile } from '../../src/filesystem/fil
 import type { InodeId } from '../../src/core/ids.js';
 import { equalBytes, fails, name, pattern, READ_ONLY, READ_WRITE } from '../conformance/case.js';
 import { TestCluster } from '../support/cluster.js';
-import { DirectoryFileSystem } from '../support/directory-filesystem.js';
+import { DirectoryFileSystem } from '../support/filesystems/directory-filesystem.js';
 import { testSeed } from '../support/seed.js';
 import { cannotMount } from './mounts.js';
 

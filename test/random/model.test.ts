@@ -1,6 +1,6 @@
 /** The random operations on two models: whoever judges must agree with himself. */
 import t from 'tap';
-import { ModelFileSystem } from '../support/model-filesystem.js';
+import { ModelFileSystem } from '../support/models/model-filesystem.js';
 import { testSeed } from '../support/seed.js';
 import { testRandomOperations } from './run.js';
 

@@ -4,7 +4,7 @@ import type { Test } from 'tap';
 import type { InodeId } from '../../src/core/ids.js';
 import type { FileSystem } from '../../src/filesystem/filesystem.js';
 import type { TestCluster } from '../support/cluster.js';
-import { DirectoryFileSystem } from '../support/directory-filesystem.js';
+import { DirectoryFileSystem } from '../support/filesystems/directory-filesystem.js';
 
 /** Why this cannot run here, or false. */
 export const cannotMount = process.getuid?.() !== 0 && 'only root may mount by itself, and be other users';

@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { KIB, MIB } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { equalBytes } from '../conformance/case.js';
-import { keyName } from '../support/model-state.js';
+import { keyName } from '../support/models/model-state.js';
 import type { SparseBytes } from '../support/sparse-bytes.js';
 import { flushAll } from './coherence.js';
-import { list } from './names.js';
+import { list } from './operations/names.js';
 import type { Tracked } from './tracked.js';
 import type { Work } from './work.js';
 

@@ -1,6 +1,6 @@
 /** One worker: draws operation after operation, and hands its work from mount to mount. */
 import { setTimeout as pause } from 'node:timers/promises';
-import { acl, access, chmod, chown, statFs, truncate, utimes, xattr } from './attributes.js';
+import { acl, access, chmod, chown, statFs, truncate, utimes, xattr } from './operations/attributes.js';
 import { flushAll } from './coherence.js';
 import {
   allocate,
@@ -15,9 +15,20 @@ import {
   seek,
   truncateOpen,
   write,
-} from './data.js';
-import { lock } from './locks.js';
-import { create, createTemporary, link, list, lookup, makeNode, readLink, remove, rename, symlink } from './names.js';
+} from './operations/data.js';
+import { lock } from './operations/locks.js';
+import {
+  create,
+  createTemporary,
+  link,
+  list,
+  lookup,
+  makeNode,
+  readLink,
+  remove,
+  rename,
+  symlink,
+} from './operations/names.js';
 import { compareTrees } from './trees.js';
 import { Work } from './work.js';
 import type { WorkOptions } from './work.js';

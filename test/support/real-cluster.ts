@@ -12,7 +12,7 @@ import type { ClusterFileSystemConfig } from '../../src/client/connect.js';
 import { Master } from '../../src/master/master.js';
 import { MemoryStore } from '../../src/master/store/memory-store.js';
 import type { Network } from '../../src/protocol/transport.js';
-import { MemoryNotes } from './memory-notes.js';
+import { MemoryNotes } from './fakes/memory-notes.js';
 
 type Tunables = Omit<ClusterFileSystemConfig, 'master' | 'secret' | 'clientName'>;
 

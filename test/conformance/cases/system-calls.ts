@@ -4,8 +4,8 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, copyFile } from 'node:fs/promises';
 import type { Credentials } from '../../../src/filesystem/filesystem.js';
-import { AT, LOCK, O, path, SEEK } from '../../support/system-calls.js';
-import type { Stat } from '../../support/system-calls.js';
+import { AT, LOCK, O, path, SEEK } from '../../support/system-calls/system-calls.js';
+import type { Stat } from '../../support/system-calls/system-calls.js';
 import { alice, bob, carol, equalBytes, isLater, name, pattern, root } from '../case.js';
 import type { SystemCallCase, SystemCallContext } from '../system-call-case.js';
 

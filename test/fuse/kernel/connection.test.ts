@@ -4,7 +4,7 @@ import { setImmediate as immediate, setTimeout as pause } from 'node:timers/prom
 import { silentLogger } from '../../../src/core/logging/logger.js';
 import { Connection } from '../../../src/fuse/kernel/wire/connection.js';
 import type { Answer } from '../../../src/fuse/kernel/wire/request.js';
-import { ManualClock } from '../../support/manual-clock.js';
+import { ManualClock } from '../../support/fakes/manual-clock.js';
 import { MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
 import { deferred } from '../../../src/core/sync.js';
 import type { Attributes, LockRequest } from '../../../src/filesystem/filesystem.js';
@@ -12,8 +12,8 @@ import type { InodeId } from '../../../src/core/ids.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { OPCODES } from '../../../src/fuse/kernel/wire/protocol.js';
 import type { Opcode } from '../../../src/fuse/kernel/wire/protocol.js';
-import { cstrings, FakeKernel, requestBytes, u32, u64 } from '../../support/fake-kernel.js';
-import { ModelFileSystem } from '../../support/model-filesystem.js';
+import { cstrings, FakeKernel, requestBytes, u32, u64 } from '../../support/fakes/fake-kernel.js';
+import { ModelFileSystem } from '../../support/models/model-filesystem.js';
 import { seededRandom } from '../../support/seed.js';
 import { must, number64, O_RDWR, TestMount } from './served-mount.js';
 

@@ -9,7 +9,7 @@ import { Cursor, decodeGroups, decodeHeader } from '../../../src/fuse/kernel/wir
 import * as encode from '../../../src/fuse/kernel/wire/encode.js';
 import { negotiate } from '../../../src/fuse/kernel/wire/init.js';
 import { isBeingKilled, wasKilled } from '../../../src/fuse/kernel/proc-status.js';
-import { u32, u64 } from '../../support/fake-kernel.js';
+import { u32, u64 } from '../../support/fakes/fake-kernel.js';
 
 const bytes = (hex: string): Buffer => Buffer.from(hex.replace(/[^0-9a-f]/g, ''), 'hex');
 

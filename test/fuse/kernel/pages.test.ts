@@ -5,8 +5,8 @@ import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import { inodeId } from '../../../src/core/ids.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
 import { deferred } from '../../../src/core/sync.js';
-import { ModelFileSystem } from '../../support/model-filesystem.js';
-import { u32 } from '../../support/fake-kernel.js';
+import { ModelFileSystem } from '../../support/models/model-filesystem.js';
+import { u32 } from '../../support/fakes/fake-kernel.js';
 import { must, number64, O_APPEND, O_DIRECT, O_RDONLY, O_RDWR, TestMount } from './served-mount.js';
 
 /** Another client writes the file and closes it. */

@@ -4,8 +4,8 @@ import t from 'tap';
 import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import { POSIX_ERRORS } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE } from '../../../src/core/ids.js';
-import { fakeClients } from '../../support/fake-clients.js';
-import { cstrings, u32, u64 } from '../../support/fake-kernel.js';
+import { fakeClients } from '../../support/fakes/fake-clients.js';
+import { cstrings, u32, u64 } from '../../support/fakes/fake-kernel.js';
 import { must, number64, O_RDONLY, O_WRONLY, TestMount } from './served-mount.js';
 
 const { ENOENT, ESTALE } = POSIX_ERRORS;

@@ -13,8 +13,8 @@ import type {
 import { CairnError } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
 import { Callers } from '../../../src/fuse/kernel/callers.js';
-import { cstrings, u32, u64 } from '../../support/fake-kernel.js';
-import { ModelFileSystem } from '../../support/model-filesystem.js';
+import { cstrings, u32, u64 } from '../../support/fakes/fake-kernel.js';
+import { ModelFileSystem } from '../../support/models/model-filesystem.js';
 import { must, number64, O_APPEND, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
 
 const [ENOENT, EACCES, EEXIST, EINVAL, ERANGE, ENAMETOOLONG, ESTALE] = [2, 13, 17, 22, 34, 36, 116];

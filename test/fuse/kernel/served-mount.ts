@@ -6,9 +6,9 @@ import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import type { FileSystem } from '../../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../../src/core/ids.js';
 import { ServedMount } from '../../../src/fuse/kernel/driver.js';
-import { cstrings, FakeKernel, u32, u64 } from '../../support/fake-kernel.js';
-import type { FakeReply } from '../../support/fake-kernel.js';
-import { ModelFileSystem } from '../../support/model-filesystem.js';
+import { cstrings, FakeKernel, u32, u64 } from '../../support/fakes/fake-kernel.js';
+import type { FakeReply } from '../../support/fakes/fake-kernel.js';
+import { ModelFileSystem } from '../../support/models/model-filesystem.js';
 
 export const O_RDONLY = 0;
 export const O_WRONLY = 1;

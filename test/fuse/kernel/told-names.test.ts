@@ -3,7 +3,7 @@ import t from 'tap';
 import { inodeId } from '../../../src/core/ids.js';
 import { MAX_OPEN_NAMES, MAX_TOLD_NAMES } from '../../../src/core/limits.js';
 import { ToldNames } from '../../../src/fuse/kernel/memory/told-names.js';
-import { ManualClock } from '../../support/manual-clock.js';
+import { ManualClock } from '../../support/fakes/manual-clock.js';
 
 const ROOT = inodeId(1);
 const FILE = inodeId(7);

@@ -15,10 +15,10 @@ import type { ConnectedPeer, EndpointOptions } from '../../../src/protocol/endpo
 import type { LeaseChunkReply } from '../../../src/protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
 import type { PeerRole } from '../../../src/protocol/rpc.js';
-import { CrashDisk } from '../../support/crash-disk.js';
-import { ManualClock } from '../../support/manual-clock.js';
-import { MemoryNetwork } from '../../support/memory-network.js';
-import { MemoryNotes } from '../../support/memory-notes.js';
+import { CrashDisk } from '../../support/fakes/crash-disk.js';
+import { ManualClock } from '../../support/fakes/manual-clock.js';
+import { MemoryNetwork } from '../../support/fakes/memory-network.js';
+import { MemoryNotes } from '../../support/fakes/memory-notes.js';
 import { FakeChunkserver } from './fake-chunkserver.js';
 
 const MASTER = 'master:1';

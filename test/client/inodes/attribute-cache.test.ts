@@ -1,0 +1,70 @@
+/** What the client believes after its own changes: never older than the last of them that has returned. */
+import t from 'tap';
+import { AttributeCache } from '../../../src/client/inodes/attribute-cache.js';
+import type { InodeAttributes } from '../../../src/client/session/wire-attributes.js';
+import { inodeId } from '../../../src/core/ids.js';
+import { ManualClock } from '../../support/fakes/manual-clock.js';
+
+const inode = inodeId(7);
+const at = (change: number): InodeAttributes => ({
+  ...{ inode, mode: 0o40755, nlink: 2, uid: 0, gid: 0, rdev: 0, size: 0, change, hasXattrs: false },
+  ...{ hasAcl: false, allocatedBytes: 0, layoutVersion: 0 },
+  ...{
+    atime: { seconds: 0, nanoseconds: 0 },
+    mtime: { seconds: 0, nanoseconds: 0 },
+    ctime: { seconds: 0, nanoseconds: 0 },
+  },
+});
+const known = (cache: AttributeCache): number | undefined => cache.getAttributes(inode)?.change;
+
+t.test('answers to own changes in any order: the newest counts', async (t) => {
+  const cache = new AttributeCache({ clock: new ManualClock() });
+  const asked = cache.now();
+  cache.putAttributes(at(1), asked);
+  cache.putChanged(inode, at(3), asked);
+  t.equal(known(cache), 3);
+  cache.putChanged(inode, at(2), asked);
+  t.equal(known(cache), 3, 'an answer that came late');
+  cache.putChanged(inode, at(4), asked);
+  t.equal(known(cache), 4);
+});
+
+t.test('a question from before an own change is not answered by what was known then', async (t) => {
+  const cache = new AttributeCache({ clock: new ManualClock() });
+  const asked = cache.now();
+  cache.putChanged(inode, at(2), asked);
+  cache.putAttributes(at(3), asked);
+  t.equal(known(cache), 2, 'asked before the change was answered: refused');
+});
+
+t.test('an answer without attributes forgets them, and no late one brings them back', async (t) => {
+  for (const forget of [
+    (cache: AttributeCache) => cache.putChanged(inode, undefined, cache.now()),
+    (cache: AttributeCache) => cache.dropAttributes(inode),
+    (cache: AttributeCache) => cache.dropAllAttributes(),
+  ]) {
+    const cache = new AttributeCache({ clock: new ManualClock() });
+    const asked = cache.now();
+    cache.putAttributes(at(1), asked);
+    forget(cache);
+    t.equal(known(cache), undefined);
+    cache.putChanged(inode, at(2), asked);
+    t.equal(known(cache), undefined, 'the change that was forgotten may be newer');
+    cache.putChanged(inode, at(3), cache.now());
+    t.equal(known(cache), 3, 'asked afterwards');
+  }
+});
+
+t.test('a directory has one name: what it was called before is not believed any more', async (t) => {
+  const cache = new AttributeCache({ clock: new ManualClock() });
+  const [parent, other] = [inodeId(1), inodeId(2)];
+  const name = Buffer.from('d');
+  cache.putDirectoryName(parent, name, inode, cache.now());
+  t.equal(cache.getName(parent, name), inode);
+  cache.putDirectoryName(other, name, inode, cache.now());
+  t.equal(cache.getName(parent, name), undefined);
+  t.equal(cache.getName(other, name), inode);
+  cache.putDirectoryName(parent, name, inodeId(8), cache.now());
+  cache.putDirectoryName(parent, Buffer.from('e'), inode, cache.now());
+  t.equal(cache.getName(parent, name), inodeId(8), 'another has the name since');
+});

@@ -1,0 +1,67 @@
+/** The client's connection to the master, over peers that answer when the test says so. */
+import t from 'tap';
+import { MasterConnection } from '../../../src/client/session/master-connection.js';
+import { SeededRandom } from '../../../src/core/random.js';
+import { deferred, type Deferred } from '../../../src/core/sync.js';
+import { silentLogger, type Logger } from '../../../src/core/logging/logger.js';
+import { MASTER_METHODS, type MethodDefinition } from '../../../src/protocol/methods.js';
+import type { Peer } from '../../../src/protocol/rpc.js';
+import { ManualClock } from '../../support/fakes/manual-clock.js';
+
+type AnyMethod = MethodDefinition<unknown, unknown, unknown, unknown>;
+
+const names = new Map(Object.entries(MASTER_METHODS).map(([name, { number }]) => [number, name]));
+const SESSION = { sessionId: 5, clusterId: 'c', token: Buffer.alloc(0), mark: null, masterTime: null };
+const OPENED = { ...SESSION, resumed: true, epoch: 1, lossEpoch: 0, partedFrom: 0, partedBelow: 0 };
+
+class FakePeer {
+  readonly address = 'master:1';
+  readonly calls: string[] = [];
+  /** The answer to `openSession` waits for it. */
+  mayOpen: Promise<void> = Promise.resolve();
+  isClosed = false;
+  private readonly ended: Deferred<string> = deferred();
+
+  get closed(): Promise<string> {
+    return this.ended.promise;
+  }
+
+  async call(method: AnyMethod): Promise<{ reply: unknown }> {
+    const name = names.get(method.number) ?? '';
+    this.calls.push(name);
+    if (name === 'openSession') await this.mayOpen;
+    return { reply: name === 'openSession' ? OPENED : { lostAppends: [] } };
+  }
+
+  close(reason: string): void {
+    this.isClosed = true;
+    this.ended.resolve(reason);
+  }
+}
+
+t.test('a client that closes while it comes back ends the session that it has just resumed', async (t) => {
+  const [first, second] = [new FakePeer(), new FakePeer()];
+  const peers = [first, second];
+  const errors: string[] = [];
+  const logger: Logger = { ...silentLogger, error: (_about: object, message?: string) => errors.push(message ?? '') };
+  const connection = await MasterConnection.connect(
+    {
+      ...{ clock: new ManualClock(), random: new SeededRandom(1), logger, clientName: 'test' },
+      ...{ opens: () => [], locks: () => [], appends: () => [], lockLosses: () => 0 },
+      ...{ onOperationsLost: () => undefined, onReclaimed: () => undefined, onSessionLost: () => undefined },
+      onStale: () => undefined,
+      connect: () => Promise.resolve(peers.shift() as unknown as Peer),
+    },
+    1_000,
+  );
+  const mayOpen = deferred<void>();
+  second.mayOpen = mayOpen.promise;
+  first.close('broken');
+  while (second.calls.length === 0) await new Promise(setImmediate);
+  const closed = connection.close();
+  mayOpen.resolve();
+  await closed;
+  t.equal(second.calls.at(-1), 'closeSession', 'what it has open and locked is free at once');
+  t.ok(second.isClosed);
+  t.same(errors, [], 'nobody refused it');
+});

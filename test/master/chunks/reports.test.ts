@@ -1,0 +1,110 @@
+/** How the master learns that replicas are gone, whenever their chunks were made. */
+import t from 'tap';
+import { errorNumber } from '../../../src/core/errors.js';
+import { MASTER_METHODS } from '../../../src/protocol/methods.js';
+import { TestCluster } from '../support/cluster.js';
+
+t.test('replicas lost in a running server are lost, also of chunks made since it registered', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  // More than the master takes of one page at a time.
+  const inodes: number[] = [];
+  for (let i = 0; i < 480; i++) {
+    const inode = await client.create(`file-${i}`, 3);
+    cluster.write(await client.lease(inode), `word ${i}`);
+    await client.publish(inode, 1);
+    inodes.push(inode);
+  }
+  const [failing] = cluster.servers;
+  if (failing === undefined) throw new Error('no server');
+  t.ok(failing.replicas.size > 260, `${failing.replicas.size} are to be lost`);
+  failing.replicas.clear();
+  failing.freeBytes = 0;
+  await cluster.until(failing.heartbeat());
+  await cluster.until(failing.report());
+  t.ok((await client.status()).underReplicatedChunks > 260, 'told');
+  await cluster.wait(10_000);
+  t.equal((await client.status()).underReplicatedChunks, 0, 'made up for');
+  for (const [i, inode] of inodes.entries()) {
+    const words = await cluster.words(client, inode);
+    if (words.length !== 2 || words.some((replica) => replica.join() !== `word ${i}`)) t.fail(`file ${i}`);
+  }
+  t.equal(failing.replicas.size, 0);
+  await cluster.stop();
+});
+
+t.test('a reader says that a replica is not there: the server is asked, and believed', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const inode = await client.create('file', 3);
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  await client.publish(inode, 1);
+  const { handle, version } = lease;
+  const [one, two] = lease.replicas.map(({ serverId }) => cluster.server(serverId));
+  if (one === undefined || two === undefined) throw new Error('two replicas expected');
+  const say = (serverId: number, code: 'NO_REPLICA' | 'EIO'): Promise<unknown> =>
+    cluster.until(
+      client.peer.call(MASTER_METHODS.reportReplica, { handle, version, serverId, errorCode: errorNumber(code) }),
+    );
+
+  await say(one.id, 'EIO');
+  await cluster.wait(12_000);
+  t.equal((await client.chunks(inode, 0))[0]?.version, version, 'it is in order: nothing happens');
+  t.equal((await client.chunks(inode, 0))[0]?.replicas.length, 2);
+
+  one.replicas.delete(handle);
+  await say(one.id, 'NO_REPLICA');
+  await cluster.wait(6_000);
+  t.same(await cluster.words(client, inode), [['a'], ['a']]);
+  const [now] = await client.chunks(inode, 0);
+  t.ok((now?.version ?? 0) > version, 'recovered without it, and copied');
+  await cluster.stop();
+});
+
+t.test('P11: an older replica does not stand for the one on a disk of the server that is away', async (t) => {
+  const cluster = new TestCluster();
+  await cluster.start(2);
+  const client = await cluster.client();
+  const inode = await client.create('file', 3);
+  const lease = await client.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  await client.publish(inode, 1);
+  const { handle } = lease;
+  const [one, two] = cluster.servers;
+  if (one === undefined || two === undefined) throw new Error('no server');
+  two.kill();
+  await cluster.wait(15_000);
+  t.ok(cluster.write(await client.lease(inode), 'b'));
+  await client.publish(inode, 2);
+  await cluster.rejoin(two);
+  await cluster.wait(120_000);
+  t.same(await cluster.words(await cluster.client(), inode), [
+    ['a', 'b'],
+    ['a', 'b'],
+  ]);
+  two.kill();
+  one.kill();
+  const good = one.replicas.get(handle);
+  if (good === undefined || good.version <= lease.version) throw new Error('a newer version expected');
+  one.replicas.set(handle, { version: lease.version, fence: 0, words: ['a'], suspect: false });
+  one.disks = [
+    { id: 'a', path: '/a', generation: 1 },
+    { id: 'b', path: '/b', generation: 0, problem: 'not mounted' },
+  ];
+  await cluster.rejoin(one);
+  await cluster.wait(120_000);
+  t.equal(one.replicas.get(handle)?.leftOut, true, 'P9: it is served to nobody');
+  one.kill();
+  one.disks = [
+    { id: 'a', path: '/a', generation: 2 },
+    { id: 'b', path: '/b', generation: 2 },
+  ];
+  one.replicas.set(handle, good);
+  await cluster.rejoin(one);
+  await cluster.wait(120_000);
+  t.same(await cluster.words(await cluster.client(), inode), [['a', 'b']]);
+  await cluster.stop();
+});
