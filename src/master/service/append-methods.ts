@@ -56,7 +56,7 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
     handler: Handler<M>,
   ): Handler<M> => {
     type Answer = ReturnType<Handler<M>>;
-    return (request, context: RequestContext) => {
+    const inTurn = (request: Parameters<Handler<M>>[0], context: RequestContext): Answer => {
       const run = (done: () => void): Answer => {
         let answer: Answer | undefined;
         try {
@@ -69,7 +69,14 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
       const inode = inodeOf(request);
       if (inode === 0) return handler(request, context);
       const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode));
-      return turn instanceof Promise ? turn.then(run) : run(turn);
+      if (!(turn instanceof Promise)) return run(turn);
+      return turn.then((done) => {
+        if (inodeOf(request) === inode) return run(done);
+        // The name leads to another file by now, of which the turn is to be taken.
+        done();
+        return inTurn(request, context);
+      });
     };
+    return inTurn;
   };
 }

@@ -180,3 +180,30 @@ for (const size of [0, 100]) {
     },
   );
 }
+
+story('an open that truncates by name takes its turn among those who append to the file that it cuts', async (s) => {
+  const three = await s.world.connect('client-3');
+  const [name, other] = [Buffer.from('name'), Buffer.from('other')];
+  const append = async (text: Buffer): Promise<OpenFile> => {
+    const options = { mode: 0o644, flags: { ...READ_WRITE, append: true } };
+    const { file } = await s.two.create(root, ROOT_INODE, text, options);
+    await file.write(0, pattern(1000, 1));
+    await file.flush();
+    return file;
+  };
+  const [first, second] = [await append(name), await append(other)];
+  // It lets go of the end of the first file when what it appended there has arrived.
+  for (const host of s.world.chunkservers) s.world.network.partition('client-2', host);
+  await first.write(0, pattern(1000, 1));
+  const opening = s.one.openAt(root, ROOT_INODE, name, CUT);
+  await s.world.sleep(300);
+  await three.rename(root, { parent: ROOT_INODE, name: other }, { parent: ROOT_INODE, name });
+  for (const host of s.world.chunkservers) s.world.network.heal('client-2', host);
+  const { file: cut } = await opening;
+  assert.equal(cut.inode, second.inode);
+  await second.write(0, pattern(500, 2));
+  await second.close();
+  await s.check('name', pattern(500, 2));
+  await cut.close();
+  await first.close();
+});
