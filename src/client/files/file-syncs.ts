@@ -4,7 +4,7 @@
  */
 import { CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FAILED_FILES } from '../../core/limits.js';
+import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_FAILED_FILES, MAX_UNSYNCED_FILES } from '../../core/limits.js';
 import { LruMap } from '../../core/lru.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import { isKept } from '../chunks/chunk-io.js';
@@ -27,11 +27,14 @@ export class FileSyncs {
   private readonly unsynced = new UnsyncedFiles();
   /** Failed write-backs that only a close has told, if anything. */
   private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);
+  /** Change numbers of files when they were closed last. */
+  private readonly closedAt = new LruMap<InodeId, number>(MAX_UNSYNCED_FILES);
 
   constructor(private readonly options: FileSyncsOptions) {}
 
   /** The last handle of the inode is being closed, with what its writer has not synced and not told. */
-  closed(inode: InodeId, writer: Writer): void {
+  closed({ inode, change }: InodeAttributes, writer: Writer): void {
+    this.closedAt.set(inode, change);
     this.unsynced.put(inode, writer.unsyncedChunks);
     const { count, told, last } = writer.failures;
     if (count > told) this.failed.set(inode, last);
@@ -39,7 +42,9 @@ export class FileSyncs {
   }
 
   /** Chunks were dropped or cut. */
-  cut({ inode, size }: InodeAttributes): void {
+  cut({ inode, size, change }: InodeAttributes): void {
+    // The answer to a cut may come late: what was closed meanwhile was written behind it.
+    if (change <= (this.closedAt.peek(inode) ?? Infinity)) return;
     this.unsynced.cut(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
     if (size === 0) this.failed.delete(inode);
   }

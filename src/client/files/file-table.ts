@@ -245,7 +245,7 @@ export class FileTable implements OpenFileHost {
     if (isLast) {
       writers += open.owedWriters;
       if (writer !== undefined) {
-        this.syncs.closed(open.inode, writer);
+        this.syncs.closed(open.attributes, writer);
         writer.dispose();
       }
       this.inodes.closed(open.inode);
@@ -283,7 +283,7 @@ export class FileTable implements OpenFileHost {
                 this.inodes.requireWritable(open.inode);
                 return { operation, ...current() };
               },
-              { idempotent: true, needsNoLock: true, durable, timeoutMs },
+              { idempotent: true, needsNoLock: true, isRepeated: true, durable, timeoutMs },
             ),
           ),
         ),

@@ -110,8 +110,8 @@ export class MasterConnection {
   /**
    * Changes something, exactly once within the session. `build` makes the request with the operation id it is given.
    * With `idempotent`, it may be repeated under a new session, where the old one's answers are lost; but nothing is done in one
-   * that was asked for before locks were lost, as others may hold them by now, unless it `needsNoLock`. With `durable`, the
-   * answer says that all before it is synced.
+   * that was asked for before locks were lost, as others may hold them by now, unless it `needsNoLock`. `isRepeated`: who
+   * changes it does so again when the master has lost it. With `durable`, the answer says that all before it is synced.
    */
   async mutate<Q, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
@@ -119,6 +119,7 @@ export class MasterConnection {
     options: {
       readonly idempotent?: boolean;
       readonly needsNoLock?: boolean;
+      readonly isRepeated?: boolean;
       readonly durable?: boolean;
       readonly timeoutMs?: number;
     } = {},
@@ -132,8 +133,8 @@ export class MasterConnection {
         options,
         place,
       );
-      if (method.number !== MASTER_METHODS.publish.number) this.session.changed();
-      else if (options.durable === true) this.session.synced(changes);
+      if (options.isRepeated !== true) this.session.changed();
+      if (options.durable === true) this.session.synced(changes);
       return reply;
     } finally {
       this.operations.ended(place);

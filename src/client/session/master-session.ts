@@ -42,7 +42,7 @@ export class MasterSession {
   private epoch = 0;
   private readonly parted = new PartedInodes();
   private latestTime: MasterTime = NEVER;
-  /** Changes that were answered, and how many of them a sync covers. Publications do not count: a writer repeats them. */
+  /** Changes that were answered, and how many of them a sync covers. What a writer publishes does not count: it does so again. */
   private answeredChanges = 0;
   private syncedChanges = 0;
   private lossCount = 0;

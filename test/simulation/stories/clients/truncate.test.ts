@@ -207,3 +207,34 @@ story('an open that truncates by name takes its turn among those who append to t
   await cut.close();
   await first.close();
 });
+
+story(
+  'P1: the answer to a cut that comes when the file was written and closed again forgets nothing of that',
+  async (s) => {
+    const { world } = s;
+    const file = await s.create('file', pattern(1000, 1));
+    await file.sync();
+    const hosts = await s.holders(file);
+    await file.close();
+    // The lease of the chunk that is cut off does not end before they hear of it.
+    for (const host of hosts) world.network.partition(MASTER, host, true);
+    let isCut = false;
+    const cutting = s.one.setAttributes(root, file.inode, { size: 0 }).then(() => (isCut = true));
+    await world.sleep(20);
+    const again = await s.openAt('file');
+    await again.write(0, pattern(1000, 2));
+    await again.close();
+    assert.equal(isCut, false, 'its answer is still to come');
+    for (const host of hosts) world.network.heal(MASTER, host);
+    await cutting;
+    const last = await s.openAt('file');
+    await last.sync();
+    for (const name of world.chunkservers) await world.powerOff(name, 'nothing');
+    await world.sleep(2000);
+    for (const name of world.chunkservers) await world.powerOn(name);
+    await world.sleep(5000);
+    equalBytes(await last.read(0, 2000), pattern(1000, 2), 'after the power loss');
+    await last.close();
+  },
+  { chunkservers: 5 },
+);

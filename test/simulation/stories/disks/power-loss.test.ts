@@ -275,6 +275,19 @@ for (const when of ['open', 'closed'] as const) {
   });
 }
 
+story(
+  'P1: an fsync after a power loss of the master tells that what fallocate added to the file is gone',
+  async (s) => {
+    const file = await s.create('f', pattern(1000, 1));
+    await file.sync();
+    await file.allocate(0, LENGTH);
+    await powerCycle(s, [MASTER]);
+    assert.equal((await file.attributes()).size, 1000);
+    await failsSoon(s, 'fsync', () => file.sync());
+    await file.close();
+  },
+);
+
 story('P1: an fsync of a directory after a power loss of the master tells of what it cost', async (s) => {
   await (await s.create('f', pattern(LENGTH, 1))).close();
   await powerCycle(s, [MASTER]);
