@@ -128,7 +128,7 @@ function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict
   if (record === undefined) return state.get(keys.deletion(server.id, handle)) === undefined ? 'aside' : 'delete';
   if (isGarbage(state, handle)) return 'delete';
   if (replica.version > record.lastVersion) {
-    if (!isOfNewerState(deps, server, record, replica.version)) return 'aside';
+    if (!isOfNewerState(server, record, replica.version)) return 'aside';
     takeNewer(deps, server, handle, replica.version);
     return replica.suspect ? 'suspect' : 'keep';
   }
@@ -188,17 +188,23 @@ function takeNewer(deps: ReportDeps, server: Server, handle: ChunkHandle, versio
 
 /**
  * Whether a version above all that this state gave is to take the place of what its members have. Not when they may have what
- * was written after this state was put back, or when that version is from after yet another time that one was.
+ * was written after this state was put back, also while they are away, or when that version is from after yet another time that
+ * one was.
  */
-function isOfNewerState({ servers }: ReportDeps, server: Server, record: ChunkRecord, version: number): boolean {
-  if (record.servers.includes(server.id)) return true;
-  const isUntouched = server.isParted && record.lastLease < server.partedLease;
-  if (isUntouched && isSameTimeline(version, record.lastVersion)) return true;
-  const mayCount = (id: number): boolean => servers.isUp(id) || servers.isUnsettled(id);
-  return !record.servers.some((id) => mayCount(id) && !record.suspects.includes(id));
+function isOfNewerState(server: Server, record: ChunkRecord, version: number): boolean {
+  if (record.servers.includes(server.id) || isUntouched(server, record, version)) return true;
+  return record.servers.every((id) => record.suspects.includes(id));
 }
 
-/** Of what a server keeps aside, what this state knows and can use. */
+/** Nothing was written to the chunk since this state and the newer one parted, in which it came to `version`. */
+function isUntouched(server: Server, record: ChunkRecord, version: number): boolean {
+  return server.isParted && record.lastLease < server.partedLease && isSameTimeline(version, record.lastVersion);
+}
+
+/**
+ * Of what a server keeps aside, what this state knows and can use. A member may have got a copy since: a version that this state
+ * never gave does not take its place when something was written here.
+ */
 export function takeAsideReport(state: State, server: Server, request: ReportAsideRequest): ReportAsideReplyInit {
   if (request.replicas.length > MAX_REPORT_ENTRIES) {
     throw new CairnError('PROTOCOL', `a page of a report has at most ${MAX_REPORT_ENTRIES} replicas`);
@@ -207,7 +213,8 @@ export function takeAsideReport(state: State, server: Server, request: ReportAsi
     const record = getChunk(state, chunkHandle(handle));
     if (record === undefined || isGarbage(state, chunkHandle(handle))) return false;
     const isLost = record.servers.length === 0 && mayBringBack(record, server);
-    const isWanted = isLost || record.servers.includes(server.id);
+    const isKnown = version <= record.lastVersion || isUntouched(server, record, version);
+    const isWanted = isLost || (record.servers.includes(server.id) && isKnown);
     return isWanted && version >= record.version;
   });
   return { restore };
