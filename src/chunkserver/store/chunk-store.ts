@@ -55,7 +55,7 @@ export interface ChunkStoreOptions {
   readonly maxOpen?: number | undefined;
   /** Ids of disks that are gone for good. */
   readonly forgetDisks: readonly string[];
-  /** Many replicas are gone: the report to the master has to be made again. */
+  /** Many replicas are gone, or in doubt: the report to the master has to be made again. */
   readonly onLost: () => void;
   /** One replica is gone (NO_REPLICA), or cannot be believed any more. */
   readonly onBadReplica: (replica: FoundReplica, error: CairnError) => void;
@@ -137,6 +137,7 @@ export class ChunkStore {
     this.scan = new HeaderScan({
       ...{ disk, logger, directories, index, dirty },
       openRenamed: (handle) => this.use(handle, (file) => Promise.resolve(file.dirty)),
+      onDoubted: options.onLost,
     });
   }
 

@@ -20,12 +20,15 @@ export interface HeaderScanOptions {
   readonly dirty: DirtyReplicas;
   /** Opens a replica whose header is not at the version of its name, so that the name follows; is it dirty? */
   readonly openRenamed: (handle: ChunkHandle) => Promise<boolean>;
+  /** At its end: some replicas are suspect, gone or at another version, and the master may have been told otherwise. */
+  readonly onDoubted: () => void;
 }
 
 export class HeaderScan {
   private running: Promise<void> = Promise.resolve();
   private stopping = false;
   private done = false;
+  private doubted = false;
 
   constructor(private readonly options: HeaderScanOptions) {}
 
@@ -35,7 +38,9 @@ export class HeaderScan {
   }
 
   start(): Promise<void> {
-    this.running = this.run();
+    this.running = this.run().finally(() => {
+      if (this.doubted) this.options.onDoubted();
+    });
     return this.running;
   }
 
@@ -71,16 +76,23 @@ export class HeaderScan {
     });
     const now = index.get(entry.handle);
     if (header === null || now?.version !== entry.version) return;
-    if (header === 'unreadable') index.set({ ...now, suspect: true });
+    if (header === 'unreadable') this.doubt(now);
     else if (header === undefined) {
       index.delete(entry.handle);
+      this.doubted = true;
       await directory.removeReplica(entry);
     } else if (header.version !== entry.version) {
+      this.doubted = true;
       if (await this.options.openRenamed(entry.handle)) dirty.found(entry.handle);
-    } else if (header.syncFailed) index.set({ ...now, suspect: true });
+    } else if (header.syncFailed) this.doubt(now);
     else if (header.dirty) {
-      if (header.bootId !== directory.boot.id) index.set({ ...now, suspect: true });
+      if (header.bootId !== directory.boot.id) this.doubt(now);
       else dirty.found(entry.handle);
     }
+  }
+
+  private doubt(entry: IndexEntry): void {
+    this.options.index.set({ ...entry, suspect: true });
+    this.doubted = true;
   }
 }

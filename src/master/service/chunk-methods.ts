@@ -76,10 +76,13 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     return true;
   }
 
-  /** The record of a chunk of which this is a member at this version, and nobody doubts it yet. */
+  /**
+   * The record of a chunk of which this is a member at this version, and nobody doubts it yet. Members may have the version of a
+   * recovery that goes on.
+   */
   function undoubted({ handle, version, serverId }: ReportReplicaRequest): ChunkRecord | undefined {
     const record = getChunk(state, chunkHandle(handle));
-    if (record === undefined || record.version !== version) return undefined;
+    if (record === undefined || version < record.version || version > record.lastVersion) return undefined;
     return record.servers.includes(serverId) && !record.suspects.includes(serverId) ? record : undefined;
   }
 
