@@ -17,6 +17,7 @@ import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { connectPeer, servePeers, type EndpointOptions, type PeerServer } from '../protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../protocol/methods.js';
+import type { Interceptor } from '../protocol/rpc.js';
 import type { Network } from '../protocol/transport.js';
 import { MasterLink } from './master-link.js';
 import { Reads } from './reads.js';
@@ -39,6 +40,8 @@ export interface ChunkserverDependencies {
   readonly disk: Disk;
   readonly bootNotes: BootNotes;
   readonly logger: Logger;
+  /** Around the handlers of all that is served. */
+  readonly interceptor?: Interceptor | undefined;
 }
 
 export interface ChunkserverConfig {
@@ -78,7 +81,10 @@ export class Chunkserver {
     private readonly config: ChunkserverConfig,
   ) {
     const { clock, random, network, disk, bootNotes, logger } = deps;
-    this.endpoint = { network, clock, random, logger, secret: config.secret, role: 'chunkserver' };
+    this.endpoint = {
+      ...{ network, clock, random, logger, secret: config.secret, role: 'chunkserver' as const },
+      interceptor: deps.interceptor,
+    };
     const serverId = (): number => this.link.serverId;
     this.watch = new DiskWatch({ disk, clock, logger, paths: config.dataDirectories });
     this.store = new ChunkStore({

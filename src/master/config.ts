@@ -4,6 +4,7 @@ import type { BootNotes } from '../core/disk/boot-notes.js';
 import type { Disk } from '../core/disk/disk.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
+import type { Interceptor } from '../protocol/rpc.js';
 import type { Network } from '../protocol/transport.js';
 import type { Store } from './store/store.js';
 
@@ -16,6 +17,8 @@ export interface MasterDeps {
   readonly bootNotes: BootNotes;
   readonly store: Store;
   readonly logger: Logger;
+  /** Around the handlers of all that is served. */
+  readonly interceptor?: Interceptor | undefined;
 }
 
 export interface MasterConfig {

@@ -87,7 +87,10 @@ export class Master {
     });
     parts.sessions.start();
     this.server = await servePeers(
-      { network: deps.network, clock, random, logger, secret: config.secret, role: 'master' },
+      {
+        ...{ network: deps.network, clock, random, logger, secret: config.secret, role: 'master' },
+        interceptor: deps.interceptor,
+      },
       config.listen,
       { table: MASTER_METHODS, handlers, accept: ['client', 'chunkserver'], clusterId: () => clusterId },
     );

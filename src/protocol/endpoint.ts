@@ -6,7 +6,7 @@ import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
 import { callerHandshake, serverHandshake } from './handshake.js';
 import type { MethodTable } from './methods.js';
-import type { Handlers, Peer, PeerRole } from './rpc.js';
+import type { Handlers, Interceptor, Peer, PeerRole } from './rpc.js';
 import { RpcPeer, type ServedMethod } from './rpc-peer.js';
 import type { Network, Transport } from './transport.js';
 
@@ -18,6 +18,8 @@ export interface EndpointOptions {
   readonly secret: Buffer;
   /** What this process is. */
   readonly role: PeerRole;
+  /** Around the handlers of all that this process serves; none: they are called plainly. */
+  readonly interceptor?: Interceptor | undefined;
   /** Refuse peers of another cluster. */
   readonly clusterId?: string;
 }
@@ -28,13 +30,20 @@ export interface Service<T extends MethodTable> {
   readonly handlers: Handlers<T>;
 }
 
-function servedMethods<T extends MethodTable>(service: Service<T> | undefined): ReadonlyMap<number, ServedMethod> {
+function servedMethods<T extends MethodTable>(
+  service: Service<T> | undefined,
+  interceptor: Interceptor | undefined,
+): ReadonlyMap<number, ServedMethod> {
   const methods = new Map<number, ServedMethod>();
   if (service === undefined) return methods;
   for (const name of Object.keys(service.table) as (keyof T & string)[]) {
     // The table and the handlers are keyed alike (Handlers<T>), so each definition meets its own handler.
     const definition = service.table[name] as unknown as ServedMethod['definition'];
-    const handler = service.handlers[name] as unknown as ServedMethod['handler'];
+    const plain = service.handlers[name] as unknown as ServedMethod['handler'];
+    const handler: ServedMethod['handler'] =
+      interceptor === undefined
+        ? plain
+        : (request, context) => interceptor(name, request, context, (changed) => plain(changed, context));
     methods.set(definition.number, { name, definition, handler });
   }
   return methods;
@@ -63,7 +72,7 @@ export async function connectPeer<T extends MethodTable>(
     expectRole: expect.role,
     clusterId: options.clusterId,
   });
-  const methods = servedMethods(expect.service);
+  const methods = servedMethods(expect.service, options.interceptor);
   return new RpcPeer({ channel, clock: options.clock, logger: options.logger, role: peerRole, clusterId, methods });
 }
 
@@ -87,7 +96,7 @@ export async function servePeers<T extends MethodTable>(
   listenAddress: string,
   server: ServerOptions<T>,
 ): Promise<PeerServer> {
-  const methods = servedMethods(server);
+  const methods = servedMethods(server, options.interceptor);
   const connections = new Set<Transport>();
   const peers = new Set<RpcPeer>();
   const load = { bytes: 0 };

@@ -69,4 +69,15 @@ export type Handler<M> = (
   context: RequestContext,
 ) => HandlerResult<ReplyInitOf<M>> | Promise<HandlerResult<ReplyInitOf<M>>>;
 
+/**
+ * Stands around every handler of one side: sees which method is asked for and with what, serves it, and may change the
+ * request or the result, or throw instead. `serve` gives what the handler gives.
+ */
+export type Interceptor = (
+  method: string,
+  request: unknown,
+  context: RequestContext,
+  serve: (request: unknown) => HandlerResult<unknown> | Promise<HandlerResult<unknown>>,
+) => HandlerResult<unknown> | Promise<HandlerResult<unknown>>;
+
 export type Handlers<T extends MethodTable> = { readonly [K in keyof T]: Handler<T[K]> };

@@ -6,7 +6,7 @@ import { KIB, MIB } from '../../src/core/limits.js';
 import { pick } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import { pattern } from '../conformance/case.js';
-import { fakeClients } from '../support/fakes/fake-clients.js';
+import { hookedCluster } from '../support/hooked-cluster.js';
 import { seededRandom } from '../support/seed.js';
 import { setAudits } from '../../src/core/invariant.js';
 
@@ -16,14 +16,18 @@ const REFUSALS = ['STALE_VERSION', 'NOT_PRIMARY', 'UNAVAILABLE', 'BUSY', 'CORRUP
 
 t.test('random writes, truncates, reads and flushes under faults equal a plain buffer', async (t) => {
   const random = seededRandom(t);
-  const { cluster, network, connect, stop } = await fakeClients();
+  const cluster = await hookedCluster();
   try {
-    const fs = await connect({ maxDirtyBytes: 3 * MIB, maxTotalDirtyBytes: 4 * MIB, maxReadaheadBytes: 2 * MIB });
-    const other = await connect();
+    const fs = await cluster.connect({
+      maxDirtyBytes: 3 * MIB,
+      maxTotalDirtyBytes: 4 * MIB,
+      maxReadaheadBytes: 2 * MIB,
+    });
+    const other = await cluster.connect();
     let faulty = true;
     const fault = (server: string): void => {
       if (!faulty || random.below(12) !== 0) return;
-      if (random.below(4) === 0) network.cut(server);
+      if (random.below(4) === 0) cluster.network.cut(server);
       else throw new CairnError(pick(random, REFUSALS), 'planted');
     };
     const delay = async (): Promise<void> => {
@@ -34,7 +38,7 @@ t.test('random writes, truncates, reads and flushes under faults equal a plain b
       fault(server);
     };
     cluster.hooks.written = () => {
-      if (faulty && random.below(40) === 0) network.cut(cluster.serverAddresses[0] ?? '');
+      if (faulty && random.below(40) === 0) cluster.network.cut(cluster.serverAddresses[0] ?? '');
     };
     cluster.hooks.read = async (_request, server) => {
       await delay();
@@ -42,7 +46,7 @@ t.test('random writes, truncates, reads and flushes under faults equal a plain b
     };
     cluster.hooks.sync = () => fault(cluster.serverAddresses[0] ?? '');
     cluster.hooks.mutated = () => {
-      if (faulty && random.below(15) === 0) network.cut(cluster.masterAddress);
+      if (faulty && random.below(15) === 0) cluster.network.cut(cluster.masterAddress);
     };
 
     const flags = { read: true, write: true };
@@ -92,6 +96,6 @@ t.test('random writes, truncates, reads and flushes under faults equal a plain b
     await file.close();
     t.ok(cluster.count('writeChunk') > 50);
   } finally {
-    await stop();
+    await cluster.stop();
   }
 });

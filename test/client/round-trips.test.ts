@@ -2,15 +2,15 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
-import { fakeClients } from '../support/fakes/fake-clients.js';
+import { hookedCluster } from '../support/hooked-cluster.js';
 
 const FLAGS = { read: true, write: true };
 const name = (i: number): Buffer => Buffer.from(`file-${i}`);
 
 t.test('an open tells where the first chunk is', async (t) => {
-  const { cluster, connect, stop } = await fakeClients();
-  t.teardown(stop);
-  const [one, two] = [await connect(), await connect()];
+  const cluster = await hookedCluster();
+  t.teardown(() => cluster.stop());
+  const [one, two] = [await cluster.connect(), await cluster.connect()];
   for (let i = 0; i < 20; i++) {
     const { file } = await one.create(ROOT_CREDENTIALS, ROOT_INODE, name(i), { mode: 0o644, flags: FLAGS });
     await file.write(0, Buffer.from(`content ${i}`));

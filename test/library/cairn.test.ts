@@ -6,13 +6,13 @@ import { MIB } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { Cairn } from '../../src/library/cairn.js';
 import { pattern } from '../conformance/case.js';
-import { fakeClients } from '../support/fakes/fake-clients.js';
+import { hookedCluster } from '../support/hooked-cluster.js';
 
-const clients = await fakeClients();
-t.teardown(() => clients.stop());
+const cluster = await hookedCluster();
+t.teardown(() => cluster.stop());
 const credentials = { uid: 0, gid: 0, groups: [] };
-const cairn = new Cairn(await clients.connect(), { credentials, umask: 0o022, random: new SeededRandom(1) });
-const alice = new Cairn(await clients.connect(), {
+const cairn = new Cairn(await cluster.connect(), { credentials, umask: 0o022, random: new SeededRandom(1) });
+const alice = new Cairn(await cluster.connect(), {
   ...{ credentials: { uid: 1001, gid: 1001, groups: [] }, umask: 0o077, random: new SeededRandom(2) },
 });
 

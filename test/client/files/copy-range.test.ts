@@ -6,7 +6,7 @@ import { ROOT_INODE } from '../../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, KIB, MIB } from '../../../src/core/limits.js';
 import { ROOT_CREDENTIALS as root, type FileSystem, type OpenFile } from '../../../src/filesystem/filesystem.js';
 import { pattern } from '../../conformance/case.js';
-import { fakeClients, type FakeClients } from '../../support/fakes/fake-clients.js';
+import { hookedCluster, type HookedCluster } from '../../support/hooked-cluster.js';
 import { MemoryNetwork } from '../../support/fakes/memory-network.js';
 import { realCluster } from '../../support/real-cluster.js';
 
@@ -37,23 +37,23 @@ async function content(fs: FileSystem, text: string): Promise<Buffer> {
   return Buffer.concat(parts);
 }
 
-function test(title: string, run: (t: Test, clients: FakeClients) => Promise<void>): void {
+function test(title: string, run: (t: Test, cluster: HookedCluster) => Promise<void>): void {
   void t.test(title, async (t) => {
-    const clients = await fakeClients();
+    const cluster = await hookedCluster();
     try {
-      await run(t, clients);
+      await run(t, cluster);
     } finally {
-      await clients.stop();
+      await cluster.stop();
     }
   });
 }
 
 /** Chunk requests of the client since the last look. */
-function counter({ cluster }: FakeClients): () => string {
+function counter(cluster: HookedCluster): () => string {
   const seen = new Map<string, number>();
   return () => {
     const now = ['readChunk', 'writeChunk', 'copyRange'].map((method) => {
-      const count = cluster.calls.get(method) ?? 0;
+      const count = cluster.count(method);
       const since = count - (seen.get(method) ?? 0);
       seen.set(method, count);
       return `${method} ${since}`;
@@ -62,9 +62,9 @@ function counter({ cluster }: FakeClients): () => string {
   };
 }
 
-test('no byte goes through the client, unless it is few', async (t, clients) => {
-  const fs = await clients.connect();
-  const counted = counter(clients);
+test('no byte goes through the client, unless it is few', async (t, cluster) => {
+  const fs = await cluster.connect();
+  const counted = counter(cluster);
   const bytes = pattern(20 * MIB + 5);
   const [source, target] = [await create(fs, 'from', bytes), await create(fs, 'to')];
   counted();
@@ -72,7 +72,7 @@ test('no byte goes through the client, unless it is few', async (t, clients) => 
   t.equal(counted(), 'readChunk 0, writeChunk 0, copyRange 2');
   await target.flush();
   t.equal(counted(), 'readChunk 0, writeChunk 0, copyRange 0');
-  t.ok((await content(await clients.connect(), 'to')).equals(bytes));
+  t.ok((await content(await cluster.connect(), 'to')).equals(bytes));
   counted();
   t.equal(await target.copyFrom(source, 0, 100, 10 * KIB), 10 * KIB);
   await target.flush();
@@ -80,14 +80,14 @@ test('no byte goes through the client, unless it is few', async (t, clients) => 
   for (const file of [source, target]) await file.close();
 });
 
-test('what the servers cannot read, or do not know, the client copies', async (t, clients) => {
-  const fs = await clients.connect();
-  const counted = counter(clients);
+test('what the servers cannot read, or do not know, the client copies', async (t, cluster) => {
+  const fs = await cluster.connect();
+  const counted = counter(cluster);
   const bytes = pattern(3 * MIB);
   const [source, target] = [await create(fs, 'from', bytes), await create(fs, 'to')];
   const code = errorNumber('STALE_VERSION');
   let stale = 1;
-  clients.cluster.hooks.copy = ({ length }) => {
+  cluster.hooks.copy = ({ length }) => {
     if (stale-- > 0) return { copied: MIB, sourceError: code };
     return stale === -1 ? { copied: 0, sourceError: code } : { copied: length, sourceError: 0 };
   };
@@ -97,7 +97,7 @@ test('what the servers cannot read, or do not know, the client copies', async (t
   t.match(counted(), /^readChunk [12], writeChunk 1, copyRange 3$/, 'read ahead at most');
   t.ok((await content(fs, 'to')).equals(bytes));
   await target.truncate(0);
-  clients.cluster.hooks.copy = () => {
+  cluster.hooks.copy = () => {
     throw new CairnError('EOPNOTSUPP', 'planted: an older server');
   };
   await copyAll(source, target, bytes.length);
@@ -106,9 +106,8 @@ test('what the servers cannot read, or do not know, the client copies', async (t
   for (const file of [source, target]) await file.close();
 });
 
-test('a copy in doubt is repeated under another lease; writes to the range wait for its end', async (t, clients) => {
-  const { cluster, network, connect } = clients;
-  const fs = await connect();
+test('a copy in doubt is repeated under another lease; writes to the range wait for its end', async (t, cluster) => {
+  const fs = await cluster.connect();
   const bytes = pattern(2 * MIB);
   const [source, target] = [await create(fs, 'from', bytes), await create(fs, 'to', pattern(2 * MIB, 2))];
   for (const code of ['STALE_VERSION', 'NOT_PRIMARY', 'UNAVAILABLE', 'BUSY', 'cut'] as const) {
@@ -125,7 +124,7 @@ test('a copy in doubt is repeated under another lease; writes to the range wait 
       await new Promise((resolve) => setTimeout(resolve, 5));
       during = leases.length < 3;
       if (!during) return;
-      if (code === 'cut') network.cut(server);
+      if (code === 'cut') cluster.network.cut(server);
       else throw new CairnError(code, 'planted');
     };
     t.equal(await target.copyFrom(source, 0, 0, bytes.length), bytes.length, code);
@@ -135,17 +134,17 @@ test('a copy in doubt is repeated under another lease; writes to the range wait 
     await target.flush();
     const expected = Buffer.from(bytes);
     expected.write('after', MIB);
-    t.ok((await content(await connect(), 'to')).equals(expected), `${code}: in order`);
+    t.ok((await content(await cluster.connect(), 'to')).equals(expected), `${code}: in order`);
   }
   cluster.hooks.write = cluster.hooks.copy = () => undefined;
   for (const file of [source, target]) await file.close();
 });
 
-test('P7: a copy that fails is told to its caller, after what was copied; nothing else is lost', async (t, clients) => {
-  const fs = await clients.connect();
+test('P7: a copy that fails is told to its caller, after what was copied; nothing else is lost', async (t, cluster) => {
+  const fs = await cluster.connect();
   const bytes = pattern(40 * MIB);
   const [source, target] = [await create(fs, 'from', bytes), await create(fs, 'to')];
-  clients.cluster.hooks.copy = ({ offset }) => {
+  cluster.hooks.copy = ({ offset }) => {
     if (offset >= 16 * MIB) throw new CairnError('ENOSPC', 'planted');
   };
   t.equal(await target.copyFrom(source, 0, 0, bytes.length), 16 * MIB);
@@ -153,24 +152,24 @@ test('P7: a copy that fails is told to its caller, after what was copied; nothin
   await target.flush();
   t.equal((await target.attributes()).size, 16 * MIB, 'no more than was copied');
   t.equal((await fs.lookup(root, ROOT_INODE, Buffer.from('to'))).size, 16 * MIB);
-  clients.cluster.hooks.copy = () => undefined;
+  cluster.hooks.copy = () => undefined;
   t.equal(await target.copyFrom(source, 16 * MIB, 16 * MIB, 24 * MIB), 24 * MIB);
   for (const file of [source, target]) await file.close();
   t.ok((await content(fs, 'to')).equals(bytes));
 });
 
-test('a truncate waits for the copy before it', async (t, clients) => {
-  const fs = await clients.connect();
+test('a truncate waits for the copy before it', async (t, cluster) => {
+  const fs = await cluster.connect();
   const [source, target] = [await create(fs, 'from', pattern(8 * MIB)), await create(fs, 'to', pattern(MIB, 2))];
   let truncated: Promise<void> | undefined;
-  clients.cluster.hooks.copy = async () => {
+  cluster.hooks.copy = async () => {
     truncated ??= target.truncate(5);
     await new Promise((resolve) => setTimeout(resolve, 20));
   };
   t.equal(await target.copyFrom(source, 0, 0, 8 * MIB), 8 * MIB);
   await truncated;
   t.equal((await target.attributes()).size, 5);
-  t.ok((await content(await clients.connect(), 'to')).equals(pattern(8 * MIB).subarray(0, 5)));
+  t.ok((await content(await cluster.connect(), 'to')).equals(pattern(8 * MIB).subarray(0, 5)));
   for (const file of [source, target]) await file.close();
 });
 

@@ -4,7 +4,7 @@ import t from 'tap';
 import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import { POSIX_ERRORS } from '../../../src/core/errors.js';
 import { inodeId, ROOT_INODE } from '../../../src/core/ids.js';
-import { fakeClients } from '../../support/fakes/fake-clients.js';
+import { hookedCluster } from '../../support/hooked-cluster.js';
 import { cstrings, u32, u64 } from '../../support/fakes/fake-kernel.js';
 import { must, number64, O_RDONLY, O_WRONLY, TestMount } from './served-mount.js';
 
@@ -14,9 +14,9 @@ const O_TRUNC = 0o1000;
 const [ONE, TWO, THREE, FOUR] = [2 ** 23, 2 ** 23 + 1, 2 ** 23 + 2, 2 ** 23 + 3];
 
 t.test('P2: after ESTALE the file that a name leads to stays for the open that follows, and no longer', async (t) => {
-  const clients = await fakeClients();
-  t.teardown(() => clients.stop());
-  const [fileSystem, other] = [await clients.connect(), await clients.connect()];
+  const cluster = await hookedCluster();
+  t.teardown(() => cluster.stop());
+  const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
   const mount = await TestMount.start(t, fileSystem);
   const lookUp = async (pid = ONE): Promise<number> =>
     number64(must(await mount.kernel.request('LOOKUP', 1, cstrings('f'), { pid })), 0);
@@ -68,9 +68,9 @@ t.test('P2: after ESTALE the file that a name leads to stays for the open that f
 });
 
 t.test('an open leads to what its name leads to at the master, also while the old file is open here', async (t) => {
-  const clients = await fakeClients();
-  t.teardown(() => clients.stop());
-  const [fileSystem, other] = [await clients.connect(), await clients.connect()];
+  const cluster = await hookedCluster();
+  t.teardown(() => cluster.stop());
+  const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
   const mount = await TestMount.start(t, fileSystem);
   const { kernel } = mount;
   const at = (name: string) => ({ parent: ROOT_INODE, name: Buffer.from(name) });
