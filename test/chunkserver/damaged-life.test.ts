@@ -10,7 +10,7 @@ import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { connectPeer } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import { testSeed } from '../support/seed.js';
-import { Cluster, type Lease } from './cluster.js';
+import { ChunkserverCluster, type Lease } from './chunkserver-cluster.js';
 
 const BLOCKS = 4;
 const MAX_BYTES = BLOCKS * BLOCK_SIZE_BYTES;
@@ -115,7 +115,7 @@ class Life {
 
   private constructor(
     seed: number,
-    private readonly cluster: Cluster,
+    private readonly cluster: ChunkserverCluster,
     private lease: Lease,
     replicas: number,
   ) {
@@ -125,7 +125,7 @@ class Life {
   }
 
   static async begin(seed: number): Promise<Life> {
-    const cluster = await Cluster.ofThree(seed);
+    const cluster = await ChunkserverCluster.ofThree(seed);
     const replicas = 2 + (seed % 2);
     const lease = await cluster.grant(1, 1, [1, 2, 3].slice(0, replicas), { create: true });
     await cluster.sync(lease);

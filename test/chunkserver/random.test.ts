@@ -6,7 +6,7 @@ import t from 'tap';
 import { SeededRandom, pick } from '../../src/core/random.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import { testSeed } from '../support/seed.js';
-import { Cluster, type Lease } from './cluster.js';
+import { ChunkserverCluster, type Lease } from './chunkserver-cluster.js';
 
 const MAX_BYTES = 400_000;
 
@@ -18,7 +18,7 @@ class Acknowledged {
 
 async function life(t: { pass(message: string): void }, seed: number): Promise<void> {
   const random = new SeededRandom(seed);
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const model = new Acknowledged();
   let version = 1;
   let top = 1;

@@ -5,7 +5,7 @@ import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
-import { Cluster } from './cluster.js';
+import { ChunkserverCluster } from './chunkserver-cluster.js';
 
 const seed = Number(process.env['CAIRN_SEED'] ?? 1);
 const random = new SeededRandom(seed);
@@ -13,7 +13,7 @@ t.comment(`CAIRN_SEED=${seed}`);
 const ALL = [1, 2, 3];
 
 /** As the master would read it from the report. */
-async function versionOf(cluster: Cluster, serverId: number, handle: number): Promise<number> {
+async function versionOf(cluster: ChunkserverCluster, serverId: number, handle: number): Promise<number> {
   for (const version of [1, 2, 3, 4]) {
     const found = await cluster.read(serverId, handle, version, 0, 1).catch(() => undefined);
     if (found !== undefined) return version;
@@ -27,7 +27,7 @@ async function eventually(condition: () => boolean): Promise<void> {
 }
 
 t.test('P4: writes reach every replica in one order, also concurrent ones that overlap', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });
   await cluster.write(lease, 0, random.bytes(200_000));
   const writes = Array.from(
@@ -48,7 +48,7 @@ t.test('P4: writes reach every replica in one order, also concurrent ones that o
 });
 
 t.test('refusals: other versions, other leases, secondaries, damaged payload, lapsed and revoked leases', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 5, ALL, { create: true });
   const bytes = Buffer.from('hello');
   await cluster.write(lease, 0, bytes);
@@ -75,7 +75,7 @@ t.test('refusals: other versions, other leases, secondaries, damaged payload, la
 });
 
 t.test('P4: a lease ends cleanly only when every member has what was sent', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });
   await cluster.write(lease, 0, Buffer.from('first'));
   const revoke = (leaseId: number): Promise<unknown> =>
@@ -103,7 +103,7 @@ t.test('P4: a lease ends cleanly only when every member has what was sent', asyn
 });
 
 t.test('P4, P9: a secondary dies; the writer is told; recovery; the stale replica is not served', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });
   const before = random.bytes(100_000);
   await cluster.write(lease, 0, before);
@@ -132,7 +132,7 @@ t.test('P4, P9: a secondary dies; the writer is told; recovery; the stale replic
 });
 
 t.test('P9: a copy that the master gave up does not come back over what it did since', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, [1], { create: true });
   await cluster.write(lease, 0, random.bytes(5 * BLOCK_SIZE_BYTES));
   const source = cluster.members([1])[0] ?? null;
@@ -152,7 +152,7 @@ t.test('P9: a copy that the master gave up does not come back over what it did s
 
 t.test('P4: the primary dies in the middle of writes; whoever recovers, the rest becomes alike', async (t) => {
   for (let round = 0; round < 8; round++) {
-    const cluster = await Cluster.ofThree(seed + round);
+    const cluster = await ChunkserverCluster.ofThree(seed + round);
     const lease = await cluster.grant(1, 1, ALL, { create: true });
     const base = random.bytes(150_000);
     await cluster.write(lease, 0, base);
@@ -183,7 +183,7 @@ t.test('P4: the primary dies in the middle of writes; whoever recovers, the rest
 });
 
 t.test('P4: recovery evens out blocks, lengths, holes and torn replicas', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });
   await cluster.write(lease, 0, random.bytes(300_000));
   await cluster.sync(lease);
@@ -211,7 +211,7 @@ t.test('P4: recovery evens out blocks, lengths, holes and torn replicas', async 
 });
 
 t.test('P11: the disk of one member fails during a recovery, and the server that leads it lives', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const unhandled: unknown[] = [];
   const note = (reason: unknown): void => void unhandled.push(reason);
   process.on('unhandledRejection', note);
@@ -232,7 +232,7 @@ t.test('P11: the disk of one member fails during a recovery, and the server that
 });
 
 t.test('P3: a damaged block is not served, is reported, and recovery takes it from another', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, ALL, { create: true });
   const bytes = random.bytes(3 * BLOCK_SIZE_BYTES);
   await cluster.write(lease, 0, bytes);
@@ -256,7 +256,7 @@ for (const code of ['EIO', 'ENOSPC'] as const) {
   t.test(
     `P3: a block that cannot be mended in the leading replica (${code}) does not go to the sound ones`,
     async (t) => {
-      const cluster = await Cluster.ofThree(seed);
+      const cluster = await ChunkserverCluster.ofThree(seed);
       const lease = await cluster.grant(1, 1, [1, 2], { create: true });
       const bytes = random.bytes(3 * BLOCK_SIZE_BYTES);
       await cluster.write(lease, 0, random.bytes(bytes.length));
@@ -280,7 +280,7 @@ t.test(
   'P11: a block that one member was writing when it was killed stands for one that rotted at the other',
   async (t) => {
     for (const leader of [1, 2]) {
-      const cluster = await Cluster.ofThree(seed);
+      const cluster = await ChunkserverCluster.ofThree(seed);
       const lease = await cluster.grant(1, 1, [1, 2], { create: true });
       const old = random.bytes(3 * BLOCK_SIZE_BYTES);
       await cluster.write(lease, 0, old);
@@ -305,7 +305,7 @@ t.test(
 );
 
 t.test('a full disk: that member fails; when all are full, the writer gets ENOSPC', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   let lease = await cluster.grant(1, 1, ALL, { create: true });
   const bytes = random.bytes(100_000);
   await cluster.write(lease, 0, bytes);
@@ -326,7 +326,7 @@ t.test(
   'P1: synced writes survive power loss of the others; suspect replicas serve nothing until recovered',
   async (t) => {
     for (let round = 0; round < 10; round++) {
-      const cluster = await Cluster.ofThree(seed * 100 + round);
+      const cluster = await ChunkserverCluster.ofThree(seed * 100 + round);
       const lease = await cluster.grant(1, 1, ALL, { create: true });
       const synced = random.bytes(200_000);
       await cluster.write(lease, 0, synced);
@@ -353,7 +353,7 @@ t.test(
 );
 
 t.test('a clean stop leaves nothing in doubt; a second process cannot use the directory', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, [1], { create: true });
   await cluster.write(lease, 0, random.bytes(1000));
   const machine = cluster.machine(1);
@@ -370,7 +370,7 @@ t.test('a clean stop leaves nothing in doubt; a second process cannot use the di
 t.test(
   'P1: a block that was being written when its server was killed, and is cut by the recovery, can be read',
   async (t) => {
-    const cluster = await Cluster.ofThree(seed);
+    const cluster = await ChunkserverCluster.ofThree(seed);
     const lease = await cluster.grant(1, 1, [1], { create: true });
     const synced = random.bytes(BLOCK_SIZE_BYTES);
     await cluster.write(lease, 0, synced);
@@ -389,7 +389,7 @@ t.test(
 );
 
 t.test('P1: a clean stop before recovery has settled a torn block leaves it in doubt', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const lease = await cluster.grant(1, 1, [1], { create: true });
   await cluster.write(lease, 0, random.bytes(BLOCK_SIZE_BYTES));
   await cluster.sync(lease);
@@ -407,7 +407,7 @@ t.test('P1: a clean stop before recovery has settled a torn block leaves it in d
 });
 
 t.test('another cluster is refused, with a reason', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const machine = cluster.machine(1);
   await machine.server?.stop();
   machine.server = undefined;
@@ -419,7 +419,7 @@ t.test('another cluster is refused, with a reason', async (t) => {
 });
 
 t.test('a report names stale replicas, which are deleted; a lost directory is reported as such', async (t) => {
-  const cluster = new Cluster(seed);
+  const cluster = new ChunkserverCluster(seed);
   await cluster.startMaster();
   const machine = cluster.addMachine();
   await cluster.startServer(machine, ['/a', '/b']);
@@ -442,7 +442,7 @@ t.test('a report names stale replicas, which are deleted; a lost directory is re
 });
 
 t.test('a server that hears nothing from the master fences itself, and returns', async (t) => {
-  const cluster = await Cluster.ofThree(seed);
+  const cluster = await ChunkserverCluster.ofThree(seed);
   await cluster.grant(1, 1, ALL, { create: true });
   await cluster.stopMaster();
   t.equal((await cluster.read(1, 1, 1)).length, 0, 'a short absence of the master disturbs nobody');

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { Options } from '../../src/cli/command.js';
-import { runCairn } from '../support/cluster.js';
+import { runCairn } from '../support/process-cluster.js';
 
 t.test('wrong arguments: one line on stderr, exit code 2', async (t) => {
   const env = { PATH: process.env['PATH'] };

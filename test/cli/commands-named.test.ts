@@ -3,7 +3,7 @@ import { access, constants, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { runCairn } from '../support/cluster.js';
+import { runCairn } from '../support/process-cluster.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const PROGRAM = String.raw`(?:\S*scripts/)?cairn`;

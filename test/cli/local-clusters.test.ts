@@ -10,7 +10,7 @@ import {
   recordCluster,
 } from '../../src/cli/machine/local-clusters.js';
 import { MAX_LOCAL_CLUSTERS } from '../../src/core/limits.js';
-import { runCairn } from '../support/cluster.js';
+import { runCairn } from '../support/process-cluster.js';
 
 async function setUp(): Promise<{ place: string; cluster(name: string): Promise<ClusterDirectory> }> {
   const place = await mkdtemp(join(tmpdir(), 'cairn-local-'));

@@ -2,14 +2,14 @@
 import t from 'tap';
 import { setTimeout as pause } from 'node:timers/promises';
 import { CHUNKSERVER_DEAD_MS, MIB } from '../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { eventually } from '../support/eventually.js';
 import { content, readFile, stat, writeFile } from '../support/files.js';
 import { testSeed } from '../support/seed.js';
 import type { FileSystem } from '../../src/filesystem/filesystem.js';
 
 /** The indexes of the servers that hold the first chunk of a file at its current version. */
-async function holders(cluster: TestCluster, fs: FileSystem, path: string): Promise<number[]> {
+async function holders(cluster: ProcessCluster, fs: FileSystem, path: string): Promise<number[]> {
   const [chunk] = await fs.placement((await stat(fs, path)).inode, 0);
   const addresses = new Set(chunk?.replicas.map((replica) => replica.address));
   return cluster.chunkserverIndexes.filter((index) => addresses.has(cluster.addressOf(index)));
@@ -22,7 +22,7 @@ t.test(
   'P11: each chunkserver in turn is killed during reads and writes, and no application sees an error',
   async (t) => {
     const seed = testSeed(t);
-    const cluster = await TestCluster.start(t);
+    const cluster = await ProcessCluster.start(t);
     const writer = await cluster.client();
     const reader = await cluster.client();
     const steady = content(seed, 8 * MIB);
@@ -80,7 +80,7 @@ t.test(
 );
 
 t.test('P9: a replica that missed a write is never served, also when it is the only one left', async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2 });
   const fs = await cluster.client();
   const old = content(1, 2 * MIB);
   const current = content(2, 2 * MIB);

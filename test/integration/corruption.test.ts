@@ -3,7 +3,7 @@ import t from 'tap';
 import { open, readdir, readFile as readLocalFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BLOCK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { eventually } from '../support/eventually.js';
 import { content, readFile, stat, writeFile } from '../support/files.js';
 
@@ -46,7 +46,7 @@ async function damage(directory: string, bytes: Buffer): Promise<number> {
 }
 
 t.test('P3: blocks damaged on one disk are never served, and those that were read are replaced', async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2 });
   const fs = await cluster.client();
   // Which replica a client asks first depends on the chunk: of twenty, some are read from the damaged disk.
   const blocks = 4;
@@ -71,7 +71,7 @@ t.test('P3: blocks damaged on one disk are never served, and those that were rea
 });
 
 t.test('P3: with every replica damaged a read fails, and other blocks of the file are read', async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2 });
   const fs = await cluster.client();
   const bytes = content(12, 4 * MIB);
   await writeFile(fs, 'file', bytes, { sync: true });

@@ -7,7 +7,7 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { KIB, MAX_UNPROVEN_CONNECTIONS, MIB } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS, type FileSystem } from '../../src/filesystem/filesystem.js';
 import { parseAddress } from '../../src/protocol/websocket.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 
 const CONNECTIONS = 1_500;
 const UPGRADE =
@@ -69,7 +69,7 @@ async function typical(fs: FileSystem): Promise<number> {
 }
 
 t.test('P8, P12: floods of strangers', async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1 });
   const fs = await cluster.client({ cacheTtlMs: 0 });
   const quietMs = await typical(fs);
   for (const [place, address] of [

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { asCairnError } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { MIB } from '../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { eventually } from '../support/eventually.js';
 import { content, list, readFile, stat, unlink, writeFile } from '../support/files.js';
 
@@ -64,7 +64,7 @@ t.test(
   async (t) => {
     const directory = await mkdtemp(join(tmpdir(), 'cairn-small-'));
     const disks = await Promise.all(['0', '1', '2'].map((name) => smallDisk(t, directory, name)));
-    const cluster = await TestCluster.start(t, { diskOf: (index) => disks[index] });
+    const cluster = await ProcessCluster.start(t, { diskOf: (index) => disks[index] });
     const fs = await cluster.client();
     await writeFile(fs, 'kept', content(1, 4 * MIB), { sync: true });
 
@@ -95,7 +95,7 @@ t.test(
   async (t) => {
     const directory = await mkdtemp(join(tmpdir(), 'cairn-small-'));
     const disk = await smallDisk(t, directory, 'small');
-    const cluster = await TestCluster.start(t, { diskOf: (index) => (index === 0 ? disk : undefined) });
+    const cluster = await ProcessCluster.start(t, { diskOf: (index) => (index === 0 ? disk : undefined) });
     const fs = await cluster.client();
     const count = 20;
     // All chunks are placed while there is room; together they are more than the small disk holds.
@@ -119,7 +119,7 @@ t.test(
   'P1, P6, P10: the disk of the master fills up: ENOSPC at once, removing and reading go on, also after a restart on it',
   { skip },
   async (t) => {
-    const cluster = await TestCluster.start(t, { prepare: ({ master }) => mountDisk(master, 64) });
+    const cluster = await ProcessCluster.start(t, { prepare: ({ master }) => mountDisk(master, 64) });
     const disk = cluster.directory.master;
     t.teardown(async () => {
       await cluster.stopMaster();

@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { ROOT_CREDENTIALS, type FileSystem } from '../../src/filesystem/filesystem.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { content, list, mkdir, readFile, rename, stat, unlink, writeFile } from '../support/files.js';
 import { testSeed } from '../support/seed.js';
 
@@ -65,7 +65,7 @@ t.test(
   'P10, P6: kill -9 of the master under load loses no operation that returned, and none takes effect twice',
   async (t) => {
     const seed = testSeed(t);
-    const cluster = await TestCluster.start(t);
+    const cluster = await ProcessCluster.start(t);
     const clients = [await cluster.client(), await cluster.client()];
     const workers = clients.flatMap((fs, c) =>
       [0, 1].map((w) => new Worker(fs, `worker-${c}-${w}`, new SeededRandom(seed + 10 * c + w))),
@@ -114,7 +114,7 @@ t.test(
 t.test(
   'P10: data that was closed is there after the master was killed, and a writer in the middle goes on',
   async (t) => {
-    const cluster = await TestCluster.start(t);
+    const cluster = await ProcessCluster.start(t);
     const fs = await cluster.client();
     const bytes = content(1, 3_000_000);
     await writeFile(fs, 'closed', bytes);
@@ -139,7 +139,7 @@ t.test(
 t.test(
   "P12: the master's state is its own user's only, also what an earlier release left open to others",
   async (t) => {
-    const cluster = await TestCluster.start(t);
+    const cluster = await ProcessCluster.start(t);
     const where = cluster.directory.master;
     const open = async (): Promise<string[]> => {
       const names = await readdir(where, { recursive: true });
@@ -160,7 +160,7 @@ t.test(
 t.test(
   'P10: a copy of a killed master is whole; one that was taken while it ran is whole too, or refused',
   async (t) => {
-    const cluster = await TestCluster.start(t);
+    const cluster = await ProcessCluster.start(t);
     const where = cluster.directory.master;
     const fs = await cluster.client();
     const made = async (): Promise<string[]> => list(await cluster.client(), ROOT_INODE);

@@ -5,14 +5,14 @@ import { readFile as readLocalFile } from 'node:fs/promises';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { MIB } from '../../src/core/limits.js';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { content } from '../support/files.js';
 
 const SIZE_BYTES = 768 * MIB;
 const BOUND_BYTES = 300 * MIB;
 
 t.test('P8: a large file is written and read back, and no process grows with it', async (t) => {
-  const cluster = await TestCluster.start(t);
+  const cluster = await ProcessCluster.start(t);
   const writer = await cluster.client();
   const block = content(5, MIB);
   const flags = { read: true, write: true };

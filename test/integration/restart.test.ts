@@ -2,12 +2,12 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { CHUNK_SIZE_BYTES, MIB } from '../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { content, list, mkdir, readFile, stat, writeFile } from '../support/files.js';
 
 for (const how of ['stop', 'kill'] as const) {
   t.test(`P1, P10: every file is back after ${how} and start of everything`, async (t) => {
-    const cluster = await TestCluster.start(t);
+    const cluster = await ProcessCluster.start(t);
     const fs = await cluster.client();
     const sizes = [0, 1, 4096, 65_536, 65_537, 3 * MIB + 5, CHUNK_SIZE_BYTES + 100_000];
     await mkdir(fs, 'deep');

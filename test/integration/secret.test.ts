@@ -7,19 +7,19 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { connectTo } from '../../src/cli/compose.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { content, readFile, writeFile } from '../support/files.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
-async function otherSecret(cluster: TestCluster): Promise<string> {
+async function otherSecret(cluster: ProcessCluster): Promise<string> {
   const path = join(cluster.directory.path, 'other-secret');
   await writeLocalFile(path, randomBytes(32).toString('hex') + '\n', { mode: 0o600 });
   return path;
 }
 
 t.test('P12: a client with another secret is refused at once, and the cluster goes on', async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2 });
   const started = performance.now();
   const secretFile = await otherSecret(cluster);
   await t.rejects(connectTo({ master: cluster.master, secretFile }), { code: /UNAUTHENTICATED|EACCES/ });
@@ -30,7 +30,7 @@ t.test('P12: a client with another secret is refused at once, and the cluster go
 });
 
 t.test('P12: a chunkserver with another secret does not join', async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2 });
   const directory = join(cluster.directory.path, 'intruder');
   const args = ['--data', directory, '--master', cluster.master, '--secret', await otherSecret(cluster)];
   const intruder = spawn(process.execPath, [MAIN, 'chunkserver', ...args], { stdio: 'ignore' });

@@ -7,8 +7,8 @@ import { MASTER_METHODS } from '../../src/protocol/methods.js';
 import { SeededRandom, pick } from '../../src/core/random.js';
 import type { LeaseChunkReply } from '../../src/protocol/generated/messages.js';
 import { testSeed } from '../support/seed.js';
-import { TestCluster } from './support/cluster.js';
-import type { TestClient } from './support/cluster.js';
+import { MasterCluster } from './support/master-cluster.js';
+import type { TestClient } from './support/master-cluster.js';
 
 const FILES = 3;
 const STEPS = 60;
@@ -22,7 +22,7 @@ class Story {
   private words = 0;
 
   constructor(
-    private readonly cluster: TestCluster,
+    private readonly cluster: MasterCluster,
     private readonly random: SeededRandom,
     client: TestClient,
   ) {
@@ -159,7 +159,7 @@ t.test('P4, P9, P10, P11: random faults', async (t) => {
   const seed = testSeed(t);
   for (let round = 0; round < ROUNDS; round++) {
     const random = new SeededRandom(seed + round);
-    const cluster = new TestCluster({ repairGraceMs: 8_000 }, seed + round);
+    const cluster = new MasterCluster({ repairGraceMs: 8_000 }, seed + round);
     await cluster.start(4);
     const story = new Story(cluster, random, await cluster.client());
     await story.prepare();

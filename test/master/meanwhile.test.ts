@@ -9,8 +9,8 @@ import { requireInode } from '../../src/master/tables/inodes.js';
 import { OpenFlagsBit } from '../../src/protocol/generated/messages.js';
 import { CairnError, errorNumber } from '../../src/core/errors.js';
 import { MASTER_METHODS } from '../../src/protocol/methods.js';
-import { TestCluster } from './support/cluster.js';
-import type { TestClient } from './support/cluster.js';
+import { MasterCluster } from './support/master-cluster.js';
+import type { TestClient } from './support/master-cluster.js';
 
 const CALLER = { uid: 0, gid: 0, groups: [] };
 const FLAGS = OpenFlagsBit.READ | OpenFlagsBit.WRITE;
@@ -26,7 +26,7 @@ async function openOrphans(client: TestClient, count: number): Promise<number[]>
 }
 
 t.test('a file without a name that is closed in the middle of a round of the reaper is reaped', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const [first = 0] = await openOrphans(client, 300);
@@ -41,7 +41,7 @@ t.test('a file without a name that is closed in the middle of a round of the rea
 });
 
 t.test('a file without a name whose answer is awaited is reaped later, also when there are many', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const other = await cluster.client();
@@ -59,7 +59,7 @@ t.test('a file without a name whose answer is awaited is reaped later, also when
 });
 
 t.test('the lease of a chunk that was removed ends, also when a member went meanwhile', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', FLAGS);
@@ -77,7 +77,7 @@ t.test('the lease of a chunk that was removed ends, also when a member went mean
 t.test(
   'P1: a truncate ends the lease of what it drops, also when all leases of the file are ended just then',
   async (t) => {
-    const cluster = new TestCluster();
+    const cluster = new MasterCluster();
     await cluster.start();
     const client = await cluster.client();
     const inode = await client.create('file', FLAGS);
@@ -103,7 +103,7 @@ t.test(
  * serve no readers, again until it says that the third may answer.
  */
 async function recoverWith(
-  cluster: TestCluster,
+  cluster: MasterCluster,
   meanwhile: (handle: number, second: number) => Promise<boolean> | boolean,
 ): Promise<{ readonly inode: number; readonly handle: number; readonly second: number }> {
   await cluster.start(4);
@@ -138,7 +138,7 @@ async function recoverWith(
 t.test(
   'P1: a member that loses its replica at the end of a recovery is none, though it was suspect before',
   async (t) => {
-    const cluster = new TestCluster({ wantedReplicas: 3 });
+    const cluster = new MasterCluster({ wantedReplicas: 3 });
     const { inode, handle } = await recoverWith(cluster, async (of, id) => {
       const server = cluster.server(id);
       t.equal(server.replicas.get(of)?.version, 2, 'it took part');
@@ -155,7 +155,7 @@ t.test(
 );
 
 t.test('P1: a server that is removed at the end of a recovery is no member afterwards', async (t) => {
-  const cluster = new TestCluster({ wantedReplicas: 3 });
+  const cluster = new MasterCluster({ wantedReplicas: 3 });
   const { inode, handle, second } = await recoverWith(cluster, (_of, id) => {
     const { servers, removals } = cluster.parts;
     if (servers.isUp(id)) cluster.server(id).kill();
@@ -171,7 +171,7 @@ t.test('P1: a server that is removed at the end of a recovery is no member after
 });
 
 t.test('P3: a large file is gone as a whole, for who comes back and has it open while it is reaped', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const inode = inodeId(await client.create('large', FLAGS));
@@ -199,7 +199,7 @@ t.test('P3: a large file is gone as a whole, for who comes back and has it open 
 });
 
 t.test('P5: a chunk in place of a lost one has no bytes as lost that were cut off while it was made', async (t) => {
-  const cluster = new TestCluster({ maxSpareChunks: 0 });
+  const cluster = new MasterCluster({ maxSpareChunks: 0 });
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', FLAGS);

@@ -10,7 +10,7 @@ import t, { type Test } from 'tap';
 import { ROOT_CREDENTIALS } from '../../src/filesystem/filesystem.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
 import { runningIn, stopIn } from '../../src/cli/machine/process-control.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { shell } from '../support/shell.js';
 
 const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
@@ -30,7 +30,7 @@ const HELPER_IN_SBIN = `
   mount --bind "$work/new" "$sbin"`;
 
 interface Place {
-  readonly cluster: TestCluster;
+  readonly cluster: ProcessCluster;
   /** Directory of the mount's pid and log. */
   readonly data: string;
   /** Of the mount command and of fstab, to begin with. */
@@ -40,7 +40,7 @@ interface Place {
 }
 
 async function setUp(t: Test, driver: 'kernel' | 'fuse-native'): Promise<Place> {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1 });
   const work = join(cluster.directory.path, 'work');
   const [dir, data] = [join(work, 'mnt'), join(work, 'mount')];
   await mkdir(dir, { recursive: true });
@@ -56,7 +56,7 @@ async function setUp(t: Test, driver: 'kernel' | 'fuse-native'): Promise<Place> 
 }
 
 t.test('-o: a directory of the cluster is mounted, with options', { skip }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
   const whole = await cluster.mount(0);
   await shell('mkdir -p a/b; echo inside > a/b/file; echo outside > file', { directory: whole });
   const part = await cluster.mount(1, ['-o', 'subdir=/a/b,ro,noatime,nosuid']);
@@ -68,7 +68,7 @@ t.test('-o: a directory of the cluster is mounted, with options', { skip }, asyn
 });
 
 t.test('-o noatime, nodiratime, O_NOATIME: reads that leave no trace', { skip }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
   const mounts = { usual: await cluster.mount(0) } as Record<string, string>;
   for (const [i, option] of ['noatime', 'nodiratime', 'ro'].entries()) {
     mounts[option] = await cluster.mount(i + 1, ['-o', option]);
@@ -98,7 +98,7 @@ t.test('-o noatime, nodiratime, O_NOATIME: reads that leave no trace', { skip },
 });
 
 t.test('-o root_squash, all_squash, uidmap: who is who in the cluster', { skip }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel' });
   await chmod(cluster.directory.path, 0o711);
   const whole = await cluster.mount(0);
   await shell(

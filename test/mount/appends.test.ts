@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { KIB, MIB } from '../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { checkRecords, readRecords, record } from '../support/records.js';
 import { testSeed } from '../support/seed.js';
 
@@ -27,7 +27,7 @@ function append(path: string, ...args: readonly (string | number)[]): Promise<vo
 t.test('appends of two mounts', { skip }, async (t) => {
   t.setTimeout(280_000);
   const seed = testSeed(t);
-  const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: 270_000 });
+  const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: 270_000 });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const writers = [1, 2, 3, 4];
 

@@ -6,13 +6,13 @@ import { lockCases } from '../conformance/cases/locks.js';
 import { DESCRIPTION_LOCK_DEVIATIONS, DRIVER_DEVIATIONS, ONE_MACHINE_DEVIATIONS } from '../conformance/deviations.js';
 import { directoryHost } from '../conformance/directory-host.js';
 import { fileSystemConformance } from '../conformance/filesystem-suite.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 
 const skip = process.getuid?.() !== 0 && 'only root may become other users';
 
 for (const driver of DRIVERS) {
   await t.test(`${driver}: the conformance suite`, { skip }, async (t) => {
-    const cluster = await TestCluster.start(t, { chunkservers: 2, driver });
+    const cluster = await ProcessCluster.start(t, { chunkservers: 2, driver });
     const [one, two] = [await cluster.mount(0), await cluster.mount(1)];
     // Other users must be able to reach the mounts for their permissions in it to be tried.
     await chmod(cluster.directory.path, 0o711);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
 import { MIB } from '../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { content } from '../support/files.js';
 import { testSeed } from '../support/seed.js';
 import { shell } from '../support/shell.js';
@@ -13,7 +13,7 @@ const skip = process.getuid?.() !== 0 && 'only the kernel driver knows copy_file
 const SIZE = 200 * MIB + 4321;
 
 /** Bytes that the mount's process has read and written since it started: its sockets and the kernel's requests. */
-async function bytesThrough(cluster: TestCluster): Promise<number> {
+async function bytesThrough(cluster: ProcessCluster): Promise<number> {
   const pid = (await cluster.pids()).get('mount-0') ?? 0;
   const counters = await readFile(`/proc/${pid}/io`, 'utf8');
   return [...counters.matchAll(/^[rw]char: (\d+)/gm)].reduce((sum, [, count]) => sum + Number(count), 0);
@@ -29,7 +29,7 @@ async function makeFile(path: string, seed: number): Promise<void> {
 t.test('cp within a mount', { skip }, async (t) => {
   t.setTimeout(200_000);
   const seed = testSeed(t);
-  const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: 190_000 });
+  const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: 190_000 });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   await makeFile(join(a, 'from'), seed);
   const version = /(\d+)\.\d+/.exec(await shell('cp --version | head -1'))?.[1];

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap';
 import { waitUntilEnded } from '../../src/cli/machine/process-control.js';
 import { startMount } from '../../src/cli/commands/mount.js';
 import { mountedOn, probe, unmountPath } from '../../src/fuse/mountpoint.js';
-import { runCairn, TestCluster } from '../support/cluster.js';
+import { runCairn, ProcessCluster } from '../support/process-cluster.js';
 import { eventually } from '../support/eventually.js';
 import { shell } from '../support/shell.js';
 
@@ -31,7 +31,7 @@ const within = async <T>(ms: number, promise: Promise<T>): Promise<T | 'late'> =
   Promise.race([promise, pause(ms, 'late' as const, { ref: false })]);
 
 t.test('two mounts', { skip }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
 
   await t.test('P2: flock orders what two mounts do to a file', async (t) => {
@@ -116,7 +116,7 @@ async function allEnd(t: Test, programs: readonly ReturnType<typeof start>[]): P
 }
 
 t.test('the end of a mount leaves nothing waiting', { skip }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver: 'kernel' });
   const { mountpoint } = cluster;
   const processDirectory = join(cluster.directory.path, 'mount-0');
   const pidOfMount = async (): Promise<number> => Number(await readFile(join(processDirectory, 'pid'), 'utf8'));

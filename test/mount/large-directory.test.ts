@@ -1,13 +1,13 @@
 /** A directory with many entries: made, listed with attributes, and removed. */
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { noMounts, shell } from '../support/shell.js';
 
 /** Enough for many pages of a listing; the full hundred thousand is a matter of minutes, not of other code. */
 const ENTRIES = 3000;
 
 t.test('P8: a large directory is made, listed with ls -l, and removed with rm -r', { skip: noMounts }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 2 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2 });
   const path = await cluster.mount();
   await shell('mkdir large; cd large; seq -f entry-%g "$1" | xargs touch', {
     directory: path,

@@ -15,7 +15,7 @@ import { MAX_LOCK_END } from '../../src/core/lock-ranges.js';
 import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import type { OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, name, READ_WRITE } from '../conformance/case.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 
 const run = promisify(execFile);
 const SOURCE = fileURLToPath(new URL('../../../test/mount/lost-mapping.c', import.meta.url));
@@ -27,7 +27,7 @@ t.setTimeout(LIMIT_MS);
 const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
 
 t.test('P7: mappings that were written under a lock that was lost', { skip, timeout: LIMIT_MS }, async (t) => {
-  const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
+  const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
   const mountpoint = await cluster.mount();
   const other = await cluster.client();
   const files: OpenFile[] = [];

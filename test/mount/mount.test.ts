@@ -22,12 +22,12 @@ import { mountedOn, probe } from '../../src/fuse/mountpoint.js';
 import { DRIVERS } from '../../src/cli/commands/mount.js';
 import type { DriverName } from '../../src/cli/commands/mount.js';
 import { waitUntilEnded } from '../../src/cli/machine/process-control.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 
 const execute = promisify(execFile);
 
 async function servesPrograms(t: Test, driver: DriverName): Promise<void> {
-  const cluster = await TestCluster.start(t, { chunkservers: 2, mount: true, driver });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 2, mount: true, driver });
   const at = (path: string): string => join(cluster.mountpoint, path);
 
   await t.test('an open file that is removed stays whole, and its directory is empty', async (t) => {
@@ -141,7 +141,7 @@ async function servesPrograms(t: Test, driver: DriverName): Promise<void> {
 
 async function comesAndGoes(t: Test, driver: DriverName): Promise<void> {
   await t.test('SIGTERM unmounts and ends with everything flushed', async (t) => {
-    const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver });
+    const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver });
     await writeFile(join(cluster.mountpoint, 'f'), 'flushed');
     const pid = (await cluster.pids()).get('mount-0');
     if (pid === undefined) throw new Error('no mount process');
@@ -153,14 +153,14 @@ async function comesAndGoes(t: Test, driver: DriverName): Promise<void> {
   });
 
   await t.test('unmounted from outside, its process ends by itself', async (t) => {
-    const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver });
+    const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver });
     await execute('umount', [cluster.mountpoint]);
     t.ok(await waitUntilEnded(join(cluster.directory.path, 'mount-0'), 10_000));
     t.notMatch(await cluster.log('mount-0'), /"level":"error"/);
   });
 
   await t.test('a crashed mount is cleared by the next one on the same directory', async (t) => {
-    const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver });
+    const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, mount: true, driver });
     await writeFile(join(cluster.mountpoint, 'f'), 'x');
     await cluster.killMount();
     t.equal(await probe(cluster.mountpoint), 'dead');

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { shell } from '../support/shell.js';
 
 const skip = process.getuid?.() !== 0 && 'only root may mount by itself';
@@ -114,7 +114,7 @@ const STORIES: readonly Story[] = [
 const list = (directory: string): Promise<string> => shell('find . -mindepth 1 -printf "%P\\n" | sort', { directory });
 
 t.test('a directory that another machine moved is moved on at the first try', { skip }, async (t) => {
-  const cluster = await TestCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel', limitMs: 190_000 });
+  const cluster = await ProcessCluster.start(t, { chunkservers: 1, replicas: 1, driver: 'kernel', limitMs: 190_000 });
   t.setTimeout(200_000);
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const ends: { readonly place: string; readonly end: string }[] = [];

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { dropCaches, noMounts, shell } from '../support/shell.js';
 
 const modules = fileURLToPath(new URL('../../../node_modules', import.meta.url));
@@ -44,7 +44,7 @@ const listing = (tree: string): Promise<string> =>
 t.test('a real tree and a git repository stay what they are', { skip: noMounts }, async (t) => {
   const tree = await realTree();
   t.teardown(() => rm(join(tree, '..'), { recursive: true, force: true }));
-  const cluster = await TestCluster.start(t, { limitMs: 170_000 });
+  const cluster = await ProcessCluster.start(t, { limitMs: 170_000 });
   const path = await cluster.mount();
 
   await t.test('copied in, and compared with cold caches', async (t) => {
@@ -86,7 +86,7 @@ t.test('a real tree and a git repository stay what they are', { skip: noMounts }
 
 t.test('P11: a chunkserver is killed, during a copy and while reading', { skip: noMounts }, async (t) => {
   const tree = join(await realpath(modules), '@types');
-  const cluster = await TestCluster.start(t, { limitMs: 170_000 });
+  const cluster = await ProcessCluster.start(t, { limitMs: 170_000 });
   const path = await cluster.mount();
   await shell('cp -a "$1" "$2"', { args: [tree, `${path}/tree`], timeoutMs: 120_000 });
 

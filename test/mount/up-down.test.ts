@@ -12,7 +12,7 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { runningIn } from '../../src/cli/machine/process-control.js';
 import { mountedOn, unmountPath } from '../../src/fuse/mountpoint.js';
-import { runCairn } from '../support/cluster.js';
+import { runCairn } from '../support/process-cluster.js';
 
 const execute = promisify(execFile);
 

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { dropCaches, shell } from '../support/shell.js';
 import { inventory, isSameTree, xattrs } from './inventory.js';
 import { needsKernelDriver } from './needs.js';
@@ -41,7 +41,7 @@ touch -d '2200-12-31 23:59:59.999999999' times/late; touch -h -d '1999-09-09 09:
 touch -d '2010-10-10 10:10:10.101010101' special/fifo special/null; find . -depth -type d -exec touch -d '2011-11-11 11:11:11.111111111' {} +`;
 
 t.test('archives there and back', { skip: needsKernelDriver('tar', 'rsync', 'setfacl', 'setfattr') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const local = await mkdtemp(join(tmpdir(), 'cairn-archives-'));
   t.teardown(() => rm(local, { recursive: true, force: true }));

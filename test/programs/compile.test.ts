@@ -1,7 +1,7 @@
 /** A C project: compiled by two processes, linked statically and with shared objects, run from the mount, rebuilt by times. */
 import { join } from 'node:path';
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { dropCaches, shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
 
@@ -51,7 +51,7 @@ clean:
 END`;
 
 t.test('a C project', { skip: needsKernelDriver('make', 'gcc', 'ar', 'ranlib') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const [project, seenByB] = [join(a, 'project'), join(b, 'project')];
   await shell('mkdir "$1"', { args: [project] });

@@ -1,7 +1,7 @@
 /** fio writes blocks that say where they belong, in every way that Linux has, and verifies them: itself, and from another mount. */
 import { join } from 'node:path';
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { dropCaches, shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
 
@@ -27,7 +27,7 @@ const JOBS = {
 } as const;
 
 t.test('fio --verify', { skip: needsKernelDriver('fio') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const fio = (directory: string, name: string, how: string): Promise<string> =>
     shell(

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
 
@@ -40,7 +40,7 @@ async function release(holder: ChildProcess): Promise<void> {
 }
 
 t.test('flock(1) on two mounts', { skip: needsKernelDriver('flock') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const code = async (directory: string, command: string): Promise<number> => (await run(directory, command)).code;
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { testSeed } from '../support/seed.js';
 import { shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
@@ -30,7 +30,7 @@ t.test('random operations on a mapped file', { skip: needsKernelDriver('gcc') },
   });
 
   await t.test('on a mount', async (t) => {
-    const cluster = await TestCluster.start(t, { driver: 'kernel', mount: true });
+    const cluster = await ProcessCluster.start(t, { driver: 'kernel', mount: true });
     for (let i = 0; i < RUNS; i++) t.match(await run(cluster.mountpoint, i), `${OPERATIONS} operations`);
   });
 });

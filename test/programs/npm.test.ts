@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { dropCaches, shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
 
@@ -40,7 +40,7 @@ async function noRegistry(): Promise<string | false> {
 }
 
 t.test('npm ci', { skip: needsKernelDriver('npm') || (await noRegistry()) }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const local = await mkdtemp(join(tmpdir(), 'cairn-npm-'));
   t.teardown(() => rm(local, { recursive: true, force: true }));

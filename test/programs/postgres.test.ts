@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { eventually } from '../support/eventually.js';
 import { shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
@@ -74,7 +74,7 @@ async function addsUp(t: Test, postgres: Postgres): Promise<number> {
 }
 
 t.test('PostgreSQL', { skip: needsKernelDriver('setpriv') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   // The server's user must reach the mount.
   await chmod(cluster.directory.path, 0o711);
   const mount = await cluster.mount();

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
 
@@ -49,7 +49,7 @@ async function twoWriters(t: Test, mode: string, a: string, b: string): Promise<
 }
 
 t.test('SQLite', { skip: needsKernelDriver('sqlite3') }, async (t) => {
-  const cluster = await TestCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { limitMs: 280_000, driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const fresh = async (name: string): Promise<[string, string]> => {
     await shell('mkdir "$1"', { directory: a, args: [name] });

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { shell } from '../support/shell.js';
 import { needsKernelDriver } from './needs.js';
 
@@ -17,7 +17,7 @@ const identity = (directory: string): Promise<string> =>
   shell('stat -c "%a %u %g" file; getfacl -pn file', { directory });
 
 t.test('saving by editors', { skip: needsKernelDriver('vim.tiny', 'setfacl', 'setfattr') }, async (t) => {
-  const cluster = await TestCluster.start(t, { driver: 'kernel' });
+  const cluster = await ProcessCluster.start(t, { driver: 'kernel' });
   const [a, b] = [await cluster.mount(0), await cluster.mount(1)];
   const fresh = async (name: string): Promise<string> => {
     await shell(`mkdir "$1"; cd "$1"; umask 077; ${FILE}`, { directory: a, args: [name] });

@@ -20,7 +20,7 @@ import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import type { FileSystem, LockRequest, OpenFile } from '../../src/filesystem/filesystem.js';
 import type { InodeId } from '../../src/core/ids.js';
 import { equalBytes, fails, name, pattern, READ_ONLY, READ_WRITE } from '../conformance/case.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { DirectoryFileSystem } from '../support/filesystems/directory-filesystem.js';
 import { testSeed } from '../support/seed.js';
 import { cannotMount } from './mounts.js';
@@ -344,7 +344,7 @@ t.test(
   'mounts that meet at files, one that is stopped with a lock, and one that dies with one',
   { skip: cannotMount, timeout: LIMIT_MS },
   async (t) => {
-    const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
+    const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
     await chmod(cluster.directory.path, 0o711);
     const mounts: DirectoryFileSystem[] = [];
     const paths: string[] = [];

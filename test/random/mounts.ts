@@ -3,7 +3,7 @@ import { chmod } from 'node:fs/promises';
 import type { Test } from 'tap';
 import type { InodeId } from '../../src/core/ids.js';
 import type { FileSystem } from '../../src/filesystem/filesystem.js';
-import type { TestCluster } from '../support/cluster.js';
+import type { ProcessCluster } from '../support/process-cluster.js';
 import { DirectoryFileSystem } from '../support/filesystems/directory-filesystem.js';
 
 /** Why this cannot run here, or false. */
@@ -14,7 +14,7 @@ export const ASK_ALWAYS = ['--entry-timeout', '0', '--attribute-timeout', '0', '
 
 export async function twoMounts(
   t: Test,
-  cluster: TestCluster,
+  cluster: ProcessCluster,
   options: readonly string[] = [],
 ): Promise<{ readonly mounts: FileSystem[]; readonly forget: (mount: number, inode: InodeId) => Promise<void> }> {
   // Other users must be able to reach the mounts.

@@ -10,7 +10,7 @@ import { ROOT_INODE } from '../../src/core/ids.js';
 import { ROOT_CREDENTIALS as root } from '../../src/filesystem/filesystem.js';
 import type { FileSystem, OpenFile } from '../../src/filesystem/filesystem.js';
 import { equalBytes, name, READ_ONLY, READ_WRITE } from '../conformance/case.js';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { testSeed } from '../support/seed.js';
 import { cannotMount, twoMounts } from './mounts.js';
 
@@ -207,7 +207,7 @@ class Races {
 }
 
 t.test('programs on two mounts race at a file', { skip: cannotMount, timeout: LIMIT_MS }, async (t) => {
-  const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
+  const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
   const { mounts } = await twoMounts(t, cluster);
   const random = new SeededRandom(seed);
   let kills = 0;

@@ -5,7 +5,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { pick } from '../../src/core/random.js';
 import type { SeededRandom } from '../../src/core/random.js';
-import type { TestCluster } from '../support/cluster.js';
+import type { ProcessCluster } from '../support/process-cluster.js';
 
 /** Time for the cluster to be whole again: to notice the dead, recover, and copy what was lost. */
 const WHOLE_WITHIN_MS = 120_000;
@@ -19,7 +19,7 @@ export class Trouble {
   readonly done: string[] = [];
 
   constructor(
-    private readonly cluster: TestCluster,
+    private readonly cluster: ProcessCluster,
     private readonly random: SeededRandom,
     private readonly options: { readonly master: boolean },
   ) {}

@@ -1,6 +1,6 @@
 /** P2: random operations on two mounts of the kernel driver, made by programs as several users, agree with the model. */
 import t from 'tap';
-import { TestCluster } from '../support/cluster.js';
+import { ProcessCluster } from '../support/process-cluster.js';
 import { testSeed } from '../support/seed.js';
 import { ASK_ALWAYS, cannotMount, twoMounts } from './mounts.js';
 import { testRandomOperations } from './run.js';
@@ -13,7 +13,7 @@ t.setTimeout(2 * LIMIT_MS);
 const BELIEVED_MS = 2_100;
 
 t.test('mounts that ask always, operations in turns', { skip: cannotMount, timeout: LIMIT_MS }, async (t) => {
-  const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
+  const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
   const both = await twoMounts(t, cluster, ASK_ALWAYS);
   await testRandomOperations(t, { ...both, seed, operations, workers: 4, strict: true, believedMs: 0 });
 });
@@ -22,7 +22,7 @@ t.test(
   'mounts as they are by default, work that is handed over',
   { skip: cannotMount, timeout: LIMIT_MS },
   async (t) => {
-    const cluster = await TestCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
+    const cluster = await ProcessCluster.start(t, { driver: 'kernel', limitMs: LIMIT_MS });
     const both = await twoMounts(t, cluster);
     await testRandomOperations(t, { ...both, seed, operations, workers: 4, strict: false, believedMs: BELIEVED_MS });
   },

@@ -25,7 +25,7 @@ import type { StateReader } from '../state/state.js';
 
 export { access, getAttributes, isReadNoted, noteRead, publish, setAttributes } from './attributes.js';
 export { create, link } from './create.js';
-export { ensureRoot, readInode, removeInode, requireInode, saveInode } from '../tables/inodes.js';
+export { ensureRoot, removeInode, requireInode, saveInode } from '../tables/inodes.js';
 export type { OperationContext } from '../tables/inodes.js';
 export { open, openTruncating } from './open.js';
 export { punchChunks } from './punch.js';

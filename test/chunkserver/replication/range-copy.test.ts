@@ -7,7 +7,7 @@ import { DATA_OFFSET } from '../../../src/chunkserver/chunk/chunk-format.js';
 import type { CopyRangeReply } from '../../../src/protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../../src/protocol/methods.js';
 import { testSeed } from '../../support/seed.js';
-import { Cluster, type Lease } from '../cluster.js';
+import { ChunkserverCluster, type Lease } from '../chunkserver-cluster.js';
 
 const seed = testSeed(t);
 const random = new SeededRandom(seed);
@@ -26,7 +26,12 @@ interface Copy {
   readonly handle?: number;
 }
 
-async function copy(cluster: Cluster, lease: Lease, copy: Copy, signal?: AbortSignal): Promise<CopyRangeReply> {
+async function copy(
+  cluster: ChunkserverCluster,
+  lease: Lease,
+  copy: Copy,
+  signal?: AbortSignal,
+): Promise<CopyRangeReply> {
   const { offset, length, from, valid = length, holders = [1, 2], version = 1, handle = SOURCE } = copy;
   const replicas = cluster.members(holders);
   const source = from === undefined ? null : { handle, version, replicas, offset: from, length: valid };
@@ -39,7 +44,7 @@ async function copy(cluster: Cluster, lease: Lease, copy: Copy, signal?: AbortSi
   }
 }
 
-async function content(cluster: Cluster, server: number, handle: number, version = 1): Promise<Buffer> {
+async function content(cluster: ChunkserverCluster, server: number, handle: number, version = 1): Promise<Buffer> {
   const parts: Buffer[] = [];
   for (let at = 0; ; at += MIB) {
     const part = await cluster.read(server, handle, version, at, MIB);
@@ -48,7 +53,12 @@ async function content(cluster: Cluster, server: number, handle: number, version
   }
 }
 
-async function alike(cluster: Cluster, servers: readonly number[], handle: number, version = 1): Promise<Buffer> {
+async function alike(
+  cluster: ChunkserverCluster,
+  servers: readonly number[],
+  handle: number,
+  version = 1,
+): Promise<Buffer> {
   const [first = Buffer.alloc(0), ...rest] = await Promise.all(
     servers.map((id) => content(cluster, id, handle, version)),
   );
@@ -57,8 +67,11 @@ async function alike(cluster: Cluster, servers: readonly number[], handle: numbe
 }
 
 /** A source of `bytes` on servers 1 and 2, and an empty target on `targets`. */
-async function prepared(bytes: Buffer, targets: readonly number[]): Promise<{ cluster: Cluster; lease: Lease }> {
-  const cluster = await Cluster.ofThree(seed);
+async function prepared(
+  bytes: Buffer,
+  targets: readonly number[],
+): Promise<{ cluster: ChunkserverCluster; lease: Lease }> {
+  const cluster = await ChunkserverCluster.ofThree(seed);
   const source = await cluster.grant(SOURCE, 1, [1, 2], { create: true });
   for (let at = 0; at < bytes.length; at += MIB) await cluster.write(source, at, bytes.subarray(at, at + MIB));
   return { cluster, lease: await cluster.grant(TARGET, 1, targets, { create: true }) };

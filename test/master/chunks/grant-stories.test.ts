@@ -3,11 +3,11 @@ import t from 'tap';
 import { CairnError, errorNumber } from '../../../src/core/errors.js';
 import { LEASE_TTL_MS } from '../../../src/core/limits.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
-import { TestCluster } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
 
 /** A chunk in doubt: a write to it did not reach all members, and none of them lets it be recovered. */
 async function chunkInDoubt() {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -69,7 +69,7 @@ t.test(
 );
 
 t.test('P3, P4: so is one without a lease, of which a damaged replica was reported', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -98,7 +98,7 @@ t.test('P3, P4: so is one without a lease, of which a damaged replica was report
 });
 
 t.test('P4, P10: a master that finds a lease of its predecessor recovers the chunk before it leases it', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -122,7 +122,7 @@ t.test('P4, P10: a master that finds a lease of its predecessor recovers the chu
 t.test('P9, P10: ids that were sent before a power loss of the master are never sent again', async (t) => {
   // What a power loss leaves of unsynced bytes is up to chance.
   for (let seed = 1; seed <= 12; seed++) {
-    const cluster = new TestCluster({}, seed);
+    const cluster = new MasterCluster({}, seed);
     await cluster.start();
     const client = await cluster.client();
     const inode = await client.create('file', 3);

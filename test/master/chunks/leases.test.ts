@@ -3,13 +3,13 @@ import { deferred } from '../../../src/core/sync.js';
 import t from 'tap';
 import { hasCode } from '../../../src/core/errors.js';
 import type { FakeChunkserver } from '../support/fake-chunkserver.js';
-import { TestCluster } from '../support/cluster.js';
-import type { TestClient } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
+import type { TestClient } from '../support/master-cluster.js';
 
 async function withFile(
-  config?: ConstructorParameters<typeof TestCluster>[0],
-): Promise<{ cluster: TestCluster; client: TestClient; inode: number }> {
-  const cluster = new TestCluster(config);
+  config?: ConstructorParameters<typeof MasterCluster>[0],
+): Promise<{ cluster: MasterCluster; client: TestClient; inode: number }> {
+  const cluster = new MasterCluster(config);
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -434,7 +434,7 @@ t.test('repair: a server that stays dead is made up for, and its late return add
 });
 
 t.test('two servers that claim one id', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(2);
   const [first] = cluster.servers;
   const copy = await cluster.addServer('host-9:1');
@@ -445,7 +445,7 @@ t.test('two servers that claim one id', async (t) => {
 });
 
 t.test('without servers a lease is refused clearly; full ones are ENOSPC', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const inode = await client.create('file', 2);

@@ -2,10 +2,10 @@
 import t from 'tap';
 import { errorNumber } from '../../../src/core/errors.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
-import { TestCluster } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
 
 t.test('replicas lost in a running server are lost, also of chunks made since it registered', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   // More than the master takes of one page at a time.
@@ -35,7 +35,7 @@ t.test('replicas lost in a running server are lost, also of chunks made since it
 });
 
 t.test('a reader says that a replica is not there: the server is asked, and believed', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -65,7 +65,7 @@ t.test('a reader says that a replica is not there: the server is asked, and beli
 });
 
 t.test('P11: an older replica does not stand for the one on a disk of the server that is away', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(2);
   const client = await cluster.client();
   const inode = await client.create('file', 3);

@@ -1,14 +1,14 @@
 /** Chunks made ahead of need: they save a writer the wait, and leave nothing behind. */
 import t from 'tap';
 import { LEASE_TTL_MS, SPARE_AGE_MS } from '../../../src/core/limits.js';
-import { TestCluster } from '../support/cluster.js';
-import type { TestClient } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
+import type { TestClient } from '../support/master-cluster.js';
 
-const replicasOn = (cluster: TestCluster): number =>
+const replicasOn = (cluster: MasterCluster): number =>
   cluster.servers.reduce((sum, { replicas }) => sum + replicas.size, 0);
 
-async function withDemand(): Promise<{ cluster: TestCluster; client: TestClient; inode: number }> {
-  const cluster = new TestCluster({ garbageGraceMs: 0 });
+async function withDemand(): Promise<{ cluster: MasterCluster; client: TestClient; inode: number }> {
+  const cluster = new MasterCluster({ garbageGraceMs: 0 });
   await cluster.start();
   const client = await cluster.client();
   for (let i = 0; i < 8; i++) await client.lease(await client.create(`asks-${i}`, 3));

@@ -4,7 +4,7 @@ import { LEASE_TTL_MS } from '../../../src/core/limits.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
 import type { ReportForwardFailureRequestInit } from '../../../src/protocol/generated/messages.js';
 import type { FakeChunkserver } from '../support/fake-chunkserver.js';
-import { TestCluster } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
 
 function tell(primary: FakeChunkserver | undefined, report: ReportForwardFailureRequestInit): Promise<unknown> {
   if (primary?.peer === undefined) throw new Error('no primary');
@@ -12,7 +12,7 @@ function tell(primary: FakeChunkserver | undefined, report: ReportForwardFailure
 }
 
 t.test('hundreds of small chunks that lost a replica are copied within seconds', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inodes: number[] = [];
@@ -36,7 +36,7 @@ t.test('hundreds of small chunks that lost a replica are copied within seconds',
 });
 
 t.test('a chunk whose writer never rests gets its replica back, and loses nothing', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('log', 3);
@@ -63,7 +63,7 @@ t.test('a chunk whose writer never rests gets its replica back, and loses nothin
 });
 
 t.test('a copy that fails is tried again', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -80,7 +80,7 @@ t.test('a copy that fails is tried again', async (t) => {
 t.test(
   'P7, P9: a member with a full disk is left out, serves no reader, deletes its replica, and is made up for',
   async (t) => {
-    const cluster = new TestCluster();
+    const cluster = new MasterCluster();
     await cluster.start();
     const client = await cluster.client();
     const inode = await client.create('file', 3);
@@ -112,7 +112,7 @@ t.test(
 
 t.test('P7: ENOSPC, and no replica is given up, when the others are full too or too few', async (t) => {
   for (const minReplicas of [1, 2]) {
-    const cluster = new TestCluster({ minReplicas });
+    const cluster = new MasterCluster({ minReplicas });
     await cluster.start();
     const client = await cluster.client();
     const inode = await client.create('file', 3);

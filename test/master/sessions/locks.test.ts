@@ -16,8 +16,8 @@ import { LockTypeType } from '../../../src/protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
 import { ManualClock } from '../../support/fakes/manual-clock.js';
 import { seededRandom } from '../../support/seed.js';
-import { TestCluster } from '../support/cluster.js';
-import type { TestClient } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
+import type { TestClient } from '../support/master-cluster.js';
 import { setAudits } from '../../../src/core/invariant.js';
 
 setAudits(true);
@@ -164,12 +164,12 @@ const lockMessage = (on: number, type: LockTypeType, owner: string) => ({
   ...{ inode: on, type, start: 0, end: 99, owner, pid: 5 },
 });
 
-async function set(cluster: TestCluster, { client, inode: on }: Holder, owner: string, waitId = 0): Promise<boolean> {
+async function set(cluster: MasterCluster, { client, inode: on }: Holder, owner: string, waitId = 0): Promise<boolean> {
   const lock = lockMessage(on, LockTypeType.WRITE, owner);
   return (await cluster.until(client.peer.call(MASTER_METHODS.setLock, { lock, waitId }))).reply.granted;
 }
 
-async function open(cluster: TestCluster): Promise<[Holder, Holder]> {
+async function open(cluster: MasterCluster): Promise<[Holder, Holder]> {
   const [one, two] = [await cluster.client(), await cluster.client()];
   const file = await one.create('f', 3);
   await two.create('f', 3);
@@ -244,7 +244,7 @@ t.test('locks: thousands that wait for one byte are granted in turn, or together
 });
 
 t.test('locks: they end with the last close and with the session, and a poll tells who waits', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const [one, two] = await open(cluster);
   t.ok(await set(cluster, one, 'a'));
@@ -268,7 +268,7 @@ t.test('locks: they end with the last close and with the session, and a poll tel
 });
 
 t.test('locks: a session that dies gives its locks up, and not before', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const [one, two] = await open(cluster);
   t.ok(await set(cluster, one, 'a'));
@@ -283,7 +283,7 @@ t.test('locks: a session that dies gives its locks up, and not before', async (t
 });
 
 t.test('locks: after a restart none is granted until all have told theirs, or have ended', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const [one, two] = await open(cluster);
   t.ok(await set(cluster, one, 'a'));
@@ -313,7 +313,7 @@ t.test('locks: after a restart none is granted until all have told theirs, or ha
 t.test(
   'locks: what a client tells again replaces what was known; a session cannot take what another holds',
   async (t) => {
-    const cluster = new TestCluster();
+    const cluster = new MasterCluster();
     await cluster.start(0);
     const [one, two] = await open(cluster);
     t.ok(await set(cluster, one, 'a'));

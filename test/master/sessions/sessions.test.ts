@@ -5,11 +5,11 @@ import { inodeId, sessionId as makeSessionId } from '../../../src/core/ids.js';
 import { SESSION_TTL_MS } from '../../../src/core/limits.js';
 import { keys } from '../../../src/master/state/keys.js';
 import { OpenFlagsBit, SessionRecord } from '../../../src/protocol/generated/messages.js';
-import { TestCluster } from '../support/cluster.js';
-import type { TestClient } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
+import type { TestClient } from '../support/master-cluster.js';
 
 t.test('P6: a create that is retried over a reconnect and a restart takes effect once', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const operation = client.operation();
@@ -35,7 +35,7 @@ t.test('P6: a create that is retried over a reconnect and a restart takes effect
 });
 
 t.test('P6: a failure is answered alike again, and replies are dropped when they were acknowledged', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const failed = { sequence: 1, ackedBelow: 1 };
@@ -56,7 +56,7 @@ t.test('P6: a failure is answered alike again, and replies are dropped when they
 
 t.test('P6: a file without a name outlives the loss of the answer that told of it', async (t) => {
   for (const how of ['cut', 'kill'] as const) {
-    const cluster = new TestCluster();
+    const cluster = new MasterCluster();
     await cluster.start(0);
     const first = await cluster.client();
     const operation = first.operation();
@@ -86,7 +86,7 @@ t.test('P6: a file without a name outlives the loss of the answer that told of i
 });
 
 t.test('without a session nothing is served, and an expired one is not resumed', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const before = client.sessionId;
@@ -99,7 +99,7 @@ t.test('without a session nothing is served, and an expired one is not resumed',
 });
 
 t.test('a session is resumed by who knows its token, and by nobody else, also after a restart', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const { sessionId } = client;
@@ -131,7 +131,7 @@ t.test('a session is resumed by who knows its token, and by nobody else, also af
 });
 
 t.test('a record of a session without a token, of an earlier release, is resumed by nobody and ends', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   const { sessionId } = client;
@@ -148,7 +148,7 @@ t.test('a record of a session without a token, of an earlier release, is resumed
 });
 
 t.test('a connection has one session: opening more takes the place of the first', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const client = await cluster.client();
   for (let i = 0; i < 5; i++) await client.openSession(0);
@@ -157,7 +157,7 @@ t.test('a connection has one session: opening more takes the place of the first'
 });
 
 t.test('an unlinked file lives while it is open, also over a restart of the master', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const client = await cluster.client();
   const inode = await client.create('file', 3);
@@ -189,7 +189,7 @@ t.test('an unlinked file lives while it is open, also over a restart of the mast
 });
 
 t.test('P5: what a dead writer left behind the published size is cut, once no other writes', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const writer = await cluster.client();
   const inode = await writer.create('file', 3);
@@ -217,7 +217,7 @@ t.test('P5: what a dead writer left behind the published size is cut, once no ot
 });
 
 t.test('P5: the writer and the master die together', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start();
   const writer = await cluster.client();
   const inode = await writer.create('file', 3);

@@ -2,14 +2,14 @@
 import t from 'tap';
 import { ROOT_INODE } from '../../../src/core/ids.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
-import { TestCluster } from '../support/cluster.js';
-import type { TestClient } from '../support/cluster.js';
+import { MasterCluster } from '../support/master-cluster.js';
+import type { TestClient } from '../support/master-cluster.js';
 
-const changeOfRoot = async (cluster: TestCluster, client: TestClient): Promise<number> =>
+const changeOfRoot = async (cluster: MasterCluster, client: TestClient): Promise<number> =>
   (await cluster.until(client.peer.call(MASTER_METHODS.getAttributes, { inode: ROOT_INODE }))).reply.change;
 
 t.test('P10: no inode number and no change attribute comes again after a power loss', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const seen = new Set<number>();
   const changes = new Set<number>();
@@ -31,7 +31,7 @@ t.test('P10: no inode number and no change attribute comes again after a power l
 });
 
 t.test('the loss epoch: after a power loss only', async (t) => {
-  const cluster = new TestCluster();
+  const cluster = new MasterCluster();
   await cluster.start(0);
   const epochs = async (): Promise<{ readonly epoch: number; readonly lossEpoch: number }> => {
     const { peer } = await cluster.client();

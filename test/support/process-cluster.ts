@@ -22,7 +22,7 @@ const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const START_TIMEOUT_MS = 20_000;
 const STOP_GRACE_MS = 10_000;
 
-export interface TestClusterOptions {
+export interface ProcessClusterOptions {
   /** Default 3. */
   readonly chunkservers?: number;
   /** Default 2. */
@@ -47,7 +47,7 @@ export interface CommandResult {
 
 type TapTest = Pick<Test, 'teardown' | 'comment'>;
 
-export class TestCluster {
+export class ProcessCluster {
   private masterAddress = '127.0.0.1:0';
   private readonly addresses: string[];
   private readonly clients: ClusterFileSystem[] = [];
@@ -56,20 +56,20 @@ export class TestCluster {
 
   private constructor(
     readonly directory: ClusterDirectory,
-    private readonly options: TestClusterOptions & { readonly replicas: number },
+    private readonly options: ProcessClusterOptions & { readonly replicas: number },
     chunkservers: number,
   ) {
     this.addresses = Array.from({ length: chunkservers }, () => '127.0.0.1:0');
   }
 
   /** A running cluster, all chunkservers registered. It ends with the test. */
-  static async start(t: TapTest, options: TestClusterOptions = {}): Promise<TestCluster> {
+  static async start(t: TapTest, options: ProcessClusterOptions = {}): Promise<ProcessCluster> {
     const directory = new ClusterDirectory(await mkdtemp(join(tmpdir(), 'cairn-cluster-')));
     // Where mounts are recorded: not in this machine's own place.
     process.env['CAIRN_DATA'] = join(directory.path, 'default');
     // Its processes look through their structures at each change.
     process.env['CAIRN_AUDITS'] = '1';
-    const cluster = new TestCluster(
+    const cluster = new ProcessCluster(
       directory,
       { ...options, replicas: options.replicas ?? 2 },
       options.chunkservers ?? 3,

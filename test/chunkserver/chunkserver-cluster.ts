@@ -42,7 +42,7 @@ export class Machine {
   ) {}
 }
 
-export class Cluster {
+export class ChunkserverCluster {
   readonly network = new MemoryNetwork();
   readonly machines: Machine[] = [];
   readonly forwardFailures: ReportForwardFailureRequest[] = [];
@@ -133,8 +133,8 @@ export class Cluster {
     machine.server = server;
   }
 
-  static async ofThree(seed: number, clock?: Clock): Promise<Cluster> {
-    const cluster = new Cluster(seed, clock);
+  static async ofThree(seed: number, clock?: Clock): Promise<ChunkserverCluster> {
+    const cluster = new ChunkserverCluster(seed, clock);
     await cluster.startMaster();
     for (let i = 0; i < 3; i++) await cluster.startServer(cluster.addMachine());
     return cluster;

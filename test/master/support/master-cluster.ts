@@ -56,7 +56,7 @@ class Life implements Clock, Store {
   }
 }
 
-export class TestCluster {
+export class MasterCluster {
   readonly clock = new ManualClock();
   readonly random: Random;
   readonly network = new MemoryNetwork();
@@ -216,7 +216,7 @@ export class TestClient {
   sequence = 0;
 
   constructor(
-    private readonly cluster: TestCluster,
+    private readonly cluster: MasterCluster,
     readonly peer: ConnectedPeer,
   ) {}
 
