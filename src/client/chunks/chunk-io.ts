@@ -12,11 +12,22 @@ export interface WriteMark {
   readonly generation: number;
 }
 
-/** Without a loss at the master another handle is no loss: somebody cut the file, or punched a hole. */
+/**
+ * Without a loss at the master another handle is no loss: somebody cut the file, or punched a hole, and what is there now has a
+ * count of its own. Where a chunk stands for a lost one it goes on with the count of that.
+ */
 export function isKept(written: WriteMark, now: WriteMark): boolean {
-  if (now.handle === 0) return written.generation === now.generation;
-  const isSameChunk = written.handle === now.handle || written.generation === now.generation;
-  return isSameChunk && written.losses === now.losses;
+  if (written.handle === now.handle) return written.losses === now.losses;
+  if (written.generation !== now.generation) return false;
+  return now.handle === 0 || now.losses <= written.losses;
+}
+
+/** What a sync is to be compared with after two writes of a chunk, if the mark of either is known. */
+export function joinedMarks(first: WriteMark | undefined, later: WriteMark | undefined): WriteMark | undefined {
+  if (first === undefined || later === undefined) return first ?? later;
+  if (!isKept(first, later)) return LOST_MARK;
+  // What the first wrote is gone with the chunk that was there.
+  return first.handle === later.handle ? first : later;
 }
 
 /** What is kept by nothing. */
@@ -62,6 +73,8 @@ export interface ChunkWrites {
    * have been lost before it was synced. Tried until `deadlineMs` (monotonic), or as long as any operation.
    */
   syncChunk(inode: InodeId, index: number, deadlineMs?: number): Promise<SyncMark>;
+  /** The mark that a write, or a sync, of chunk `index` would have now; it changes nothing. */
+  markOf(inode: InodeId, index: number): Promise<WriteMark>;
   /**
    * Writes of the file that failed may still be on their way. Resolves when none of them can come behind what others write
    * from then on; undefined when none can. TIMEOUT when the master could not be asked by `deadlineMs` (monotonic).

@@ -93,6 +93,10 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     );
   }
 
+  markOf(inode: InodeId, index: number): Promise<WriteMark> {
+    return this.underLease(inode, index, 'syncs', this.deadline(), () => Promise.resolve());
+  }
+
   async copyRange(
     inode: InodeId,
     index: number,

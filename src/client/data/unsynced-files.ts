@@ -6,7 +6,7 @@
  */
 import type { InodeId } from '../../core/ids.js';
 import { MAX_UNSYNCED_FILES } from '../../core/limits.js';
-import { LOST_MARK } from '../chunks/chunk-io.js';
+import { joinedMarks, LOST_MARK } from '../chunks/chunk-io.js';
 import type { WriteMark } from '../chunks/chunk-io.js';
 import { LruMap } from '../../core/lru.js';
 
@@ -23,8 +23,7 @@ export class UnsyncedFiles {
   put(inode: InodeId, chunks: UnsyncedChunks): void {
     if (chunks.size === 0) return;
     const all = new Map(chunks);
-    // Of a chunk in both, what was known first counts, if anything was.
-    for (const [index, mark] of this.files.peek(inode) ?? []) all.set(index, mark ?? all.get(index));
+    for (const [index, mark] of this.files.peek(inode) ?? []) all.set(index, joinedMarks(mark, all.get(index)));
     this.files.set(inode, all);
   }
 

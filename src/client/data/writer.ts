@@ -186,6 +186,17 @@ export class Writer {
     }
   }
 
+  /**
+   * Runs `look`, which finds bytes of chunk `index` to be as they would be written: a sync makes them durable as if they had been,
+   * because others may have written them just now.
+   */
+  async keep<T>(index: number, look: () => Promise<T>): Promise<T> {
+    const mark = await this.options.io.markOf(this.options.inode, index);
+    const found = await look();
+    if (mark.handle !== 0) this.chunks.note(index, mark);
+    return found;
+  }
+
   /** What was written to these bytes before is on the chunkservers, or given up. */
   settle(offset: number, length: number): Promise<void> {
     return this.buffered.settle({ offset, length });

@@ -5,7 +5,7 @@
 import { CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import { CHUNK_SIZE_BYTES } from '../../core/limits.js';
-import { isKept, LOST_MARK } from '../chunks/chunk-io.js';
+import { isKept, joinedMarks } from '../chunks/chunk-io.js';
 import type { ChunkWrites, SyncedChunk, WriteMark } from '../chunks/chunk-io.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
 import type { WriteFailures } from './write-failures.js';
@@ -31,15 +31,13 @@ export class WrittenChunks {
   /** Those that a sync has yet to make durable; of one that is under way, all. */
   get unsynced(): UnsyncedChunks {
     const all = new Map(this.chunks);
-    for (const [index, mark] of this.taken) all.set(index, mark ?? all.get(index));
+    for (const [index, mark] of this.taken) all.set(index, joinedMarks(mark, all.get(index)));
     return all;
   }
 
-  /** Of several writes of a chunk the first mark counts, and if the later ones differ, something was lost between them. */
+  /** A write of a chunk succeeded. */
   note(index: number, mark: WriteMark): void {
-    const known = this.chunks.get(index);
-    const differs = known !== undefined && !isKept(known, mark);
-    this.chunks.set(index, differs ? LOST_MARK : (known ?? mark));
+    this.chunks.set(index, joinedMarks(this.chunks.get(index), mark));
   }
 
   /** For a sync that begins now: what it must cover. One at a time. */
@@ -60,7 +58,7 @@ export class WrittenChunks {
     this.taken = NONE;
     for (const [index, mark] of marks) {
       const isCut = index * CHUNK_SIZE_BYTES >= size;
-      if (!isCut) this.chunks.set(index, mark ?? this.chunks.get(index));
+      if (!isCut) this.chunks.set(index, joinedMarks(mark, this.chunks.get(index)));
     }
   }
 

@@ -11,6 +11,8 @@ export interface AllocateTarget {
   /** All that was written before is published; the size as it is then. */
   settle(): Promise<number>;
   write(offset: number, bytes: Uint8Array): Promise<unknown>;
+  /** Runs `look`; a sync makes durable what it finds in a chunk, as if it was written now. */
+  keep(index: number, look: () => Promise<void>): Promise<void>;
   /** Makes holes of whole chunks. */
   punch(firstIndex: number, count: number): Promise<void>;
   /** The file has at least `end` bytes, and was changed now. */
@@ -48,24 +50,24 @@ export async function allocate(
 async function makeZero(target: AllocateTarget, offset: number, end: number): Promise<void> {
   const firstWhole = Math.ceil(offset / CHUNK_SIZE_BYTES);
   const afterWhole = Math.max(firstWhole, Math.floor(end / CHUNK_SIZE_BYTES));
-  const parts =
-    afterWhole > firstWhole
-      ? [
-          [offset, firstWhole * CHUNK_SIZE_BYTES],
-          [afterWhole * CHUNK_SIZE_BYTES, end],
-        ]
-      : [[offset, end]];
-  for (const [from = 0, to = 0] of parts) {
-    if (from >= to) continue;
-    for await (const data of target.extents.dataWithin(target.inode, from, to)) {
+  const firstEnd = Math.min(end, firstWhole * CHUNK_SIZE_BYTES);
+  if (offset < firstEnd) await overwrite(target, offset, firstEnd);
+  const lastStart = Math.max(firstEnd, afterWhole * CHUNK_SIZE_BYTES);
+  if (lastStart < end) await overwrite(target, lastStart, end);
+  for (let index = firstWhole; index < afterWhole; index += MAX_CHUNKS_PER_RECORD) {
+    await target.punch(index, Math.min(MAX_CHUNKS_PER_RECORD, afterWhole - index));
+  }
+}
+
+/** Bytes of one chunk. */
+async function overwrite(target: AllocateTarget, offset: number, end: number): Promise<void> {
+  await target.keep(Math.floor(offset / CHUNK_SIZE_BYTES), async () => {
+    for await (const data of target.extents.dataWithin(target.inode, offset, end)) {
       for (let at = data.start; at < data.end; at += ZEROS.length) {
         await target.write(at, ZEROS.subarray(0, Math.min(ZEROS.length, data.end - at)));
       }
     }
-  }
-  for (let index = firstWhole; index < afterWhole; index += MAX_CHUNKS_PER_RECORD) {
-    await target.punch(index, Math.min(MAX_CHUNKS_PER_RECORD, afterWhole - index));
-  }
+  });
 }
 
 export function checkRange(offset: number, length: number): void {

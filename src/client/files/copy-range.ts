@@ -134,18 +134,27 @@ export class DirectCopies {
         await punch(placeOf(data.start).index);
       }
     }
-    const change: Alteration = async (note) => {
-      for await (const { start, end } of extents.dataWithin(inode, offset, offset + length)) {
-        for (let at = start; at < end;) {
-          const piece = { offset: at, length: Math.min(end - at, MAX_COPY_RANGE_BYTES), source: null };
-          const changed = await this.request(target, piece, note);
-          if (changed === 0) return at - offset;
-          at += changed;
-        }
-      }
-      return length;
-    };
+    const change: Alteration = (note) =>
+      writer.keep(placeOf(offset).index, () => this.overwrite(target, offset, length, note));
     return writer.alter(offset, length, change, kills, lockLosses);
+  }
+
+  /** With zeros, where there are others. Returns how many bytes are zeros from the start. */
+  private async overwrite(
+    target: DirectEnds['target'],
+    offset: number,
+    length: number,
+    note: (mark: WriteMark) => void,
+  ): Promise<number> {
+    for await (const { start, end } of this.options.extents.dataWithin(target.inode, offset, offset + length)) {
+      for (let at = start; at < end;) {
+        const piece = { offset: at, length: Math.min(end - at, MAX_COPY_RANGE_BYTES), source: null };
+        const changed = await this.request(target, piece, note);
+        if (changed === 0) return at - offset;
+        at += changed;
+      }
+    }
+    return length;
   }
 
   /** Returns how many bytes were changed from the start. */

@@ -174,6 +174,7 @@ export class ClusterOpenFile implements OpenFile {
         ...{ inode, extents: host.extents },
         settle: () => this.settle(),
         write: (at, bytes) => writer.write(at, bytes, false, lockLosses),
+        keep: (index, look) => writer.keep(index, look),
         punch: (firstIndex, count) => {
           writer.demandLocks(lockLosses);
           return host.changes.punch(inode, firstIndex, count);

@@ -23,7 +23,10 @@ import { setAudits } from '../../../src/core/invariant.js';
 setAudits(true);
 const INODE = inodeId(7);
 const MARK = { handle: 1, losses: 0, generation: 0, unsynced: false };
-const IO = { prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 };
+const IO = {
+  ...{ prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 },
+  markOf: () => Promise.resolve(MARK),
+};
 const TIME = { seconds: 0, nanoseconds: 0 };
 
 t.test(

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import type { OpenFile } from '../../../../src/filesystem/filesystem.js';
-import { CHUNK_SIZE_BYTES, LEASE_TTL_MS, MIB } from '../../../../src/core/limits.js';
-import { pattern } from '../../../conformance/case.js';
+import { CHUNK_SIZE_BYTES, KIB, LEASE_TTL_MS, MIB } from '../../../../src/core/limits.js';
+import { equalBytes, pattern } from '../../../conformance/case.js';
 import { READ_WRITE, root, story } from '../../world/story.js';
 import type { Story } from '../../world/story.js';
 
@@ -17,6 +17,14 @@ async function writtenAndClosed(s: Story): Promise<OpenFile> {
   await file.write(CHUNK_SIZE_BYTES, pattern(1_000, 2));
   await file.close();
   return s.openAt('f');
+}
+
+/** Power fails at all chunkservers, and takes what is not synced. */
+async function loseAll({ world }: Story): Promise<void> {
+  for (const name of world.chunkservers) await world.powerOff(name, 'nothing');
+  await world.sleep(2_000);
+  for (const name of world.chunkservers) await world.powerOn(name);
+  await world.sleep(5_000);
 }
 
 const chunks = async (s: Story, file: OpenFile): Promise<number[]> =>
@@ -75,3 +83,50 @@ story('P7: a write that found no space for its chunk is told once', async (s) =>
   await other.close();
   await file.close();
 });
+
+story(
+  'P7: a chunk that lost something, which was told, and in place of which another client made a hole, fails no fsync',
+  async (s) => {
+    const file = await s.create('f', pattern(1_000, 1));
+    await file.flush();
+    await loseAll(s);
+    await assert.rejects(file.sync(), { code: 'EIO' });
+    await file.write(0, pattern(1_000, 2));
+    await file.flush();
+    const theirs = await s.openAt('f', s.two);
+    await theirs.truncate(CHUNK_SIZE_BYTES);
+    await theirs.allocate(0, CHUNK_SIZE_BYTES, PUNCH);
+    await theirs.close();
+    await file.write(0, pattern(1_000, 3));
+    await file.sync();
+    await file.write(0, pattern(1_000, 4));
+    await file.flush();
+    await loseAll(s);
+    await assert.rejects(file.sync(), { code: 'EIO' }, 'it is told of what is lost after that');
+    await file.close();
+  },
+);
+
+for (const how of ['punched', 'copied from a hole'] as const) {
+  story(
+    `P1: zeros that another client had written just now are durable where they are ${how} and synced`,
+    async (s) => {
+      const bytes = pattern(256 * KIB, 1);
+      await (await s.createAtRest('f', bytes)).close();
+      const theirs = await s.openAt('f', s.two);
+      await theirs.write(64 * KIB, Buffer.alloc(64 * KIB));
+      await theirs.flush();
+      const file = await s.openAt('f');
+      if (how === 'punched') await file.allocate(64 * KIB, 64 * KIB, PUNCH);
+      else {
+        const hole = await s.create('hole');
+        await hole.truncate(64 * KIB);
+        await file.copyFrom(hole, 0, 64 * KIB, 64 * KIB);
+      }
+      await file.sync();
+      await loseAll(s);
+      equalBytes(await file.read(64 * KIB, 64 * KIB), Buffer.alloc(64 * KIB), 'after the power loss');
+      await file.close();
+    },
+  );
+}
