@@ -80,6 +80,7 @@ export class Recovery {
     const { fromVersion, toVersion, leaseId, length } = request;
     const handle = chunkHandle(request.handle);
     const replica = this.fenced(handle, leaseId);
+    const { timesLeftOut } = replica;
     return replica.order.run(async () => {
       this.fenced(handle, leaseId);
       const { version } = this.deps.store.entry(handle);
@@ -87,7 +88,7 @@ export class Recovery {
         throw new CairnError('STALE_VERSION', `chunk ${handle} at version ${version} cannot adopt ${toVersion}`);
       }
       await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
-      takenIn(replica, leaseId);
+      takenIn(replica, leaseId, timesLeftOut);
     });
   }
 
@@ -106,6 +107,7 @@ export class Recovery {
       throw new CairnError('STALE_VERSION', `chunk ${handle} was under mutation here when power failed`);
     }
     const replica = this.fence(handle, fromVersion, toVersion, leaseId);
+    const { timesLeftOut } = replica;
     const self = this.deps.serverId();
     return replica.order.run(async () => {
       const others = request.members.filter((member) => member.serverId !== self);
@@ -129,7 +131,7 @@ export class Recovery {
       );
       this.fenced(handle, leaseId);
       await this.deps.store.adopt(handle, chunkVersion(toVersion), (file) => file.truncate(length));
-      takenIn(replica, leaseId);
+      takenIn(replica, leaseId, timesLeftOut);
       const servers = [self, ...succeeded.filter((server) => server !== undefined)];
       this.deps.logger.info({ handle, version: toVersion, servers, length }, 'chunk recovered');
       return { succeeded: servers, suspect, unmendedBlocks };
@@ -328,9 +330,9 @@ export class Recovery {
   }
 }
 
-/** The recovery under `leaseId` has brought the replica up to date, unless the master left it out meanwhile. */
-function takenIn(replica: Replica, leaseId: number): void {
-  if (replica.fence === leaseId) replica.leftOut = false;
+/** The recovery under `leaseId` has brought the replica up to date, unless the master left it out since `timesLeftOut`. */
+function takenIn(replica: Replica, leaseId: number, timesLeftOut: number): void {
+  if (replica.fence === leaseId && replica.timesLeftOut === timesLeftOut) replica.leftOut = false;
 }
 
 /** Whether a member's block will not be as this server's, once the member is cut or extended to the common length. */

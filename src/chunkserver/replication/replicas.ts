@@ -119,6 +119,8 @@ export class Replica {
    * takes it in, a lease is granted on it, or a new copy takes its place.
    */
   leftOut = false;
+  /** How often that was said. A recovery or a grant that began before takes it in no more. */
+  timesLeftOut = 0;
   /** Mutations, grants, recovery and cleaning, one at a time. */
   readonly order = new Mutex('chunkserver.replica');
   lastUsedMs = 0;
@@ -127,6 +129,11 @@ export class Replica {
     readonly handle: ChunkHandle,
     private readonly onLease: (leaseId: number) => void,
   ) {}
+
+  leaveOut(): void {
+    this.leftOut = true;
+    this.timesLeftOut++;
+  }
 
   /** Refuses mutations of leases below `leaseId`, and of the one that was active, from now on. */
   raiseFence(leaseId: number): void {
@@ -193,12 +200,15 @@ export class Replicas {
       return;
     }
     replica.raiseFence(request.leaseId);
+    const { timesLeftOut } = replica;
     await replica.order.run(async () => {
       if (replica.fence !== request.leaseId) throw new CairnError('STALE_VERSION', 'a newer lease was granted');
       this.checkVersion(handle, request.version);
       if (request.validBytes < CHUNK_SIZE_BYTES) await this.cut(handle, request.validBytes);
       // The cut may have taken so long that the chunk went on without this replica.
-      if (replica.fence !== request.leaseId) throw new CairnError('STALE_VERSION', 'a newer lease was granted');
+      if (replica.fence !== request.leaseId || replica.timesLeftOut !== timesLeftOut) {
+        throw new CairnError('STALE_VERSION', 'a newer lease was granted, or the chunk went on without this replica');
+      }
       const self = this.serverId();
       const chain = request.replicas.filter((member) => member.serverId !== self);
       const isPrimary = request.primary === self;
@@ -229,7 +239,7 @@ export class Replicas {
   leaveOut(handle: ChunkHandle, leaseId: number): void {
     const replica = this.get(handle);
     replica.raiseFence(leaseId);
-    replica.leftOut = true;
+    replica.leaveOut();
   }
 
   isLeftOut(handle: ChunkHandle): boolean {
@@ -239,7 +249,7 @@ export class Replicas {
   /** As `leaveOut`, of what a report found to be no member: unless it was raised since to a version above that. */
   refuseReaders(handle: ChunkHandle, version: number): void {
     const entry = this.store.index.get(handle);
-    if (entry !== undefined && entry.version <= version) this.get(handle).leftOut = true;
+    if (entry !== undefined && entry.version <= version) this.get(handle).leaveOut();
   }
 
   /** A whole new replica took the place of what was here. */

@@ -9,6 +9,7 @@ import { Inspector } from '../../world/inspector.js';
 import type { DiskFault } from '../../machine/simulated-disk.js';
 import { story } from '../../world/story.js';
 import type { Story } from '../../world/story.js';
+import { MASTER } from '../../world/world.js';
 
 t.setTimeout(0);
 
@@ -43,6 +44,40 @@ story('P9: a replica that was left out while it took a lease serves nobody when 
   assert.ok(world.disk(second).files('/data/chunks').length > 0, 'it is there');
   assert.equal(await inspector.read(`${second}:7000`, before), 'STALE_VERSION');
   inspector.close();
+  await file.close();
+  await world.sleep(120_000);
+  await s.check('f', pattern(size, 2));
+});
+
+story('P9: nor does one that its report found to be left out meanwhile', async (s) => {
+  const { world } = s;
+  const size = 2 * BLOCK_SIZE_BYTES;
+  const { file, first, second } = await atRest(s, 3 * BLOCK_SIZE_BYTES);
+  const before = await s.chunk(file);
+  await file.truncate(size);
+  const slow = world
+    .disk(second)
+    .plant((label) => label === 'chunk.sync' || label === 'chunk.truncate', { delayUs: 7.5e6 });
+  // Its replica is kept until the other one was read.
+  const reads = world.disk(first).plant((label) => label === 'chunk.read', { delayUs: 7.5e6 });
+  const inspector = await Inspector.connect(world);
+  const written = file.write(0, pattern(size, 2)).then(() => file.sync());
+  await world.sleep(1_000);
+  assert.ok(slow.hits > 0, 'it takes the lease');
+  world.network.partition(MASTER, second);
+  for (const host of [MASTER, second]) world.network.breakConnection(host, host === second ? MASTER : second);
+  await world.sleep(16_000);
+  assert.deepEqual(await s.holders(file), [first]);
+  world.network.heal(MASTER, second);
+  await world.sleep(7_000);
+  assert.equal(slow.hits, 3, 'it has taken the lease');
+  await world.sleep(500);
+  assert.ok(world.disk(second).files('/data/chunks').length > 0, 'it is there');
+  assert.equal(await inspector.read(`${second}:7000`, before), 'STALE_VERSION');
+  inspector.close();
+  world.disk(first).lift(reads);
+  world.disk(second).lift(slow);
+  await written;
   await file.close();
   await world.sleep(120_000);
   await s.check('f', pattern(size, 2));
