@@ -1,5 +1,6 @@
 /** What is read before something is waited for, and used afterwards, while it changes: told as stories of the master. */
 import t from 'tap';
+import type { ChunkHandle } from '../../src/core/ids.js';
 import { chunkHandle, chunkIndex, inodeId, serverId } from '../../src/core/ids.js';
 import { LEASE_TTL_MS, MAX_CHUNKS_PER_RECORD } from '../../src/core/limits.js';
 import { deferred } from '../../src/core/sync.js';
@@ -227,5 +228,39 @@ t.test('P5: a chunk in place of a lost one has no bytes as lost that were cut of
   release.resolve();
   await cluster.until(leased);
   t.same(lost.slice(-2), [100, 100]);
+  await cluster.stop();
+});
+
+t.test('P9: a copy that begins while a lease is granted learns of it, at whatever moment it begins', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const inode = await client.create('file', FLAGS);
+  const { handle: number } = await client.lease(inode);
+  await client.publish(inode, 1);
+  const handle = chunkHandle(number);
+  await cluster.wait(LEASE_TTL_MS + 5_000);
+  const again = await cluster.client();
+  const { locks, table } = cluster.parts.leases;
+  t.equal(table.get(handle), undefined);
+  // The last copy that found no lease, of those that begin at each moment of the grant.
+  let watch = locks.watchGrants(handle);
+  const granting = again.leaseNow(inode);
+  const run = locks.run.bind(locks);
+  let last: Promise<void> | undefined;
+  locks.run = <T>(of: ChunkHandle, section: () => Promise<T> | T): Promise<T> => {
+    last = (async () => {
+      for (let i = 0; i < 1_000 && table.get(handle) === undefined; i++) {
+        watch.end();
+        watch = locks.watchGrants(handle);
+        await Promise.resolve();
+      }
+    })();
+    return run(of, section);
+  };
+  await cluster.until(granting);
+  await last;
+  t.ok(table.get(handle), 'it is leased');
+  t.ok(watch.granted);
   await cluster.stop();
 });

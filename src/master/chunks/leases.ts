@@ -223,6 +223,8 @@ export class ChunkLeases {
         saveLease(m, handle, recordOf(lease));
         noteLastLease(m, handle, lease.id);
       });
+      // In one turn: work that begins beside it finds the lease, or learns of its grant.
+      this.locks.noteGrant(handle);
       this.table.put(lease);
       await state.durable();
       const { failed, error } = await this.sendGrant(lease, validBytes);
@@ -267,7 +269,6 @@ export class ChunkLeases {
   }): Promise<Lease> {
     const primary = primaryOf(about.members);
     const id = leaseId(await this.deps.leaseIds.take());
-    this.locks.noteGrant(about.handle);
     return { ...about, id, primary, state: 'pending', expiresMs: 0, complaints: 0 };
   }
 
