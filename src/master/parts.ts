@@ -45,6 +45,7 @@ import type { State } from './state/state.js';
 import { Timeline } from './state/timeline.js';
 import { allLeases } from './tables/lease-records.js';
 import { filesBehind, LeftBehind } from './tables/left-behind.js';
+import { TakenAppends } from './tables/taken-appends.js';
 
 export interface Parts {
   readonly state: LogState;
@@ -154,6 +155,7 @@ export function compose(
     isSettled: () => sessions.settled,
     fence: (inode) => leases.endAll(inode),
     onLost: (inode) => sessions.noteTail(inode),
+    taken: new TakenAppends(state),
   });
   const unpublished = new UnpublishedWrites(state);
   const lostLocks = new LostLocks({

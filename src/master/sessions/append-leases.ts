@@ -5,9 +5,10 @@
  *
  * Whoever cuts a file, or writes past its end, takes a turn among those who append (`turn`).
  *
- * In memory only. After a restart clients tell theirs again; until all have, or APPEND_TAKEOVER_MS have passed, none is
- * granted. The lease of a client that is unheard of for so long goes to who waits for it, once the chunkservers refuse
- * what the client may still send (`fence`); the client is told when it comes back (`replace`), and drops those bytes.
+ * In memory only, but for what a client lost and may not know (`taken`). After a restart clients tell theirs again; until
+ * all have, or APPEND_TAKEOVER_MS have passed, none is granted. The lease of a client that is unheard of for so long goes to
+ * who waits for it, once the chunkservers refuse what the client may still send (`fence`); the client is told when it comes
+ * back (`replace`), and drops those bytes.
  */
 import type { Clock } from '../../core/clock.js';
 import { asCairnError } from '../../core/errors.js';
@@ -16,6 +17,7 @@ import { APPEND_TAKEOVER_MS, LOCK_POLL_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { deferred } from '../../core/sync.js';
 import type { Deferred } from '../../core/sync.js';
+import type { TakenAppends } from '../tables/taken-appends.js';
 
 interface Waiter {
   /** For a turn: whoever takes it is no holder. */
@@ -42,8 +44,6 @@ interface AppendedFile {
 interface AppendSession {
   readonly held: Set<InodeId>;
   readonly recalled: Set<InodeId>;
-  /** What went to others while its client was away. */
-  readonly taken: Set<InodeId>;
   poll: Deferred<void> | undefined;
 }
 
@@ -60,6 +60,8 @@ export interface AppendLeasesDeps {
   readonly fence: (inode: InodeId) => Promise<void>;
   /** A session lost its lease: what it appended and did not publish is there, and nobody's. */
   readonly onLost: (inode: InodeId) => void;
+  /** What went to others while its client was away. */
+  readonly taken: Pick<TakenAppends, 'note' | 'has' | 'forget' | 'forgetOne'>;
 }
 
 export class AppendLeases {
@@ -167,7 +169,7 @@ export class AppendLeases {
     for (const inode of told) {
       const file = this.files.get(inode);
       if (file?.holder === session && !isLost(file)) before.delete(inode);
-      else if (known.taken.has(inode) || this.early.has(inode)) lost.push(inode);
+      else if (this.deps.taken.has(session, inode) || this.early.has(inode)) lost.push(inode);
       else if (file?.holder === undefined) {
         // Also while somebody takes a turn, who came before this one could tell: what it appended is not to be lost.
         const free = this.fileOf(inode);
@@ -175,8 +177,12 @@ export class AppendLeases {
         this.next(free);
       } else lost.push(inode);
     }
-    known.taken.clear();
-    for (const inode of lost) this.deps.onLost(inode);
+    // Of those that it tells it may not get this answer, and tell again.
+    this.deps.taken.forget(session, new Set(told));
+    for (const inode of lost) {
+      if (!this.deps.taken.has(session, inode)) this.deps.taken.note(session, inode);
+      this.deps.onLost(inode);
+    }
     for (const inode of before) this.release(session, inode);
     return lost;
   }
@@ -223,25 +229,24 @@ export class AppendLeases {
     const { holder, inode } = file;
     if (file.fencing || holder === undefined) return;
     file.fencing = true;
-    const { fence, logger } = this.deps;
+    const { fence, logger, taken } = this.deps;
     // It may be heard of again at any moment, with a size that is its own no more.
     if (!file.abandoned) this.deps.disconnect(holder);
-    fence(inode).then(
-      () => {
-        logger.info({ inode, session: holder }, 'the append lease of a client that went is given on');
-        if (!file.abandoned) this.sessions.get(holder)?.taken.add(inode);
-        this.deps.onLost(inode);
-        file.fencing = false;
-        file.abandoned = false;
-        this.unhold(file);
-        this.next(file);
-      },
-      (error: unknown) => {
-        // The next tick tries again.
-        file.fencing = false;
-        logger.warn({ inode, reason: asCairnError(error).message }, 'an append lease cannot be given on yet');
-      },
-    );
+    const given = fence(inode).then(() => {
+      // Before others have it: the client may come back to another master.
+      if (this.sessions.has(holder)) taken.note(holder, inode);
+      logger.info({ inode, session: holder }, 'the append lease of a client that went is given on');
+      this.deps.onLost(inode);
+      file.fencing = false;
+      file.abandoned = false;
+      this.unhold(file);
+      this.next(file);
+    });
+    given.catch((error: unknown) => {
+      // The next tick tries again.
+      file.fencing = false;
+      logger.warn({ inode, reason: asCairnError(error).message }, 'an append lease cannot be given on yet');
+    });
   }
 
   private mayGrant(): boolean {
@@ -289,6 +294,7 @@ export class AppendLeases {
 
   private grant(file: AppendedFile, session: SessionId): void {
     if (!this.deps.isSettled()) this.early.add(file.inode);
+    this.deps.taken.forgetOne(session, file.inode);
     this.hold(file, session);
   }
 
@@ -316,7 +322,7 @@ export class AppendLeases {
   private sessionOf(id: SessionId): AppendSession {
     let session = this.sessions.get(id);
     if (session === undefined) {
-      session = { held: new Set(), recalled: new Set(), taken: new Set(), poll: undefined };
+      session = { held: new Set(), recalled: new Set(), poll: undefined };
       this.sessions.set(id, session);
     }
     return session;

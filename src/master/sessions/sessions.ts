@@ -39,6 +39,7 @@ import type { LostLocks } from './lost-locks.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
 import type { State } from '../state/state.js';
+import { forgetTakenAppends } from '../tables/taken-appends.js';
 
 const TOKEN_BYTES = 32;
 /** Time from the start of the master in which clients of before tell what they have open. */
@@ -355,6 +356,7 @@ export class Sessions {
     state.mutate((m) => {
       m.delete(keys.session(session.id));
       for (const [key] of m.range(prefixRange('P' + packNumber(session.id)))) m.delete(key);
+      forgetTakenAppends(m, session.id);
     });
     this.sessions.delete(session.id);
     const opens = [...session.opens.entries()];

@@ -68,6 +68,8 @@ export const keys = {
   session: (session: SessionId): Key => 'N' + packNumber(session),
   /** 'P' session, sequence → StoredReply */
   reply: (session: SessionId, sequence: number): Key => 'P' + packNumber(session) + packNumber(sequence),
+  /** 'A' session, inode → empty: the append lease of the file went to others, which the client may not know (taken-appends.ts) */
+  takenAppend: (session: SessionId, inode: InodeId): Key => 'A' + packNumber(session) + packNumber(inode),
   /** 'M' name → packed number or text: counters and identity of the cluster */
   meta: (name: MetaName): Key => 'M' + name,
 } as const;

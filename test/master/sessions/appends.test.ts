@@ -9,6 +9,7 @@ import { silentLogger } from '../../../src/core/logging/logger.js';
 import { deferred } from '../../../src/core/sync.js';
 import { AppendLeases } from '../../../src/master/sessions/append-leases.js';
 import { ManualClock } from '../../support/fakes/manual-clock.js';
+import { MemoryTaken } from '../../support/fakes/memory-taken.js';
 
 const INODE = inodeId(7);
 const [ONE, TWO, THREE] = [sessionId(1), sessionId(2), sessionId(3)];
@@ -25,6 +26,7 @@ class Bench {
     isSettled: () => this.settled,
     disconnect: (session) => this.log.push(`disconnect ${session}`),
     onLost: () => undefined,
+    taken: new MemoryTaken(),
     fence: async (inode) => {
       this.log.push(`fence ${inode}`);
       await this.fenced;
@@ -121,11 +123,27 @@ t.test(
     silent.set(ONE, 0);
     appends.release(TWO, INODE);
     t.same(appends.replace(ONE, [INODE]), [INODE], 'also when nobody has it by then');
+    t.same(appends.replace(ONE, [INODE]), [INODE], 'nor when that answer did not reach it');
     t.same(appends.replace(ONE, []), []);
     t.equal(await acquire(ONE), true);
     t.same(appends.replace(ONE, [INODE]), [], 'its own again');
     appends.endSession(ONE, false);
     t.equal(log.length, 4, 'a session that ends in doubt is fenced off too');
+  },
+);
+
+t.test(
+  'P7: after a restart too, what a client tells comes too late again when the first answer was lost',
+  async (t) => {
+    const { appends, acquire, clock, bench: b } = bench(t);
+    b.settled = false;
+    clock.advance(APPEND_TAKEOVER_MS);
+    t.equal(await acquire(TWO), true);
+    t.same(appends.replace(ONE, [INODE]), [INODE]);
+    appends.release(TWO, INODE);
+    b.settled = true;
+    appends.tick();
+    t.same(appends.replace(ONE, [INODE]), [INODE]);
   },
 );
 

@@ -290,3 +290,31 @@ story('P11: changes go on while one waits for a client that appends and stands s
   world.thaw('client-2');
   await world.sleep(10_000);
 });
+
+story('P7: nor does it when the master restarts before it is back', async (s) => {
+  const { world } = s;
+  const file = await openLog(s.one);
+  await file.write(0, record(1, 0, 1000));
+  await file.sync();
+  for (const host of [MASTER, ...world.chunkservers]) world.network.partition(host, 'client-1');
+  await file.write(0, record(1, 1, 5000));
+  await world.sleep(3000);
+  const other = await openLog(s.two);
+  for (let sequence = 0; sequence < 3; sequence++) await other.write(0, record(2, sequence, 700));
+  await other.close();
+  await world.sleep(5_000);
+  await world.kill(MASTER);
+  await world.start(MASTER);
+  for (const host of [MASTER, ...world.chunkservers]) world.network.heal(host, 'client-1');
+  await assert.rejects(file.sync(), (error) => error instanceof CairnError && error.code === 'EIO');
+  await file.write(0, record(1, 2, 500));
+  await file.close();
+  const found = readRecords(await contentOf(s.two));
+  assert.deepEqual(
+    [...found],
+    [
+      [1, [0, 2]],
+      [2, [0, 1, 2]],
+    ],
+  );
+});
