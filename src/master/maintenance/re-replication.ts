@@ -49,19 +49,21 @@ export interface CopyConfig {
   readonly copyTimeoutMs: number;
 }
 
+/** A chunk that shall get one more member. */
 export interface Candidate {
   readonly handle: ChunkHandle;
+  /** Whether it still should, by its record as it is then: asked when its turn has come, and again where the lock was waited for. */
+  readonly isWanted: (record: ChunkRecord) => boolean;
   /** Its members that are up: those with the fewest come first. */
   readonly live: number;
 }
 
-interface Route {
-  readonly handle: ChunkHandle;
+interface Route extends Pick<Candidate, 'handle' | 'isWanted'> {
   readonly source: ServerId;
   readonly target: ServerId;
 }
 
-export class ChunkCopies {
+export class ReReplication {
   private readonly running = new Map<ChunkHandle, ServerId>();
   private readonly loads = new Map<ServerId, { copies: number; bytes: number }>();
   private waiting: Candidate[] = [];
@@ -139,16 +141,16 @@ export class ChunkCopies {
     this.waiting = still;
     for (const candidate of candidates) {
       const full = this.stopped || this.running.size >= this.deps.config.maxCopies;
-      if (full || !this.startOrDrop(candidate.handle)) still.push(candidate);
+      if (full || !this.startOrDrop(candidate)) still.push(candidate);
     }
   }
 
   /** False when its servers are busy: it waits on. */
-  private startOrDrop(handle: ChunkHandle): boolean {
+  private startOrDrop({ handle, isWanted }: Candidate): boolean {
     const { state, random, leases, health, servers } = this.deps;
     const record = getChunk(state, handle);
     if (record === undefined || leases.isGone(handle) || this.running.has(handle)) return true;
-    if (!health.needsCopy(record) || !this.mayCopy(handle)) return true;
+    if (!isWanted(record) || !this.mayCopy(handle)) return true;
     const bytes = this.bytesOf(record);
     const free = (id: ServerId): boolean => this.hasPlace(id, bytes);
     const sources = health.live(record).filter(free);
@@ -166,7 +168,7 @@ export class ChunkCopies {
       this.deps.onDoubt(handle);
       return true;
     }
-    const route = { handle, source: pick(random, sources), target: target.id };
+    const route = { handle, isWanted, source: pick(random, sources), target: target.id };
     this.running.set(handle, target.id);
     this.count(route, 1, bytes);
     const copied = this.copy(route, record, bytes).finally(() => {
@@ -243,7 +245,7 @@ export class ChunkCopies {
   /** Under the lock: no lease comes between. */
   private copyHeld(route: Route): Promise<'added' | 'late' | 'not begun'> {
     const { leases, servers, state, health, config } = this.deps;
-    const { handle, source, target } = route;
+    const { handle, isWanted, source, target } = route;
     return leases.locks.run(handle, async () => {
       if (this.stopped || leases.isGone(handle)) return 'not begun';
       const lease = leases.table.get(handle);
@@ -252,7 +254,7 @@ export class ChunkCopies {
       const record = getChunk(state, handle);
       const peer = servers.peerOf(target);
       if (peer === undefined || record === undefined || isLeased(state, handle)) return 'not begun';
-      const fits = health.needsCopy(record) && !record.servers.includes(target);
+      const fits = isWanted(record) && !record.servers.includes(target);
       if (!fits || !health.live(record).includes(source)) return 'not begun';
       const damaged = await this.transfer(route, record, Math.min(HELD_COPY_TIMEOUT_MS, config.copyTimeoutMs));
       return this.addMember(route, record, peer, damaged) ? 'added' : 'late';

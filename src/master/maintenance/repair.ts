@@ -22,7 +22,7 @@ import { PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/k
 import type { State } from '../state/state.js';
 import type { Key } from '../store/store.js';
 import { getChunk } from '../tables/chunk-records.js';
-import { ChunkCopies } from './re-replication.js';
+import { ReReplication } from './re-replication.js';
 import type { Candidate, CopyConfig } from './re-replication.js';
 
 /** Index entries of one source that are looked at in one go. */
@@ -32,7 +32,7 @@ const SLICES_PER_ROUND = 8;
 
 export class Repair {
   private readonly cursors = new Map<Key, Key>();
-  private readonly copies: ChunkCopies;
+  private readonly copies: ReReplication;
 
   constructor(
     private readonly deps: {
@@ -50,7 +50,7 @@ export class Repair {
       readonly damaged: DamagedChunks;
     },
   ) {
-    this.copies = new ChunkCopies({
+    this.copies = new ReReplication({
       ...deps,
       onAdded: (handle) => {
         const record = getChunk(deps.state, handle);
@@ -125,7 +125,7 @@ export class Repair {
     } else if (health.isMadeUpFor(record) || (live > 0 && leases.table.get(handle)?.state === 'void')) {
       recoveries.add(handle);
     } else if (health.needsCopy(record) && this.copies.mayCopy(handle)) {
-      candidates.push({ handle, live });
+      candidates.push({ handle, isWanted: (now) => health.needsCopy(now), live });
     } else if (health.surplus(record).length > 0 && this.copies.mayCopy(handle)) {
       recoveries.add(handle);
     } else if (record.damagedBlocks > 0) this.deps.damaged.look(handle);

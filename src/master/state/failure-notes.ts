@@ -53,6 +53,22 @@ export class FailureNotes {
     if (found.length > 0) this.upTo = Math.max(...found);
   }
 
+  /** Whether records that were written are not in the log, whose last one is `sequence`; says what a note comes to. */
+  areRecordsMissing(sequence: number): boolean {
+    const { upTo } = this;
+    if (upTo === undefined) return false;
+    const isMissing = sequence < upTo;
+    const known = Number.isFinite(upTo) ? { writtenUpTo: upTo } : {};
+    this.options.logger.warn(
+      { ...known, endsWith: sequence },
+      isMissing
+        ? 'the disk of the master failed before this start, and records of the operation log that were never flushed may be lost: ' +
+            'clients are told, as after a loss of power'
+        : 'the disk of the master failed before this start; no record of the operation log is lost',
+    );
+    return isMissing;
+  }
+
   /** The disk has failed. `sequence`: of the last record that may have been answered; undefined when that is not known. */
   leave(reader: Pick<StateReader, 'get'>, epoch: number, sequence: number | undefined): void {
     // The one that stands tells more than this start, which has answered nothing.

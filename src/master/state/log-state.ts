@@ -77,14 +77,14 @@ export class LogState implements State {
   private room: Deferred<void> | undefined;
   private deciding = false;
   private stopping = false;
-  /** Grows with every start; durable before `open` returns. */
+  /** Grows with every start; durable before `beginEpoch` returns. Until then 0, and nothing can be changed. */
   epoch = 0;
   /** The last epoch that began after a loss of operations (epochs.ts); 0: none. */
   lossEpoch = 0;
   /** Of the last record of earlier epochs. */
   startSequence = 0;
   private isReplayed = false;
-  private isOpen = false;
+  private isServing = false;
 
   private constructor(
     private readonly options: LogStateOptions,
@@ -94,8 +94,15 @@ export class LogState implements State {
     this.cache = new ReadCache(options.store);
   }
 
-  /** Opens the state of a directory and a store: costs what the log holds behind the checkpoint. */
+  /** `replay`, and then `beginEpoch`: the state of a master that is going to serve. */
   static async open(options: LogStateOptions): Promise<LogState> {
+    const state = await LogState.replay(options);
+    await state.beginEpoch();
+    return state;
+  }
+
+  /** The state of a directory and a store, to be read: costs what the log holds behind the checkpoint. */
+  static async replay(options: LogStateOptions): Promise<LogState> {
     const { disk, store, directory, logger, bootNotes } = options;
     const notes = new FailureNotes({ bootNotes, bootId: disk.bootId(), directory, logger });
     notes.find(store);
@@ -104,18 +111,15 @@ export class LogState implements State {
       await ensureDirectory(disk, directory);
       const reserve = await DiskReserve.open(disk, directory, options.reserveBytes ?? MASTER_RESERVE_BYTES);
       state = new LogState(options, new Space(options, reserve), notes);
-      await state.start();
+      await state.readLog();
     } catch (error) {
-      if (state?.failure === undefined && isDiskFailure(error))
-        notes.leave(state ?? store, state?.epoch ?? 0, state?.answered);
+      if (state?.failure === undefined && isDiskFailure(error)) notes.leave(state ?? store, 0, state?.answered);
       throw error;
     }
-    notes.remove();
-    state.isOpen = true;
     return state;
   }
 
-  private async start(): Promise<void> {
+  private async readLog(): Promise<void> {
     const { options, notes } = this;
     const started = options.clock.monotonicMs();
     const checkpoint = readCounter(options.store, 'sequence', 0);
@@ -149,44 +153,38 @@ export class LogState implements State {
         `the metadata has format ${format}, this program knows ${FORMAT_VERSION}: use its release`,
       );
     }
+    const tookMs = Math.round(options.clock.monotonicMs() - started);
+    options.logger.info({ checkpoint, replayed, tookMs }, 'metadata read');
+  }
+
+  /** Begins the next epoch, and with it takes changes. To be called once. */
+  async beginEpoch(): Promise<void> {
+    const { options, notes } = this;
+    const format = readCounter(this, 'format', FORMAT_VERSION);
     if (format < FORMAT_VERSION) {
       options.logger.warn(
         { format, now: FORMAT_VERSION },
         'metadata of an earlier release is taken over: that one cannot use it any more',
       );
     }
-    this.epoch = readCounter(this, 'epoch', 0) + 1;
-    const { epoch } = this;
-    const hasLost = this.hasLostRecords();
-    const lossEpoch = this.mutate((m) => {
-      m.put(keys.meta('format'), packed(FORMAT_VERSION));
-      return beginEpoch(m, epoch, options.disk.bootId(), hasLost);
-    });
-    this.lossEpoch = lossEpoch;
-    await this.durable();
-    options.logger.info(
-      { epoch, lossEpoch, checkpoint, replayed, tookMs: Math.round(options.clock.monotonicMs() - started) },
-      'metadata opened',
-    );
-  }
-
-  /** Says what a note of the failure of the disk comes to. */
-  private hasLostRecords(): boolean {
-    const { notes, startSequence } = this;
-    // Only the log knows which cluster it is when that was made in the last moment.
-    notes.find(this);
-    const { writtenUpTo } = notes;
-    if (writtenUpTo === undefined) return false;
-    const hasLost = startSequence < writtenUpTo;
-    const known = Number.isFinite(writtenUpTo) ? { writtenUpTo } : {};
-    this.options.logger.warn(
-      { ...known, endsWith: startSequence },
-      hasLost
-        ? 'the disk of the master failed before this start, and records of the operation log that were never flushed may be lost: ' +
-            'clients are told, as after a loss of power'
-        : 'the disk of the master failed before this start; no record of the operation log is lost',
-    );
-    return hasLost;
+    try {
+      const epoch = readCounter(this, 'epoch', 0) + 1;
+      this.epoch = epoch;
+      // Only the log knows which cluster it is when that was made in the last moment.
+      notes.find(this);
+      const hasLost = notes.areRecordsMissing(this.startSequence);
+      this.lossEpoch = this.mutate((m) => {
+        m.put(keys.meta('format'), packed(FORMAT_VERSION));
+        return beginEpoch(m, epoch, options.disk.bootId(), hasLost);
+      });
+      await this.durable();
+    } catch (error) {
+      if (this.failure === undefined && isDiskFailure(error)) notes.leave(this, this.epoch, this.answered);
+      throw error;
+    }
+    notes.remove();
+    this.isServing = true;
+    options.logger.info({ epoch: this.epoch, lossEpoch: this.lossEpoch }, 'an epoch of the metadata begins');
   }
 
   get(key: Key): Uint8Array | undefined {
@@ -206,6 +204,7 @@ export class LogState implements State {
     if (this.failure !== undefined) throw this.failure;
     if (this.stopping) throw new CairnError('UNAVAILABLE', 'the master is stopping');
     if (this.deciding) throw new CairnError('INTERNAL', 'a mutation began within another');
+    if (this.epoch === 0) throw new CairnError('INTERNAL', 'a mutation before the epoch began');
     const pending = new PendingMutation(this);
     this.deciding = true;
     let result: T;
@@ -423,7 +422,7 @@ export class LogState implements State {
 
   /** Of the last record that may have been answered; undefined when the log was not read yet. */
   private get answered(): number | undefined {
-    if (this.isOpen) return this.lastSequence;
+    if (this.isServing) return this.lastSequence;
     return this.isReplayed ? this.startSequence : undefined;
   }
 

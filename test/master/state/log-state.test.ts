@@ -159,6 +159,22 @@ void t.test('stop commits everything; a stopped state takes no mutations', async
   await again.stop();
 });
 
+void t.test('a state is replayed without an epoch: it is read, and changed only when one has begun', async (test) => {
+  const { options, disk } = fixture();
+  const first = await LogState.open(options);
+  put(first, 'Ta');
+  await first.durable();
+  disk.kill();
+  const state = await LogState.replay(options);
+  test.equal(state.get('Ta')?.toString(), 'v');
+  test.equal(state.epoch, 0);
+  test.throws(() => put(state, 'Tb'), { code: 'INTERNAL' });
+  await state.beginEpoch();
+  test.equal(state.epoch, first.epoch + 1);
+  put(state, 'Tb');
+  await state.stop();
+});
+
 void t.test('metadata of another format is refused', async (test) => {
   const { options, store } = fixture();
   await store.commit([{ key: 'Mformat', value: packed(3) }]);
