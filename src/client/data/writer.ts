@@ -114,7 +114,6 @@ export class Writer {
       );
     }
     this.underWay.begin(at + bytes.length);
-    this.publisher.noteWrite(kills);
     try {
       let from = 0;
       while (from < bytes.length) {
@@ -123,6 +122,8 @@ export class Writer {
         if (offset === 'end' && this.endLosses !== endLosses) throw endWasLost();
         const count = Math.min(bytes.length - from, MAX_PAYLOAD_BYTES - (at % MAX_PAYLOAD_BYTES));
         const whole = from === 0 && count === bytes.length;
+        // Not before it is certain that something is written.
+        this.publisher.noteWrite(kills);
         this.buffered.buffer(at, whole ? bytes : bytes.subarray(from, from + count));
         this.publisher.noteBuffered(at + count);
         this.scheduleWriteBack();

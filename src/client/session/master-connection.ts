@@ -50,6 +50,8 @@ export class MasterConnection {
   private link: Link | undefined;
   private linkReady: Deferred<Link> = deferred();
   private closing = false;
+  /** It is not to be told any more that this client closes. */
+  private isEnded = false;
   private heartbeat: Timer | undefined;
   private maintained: Promise<void> = Promise.resolve();
   private readonly operationTimeoutMs: number;
@@ -177,7 +179,9 @@ export class MasterConnection {
   private async endSession(peer: Peer): Promise<void> {
     try {
       await peer.call(MASTER_METHODS.closeSession, {}, { timeoutMs: HEARTBEAT_INTERVAL_MS });
+      this.isEnded = true;
     } catch (error) {
+      this.isEnded = !hasCode(error, 'DISCONNECTED');
       this.options.logger.warn(
         { error: asCairnError(error).message },
         'session not closed: the master ends it when its time is over',
@@ -251,7 +255,8 @@ export class MasterConnection {
     const { clock, random, logger } = this.options;
     const backoff = new Backoff(clock, random);
     let link: Link | undefined = first;
-    while (!this.closing) {
+    // Also when it closes without a connection: once more, to say so.
+    while (!this.isEnded) {
       if (link !== undefined) {
         this.startHeartbeat(link);
         const reason = await link.peer.closed;

@@ -386,3 +386,33 @@ t.test('P2: after a cut, too, no size is told past bytes that are still on their
   t.equal(size, 3 * MAX_PAYLOAD_BYTES);
   writer.dispose();
 });
+
+t.test('a write that waits for room and is refused then has changed nothing', async (t) => {
+  const budget = new WriteBudget(1);
+  const publications: Publication[] = [];
+  const attributes = (): InodeAttributes => ({
+    ...{ inode: INODE, mode: 0o104755, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 10, allocatedBytes: 0, change: 1 },
+    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+  });
+  const writer = new Writer({
+    ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget, attributes },
+    io: { writeRange: () => Promise.resolve(MARK), syncChunk: () => Promise.resolve(MARK), ...IO },
+    publish: (current) => {
+      publications.push(current());
+      return Promise.resolve(attributes());
+    },
+    syncMetadata: () => Promise.resolve(),
+    onWritten: () => undefined,
+  });
+  budget.use(1);
+  const [write, append] = [writer.write(0, Buffer.from('x'), true), writer.write('end', Buffer.from('x'), true)];
+  const refused = Promise.all([t.rejects(write, { code: 'EIO' }), t.rejects(append, { code: 'EIO' })]);
+  writer.locksLost(false);
+  budget.use(-1);
+  await refused;
+  t.equal(writer.isClean, true);
+  t.equal(writer.kills, false, 'setuid stays');
+  await writer.flush();
+  t.same(publications, [], 'and so does mtime');
+  writer.dispose();
+});
