@@ -154,17 +154,22 @@ export class FileTable implements OpenFileHost {
 
   /**
    * Runs `open`, the master's part of an open, in order with this client's own writes when it truncates. `known` is the
-   * inode that will be opened, as far as it can be told.
+   * inode that will be opened, as far as it can be told. The handle is there as soon as the master has answered: what is open
+   * may be told over a new connection at any time.
    */
   async openWith(
     known: InodeId | undefined,
     credentials: Credentials,
     flags: OpenFlags,
     open: () => Promise<InodeAttributes>,
-  ): Promise<InodeAttributes> {
+  ): Promise<{ readonly file: ClusterOpenFile; readonly attributes: InodeAttributes }> {
     const { inodes } = this;
     const asked = this.options.cache.now();
-    if (flags.truncate !== true) return inodes.learn(await open(), asked);
+    const opened = (attributes: InodeAttributes): { file: ClusterOpenFile; attributes: InodeAttributes } => ({
+      file: this.opened(credentials, attributes, flags),
+      attributes,
+    });
+    if (flags.truncate !== true) return opened(inodes.learn(await open(), asked));
     const cut = async (): Promise<InodeAttributes> => {
       const attributes = inodes.changed(await open());
       inodes.layoutChanged(attributes);
@@ -175,13 +180,15 @@ export class FileTable implements OpenFileHost {
     const behind = inodes.unclean();
     const attributes = await (writer === undefined ? cut() : writer.truncate(cut));
     const { inode } = attributes;
-    if (writer !== undefined && inode === known) return attributes;
-    if (!behind.has(inode) && inodes.get(inode)?.writer?.isClean !== false) return attributes;
+    const { file } = opened(attributes);
+    if (writer !== undefined && inode === known) return { file, attributes };
+    if (!behind.has(inode) && inodes.get(inode)?.writer?.isClean !== false) return { file, attributes };
     // It was another file than thought, with bytes of this client's still under way: they are older than the cut.
     try {
-      return await this.changes.changeAttributes(credentials, inode, { size: 0 }, true);
+      return { file, attributes: await this.changes.changeAttributes(credentials, inode, { size: 0 }, true) };
     } catch (error) {
-      this.giveBack(inode, flags);
+      // What failed is told by this open.
+      file.close().catch(() => undefined);
       throw error;
     }
   }

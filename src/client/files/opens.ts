@@ -53,7 +53,7 @@ export class Opens {
     const asked = this.cache.now();
     let reply: wire.CreateReply | undefined;
     const target = await this.targetOf(credentials, parent, name, options.flags);
-    const attributes = await this.files.openWith(target.known, credentials, options.flags, async () => {
+    const { file, attributes } = await this.files.openWith(target.known, credentials, options.flags, async () => {
       reply = await this.master.mutate(MASTER_METHODS.create, (operation) => {
         this.requireMayCut(target, options.flags);
         return { operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) };
@@ -63,7 +63,6 @@ export class Opens {
     const created = reply?.created === true;
     if (created) this.names.learnDirectory(parent, reply?.parent, asked);
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
-    const file = this.files.opened(credentials, attributes, options.flags);
     return { file, attributes: this.inodes.overlay(attributes), created };
   }
 
@@ -109,7 +108,7 @@ export class Opens {
     const { appends } = this.files;
     const moment = appends.moment;
     let reply: wire.OpenReply | undefined;
-    const attributes = await this.files.openWith(target.known, credentials, flags, async () => {
+    const { file, attributes } = await this.files.openWith(target.known, credentials, flags, async () => {
       reply =
         flags.truncate === true
           ? await this.master.mutate(MASTER_METHODS.open, (operation) => {
@@ -119,7 +118,6 @@ export class Opens {
           : await this.master.call(MASTER_METHODS.open, request);
       return fromWireAttributes(present(reply.attributes));
     });
-    const file = this.files.opened(credentials, attributes, flags);
     this.files.learnChunk(attributes, reply?.chunk ?? null);
     if (reply?.appendGranted === true) appends.granted(attributes.inode, moment);
     return { file, attributes: this.inodes.overlay(attributes) };

@@ -238,3 +238,34 @@ story(
   },
   { chunkservers: 5 },
 );
+
+story(
+  'a file that a truncating open took for another one stays open when the connection breaks before it is cut',
+  async (s) => {
+    const { world } = s;
+    const [first, second] = [await s.create('name', pattern(1000, 1)), await s.create('other', pattern(1000, 2))];
+    for (const file of [first, second]) await file.flush();
+    const name = { parent: ROOT_INODE, name: Buffer.from('name') };
+    await s.one.lookup(root, name.parent, name.name);
+    await s.two.rename(root, { parent: ROOT_INODE, name: Buffer.from('other') }, name);
+    // What is older than the cut does not arrive yet.
+    for (const host of world.chunkservers) world.network.partition('client-1', host);
+    await second.write(0, pattern(100, 3));
+    const opening = s.one.openAt(root, name.parent, name.name, CUT);
+    await world.sleep(300);
+    await s.two.unlink(root, name.parent, name.name);
+    world.network.refuse('client-1', MASTER);
+    world.network.heal('client-1', MASTER);
+    await world.sleep(3000);
+    for (const host of world.chunkservers) world.network.heal('client-1', host);
+    const { file } = await opening;
+    assert.equal(file.inode, second.inode);
+    await second.close();
+    await world.sleep(60_000);
+    await file.write(0, pattern(500, 4));
+    await file.sync();
+    equalBytes(await file.read(0, 1000), pattern(500, 4), 'although it has no name');
+    await file.close();
+    await first.close();
+  },
+);
