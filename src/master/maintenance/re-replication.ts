@@ -28,6 +28,7 @@ import type { ChunkRecord } from '../../protocol/generated/messages.js';
 import type { Peer } from '../../protocol/rpc.js';
 import { Backoffs } from '../chunks/backoffs.js';
 import { getChunk, saveChunk } from '../tables/chunk-records.js';
+import { isAbovePutBack } from '../state/counters.js';
 import { readInode } from '../tables/inodes.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { ChunkLeases } from '../chunks/leases.js';
@@ -162,8 +163,8 @@ export class ReReplication {
     );
     // With nowhere to go now or later it does not keep a place in the queue.
     if (target === undefined) return targets.every((server) => free(server.id));
-    if (record.leftAtVersion.includes(target.id)) {
-      // A start might find an old file there at the version of the copy, in place of it.
+    if (record.leftAtVersion.includes(target.id) || !isAbovePutBack(state, record.version)) {
+      // An old file there might pass for the copy, or for newer than it: one that is at its version, or of a state that was put back.
       leases.voidLease(handle);
       this.deps.onDoubt(handle);
       return true;

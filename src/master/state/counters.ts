@@ -24,3 +24,8 @@ export const isSameTimeline = (one: number, other: number): boolean =>
 export function nextVersion(reader: StateReader, last: number): number {
   return Math.max(last + 1, readCounter(reader, 'version-floor', 0));
 }
+
+/** No state that was put back to this one gave such a version, or a higher one. */
+export function isAbovePutBack(reader: StateReader, version: number): boolean {
+  return version >= readCounter(reader, 'version-floor', 0);
+}

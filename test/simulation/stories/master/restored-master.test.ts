@@ -339,3 +339,23 @@ story('P1: nor does what a server brings while that which was written to is away
   await world.sleep(60_000);
   equalBytes(await look(await world.connect('client-4'), 'f'), pattern(5000, 4), 'f');
 });
+
+story(
+  'P1: nor does what is on a disk that was away while its server got the copy',
+  async (s) => {
+    const { world } = s;
+    const { newer } = await writtenBesideNewer(s);
+    const disk = world.disk(newer);
+    const [path = ''] = disk.files().filter((file) => file.includes('/chunks/'));
+    const volume = path.slice(0, path.indexOf('/chunks/'));
+    disk.unmount(volume);
+    await world.start(newer);
+    await world.sleep(120_000);
+    await world.kill(newer);
+    disk.mount(volume);
+    await world.start(newer);
+    await world.sleep(60_000);
+    equalBytes(await look(await world.connect('client-4'), 'f'), pattern(5000, 4), 'f');
+  },
+  { dataDirectories: 2 },
+);
