@@ -71,7 +71,7 @@ t.test('the lease of a chunk that was removed ends, also when a member went mean
   cluster.server(lease.replicas[1]?.serverId ?? 0).kill();
   await cluster.wait(2 * LEASE_TTL_MS);
   t.equal(cluster.parts.leases.table.get(chunkHandle(lease.handle)), undefined);
-  t.equal(cluster.parts.leases.table.size, 0);
+  t.equal(cluster.parts.leases.table.inUse, 0);
   await cluster.stop();
 });
 

@@ -38,9 +38,11 @@ export class LeaseTable {
   /** All leases last equally long, so the order of insertion is that of expiry, within the age of a spare chunk. */
   private readonly byHandle = new Map<ChunkHandle, Lease>();
   private readonly byInode = new Map<InodeId, Set<ChunkHandle>>();
+  private voids = 0;
 
-  get size(): number {
-    return this.byHandle.size;
+  /** Those that clients have, or are about to get. Void ones may stay for as long as their servers are away. */
+  get inUse(): number {
+    return this.byHandle.size - this.voids;
   }
 
   get(handle: ChunkHandle): Lease | undefined {
@@ -50,6 +52,7 @@ export class LeaseTable {
   put(lease: Lease): void {
     this.delete(lease.handle);
     this.byHandle.set(lease.handle, lease);
+    if (lease.state === 'void') this.voids++;
     const handles = this.byInode.get(lease.inode);
     if (handles === undefined) this.byInode.set(lease.inode, new Set([lease.handle]));
     else handles.add(lease.handle);
@@ -59,6 +62,7 @@ export class LeaseTable {
     const lease = this.byHandle.get(handle);
     if (lease === undefined) return;
     this.byHandle.delete(handle);
+    if (lease.state === 'void') this.voids--;
     const handles = this.byInode.get(lease.inode);
     handles?.delete(handle);
     if (handles?.size === 0) this.byInode.delete(lease.inode);
@@ -74,8 +78,19 @@ export class LeaseTable {
 
   /** Clients may have it from now on. */
   activate(lease: Lease, expiresMs: number): void {
-    lease.state = 'active';
+    this.setState(lease, 'active');
     this.renew(lease, expiresMs);
+  }
+
+  /** No client gets it any more. */
+  void(lease: Lease): void {
+    this.setState(lease, 'void');
+  }
+
+  private setState(lease: Lease, state: Lease['state']): void {
+    if (this.byHandle.get(lease.handle) === lease)
+      this.voids += Number(state === 'void') - Number(lease.state === 'void');
+    lease.state = state;
   }
 
   hasInode(inode: InodeId): boolean {

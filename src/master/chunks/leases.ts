@@ -320,7 +320,7 @@ export class ChunkLeases {
   async endCleanly(lease: Lease): Promise<boolean> {
     const { servers, logger } = this.deps;
     const { handle } = lease;
-    lease.state = 'void';
+    this.table.void(lease);
     try {
       await servers.calls.revokeLease(lease.primary, handle, lease.id);
     } catch (error) {
@@ -334,7 +334,7 @@ export class ChunkLeases {
   /** Under the lock. `isUrgent`: somebody waits for it. */
   async recoverLocked(handle: ChunkHandle, isUrgent = true): Promise<ChunkRecord> {
     const lease = this.table.get(handle);
-    if (lease !== undefined) lease.state = 'void';
+    if (lease !== undefined) this.table.void(lease);
     // Not of one that is gone by then: who dropped it makes sure that nobody writes there.
     const record = await this.deps.recovery.recover(handle, isUrgent);
     this.table.delete(handle);
@@ -344,7 +344,7 @@ export class ChunkLeases {
   /** The lease is known to be broken: no client gets it any more, and the chunk is in doubt. */
   voidLease(handle: ChunkHandle): void {
     const lease = this.table.get(handle);
-    if (lease !== undefined) lease.state = 'void';
+    if (lease !== undefined) this.table.void(lease);
     this.deps.state.mutate((m) => this.deps.recovery.markDoubtful(m, handle));
   }
 
@@ -356,7 +356,7 @@ export class ChunkLeases {
   /** A member's connection ended: it may have lost what it had in memory about its leases. Returns the chunks. */
   voidLeasesOf(server: ServerId): ChunkHandle[] {
     const leases = this.table.withMember(server);
-    for (const lease of leases) if (lease.state === 'active') lease.state = 'void';
+    for (const lease of leases) if (lease.state === 'active') this.table.void(lease);
     return leases.map((lease) => lease.handle);
   }
 
@@ -371,7 +371,7 @@ export class ChunkLeases {
   async end(lease: Lease): Promise<void> {
     await this.locks.run(lease.handle, async () => {
       if (this.table.get(lease.handle) !== lease) return;
-      const full = this.table.size >= MAX_ACTIVE_LEASES;
+      const full = this.table.inUse >= MAX_ACTIVE_LEASES;
       if (!full && lease.expiresMs > this.deps.clock.monotonicMs()) return;
       if (this.isGone(lease.handle)) await this.endOfGone(lease);
       else if (!(this.isSound(lease) && (await this.endCleanly(lease)))) await this.recoverLocked(lease.handle);
@@ -389,7 +389,7 @@ export class ChunkLeases {
 
   /** Ends some of the leases that lapsed, or that are too many. Returns true when there may be more. */
   async endSome(): Promise<boolean> {
-    const nowMs = this.table.size >= MAX_ACTIVE_LEASES ? Infinity : this.deps.clock.monotonicMs();
+    const nowMs = this.table.inUse >= MAX_ACTIVE_LEASES ? Infinity : this.deps.clock.monotonicMs();
     const lapsed = this.table.lapsed(nowMs, MAX_LEASE_ENDS * 8, (handle) => this.isGone(handle));
     const places = new Semaphore(MAX_LEASE_ENDS);
     await Promise.all(

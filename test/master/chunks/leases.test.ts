@@ -2,6 +2,10 @@
 import { deferred } from '../../../src/core/sync.js';
 import t from 'tap';
 import { hasCode } from '../../../src/core/errors.js';
+import { chunkHandle } from '../../../src/core/ids.js';
+import { MAX_ACTIVE_LEASES } from '../../../src/core/limits.js';
+import { keys } from '../../../src/master/state/keys.js';
+import { ChunkRecord } from '../../../src/protocol/generated/messages.js';
 import type { FakeChunkserver } from '../support/fake-chunkserver.js';
 import { MasterCluster } from '../support/master-cluster.js';
 import type { TestClient } from '../support/master-cluster.js';
@@ -459,5 +463,24 @@ t.test('without servers a lease is refused clearly; full ones are ENOSPC', async
   } catch (error) {
     t.ok(hasCode(error, 'ENOSPC'));
   }
+  await cluster.stop();
+});
+
+t.test('P11: leases of chunks whose servers are away for good do not end those of others', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const { leases, state } = cluster.parts;
+  const record = { leaseId: 1, primary: 9, inode: 9, index: 0 };
+  const away = Array.from({ length: MAX_ACTIVE_LEASES }, (_, i) => [chunkHandle(1_000_000 + i), record] as const);
+  leases.inherit(away);
+  const chunk = Buffer.from(ChunkRecord.encode({ servers: [9], version: 1, inode: 9 }).finish());
+  state.mutate((m) => {
+    for (const [handle] of away) m.put(keys.chunk(handle), chunk);
+  });
+  const inode = await client.create('file', 3);
+  const lease = await client.lease(inode);
+  await cluster.wait(5_000);
+  t.ok(cluster.write(lease, 'a'));
   await cluster.stop();
 });
