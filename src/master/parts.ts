@@ -160,6 +160,7 @@ export function compose(
   const unpublished = new UnpublishedWrites(state);
   const lostLocks = new LostLocks({
     ...{ logger, locks },
+    durable: () => state.durable(),
     fence: async (inode) => {
       await leases.endAll(inode);
       // Now nothing more arrives: who gets the lock looks at what is there.

@@ -2,7 +2,8 @@
  * Locks of clients that went without a word. Such a client may only be slow: what it wrote under a lock may still be on its way
  * to the chunkservers, or in its memory, and it does not know that the lock is gone. So before its locks go to others, the
  * leases of the chunks of all files that it had open for writing end (as a lock on one file often stands for another):
- * what it sends under them is refused, and for new ones it must ask here, where it is told that its session is over.
+ * what it sends under them is refused, and for new ones it must ask here, where it is told that its session is over. That is durable
+ * by then, or a loss of power would give it the session, and the locks, back.
  *
  * After a restart of the master nobody knows what the clients had locked that did not come back. But nobody renews their leases
  * either, so those have run out at the chunkservers by the time that locks are granted again.
@@ -31,13 +32,15 @@ export class LostLocks {
       readonly locks: LockTable;
       /** Resolves when no chunk of the file takes what was sent under the leases of before. */
       readonly fence: (inode: InodeId) => Promise<void>;
+      /** Resolves when all that was decided before survives power loss. */
+      readonly durable: () => Promise<void>;
     },
   ) {}
 
   /** A session ended without its client, which may have written these files. */
   sessionExpired(session: SessionId, written: readonly InodeId[]): void {
     const { locks } = this.deps;
-    if (!locks.holdsAny(session) || written.length === 0) return locks.endSession(session);
+    if (!locks.holdsAny(session)) return locks.endSession(session);
     locks.stopWaiting(session);
     this.leave(session, written);
   }
@@ -64,18 +67,21 @@ export class LostLocks {
     leaving.fencing = true;
     const places = new Semaphore(FENCES);
     let failure: CairnError | undefined;
+    const noteFailure = (error: unknown): void => {
+      failure = asCairnError(error);
+    };
     const fenceOne = async (inode: InodeId): Promise<void> => {
       const release = await places.acquire();
       try {
         await this.deps.fence(inode);
         leaving.left.delete(inode);
       } catch (error) {
-        failure = asCairnError(error);
+        noteFailure(error);
       } finally {
         release();
       }
     };
-    await Promise.all([...leaving.left].map(fenceOne));
+    await Promise.all([...[...leaving.left].map(fenceOne), this.deps.durable().catch(noteFailure)]);
     leaving.fencing = false;
     if (failure !== undefined) {
       const { left } = leaving;

@@ -578,3 +578,23 @@ for (const kind of ['posix', 'flock'] as const) {
     await second.close();
   });
 }
+
+story(
+  'P10: a lock that went on with the end of a session does not come back to it when the master loses power',
+  async (s) => {
+    const { world } = s;
+    await (await s.create('f', of('-'))).close();
+    const reading = { read: true, write: false };
+    const { file: locked } = await s.one.openAt(root, ROOT_INODE, Buffer.from('f'), reading);
+    const { file: other } = await s.two.openAt(root, ROOT_INODE, Buffer.from('f'), reading);
+    await s.one.setLock(locked.inode, lockOf('flock', 'one'), { wait: false });
+    world.network.partition(MASTER, 'client-1');
+    await s.two.setLock(other.inode, lockOf('flock', 'two'), { wait: true });
+    await s.two.releaseLocks(other.inode, 'flock', 'two');
+    await world.powerOff(MASTER, 'nothing');
+    world.network.heal(MASTER, 'client-1');
+    await world.powerOn(MASTER);
+    await world.sleep(5_000);
+    await fails('EIO', locked.read(0, 10));
+  },
+);
