@@ -264,3 +264,24 @@ t.test('P9: a copy that begins while a lease is granted learns of it, at whateve
   t.ok(watch.granted);
   await cluster.stop();
 });
+
+t.test('P1: a truncate that was given up while it waited for its turn is not made later', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start();
+  const [holder, other] = [await cluster.client(), await cluster.client()];
+  const inode = await holder.create('file', FLAGS);
+  await cluster.until(holder.peer.call(MASTER_METHODS.acquireAppend, { inode }));
+  const lease = await holder.lease(inode);
+  t.ok(cluster.write(lease, 'a'));
+  const request = { operation: other.operation(), caller: CALLER, inode, size: 0 };
+  const cut = other.peer.call(MASTER_METHODS.setAttributes, request, { timeoutMs: 2_000 });
+  await t.rejects(cluster.until(cut), { code: 'TIMEOUT' });
+  await holder.publish(inode, 1);
+  await cluster.until(holder.peer.call(MASTER_METHODS.releaseAppend, { inode }));
+  await cluster.wait(1_000);
+  t.same(await cluster.words(other, inode), [['a'], ['a']]);
+  // Asked for again, it is made.
+  await cluster.until(other.peer.call(MASTER_METHODS.setAttributes, request));
+  t.same(await cluster.words(other, inode), []);
+  await cluster.stop();
+});

@@ -9,6 +9,7 @@ import type { Handler, Handlers, Peer, RequestContext } from '../../protocol/rpc
 import type { AppendLeases } from '../sessions/append-leases.js';
 import { attributesOf, requireInode } from '../tables/inodes.js';
 import type { State } from '../state/state.js';
+import { refuseGivenUp } from './once.js';
 
 type AppendMethodName = 'acquireAppend' | 'releaseAppend' | 'pollAppends';
 
@@ -60,6 +61,7 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
       const run = (done: () => void): Answer => {
         let answer: Answer | undefined;
         try {
+          if (turn instanceof Promise) refuseGivenUp(context);
           answer = handler(request, context);
         } finally {
           if (!(answer instanceof Promise)) done();

@@ -3,11 +3,12 @@
  * and restarts (P6).
  */
 import type { Clock, Timespec } from '../../core/clock.js';
+import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { InodeId } from '../../core/ids.js';
 import type { OperationId } from '../../protocol/generated/messages.js';
 import type { MethodDefinition } from '../../protocol/methods.js';
-import type { Handler, HandlerResult, Peer } from '../../protocol/rpc.js';
+import type { Handler, HandlerResult, Peer, RequestContext } from '../../protocol/rpc.js';
 import * as namespace from '../namespace/namespace.js';
 import type { Outcome } from '../sessions/replies.js';
 import type { Session } from '../sessions/sessions.js';
@@ -26,6 +27,14 @@ export interface MethodKindDeps {
   readonly clock: Clock;
   readonly sessions: Sessions;
   readonly timeline: Timeline;
+}
+
+/**
+ * To be asked when a mutation has waited: its caller may have given it up and told the program so. What that did afterwards must not
+ * be changed by it.
+ */
+export function refuseGivenUp({ signal }: Pick<RequestContext, 'signal'>): void {
+  if (signal.aborted) throw new CairnError('CANCELLED', 'nobody waits for this change any more: it is not made');
 }
 
 export type MethodKinds = ReturnType<typeof methodKinds>;
@@ -67,11 +76,12 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
     after?: (done: Done<R | RI>, request: Q) => Promise<unknown> | undefined,
     beside?: (reply: R | RI, request: Q) => Partial<RI>,
   ) {
-    return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+    return (request: Q, context: RequestContext): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+      const { peer } = context;
       const run = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
         const session = sessions.require(peer);
-        const context = { now: clock.now(), session: session.id };
-        const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, context, request));
+        const about = { now: clock.now(), session: session.id };
+        const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, about, request));
         // What was decoded from a stored reply encodes as what was stored.
         let reply = outcome.reply as RI;
         if (beside !== undefined && !outcome.replayed) reply = { ...reply, ...beside(reply, request) };
@@ -81,7 +91,11 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
       };
       sessions.require(peer);
       const room = state.ready();
-      return room === undefined ? run() : room.then(run);
+      if (room === undefined) return run();
+      return room.then(() => {
+        refuseGivenUp(context);
+        return run();
+      });
     };
   }
 
@@ -89,7 +103,11 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
   function onceWitnessed<D>(handler: Handler<D>): Handler<D> {
     return (request, context) => {
       const witnessed = timeline.witnessed();
-      return witnessed === undefined ? handler(request, context) : witnessed.then(() => handler(request, context));
+      if (witnessed === undefined) return handler(request, context);
+      return witnessed.then(() => {
+        refuseGivenUp(context);
+        return handler(request, context);
+      });
     };
   }
 
