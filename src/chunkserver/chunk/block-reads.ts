@@ -107,9 +107,10 @@ export class BlockReads {
   async damagedBlocks(isSuspect: boolean): Promise<number[]> {
     const damaged: number[] = [];
     if (!isSuspect && !this.blocks.sawDamage) return damaged;
+    const noteNone = this.blocks.search();
     const count = this.table.blockCount;
     for (let block = 0; block < count; block++) if (!(await this.isSound(block))) damaged.push(block);
-    this.blocks.noteSearched(damaged.length > 0);
+    if (damaged.length === 0) noteNone();
     return damaged;
   }
 

@@ -23,8 +23,9 @@ export class CorruptBlockError extends CairnError {
 }
 
 export class StoredBlocks {
-  /** A damaged block was read, and not all were looked at since. */
-  private wasDamaged = false;
+  /** How often a damaged block was read or made, and how many of these times were before a search that found none. */
+  private timesDamaged = 0;
+  private searched = 0;
 
   constructor(
     private readonly file: DiskFile,
@@ -33,12 +34,15 @@ export class StoredBlocks {
   ) {}
 
   get sawDamage(): boolean {
-    return this.wasDamaged;
+    return this.timesDamaged > this.searched;
   }
 
-  /** All blocks were looked at. */
-  noteSearched(isDamaged: boolean): void {
-    this.wasDamaged = isDamaged;
+  /** A search of all blocks begins. To be called when it has found none that is damaged: what was found meanwhile still counts. */
+  search(): () => void {
+    const { timesDamaged } = this;
+    return () => {
+      this.searched = Math.max(this.searched, timesDamaged);
+    };
   }
 
   /**
@@ -47,7 +51,7 @@ export class StoredBlocks {
    */
   noteTorn(block: number): void {
     this.table.noteTorn(block);
-    this.wasDamaged = true;
+    this.timesDamaged++;
   }
 
   /** Fills `into` with the data from `start` on. Not verified. Throws CorruptBlockError where there is none to read. */
@@ -86,7 +90,7 @@ export class StoredBlocks {
   }
 
   private damaged(block: number, what: string, cause?: unknown): CorruptBlockError {
-    this.wasDamaged = true;
+    this.timesDamaged++;
     return new CorruptBlockError(this.handle, block, what, this.table.isTorn(block), cause);
   }
 }

@@ -150,3 +150,40 @@ t.test(`P3: rot under writes that fail, kills, power loss and openings (CAIRN_SE
   }
   t.pass('never read');
 });
+
+t.test('damage that is read in the middle of a search is looked for by the next one', async (t) => {
+  const disk = new CrashDisk(new SeededRandom(seed));
+  let beforeRead: ((offset: number) => Promise<void>) | undefined;
+  const watched = Object.assign(Object.create(disk) as CrashDisk, {
+    open: async (...args: Parameters<CrashDisk['open']>) => {
+      const file = await disk.open(...args);
+      const read = file.read.bind(file);
+      file.read = async (label, into, offset) => {
+        await beforeRead?.(offset);
+        return read(label, into, offset);
+      };
+      return file;
+    },
+  });
+  const file = await ChunkFile.create(watched, PATH, chunkHandle(7), chunkVersion(1));
+  const bytes = Buffer.alloc(MAX_LENGTH, 1);
+  await file.write(0, bytes, segmentChecksums(bytes, 0));
+  const flip = (block: number): void => {
+    const at = DATA_OFFSET + block * BLOCK_SIZE_BYTES;
+    disk.content(PATH).writeUInt8((disk.content(PATH)[at] ?? 0) ^ ROTTEN, at);
+  };
+  flip(2);
+  await t.rejects(file.read(0, MAX_LENGTH), { code: 'CORRUPT' });
+  flip(2);
+  beforeRead = async (offset) => {
+    if (offset !== DATA_OFFSET + 3 * BLOCK_SIZE_BYTES) return;
+    beforeRead = undefined;
+    flip(0);
+    await t.rejects(file.read(0, 1), { code: 'CORRUPT' }, 'of what the search has behind it');
+  };
+  t.same(await file.damagedBlocks(), []);
+  t.same(await file.damagedBlocks(), [0]);
+  flip(0);
+  t.same(await file.damagedBlocks(), []);
+  await file.close();
+});
