@@ -52,6 +52,8 @@ export const MAX_DAMAGED_LOOKING = 4;
 /** The members of one are read again after so long at first, and at last. */
 export const DAMAGED_LOOK_PAUSE_MIN_MS = 10_000;
 export const DAMAGED_LOOK_PAUSE_MAX_MS = 600_000;
+/** Those of one that nobody had a lease of since. */
+export const DAMAGED_UNCHANGED_PAUSE_MS = 86_400_000;
 /** Such chunks, in memory: more are found again by their readers. */
 export const MAX_DAMAGED_CHUNKS = 65_536;
 

@@ -97,6 +97,26 @@ story(
   },
 );
 
+story('what is damaged everywhere is read again when somebody has written it, and not before', async (s) => {
+  const { world } = s;
+  const { file, rotten, sound } = await withRottenBlock(s);
+  rot(s, sound);
+  await assert.rejects((await s.openAt('f', s.two)).read(0, SIZE), { code: 'EIO' });
+  await world.sleep(120_000);
+  assert.equal((await s.two.status()).damagedChunks, 1);
+  const reads = [rotten, sound].map((name) => world.disk(name).plant((label) => label === 'chunk.read', {}));
+  await world.sleep(600_000);
+  assert.deepEqual(
+    reads.map(({ hits }) => hits),
+    [0, 0],
+  );
+  const start = ROTTEN * BLOCK_SIZE_BYTES;
+  await file.write(start, bytes.subarray(start, start + BLOCK_SIZE_BYTES));
+  await file.close();
+  await world.sleep(800_000);
+  assert.equal((await s.two.status()).damagedChunks, 0);
+});
+
 /** The files of the chunk, wherever. */
 function replicaFiles(s: Story): string[] {
   return s.world.chunkservers.flatMap((name) =>
