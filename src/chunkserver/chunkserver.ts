@@ -93,6 +93,7 @@ export class Chunkserver {
       random,
       logger,
       directories: config.dataDirectories,
+      address: config.advertise ?? config.listen,
       maxOpen: config.maxOpenChunkFiles,
       forgetDisks: config.forgetDisks ?? [],
       onLost: () => this.link.reportSoon(),

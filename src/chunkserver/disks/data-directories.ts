@@ -20,6 +20,8 @@ export interface DataDirectoriesOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly paths: readonly string[];
+  /** Of this server. */
+  readonly address?: string | undefined;
   readonly watch: DiskWatch;
   /** Ids of disks that are gone for good. */
   readonly forget: readonly string[];
@@ -37,13 +39,13 @@ export class DataDirectories {
   private joinsAs: Identity | undefined;
 
   constructor(private readonly options: DataDirectoriesOptions) {
-    const { paths, disk, bootNotes, logger } = options;
+    const { paths, disk, bootNotes, address, logger } = options;
     if (paths.length > MAX_DATA_DIRECTORIES) {
       throw new CairnError('EINVAL', `a chunkserver has at most ${MAX_DATA_DIRECTORIES} data directories`);
     }
     this.all = paths.map((path, number) => {
       const onFailure = (directory: DataDirectory, error: unknown): void => this.lose(directory, error);
-      return new DataDirectory({ disk, bootNotes, path, number, logger, onFailure });
+      return new DataDirectory({ disk, bootNotes, path, number, address, logger, onFailure });
     });
   }
 

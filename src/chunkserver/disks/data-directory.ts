@@ -39,6 +39,8 @@ export interface DataDirectoryOptions {
   readonly bootNotes: BootNotes;
   readonly path: string;
   readonly number: number;
+  /** Of its server. */
+  readonly address?: string | undefined;
   readonly logger: Logger;
   /** An error that one file cannot explain. */
   readonly onFailure: (directory: DataDirectory, error: unknown) => void;
@@ -85,13 +87,13 @@ export class DataDirectory {
   private readonly logger: Logger;
 
   constructor(private readonly options: DataDirectoryOptions) {
-    const { disk, path, number, logger, bootNotes } = options;
+    const { disk, path, number, address, logger, bootNotes } = options;
     this.path = path;
     this.number = number;
     this.disk = disk;
     this.logger = logger;
     this.files = new JsonFiles(disk, path);
-    this.boot = new DirectoryBoot({ bootNotes, bootId: disk.bootId(), path, logger });
+    this.boot = new DirectoryBoot({ bootNotes, bootId: disk.bootId(), path, address, logger });
     this.session = new DirectorySession(this.files, this.boot);
   }
 

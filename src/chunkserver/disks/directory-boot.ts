@@ -18,6 +18,8 @@ export interface DirectoryBootOptions {
   readonly bootId: string;
   /** Of the data directory. */
   readonly path: string;
+  /** The address of its server: in containers, those of several may have the same path, and one place for their notes. */
+  readonly address?: string | undefined;
   readonly logger: Logger;
 }
 
@@ -50,7 +52,7 @@ export class DirectoryBoot {
     if (last === undefined && disk === undefined) return false;
     const { bootId, path, logger } = this.options;
     const before = remountsOf(last, bootId);
-    const names = new Set([...namesOf(path, disk), ...namesOf(place, undefined)]);
+    const names = new Set([...this.namesOf(path, disk), ...this.namesOf(place, undefined)]);
     const hasFailed = [...names].filter((name) => this.isNoted(name)).length > 0;
     this.remounts = (before ?? 0) + (hasFailed ? 1 : 0);
     if (hasFailed)
@@ -60,7 +62,7 @@ export class DirectoryBoot {
 
   /** What was not synced may be gone at the next start. */
   leave(disk: string | undefined): void {
-    const [name = ''] = namesOf(this.options.path, disk);
+    const [name = ''] = this.namesOf(this.options.path, disk);
     this.leftCount++;
     if (this.left.has(name)) return;
     const { bootNotes, bootId, path, logger } = this.options;
@@ -90,6 +92,14 @@ export class DirectoryBoot {
     for (const name of this.there) this.remove(name);
   }
 
+  /** By its id, and by its place: a disk that fails at a start may not have told its id. */
+  private namesOf(path: string, disk: string | undefined): string[] {
+    const { address } = this.options;
+    const where = address === undefined ? path : `${address} ${path}`;
+    const place = `directory-${createHash('sha256').update(where).digest('hex').slice(0, 16)}.failed`;
+    return disk === undefined ? [place] : [`disk-${disk}.failed`, place];
+  }
+
   private isNoted(name: string): boolean {
     const { bootNotes, bootId, path, logger } = this.options;
     try {
@@ -114,12 +124,6 @@ export class DirectoryBoot {
       logger.error({ directory: path, error: asCairnError(error).message }, `cannot remove the note ${name}`);
     }
   }
-}
-
-/** By its id, and by its place: a disk that fails at a start may not have told its id. */
-function namesOf(path: string, disk: string | undefined): string[] {
-  const place = `directory-${createHash('sha256').update(path).digest('hex').slice(0, 16)}.failed`;
-  return disk === undefined ? [place] : [`disk-${disk}.failed`, place];
 }
 
 /** How often the directory was mounted again after a failure by then; undefined when `id` is of another boot of the machine. */

@@ -51,6 +51,8 @@ export interface ChunkStoreOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly directories: readonly string[];
+  /** Of this server. */
+  readonly address?: string | undefined;
   /** Chunk files that are kept open. Default MAX_OPEN_CHUNK_FILES. */
   readonly maxOpen?: number | undefined;
   /** Ids of disks that are gone for good. */
@@ -96,6 +98,7 @@ export class ChunkStore {
         logger,
         watch: options.watch,
         paths: options.directories,
+        address: options.address,
         forget: options.forgetDisks,
       },
       onFailure: (directory) => this.loseReplicas(directory),

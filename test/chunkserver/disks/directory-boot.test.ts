@@ -8,8 +8,10 @@ import { MemoryNotes } from '../../support/fakes/memory-notes.js';
 
 const DISK = 'd1';
 
-const bootOf = (bootNotes: MemoryNotes, { bootId = 'b', path = '/d', logger = silentLogger } = {}): DirectoryBoot =>
-  new DirectoryBoot({ bootNotes, bootId, path, logger });
+const bootOf = (
+  bootNotes: MemoryNotes,
+  { bootId = 'b', path = '/d', address = 'one:7000', logger = silentLogger } = {},
+): DirectoryBoot => new DirectoryBoot({ bootNotes, bootId, path, address, logger });
 
 t.test('a name lasts until the machine boots, or a failure is noted', (t) => {
   const notes = new MemoryNotes();
@@ -48,6 +50,19 @@ t.test('a disk that does not tell its id is known by its place', (t) => {
   t.notOk(bootOf(notes).begin('b', DISK));
   t.end();
 });
+
+t.test(
+  'P1: a note by place is that of one server, where several have the same path in containers of their own',
+  (t) => {
+    const notes = new MemoryNotes();
+    bootOf(notes).leave(undefined);
+    const other = bootOf(notes, { address: 'other:7000' });
+    t.ok(other.begin('b', 'd2'));
+    other.clear(other.count);
+    t.notOk(bootOf(notes).begin('b', DISK));
+    t.end();
+  },
+);
 
 t.test(
   'a note by place is not about a directory that nobody used, and follows a disk that is mounted elsewhere',
