@@ -73,7 +73,7 @@ export class Arrivals {
           await file.adopt(version);
           confirm();
         } catch (error) {
-          await this.deps.disk.unlink('chunk.discard', incoming);
+          await this.discardIncoming(incoming);
           throw error;
         } finally {
           await file.close();
@@ -83,7 +83,7 @@ export class Arrivals {
         try {
           await this.demandNoneBeside(directory, { handle, version });
         } catch (error) {
-          await this.deps.disk.unlink('chunk.discard', incoming);
+          await this.discardIncoming(incoming);
           throw error;
         }
         const path = directory.chunkPath(handle, version);
@@ -102,15 +102,21 @@ export class Arrivals {
     });
   }
 
+  /** What cannot be deleted goes with the next start, or in favour of the next copy. */
+  private async discardIncoming(path: string): Promise<void> {
+    await this.deps.disk.unlink('chunk.discard', path).catch(() => undefined);
+  }
+
   /** Brings back what was set aside at `version`, in place of an older replica. Does nothing when it is gone, or not newer. */
   async restore(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
     await this.deps.changes.run(handle, async () => {
       const entry = this.deps.aside.get(handle);
       const present = this.deps.index.get(handle);
       if (entry?.version !== version || (present !== undefined && present.version >= version)) return;
+      // While it is aside: one that cannot be read is offered again.
+      const header = await peekHeader(this.deps.disk, this.deps.aside.pathOf(entry));
       if (present !== undefined) await this.deps.departures.discard(present);
       await this.deps.aside.takeBack(entry);
-      const header = await peekHeader(this.deps.disk, this.deps.directories.pathOf(entry));
       const isDirty = header?.dirty === true;
       const { session, boot } = this.deps.directories.of(entry);
       const isDoubtful = isDirty && header.bootId !== boot.id;

@@ -91,12 +91,16 @@ export class AsideReplicas {
     this.note(entry, seconds);
   }
 
-  /** Gives up a replica's file, to be renamed to `to` by `rename`. */
+  /** Where the file of one that is aside is. */
+  pathOf(entry: IndexEntry): string {
+    return this.pathIn(this.options.directories.of(entry), entry, this.secondsOf(entry.handle));
+  }
+
+  /** Puts a replica's file back among those in service. */
   async takeBack(entry: IndexEntry): Promise<void> {
     const { disk, directories } = this.options;
     const directory = directories.of(entry);
-    const from = this.pathIn(directory, entry, this.secondsOf(entry.handle));
-    await disk.rename('aside.rename', from, directory.chunkPath(entry.handle, entry.version));
+    await disk.rename('aside.rename', this.pathOf(entry), directory.chunkPath(entry.handle, entry.version));
     await directory.syncEntry(entry.handle);
     this.drop(entry.handle);
   }

@@ -1,6 +1,7 @@
 /**
  * The chunk files that are open: at most MAX_OPEN_CHUNK_FILES besides those in use, least recently used closed first.
- * Who uses one pins it; it is closed when it was retired and nobody has it pinned.
+ * Who uses one pins it; it is closed when it was retired and nobody has it pinned. It is opened anew after that: an opening settles
+ * the table, which a mutation under way would make wrong.
  */
 import type { Disk } from '../../core/disk/disk.js';
 import { asCairnError } from '../../core/errors.js';
@@ -41,6 +42,11 @@ export class OpenChunks {
   /** Least recently used first. */
   private readonly open = new Map<ChunkHandle, OpenChunk>();
   private readonly closing = new Set<Promise<void>>();
+  /** Retired, and not closed yet: those of each chunk that were retired last. */
+  private readonly retiring = new Map<
+    ChunkHandle,
+    { readonly directory: DataDirectory; readonly end: Promise<void> }
+  >();
 
   constructor(private readonly options: OpenChunksOptions) {}
 
@@ -68,9 +74,7 @@ export class OpenChunks {
     if (chunk === undefined) {
       const directory = this.options.directories.of(entry);
       const path = directory.chunkPath(entry.handle, entry.version);
-      const opening = watched(
-        ChunkFile.open(this.options.disk, path, { trusted: directory.session.leftClean, bootId: directory.boot.id }),
-      );
+      const opening = watched(this.openFile(entry.handle, directory, path));
       const held = this.hold({ handle: entry.handle, directory, path, file: opening, opened: undefined });
       held.file = watched(
         opening.then(async (file) => {
@@ -92,17 +96,33 @@ export class OpenChunks {
     return chunk;
   }
 
+  private async openFile(handle: ChunkHandle, directory: DataDirectory, path: string): Promise<ChunkFile> {
+    const before = this.retiring.get(handle);
+    // What is on another disk, which may hang, is not waited for.
+    if (before?.directory === directory) await before.end;
+    const { session, boot } = directory;
+    return ChunkFile.open(this.options.disk, path, { trusted: session.leftClean, bootId: boot.id });
+  }
+
   unpin(chunk: OpenChunk): void {
     chunk.pins--;
     if (chunk.pins === 0) chunk.retired?.();
   }
 
-  /**
-   * Takes a chunk out of the open ones, and closes it once nobody uses it; at once if so now, so that whoever opens it
-   * again finds its table written. Resolves when it is closed; never rejects.
-   */
+  /** Takes a chunk out of the open ones, and closes it once nobody uses it. Resolves when it is closed; never rejects. */
   retire(chunk: OpenChunk): Promise<void> {
-    if (this.open.get(chunk.handle) === chunk) this.open.delete(chunk.handle);
+    const { handle, directory } = chunk;
+    if (this.open.get(handle) === chunk) this.open.delete(handle);
+    const end = watched(
+      this.closeUnused(chunk).finally(() => {
+        if (this.retiring.get(handle)?.end === end) this.retiring.delete(handle);
+      }),
+    );
+    this.retiring.set(handle, { directory, end });
+    return end;
+  }
+
+  private closeUnused(chunk: OpenChunk): Promise<void> {
     if (chunk.pins === 0) return this.close(chunk);
     return new Promise((resolve) => {
       const before = chunk.retired;

@@ -150,3 +150,17 @@ t.test('a clock that jumps deletes nothing, unless it stays there', async (t) =>
   t.equal(store.aside.size, 0);
   await store.stop();
 });
+
+t.test('one whose header cannot be read just now stays aside, and comes back later', async (t) => {
+  const [disk, clock] = [new CrashDisk(new SeededRandom(1)), new Calendar()];
+  const one = chunkHandle(1);
+  const store = await start(disk, clock);
+  await make(store, one);
+  await store.departures.setAside(one, version);
+  disk.failOn('chunk.peek');
+  await t.rejects(store.arrivals.restore(one, version), { code: 'EIO' });
+  t.equal(store.aside.size, 1);
+  await store.arrivals.restore(one, version);
+  t.ok((await content(store, one)).equals(bytes(one)));
+  await store.stop();
+});

@@ -6,7 +6,13 @@ import type { Disk } from '../../../src/core/disk/disk.js';
 import { segmentChecksums } from '../../../src/core/checksum.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { chunkHandle, chunkVersion } from '../../../src/core/ids.js';
-import { DISK_STALLED_MS, DISK_WATCH_INTERVAL_MS, MIB, SYNC_BEHIND_BYTES } from '../../../src/core/limits.js';
+import {
+  BLOCK_SIZE_BYTES,
+  DISK_STALLED_MS,
+  DISK_WATCH_INTERVAL_MS,
+  MIB,
+  SYNC_BEHIND_BYTES,
+} from '../../../src/core/limits.js';
 import { silentLogger } from '../../../src/core/logging/logger.js';
 import { DiskWatch } from '../../../src/chunkserver/disks/disk-watch.js';
 import { SeededRandom } from '../../../src/core/random.js';
@@ -276,3 +282,62 @@ t.test('P11: a copy does not wait for another disk that hangs', async (t) => {
   await removal;
   await store.stop();
 });
+
+/** A disk on which the next write of data takes until the returned function is called. */
+function holdingNextWrite(disk: CrashDisk): { disk: Disk; goOn: () => void; isHeld: () => boolean } {
+  let goOn = (): void => undefined;
+  let held = false;
+  const gate = new Promise<void>((resolve) => (goOn = resolve));
+  const watched = Object.assign(Object.create(disk) as CrashDisk, {
+    open: async (...args: Parameters<Disk['open']>) => {
+      const file = await disk.open(...args);
+      const write = file.write.bind(file);
+      file.write = async (label, ...rest) => {
+        if (label === 'chunk.write' && !held) {
+          held = true;
+          await gate;
+        }
+        await write(label, ...rest);
+      };
+      return file;
+    },
+  });
+  return { disk: watched, goOn: () => goOn(), isHeld: () => held };
+}
+
+t.test('P1: a file that is given up in the middle of a write is not opened anew before its end', async (t) => {
+  const whole = new CrashDisk(new SeededRandom(seed));
+  const { disk, goOn, isHeld } = holdingNextWrite(whole);
+  const store = await open(disk, ['d']);
+  await copy(store, 1);
+  const bytes = Buffer.alloc(4 * BLOCK_SIZE_BYTES, 2);
+  const write = store.mutate(handle, (file) => file.write(0, bytes, segmentChecksums(bytes, 0)));
+  await eventually('the write', isHeld);
+  whole.failOn('chunk.peek');
+  await t.rejects(store.check(handle), { code: 'EIO' });
+  const first = store.use(handle, async (file) => (await file.read(0, 1)).bytes[0]);
+  await new Promise(setImmediate);
+  goOn();
+  await write;
+  await store.sync(handle);
+  t.equal(await first, 2);
+  const all = await store.use(handle, async (file) => (await file.read(0, bytes.length)).bytes);
+  t.ok(bytes.equals(all), 'what was synced');
+  await store.stop();
+});
+
+t.test(
+  'a copy that comes to nothing fails with its own error, also where what there is of it cannot be deleted',
+  async (t) => {
+    const disk = new CrashDisk(new SeededRandom(seed));
+    const store = await open(disk, ['d']);
+    disk.failOn('chunk.discard');
+    const fill = (): Promise<void> => Promise.reject(new CairnError('CANCELLED', 'not wanted any more'));
+    await t.rejects(
+      store.arrivals.replace(handle, version, fill, () => undefined),
+      { code: 'CANCELLED' },
+    );
+    await copy(store, 2);
+    await store.stop();
+  },
+);
