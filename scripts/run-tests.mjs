@@ -3,7 +3,7 @@
 // with a time limit. Whatever a test leaves behind — processes, mounts, files — is removed and told.
 //
 // usage: node scripts/run-tests.mjs [--jobs N] [--limit SECONDS] [--node PROGRAM] FOLDER_OR_FILE...
-//   FOLDER_OR_FILE   below test/, such as `core`, `integration` or `mount/shell.test.ts`
+//   FOLDER_OR_FILE   below test/, such as `core`, `integration` or `mount/mount.test.ts`
 //   --limit          time for one file (default 120)
 //   --node           another Node.js, for the tests and all that they start (default: the one that runs this)
 // The file that TEST_RESULTS names, if any, gets `N passed, N failed, N skipped` (scripts/test adds them up);

@@ -1,4 +1,7 @@
-/** `cairn status`: whether the cluster is well. */
+/**
+ * `cairn status`: whether the cluster is well. The counts are the master's (master/service/status.ts); the line `health` and the notes
+ * are made of them by health.ts.
+ */
 import type { ServerStatus, StatusReply } from '../../protocol/generated/messages.js';
 import { clientCluster, CLIENT_OPTIONS, clusterWords } from '../cluster-address.js';
 import { print } from '../command.js';

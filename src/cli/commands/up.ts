@@ -1,4 +1,7 @@
-/** `cairn up`: a whole cluster on this machine, in the background, mounted. Again: brings back what is missing. */
+/**
+ * `cairn up`: a whole cluster on this machine, in the background, mounted. Again: brings back what is missing. Three steps: `observe`
+ * what runs, decide what is missing (machine/up-plan.ts), `carryOut`.
+ */
 import { access, constants } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { sleep } from '../../core/clock.js';

@@ -1,7 +1,7 @@
 /**
  * The client's session at the master: what it shows to resume it over a reconnect or a restart of the master, what it tells
  * then that it holds (`reclaim`), and what it learns: that the session ended, that the master lost power, or that it was
- * put back to an older state.
+ * put back to an older state. What the end of the session means to files and locks: files/file-table.ts, `sessionLost`.
  */
 import type { Logger } from '../../core/logging/logger.js';
 import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';

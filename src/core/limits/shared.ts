@@ -11,6 +11,8 @@ export const CHUNK_SIZE_BYTES = 64 * MIB;
 export const BLOCK_SIZE_BYTES = 64 * KIB;
 export const BLOCKS_PER_CHUNK = CHUNK_SIZE_BYTES / BLOCK_SIZE_BYTES;
 
+// ---- Messages and connections -------------------------------------------------------------------
+
 /** Bytes of payload that one message may carry: one readahead or write-behind unit. */
 export const MAX_PAYLOAD_BYTES = 1 * MIB;
 /** Buffers for payloads that a process keeps, to use them again: what a few clients have in flight, or four readers ahead. */
@@ -48,6 +50,9 @@ export const MAX_PARTIAL_BYTES = 512 * MIB;
 export const MAX_UNREAD_BYTES = 512 * MIB;
 /** Bytes of the requests of clients that a server works on, of all connections together: sixteen windows. */
 export const MAX_SERVED_BYTES = 512 * MIB;
+
+// ---- Processes ----------------------------------------------------------------------------------
+
 /** Lines of a log with one message: so many at once, then one in so long; and how many messages are told apart. */
 export const LOG_LINE_BURST = 50;
 export const LOG_LINE_INTERVAL_MS = 2_000;
@@ -59,11 +64,16 @@ export const MAX_LOG_FILE_BYTES = 8 * MIB;
 export const LOG_GENERATIONS = 4;
 /** File descriptors that a process keeps for the moment when there are no others. */
 export const SPARE_DESCRIPTORS = 8;
+
+// ---- Time of requests and connections -----------------------------------------------------------
+
 /** Time that a caller can ask a server to work on a request: far above any that is asked. */
 export const MAX_DEADLINE_MS = 600_000;
 /** Silence after which a connection is probed, and then given up. */
 export const KEEPALIVE_INTERVAL_MS = 2_000;
 export const KEEPALIVE_TIMEOUT_MS = 10_000;
+
+// ---- Names, attributes, files -------------------------------------------------------------------
 
 /** Bytes of a name in a directory: NAME_MAX of Linux. */
 export const MAX_NAME_BYTES = 255;
@@ -96,6 +106,8 @@ export const MAX_CHUNKS_PER_PAGE = 512;
 export const MAX_REPORT_ENTRIES = 4096;
 /** Replicas of one chunk. */
 export const MAX_REPLICAS = 8;
+
+// ---- State of the master ------------------------------------------------------------------------
 
 /** Bytes of one record of the operation log: far above any operation, far below what would stall the master. */
 export const MAX_LOG_RECORD_BYTES = 32 * MIB;
@@ -146,6 +158,8 @@ export const READ_CACHE_VALUE_BYTES = 512;
 /** Changes in one transaction: handing them to the store keeps the event loop busy for 1-2 us each. */
 export const TRANSACTION_CHANGES = 4 * KIB;
 
+// ---- Leases, heartbeats, sessions ---------------------------------------------------------------
+
 /** A chunk lease (GFS section 3.1: 60 s). Renewed by writers while they write. */
 export const LEASE_TTL_MS = 60_000;
 /** Chunks that are made ahead of need at most, how many at once, and the age at which one is given up. */
@@ -177,6 +191,9 @@ export const SESSION_TTL_MS = 60_000;
 /** Files that were closed wait so long for a request that takes the word to the master, and no more than so many do. */
 export const GIVE_BACK_DELAY_MS = 2;
 export const MAX_GIVEN_BACK = 64;
+
+// ---- Mounts -------------------------------------------------------------------------------------
+
 /** Files that one mount has open at a time; handles are small numbers, used again. */
 export const MAX_MOUNT_OPEN_FILES = 65_536;
 /** Requests of the kernel that a mount works on at a time, but those that wait for locks; then callers wait in the kernel. */
@@ -202,6 +219,8 @@ export const MAX_TYPED_LISTING = 50_000;
 
 /** Bytes that the kernel reads ahead of a sequential reader, with the kernel driver: four requests of the largest size. */
 export const KERNEL_READAHEAD_BYTES = 4 * MIB;
+
+// ---- Operations, and what the master keeps of its clients ---------------------------------------
 
 /** Time that a metadata or data operation is retried before its caller gets an error. */
 export const CLIENT_OPERATION_TIMEOUT_MS = 60_000;
@@ -238,6 +257,8 @@ export const MAX_LOCK_OWNER_BYTES = 64;
 export const LOCK_POLL_MS = 4_000;
 /** Time that a request which could be had waits behind an earlier one that cannot, so that readers starve no writer. */
 export const LOCK_HOLD_BACK_MS = 1_000;
+
+// ---- Clients: caches, reads, writes -------------------------------------------------------------
 
 /** Smallest and largest pause between attempts of a client; they double, with jitter. */
 export const RETRY_PAUSE_MIN_MS = 20;
@@ -298,6 +319,8 @@ export const MAX_WRITES_IN_FLIGHT = 64;
 export const MAX_WRITE_BYTES_IN_FLIGHT = 12 * MIB;
 /** Age at which buffered bytes are written back without being asked to. */
 export const WRITE_BACK_AGE_MS = 1_000;
+
+// ---- Chunkservers -------------------------------------------------------------------------------
 
 /** Writes of at most this go to the page cache at once; the thread pool costs more than copying so little. */
 export const SMALL_WRITE_BYTES = 32 * KIB;
@@ -368,6 +391,8 @@ export const MASTER_RETRY_MIN_MS = 100;
 export const MASTER_RETRY_MAX_MS = 2_000;
 /** Subdirectories of a data directory that chunk files are spread over. */
 export const CHUNK_DIRECTORY_FANOUT = 256;
+
+// ---- Relations ----------------------------------------------------------------------------------
 
 assert.equal(CHUNK_SIZE_BYTES % BLOCK_SIZE_BYTES, 0);
 assert.equal(MAX_PAYLOAD_BYTES % BLOCK_SIZE_BYTES, 0);

@@ -3,7 +3,8 @@
  * identity, times in nanoseconds, requests of 1 MiB, and all that the protocol has. It needs the right to mount.
  *
  *   wire/        the descriptor, requests in, answers out, many at a time, and the messages
- *   names.ts, attributes.ts, directories.ts, files.ts, locks.ts             what each request does
+ *   names.ts, attributes.ts, directories.ts, files.ts, locks.ts             what each request does: a table `handlers` each, by opcode,
+ *                which `ServedMount` joins
  *   callers.ts   on whose behalf
  *   memory/      what the kernel remembers, and when it has to forget: inodes, names, pages
  */

@@ -1,5 +1,5 @@
 /**
- * Chunk leases (GFS section 3.1): who orders the writes of a chunk. For each chunk:
+ * Chunk leases (GFS section 3.1): who orders the writes of a chunk (sessions/append-leases.ts has another kind). For each chunk:
  *
  *   none ──grant──► pending ──all members answered──► active ──lapsed, revoked cleanly──► none
  *                      │                                 │
