@@ -4,7 +4,8 @@
  *   requests.ts ──► reads.ts                           reading replicas
  *       ├─────────► replication/mutations.ts, chain    writes, truncates and syncs, down the chain
  *       │              └─► replication/replicas        leases, the order of mutations
- *       ├─────────► replication/recovery, replica-copy making replicas alike, making new ones
+ *       ├─────────► replication/replica-recovery,      making replicas alike,
+ *       │              replica-copies                  making new ones
  *       └─────────► store/chunk-store.ts               all replicas; chunk/chunk-file.ts: one of them
  *   master-link.ts ─► replica-reports.ts, fence.ts     registration, reports, heartbeats; whether this server may serve
  */
@@ -25,8 +26,8 @@ import { Chain } from './replication/chain.js';
 import { Mutations } from './replication/mutations.js';
 import { PeerPool } from './replication/peer-pool.js';
 import { RangeCopies } from './replication/range-copy.js';
-import { Recovery } from './replication/recovery.js';
-import { Copies } from './replication/replica-copy.js';
+import { ReplicaRecovery } from './replication/replica-recovery.js';
+import { ReplicaCopies } from './replication/replica-copies.js';
 import { Replicas } from './replication/replicas.js';
 import { Verifier } from './replication/verifier.js';
 import { Requests } from './requests.js';
@@ -64,8 +65,8 @@ export class Chunkserver {
   private readonly replicas: Replicas;
   private readonly pool: PeerPool;
   private readonly mutations: Mutations;
-  private readonly recovery: Recovery;
-  private readonly copies: Copies;
+  private readonly recovery: ReplicaRecovery;
+  private readonly copies: ReplicaCopies;
   private readonly rangeCopies: RangeCopies;
   private readonly verifier: Verifier;
   private readonly link: MasterLink;
@@ -125,8 +126,14 @@ export class Chunkserver {
       reportFailure: (report) => this.link.reportFailure(report),
       reportDamage: (handle, version, error) => this.link.reportReplica(handle, version, error),
     });
-    this.recovery = new Recovery({ store: this.store, replicas: this.replicas, pool: this.pool, serverId, logger });
-    this.copies = new Copies(this.store, this.replicas, this.pool);
+    this.recovery = new ReplicaRecovery({
+      store: this.store,
+      replicas: this.replicas,
+      pool: this.pool,
+      serverId,
+      logger,
+    });
+    this.copies = new ReplicaCopies(this.store, this.replicas, this.pool);
     this.verifier = new Verifier(clock, this.store, this.replicas);
     this.reads = new Reads(this.store, this.replicas, this.link);
     this.rangeCopies = new RangeCopies({

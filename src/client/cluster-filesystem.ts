@@ -33,7 +33,7 @@ import type { ClientParts, ClusterFileSystemConfig, ClusterFileSystemDependencie
 import type { FileTable } from './files/file-table.js';
 import type { InodeChanges } from './files/inode-changes.js';
 import { changesLost } from './files/open-file.js';
-import { Opens, type Created, type Opened } from './files/opens.js';
+import { FileOpener, type Created, type Opened } from './files/file-opener.js';
 import type { AttributeCache } from './inodes/attribute-cache.js';
 import type { KnownInodes } from './inodes/known-inodes.js';
 import { Names } from './inodes/names.js';
@@ -52,7 +52,7 @@ export class ClusterFileSystem implements FileSystem {
   private readonly files: FileTable;
   private readonly names: Names;
   private readonly xattrs: Xattrs;
-  private readonly opens: Opens;
+  private readonly opens: FileOpener;
 
   private constructor(parts: ClientParts, noteReads: ReadNotes) {
     const { master, servers, cache, inodes, changes, files } = parts;
@@ -64,7 +64,7 @@ export class ClusterFileSystem implements FileSystem {
     this.files = files;
     this.names = new Names(master, cache, inodes, noteReads);
     this.xattrs = new Xattrs(master, cache, (inode) => inodes.publish(inode));
-    this.opens = new Opens(master, cache, inodes, files, this.names);
+    this.opens = new FileOpener(master, cache, inodes, files, this.names);
   }
 
   /** Opens a session. UNAUTHENTICATED when the secret is another; UNAVAILABLE when no master answers in time. */

@@ -15,7 +15,7 @@ import { FileTable, type FileTunables } from './files/file-table.js';
 import { InodeChanges } from './files/inode-changes.js';
 import { AttributeCache } from './inodes/attribute-cache.js';
 import { KnownInodes } from './inodes/known-inodes.js';
-import { AppendLeases } from './session/append-leases.js';
+import { HeldAppendLeases } from './session/held-append-leases.js';
 import { FileLocks } from './session/file-locks.js';
 import { MasterConnection } from './session/master-connection.js';
 
@@ -117,7 +117,7 @@ export async function connectClient(
       }
     },
   });
-  const appends = new AppendLeases({
+  const appends = new HeldAppendLeases({
     ...{ master, clock, random, logger },
     publish: (inode) => inodes.publish(inode),
     learn: (attributes) => {

@@ -21,7 +21,7 @@ import { ChunkLeases } from './chunks/leases.js';
 import { MadeReplicas } from './chunks/made-replicas.js';
 import { NewChunks } from './chunks/new-chunks.js';
 import { RecoveryQueue } from './chunks/recovery-queue.js';
-import { Recovery } from './chunks/recovery.js';
+import { ChunkRecovery } from './chunks/chunk-recovery.js';
 import { StaleReplicas } from './chunks/stale-replicas.js';
 import type { MasterConfig, MasterDeps } from './config.js';
 import { GarbageCollector } from './maintenance/garbage-collector.js';
@@ -59,7 +59,7 @@ export interface Parts {
   readonly appends: AppendLeases;
   readonly leases: ChunkLeases;
   readonly cuts: LeaseCuts;
-  readonly recovery: Recovery;
+  readonly recovery: ChunkRecovery;
   readonly recoveries: RecoveryQueue;
   readonly repair: Repair;
   readonly reaper: OrphanReaper;
@@ -108,9 +108,9 @@ export function compose(
   };
   const leftBehind: LeftBehind = new LeftBehind(
     state,
-    (inode): boolean => !sessions.settled || sessions.isWritten(inode) || reaper.isToCut(inode),
+    (inode): boolean => !sessions.isGraceOver || sessions.isWritten(inode) || reaper.isToCut(inode),
   );
-  const recovery: Recovery = new Recovery({
+  const recovery: ChunkRecovery = new ChunkRecovery({
     ...{ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray, leftBehind },
     stale: (handle) => stale.of(handle),
   });
@@ -152,7 +152,7 @@ export function compose(
     ...{ clock, logger },
     silentMs: (session) => sessions.silentMs(session),
     disconnect: (session) => sessions.disconnect(session, 'others append to a file in place of this client'),
-    isSettled: () => sessions.settled,
+    isGraceOver: () => sessions.isGraceOver,
     fence: (inode) => leases.endAll(inode),
     onLost: (inode) => sessions.noteTail(inode),
     taken: new TakenAppends(state),
@@ -171,7 +171,7 @@ export function compose(
     ...{ state, random, listening, logger, locks, lostLocks, appends },
     sessionIds: new IdReserve(state, 'next-session', 1),
     events: {
-      onSettled: () => {
+      onGraceOver: () => {
         // Writers of before a restart may have died with it: what they left behind is cut and made alike.
         const left = new Set([...inherited.map(([, lease]) => inodeId(lease.inode)), ...filesBehind(state)]);
         for (const inode of left) reaper.cutTail(inode);

@@ -20,7 +20,7 @@ const defines = (code: string, name: string): boolean =>
   ).test(code);
 
 /** Words of the trips that are no functions. */
-const UNNAMED = new Set(['fsync', 'Mutation', 'settled']);
+const UNNAMED = new Set(['fsync', 'Mutation', 'isGraceOver']);
 
 t.test('every step of the trips names a file and a function that exist', async (t) => {
   let steps = 0;

@@ -4,7 +4,7 @@
  *
  * A row of the table on disk has the current checksum of a block and the pending one. A mutation writes both before the
  * data (`announce`), takes the pending ones for current in memory after it (`take`), and leaves the row on disk to the
- * next write of the block or to `flush`. settle.ts reads what a crash leaves of that.
+ * next write of the block or to `flush`. torn-rows.ts reads what a crash leaves of that.
  */
 import { blockSegments, checksum } from '../../core/checksum.js';
 import type { DiskFile } from '../../core/disk/disk.js';
@@ -109,14 +109,14 @@ export class ChecksumTable {
       this.lagFirst = Math.min(this.lagFirst, first);
       this.lagLast = Math.max(this.lagLast, first + newSums.length - 1);
     }
-    this.settle(isContinued ? first + 1 : first, first + newSums.length - 1);
+    this.clearTorn(isContinued ? first + 1 : first, first + newSums.length - 1);
     this.dataLength = newLength;
   }
 
   /** Makes rows `first` to `last`, all behind the end of the data, what they were before any write. */
   clear(first: number, last: number): void {
     this.sums.fill(0, first);
-    this.settle(first, Infinity);
+    this.clearTorn(first, Infinity);
     if (first > last) return;
     this.file.writeSync('chunk.table', Buffer.alloc((last - first + 1) * ROW_BYTES), TABLE_OFFSET + first * ROW_BYTES);
   }
@@ -133,7 +133,7 @@ export class ChecksumTable {
     this.lagLast = -1;
   }
 
-  private settle(first: number, last: number): void {
+  private clearTorn(first: number, last: number): void {
     for (const blocks of [this.torn, this.damaged]) {
       for (const block of blocks) if (block >= first && block <= last) blocks.delete(block);
     }

@@ -47,7 +47,7 @@ import { takeAsIs, type FailedChange } from './failed-change.js';
 import { lostBlock } from './lost-block.js';
 import { NextChecksums } from './next-checksums.js';
 import { RangeLock } from './range-lock.js';
-import { settle } from './settle.js';
+import { resolveTornRows } from './torn-rows.js';
 import { CorruptBlockError, StoredBlocks } from './stored-blocks.js';
 
 /** What a mutation is going to do, decided under the lock of its blocks. */
@@ -147,7 +147,7 @@ export class ChunkFile {
       const length = Math.max(0, (await file.size('chunk.open')) - DATA_OFFSET);
       if (length > CHUNK_SIZE_BYTES) throw new CairnError('NO_REPLICA', `${path} is longer than a chunk`);
       const chunk = new ChunkFile(file, header, new ChecksumTable(file, length), false);
-      await settle(chunk.table, chunk.blocks, meta.subarray(TABLE_OFFSET), header.dirtySinceBoot);
+      await resolveTornRows(chunk.table, chunk.blocks, meta.subarray(TABLE_OFFSET), header.dirtySinceBoot);
       return chunk;
     } catch (error) {
       await file.close();

@@ -67,7 +67,7 @@ export class DataDirectories {
       throw new CairnError('EIO', `no data directory is usable: ${reasons}`);
     }
     this.joinsAs = this.findIdentity();
-    if (this.joinsAs !== undefined) await this.settle(this.joinsAs);
+    if (this.joinsAs !== undefined) await this.agreeOnDisks(this.joinsAs);
   }
 
   /** Runs `action` on those in service; one where it fails is in service no more. */
@@ -144,7 +144,7 @@ export class DataDirectories {
    * Makes the list of all disks known in each. One that is new is in its own list before it is in any other, so that it is
    * not missed after a crash in between.
    */
-  private async settle(identity: Identity): Promise<void> {
+  private async agreeOnDisks(identity: Identity): Promise<void> {
     const kept = new Map(this.missing.map((disk) => [disk.id, disk.path]));
     const news: DataDirectory[] = [];
     for (const directory of this.usable()) {
@@ -223,7 +223,7 @@ export class DataDirectories {
       if (known === undefined || known.serverId === identity.serverId) continue;
       await directory.writeIdentity({ ...known, ...identity, before: known.serverId });
     }
-    await this.settle(identity);
+    await this.agreeOnDisks(identity);
   }
 
   /** Some disk of this server is not there or out of service: what is not found here may be there. */

@@ -44,7 +44,7 @@ export class Lease {
     public expiresAtMs: number,
   ) {}
 
-  /** Runs a mutation or sync of the whole chain, so that `settled` waits for it. */
+  /** Runs a mutation or sync of the whole chain, so that `quiesced` waits for it. */
   async whole<T>(work: () => Promise<T>): Promise<T> {
     this.open++;
     try {
@@ -56,7 +56,7 @@ export class Lease {
   }
 
   /** Resolves when nothing is open; to be called when nothing new is taken. */
-  async settled(): Promise<void> {
+  async quiesced(): Promise<void> {
     if (this.open === 0) return;
     this.quiet ??= deferred();
     await this.quiet.promise;
@@ -229,7 +229,7 @@ export class Replicas {
       throw new CairnError('STALE_VERSION', `chunk ${handle}: how lease ${leaseId} ended is not known here`);
     }
     lease.ending = true;
-    if (lease.broken === undefined) await lease.settled();
+    if (lease.broken === undefined) await lease.quiesced();
     if (lease.broken !== undefined) throw lease.broken;
     replica.raiseFence(leaseId);
     await replica.order.run(() => undefined);

@@ -7,7 +7,7 @@ import type { MasterTime } from '../../core/master-time.js';
 import type { Random } from '../../core/random.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { MasterConnection } from '../session/master-connection.js';
-import { ReplicaReports } from '../session/replica-reports.js';
+import { BadReplicaReports } from '../session/bad-replica-reports.js';
 import type { InodeAttributes } from '../session/wire-attributes.js';
 import { ChunkMapCache } from './chunk-map-cache.js';
 import { ChunkReader } from './chunk-reader.js';
@@ -50,7 +50,7 @@ export class ChunkAccess {
       layoutVersion,
     );
     const timeout = timeoutMs !== undefined && { timeoutMs };
-    const reports = new ReplicaReports({ clock, logger, master });
+    const reports = new BadReplicaReports({ clock, logger, master });
     const knownTime = (): MasterTime => master.masterTime;
     this.reader = new ChunkReader({
       ...{ map: this.map, servers, clock, random, logger, knownTime, ...timeout },

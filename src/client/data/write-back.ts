@@ -131,7 +131,7 @@ export class WriteBack {
   }
 
   /** What is buffered of these bytes is on the chunkservers, or given up. */
-  async settle({ offset, length }: Range): Promise<void> {
+  async drainRange({ offset, length }: Range): Promise<void> {
     const waiting = this.dirty.overlay(offset, length);
     if (waiting.length === 0) return;
     this.startWriteBack();

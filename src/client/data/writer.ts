@@ -158,7 +158,7 @@ export class Writer {
     try {
       for (let tries = 0; this.buffered.holds(range); tries++) {
         if (tries === MAX_SETTLE_TRIES) return 0;
-        await this.buffered.settle(range);
+        await this.buffered.drainRange(range);
       }
       this.demandLocks(since);
       this.publisher.noteWrite(kills);
@@ -199,8 +199,8 @@ export class Writer {
   }
 
   /** What was written to these bytes before is on the chunkservers, or given up. */
-  settle(offset: number, length: number): Promise<void> {
-    return this.buffered.settle({ offset, length });
+  drainRange(offset: number, length: number): Promise<void> {
+    return this.buffered.drainRange({ offset, length });
   }
 
   /** All that was written before is on the chunkservers, and published. Failures of write-back are counted, not thrown. */

@@ -9,7 +9,7 @@ export interface AllocateTarget {
   readonly inode: InodeId;
   readonly extents: FileExtents;
   /** All that was written before is published; the size as it is then. */
-  settle(): Promise<number>;
+  publishedSize(): Promise<number>;
   write(offset: number, bytes: Uint8Array): Promise<unknown>;
   /** Runs `look`; a sync makes durable what it finds in a chunk, as if it was written now. */
   keep(index: number, look: () => Promise<void>): Promise<void>;
@@ -38,7 +38,7 @@ export async function allocate(
     throw new CairnError('EINVAL', 'fallocate of no bytes, or with modes that exclude each other');
   }
   const end = offset + length;
-  const size = await target.settle();
+  const size = await target.publishedSize();
   if (punchHole || zeroRange) await makeZero(target, offset, Math.min(end, size));
   else if (end > size && end - Math.max(offset, size) > (await target.freeBytes())) {
     throw new CairnError('ENOSPC', `the cluster has no room for ${length} bytes`);

@@ -109,7 +109,7 @@ export class DirectCopies {
     const from = placeOf(sourceOffset);
     const to = placeOf(offset);
     const count = Math.min(length, CHUNK_SIZE_BYTES - from.offset, CHUNK_SIZE_BYTES - to.offset, MAX_COPY_RANGE_BYTES);
-    await source.writer?.settle(sourceOffset, count);
+    await source.writer?.drainRange(sourceOffset, count);
     const location = await this.options.chunkMap.locate(source.inode, from.index);
     const { handle, version, replicas, validBytes } = location;
     const valid = handle === 0 ? 0 : Math.max(0, Math.min(count, validBytes - from.offset));
@@ -128,7 +128,7 @@ export class DirectCopies {
     const { extents } = this.options;
     const { inode, writer, kills, lockLosses, punch } = target;
     if (length === CHUNK_SIZE_BYTES) {
-      await writer.settle(offset, length);
+      await writer.drainRange(offset, length);
       for await (const data of extents.dataWithin(inode, offset, offset + length)) {
         writer.demandLocks(lockLosses);
         await punch(placeOf(data.start).index);

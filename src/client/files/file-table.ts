@@ -16,7 +16,7 @@ import { Writer } from '../data/writer.js';
 import type { AttributeCache } from '../inodes/attribute-cache.js';
 import { withoutName, type KnownInodes } from '../inodes/known-inodes.js';
 import type { OpenInode } from '../inodes/open-inode.js';
-import type { AppendLeases } from '../session/append-leases.js';
+import type { HeldAppendLeases } from '../session/held-append-leases.js';
 import type { FileLocks } from '../session/file-locks.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, type InodeAttributes } from '../session/wire-attributes.js';
@@ -51,7 +51,7 @@ export interface FileTableOptions {
   readonly changes: InodeChanges;
   readonly syncs: FileSyncs;
   readonly locks: FileLocks;
-  readonly appends: AppendLeases;
+  readonly appends: HeldAppendLeases;
   readonly tunables: FileTunables;
 }
 
@@ -60,7 +60,7 @@ export class FileTable implements OpenFileHost {
   readonly changes: InodeChanges;
   readonly syncs: FileSyncs;
   readonly locks: FileLocks;
-  readonly appends: AppendLeases;
+  readonly appends: HeldAppendLeases;
   readonly copies: DirectCopies;
   private lostListener: LostListener | undefined;
   private readonly files = new Set<ClusterOpenFile>();

@@ -3,7 +3,7 @@ import type { Timespec } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { MAX_FILE_BYTES } from '../../core/limits.js';
 import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from '../../filesystem/filesystem.js';
-import type { AppendLeases } from '../session/append-leases.js';
+import type { HeldAppendLeases } from '../session/held-append-leases.js';
 import type { FileExtents } from '../chunks/file-extents.js';
 import { allocate } from './allocate.js';
 import { copyRange, type DirectCopies, type DirectEnds } from './copy-range.js';
@@ -23,7 +23,7 @@ export interface OpenFileHost {
   readonly syncs: FileSyncs;
   readonly extents: FileExtents;
   readonly copies: DirectCopies;
-  readonly appends: AppendLeases;
+  readonly appends: HeldAppendLeases;
   now(): Timespec;
   /** Whether reads move atime at all. */
   readonly notesReads: boolean;
@@ -153,7 +153,7 @@ export class ClusterOpenFile implements OpenFile {
     if (this.closed !== undefined) throw notOpenFor('seeking');
     this.requireLocks();
     const { inode } = this.open;
-    const size = await this.settle();
+    const size = await this.publishedSize();
     if (!Number.isSafeInteger(offset) || offset < 0 || offset >= size) {
       throw new CairnError('ENXIO', `offset ${offset} is not in the file of ${size} bytes`);
     }
@@ -172,7 +172,7 @@ export class ClusterOpenFile implements OpenFile {
     await allocate(
       {
         ...{ inode, extents: host.extents },
-        settle: () => this.settle(),
+        publishedSize: () => this.publishedSize(),
         write: (at, bytes) => writer.write(at, bytes, false, lockLosses),
         keep: (index, look) => writer.keep(index, look),
         punch: (firstIndex, count) => {
@@ -230,7 +230,7 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   /** What this client wrote is published; the size as all see it. */
-  private async settle(): Promise<number> {
+  private async publishedSize(): Promise<number> {
     const { writer } = this.open;
     if (writer?.isClean === false) await writer.flush();
     return Math.max((await this.host.inodes.freshAttributes(this.open.inode)).size, writer?.size ?? 0);

@@ -35,7 +35,7 @@ export const RECOVERY_PAUSE_MAX_MS = 300_000;
 /** Chunks of which the last recovery is remembered, for that pause. */
 export const MAX_RECOVERED_NOTED = 16_384;
 
-// master/chunks/recovery.ts
+// master/chunks/chunk-recovery.ts
 /** Members that are asked in turn to lead one recovery. */
 export const MAX_SOURCES_TRIED = 3;
 /** Chunks with full members that wait for recovery; the hint is dropped when there are more. */

@@ -15,7 +15,7 @@ import { primaryOf, recordOf } from './lease-table.js';
 import type { Lease, LeaseTable } from './lease-table.js';
 import { NEW_CHUNK_VERSION } from './new-chunks.js';
 import type { NewChunk, NewChunks } from './new-chunks.js';
-import type { ChunkConfig } from './recovery.js';
+import type { ChunkConfig } from './chunk-recovery.js';
 
 /** The lease that a writer found failing. */
 export interface FailedLease {

@@ -33,7 +33,7 @@ export class LeaseCuts {
     if (!this.deps.leases.table.hasInode(inode)) return undefined;
     const settle = this.deps.leases.table
       .ofInode(inode)
-      .map((handle) => this.deps.leases.locks.run(handle, () => this.settleCut(handle)));
+      .map((handle) => this.deps.leases.locks.run(handle, () => this.applyCut(handle)));
     return Promise.all(settle).then(() => undefined);
   }
 
@@ -47,7 +47,7 @@ export class LeaseCuts {
     return this.deps.leases.table.hasInode(inode);
   }
 
-  private async settleCut(handle: ChunkHandle): Promise<void> {
+  private async applyCut(handle: ChunkHandle): Promise<void> {
     const { state, servers, logger } = this.deps;
     const lease = this.deps.leases.table.get(handle);
     if (lease === undefined) return;

@@ -51,7 +51,7 @@ import { ChunkLocks } from './chunk-locks.js';
 import { LeaseTable, primaryOf, recordOf } from './lease-table.js';
 import type { Lease } from './lease-table.js';
 import type { NewChunks } from './new-chunks.js';
-import type { ChunkConfig, Recovery } from './recovery.js';
+import type { ChunkConfig, ChunkRecovery } from './chunk-recovery.js';
 
 export class ChunkLeases {
   readonly table = new LeaseTable();
@@ -65,7 +65,7 @@ export class ChunkLeases {
       readonly random: Random;
       readonly logger: Logger;
       readonly servers: ServerRegistry;
-      readonly recovery: Recovery;
+      readonly recovery: ChunkRecovery;
       readonly newChunks: NewChunks;
       readonly leaseIds: IdReserve;
       readonly config: ChunkConfig;

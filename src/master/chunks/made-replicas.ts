@@ -26,7 +26,7 @@ export class MadeReplicas {
   }
 
   /** It becomes a member now, or nobody wants it. Returns whether it is there. */
-  settle(handle: ChunkHandle, server: ServerId): boolean {
+  take(handle: ChunkHandle, server: ServerId): boolean {
     const isThere = this.isThere(handle, server);
     const ofServer = this.servers.get(server);
     ofServer?.delete(handle);

@@ -22,7 +22,7 @@ import { unawaited } from '../../core/sync.js';
 import type { IdReserve } from '../state/id-reserve.js';
 import { chooseServers, placementError } from '../servers/placement.js';
 import type { MadeReplicas } from './made-replicas.js';
-import type { ChunkConfig, StraySink } from './recovery.js';
+import type { ChunkConfig, StraySink } from './chunk-recovery.js';
 import type { ServerRegistry } from '../servers/servers.js';
 
 /** At version 1, under a lease that all members hold. */
@@ -111,14 +111,14 @@ export class NewChunks {
   /** The state knows the chunk now. */
   attach({ handle, members }: NewChunk): void {
     this.unattached.delete(handle);
-    for (const id of members) this.deps.made.settle(handle, id);
+    for (const id of members) this.deps.made.take(handle, id);
   }
 
   /** Nobody wants the chunk: its replicas are deleted. */
   discard({ handle, members }: NewChunk): void {
     this.unattached.delete(handle);
     for (const id of members) {
-      this.deps.made.settle(handle, id);
+      this.deps.made.take(handle, id);
       this.deps.onStray(handle, NEW_CHUNK_VERSION, id);
     }
   }

@@ -15,7 +15,7 @@ import { getChunk } from '../tables/chunk-records.js';
 import { isLeased } from '../tables/lease-records.js';
 import { Backoffs } from './backoffs.js';
 import type { ChunkLeases } from './leases.js';
-import type { Recovery } from './recovery.js';
+import type { ChunkRecovery } from './chunk-recovery.js';
 import { RECOVERY_PAUSE_MIN_MS, RECOVERY_PAUSE_MAX_MS, MAX_RECOVERED_NOTED } from '../../core/limits.js';
 
 export class RecoveryQueue {
@@ -34,7 +34,7 @@ export class RecoveryQueue {
       readonly servers: ServerRegistry;
       readonly health: ReplicaHealth;
       readonly leases: ChunkLeases;
-      readonly recovery: Recovery;
+      readonly recovery: ChunkRecovery;
       readonly maxRecoveries: number;
     },
   ) {
@@ -126,7 +126,7 @@ export class RecoveryQueue {
   private isToWait(handle: ChunkHandle): boolean {
     const { state, servers, leases } = this.deps;
     const members = getChunk(state, handle)?.servers ?? [];
-    if (this.recovered.isDue(handle) && !members.some((id) => servers.isUnsettled(id))) return false;
+    if (this.recovered.isDue(handle) && !members.some((id) => servers.mayStillServe(id))) return false;
     const lease = leases.table.get(handle);
     if (lease === undefined || !leases.isSound(lease)) leases.voidLease(handle);
     return true;

@@ -37,7 +37,7 @@ import {
 import { isSameTimeline } from '../state/counters.js';
 import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from '../state/keys.js';
 import type { MadeReplicas } from './made-replicas.js';
-import type { Recovery, StraySink } from './recovery.js';
+import type { ChunkRecovery, StraySink } from './chunk-recovery.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
 import type { State } from '../state/state.js';
 import type { Key } from '../store/store.js';
@@ -46,7 +46,7 @@ export interface ReportDeps {
   readonly state: State;
   readonly logger: Logger;
   readonly servers: ServerRegistry;
-  readonly recovery: Recovery;
+  readonly recovery: ChunkRecovery;
   readonly wantedReplicas: number;
   /** Replicas that are being made now, of which the state does not know yet. */
   readonly isInMaking: (handle: ChunkHandle, server: ServerId) => boolean;

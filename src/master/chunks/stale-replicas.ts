@@ -103,7 +103,7 @@ export class StaleReplicas {
     const { logger } = this.deps;
     this.pauses.attempted(`${handle}:${server}`);
     try {
-      if (await this.isDone(replica)) this.forget(replica);
+      if (await this.deleteIfRedundant(replica)) this.forget(replica);
     } catch (error) {
       logger.info({ chunk: handle, server, error: asCairnError(error).message }, 'stale replica not deleted yet');
     } finally {
@@ -122,7 +122,7 @@ export class StaleReplicas {
   }
 
   /** True when it is deleted, or is none. */
-  private async isDone(replica: StaleReplica): Promise<boolean> {
+  private async deleteIfRedundant(replica: StaleReplica): Promise<boolean> {
     const { handle, server } = replica;
     const { state } = this.deps;
     const before = this.successors(handle);

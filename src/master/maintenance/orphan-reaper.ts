@@ -52,7 +52,7 @@ export class OrphanReaper {
 
   /** One bounded step. Returns true when more is to be done at once. */
   tick(): boolean {
-    if (!this.deps.sessions().settled) return false;
+    if (!this.deps.sessions().isGraceOver) return false;
     this.cutTails();
     // What becomes unused behind the cursor is for the next round.
     if (this.cursor === 0) {

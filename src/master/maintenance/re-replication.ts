@@ -33,7 +33,7 @@ import { readInode } from '../tables/inodes.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { ChunkLeases } from '../chunks/leases.js';
 import { chooseServers } from '../servers/placement.js';
-import type { StraySink } from '../chunks/recovery.js';
+import type { StraySink } from '../chunks/chunk-recovery.js';
 import type { ReplicaHealth } from '../servers/replica-health.js';
 import { hostOf } from '../servers/servers.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
@@ -273,7 +273,7 @@ export class ReReplication {
       // It may be lost again before the lock is free.
       this.deps.made.note(route.handle, route.target);
       return await leases.locks.run(route.handle, () => {
-        const isThere = this.deps.made.settle(route.handle, route.target);
+        const isThere = this.deps.made.take(route.handle, route.target);
         return isThere && !watch.granted && this.addMember(route, before, peer, damaged) ? 'added' : 'late';
       });
     } finally {

@@ -15,7 +15,7 @@ import type { DamagedChunks } from '../chunks/damaged-chunks.js';
 import type { ChunkLeases } from '../chunks/leases.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { RecoveryQueue } from '../chunks/recovery-queue.js';
-import type { StraySink } from '../chunks/recovery.js';
+import type { StraySink } from '../chunks/chunk-recovery.js';
 import type { ReplicaHealth } from '../servers/replica-health.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import { PREFIX_LENGTH, packNumber, prefixRange, unpackNumber } from '../state/keys.js';

@@ -291,7 +291,7 @@ export class ServerRegistry {
   }
 
   /** Not connected, and not silent for so long that it must have fenced itself: it may be serving readers. */
-  isUnsettled(id: number): boolean {
+  mayStillServe(id: number): boolean {
     const liveness = this.liveness(id);
     return liveness === 'lost' || liveness === 'expected';
   }

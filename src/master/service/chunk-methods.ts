@@ -16,7 +16,7 @@ import { getChunks } from '../chunks/locations.js';
 import { checkChunkIndex } from '../tables/chunk-map.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { NewChunks } from '../chunks/new-chunks.js';
-import type { Recovery } from '../chunks/recovery.js';
+import type { ChunkRecovery } from '../chunks/chunk-recovery.js';
 import type { RecoveryQueue } from '../chunks/recovery-queue.js';
 import type { Repair } from '../maintenance/repair.js';
 import { takeAsideReport, takeReport } from '../chunks/reports.js';
@@ -45,7 +45,7 @@ export interface ChunkServiceDeps {
   readonly sessions: Sessions;
   readonly newChunks: NewChunks;
   readonly leases: ChunkLeases;
-  readonly recovery: Recovery;
+  readonly recovery: ChunkRecovery;
   readonly recoveries: RecoveryQueue;
   readonly repair: Repair;
   readonly stale: StaleReplicas;

@@ -26,7 +26,7 @@ export function lockHandlers(deps: {
   readonly clock: Clock;
   readonly sessions: {
     require(peer: Peer): { readonly id: SessionId; readonly opens: { has(inode: InodeId): boolean } };
-    readonly settled: boolean;
+    readonly isGraceOver: boolean;
   };
   readonly locks: LockTable;
   readonly polls: LockPolls;
@@ -35,7 +35,7 @@ export function lockHandlers(deps: {
   const { state, sessions, locks, polls, clock } = deps;
 
   function requireSettled(): void {
-    if (!sessions.settled)
+    if (!sessions.isGraceOver)
       throw new CairnError('UNAVAILABLE', 'clients of before the restart have yet to tell their locks');
   }
 

@@ -55,7 +55,7 @@ export interface AppendLeasesDeps {
   /** Ends the session's connection: before its client says anything more, it must tell what it holds. */
   readonly disconnect: (session: SessionId) => void;
   /** All sessions of before a restart have told what they hold, or ended. */
-  readonly isSettled: () => boolean;
+  readonly isGraceOver: () => boolean;
   /** Resolves when no chunk of the file takes what was sent under the leases of before. */
   readonly fence: (inode: InodeId) => Promise<void>;
   /** A session lost its lease: what it appended and did not publish is there, and nobody's. */
@@ -214,7 +214,7 @@ export class AppendLeases {
 
   /** To be called about every second. */
   tick(): void {
-    if (this.deps.isSettled()) this.early.clear();
+    if (this.deps.isGraceOver()) this.early.clear();
     for (const file of [...this.files.values()]) {
       if (file.holder === undefined) this.next(file);
       else if (file.abandoned || (file.waiters.length > 0 && this.isGone(file.holder))) this.takeOver(file);
@@ -250,7 +250,7 @@ export class AppendLeases {
   }
 
   private mayGrant(): boolean {
-    return this.deps.isSettled() || this.deps.clock.monotonicMs() - this.startedMs >= APPEND_TAKEOVER_MS;
+    return this.deps.isGraceOver() || this.deps.clock.monotonicMs() - this.startedMs >= APPEND_TAKEOVER_MS;
   }
 
   private enqueue(session: SessionId, inode: InodeId, isTurn: boolean): Waiter {
@@ -293,7 +293,7 @@ export class AppendLeases {
   }
 
   private grant(file: AppendedFile, session: SessionId): void {
-    if (!this.deps.isSettled()) this.early.add(file.inode);
+    if (!this.deps.isGraceOver()) this.early.add(file.inode);
     this.deps.taken.forgetOne(session, file.inode);
     this.hold(file, session);
   }

@@ -6,7 +6,7 @@
  * is unheard of for SESSION_TTL_MS, connected or not, and with it its opens and stored replies.
  *
  * Opens and locks are told again by the client (`reclaim`) after it reconnected: what it says replaces what was known.
- * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`settled`) no
+ * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`isGraceOver`) no
  * orphan is reaped, no tail is cut and no lock is granted.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
@@ -74,7 +74,7 @@ interface Reclaim {
 
 export interface SessionEvents {
   /** Every session of before a restart has reclaimed or ended. Once. */
-  onSettled(): void;
+  onGraceOver(): void;
   /** `inode` was open for writing in a session that ended, and no other session writes it. */
   onWriterDied(inode: InodeId): void;
   /** Nobody has `inode` open for writing any more, and all that had are done with it. */
@@ -94,9 +94,9 @@ export class Sessions {
   private readonly total = new Opens(Infinity);
   /** Inodes whose writer died while others wrote: cut when the last of them is done. */
   private readonly tails = new Set<InodeId>();
-  private readonly unsettled = new Set<SessionId>();
+  private readonly unreclaimed = new Set<SessionId>();
   private readonly startedMs: number;
-  settled = false;
+  isGraceOver = false;
 
   constructor(
     private readonly deps: {
@@ -116,13 +116,13 @@ export class Sessions {
       const id = sessionId(unpackNumber(key, 1));
       const { clientName, tokenHash } = SessionRecord.decode(value);
       this.sessions.set(id, this.make(id, clientName, Buffer.from(tokenHash), false));
-      this.unsettled.add(id);
+      this.unreclaimed.add(id);
     }
   }
 
   /** To be called once the others listen to the events. */
   start(): void {
-    this.checkSettled();
+    this.checkGrace();
   }
 
   get size(): number {
@@ -269,7 +269,7 @@ export class Sessions {
     this.total.remove(inode, opens);
     if (this.total.writers(inode) === 0) {
       if (this.tails.delete(inode)) this.deps.events.onWriterDied(inode);
-      else if (opens.writers > 0 && this.settled) this.deps.events.onUnwritten(inode);
+      else if (opens.writers > 0 && this.isGraceOver) this.deps.events.onUnwritten(inode);
     }
     if (!this.total.has(inode)) this.deps.events.onUnused(inode);
   }
@@ -316,8 +316,8 @@ export class Sessions {
     for (const [inode, opens] of before) this.released(inode, opens);
     const lost = this.deps.appends.replace(session.id, appends);
     session.reclaimed = true;
-    this.unsettled.delete(session.id);
-    this.checkSettled();
+    this.unreclaimed.delete(session.id);
+    this.checkGrace();
     return lost;
   }
 
@@ -328,10 +328,10 @@ export class Sessions {
     this.deps.events.onWritersGone(inodes);
   }
 
-  private checkSettled(): void {
-    if (this.settled || this.unsettled.size > 0) return;
-    this.settled = true;
-    this.deps.events.onSettled();
+  private checkGrace(): void {
+    if (this.isGraceOver || this.unreclaimed.size > 0) return;
+    this.isGraceOver = true;
+    this.deps.events.onGraceOver();
   }
 
   // ---- The end -------------------------------------------------------------------------------------
@@ -343,9 +343,9 @@ export class Sessions {
       if (nowMs - session.lastHeardMs >= SESSION_TTL_MS) this.end(session, 'expired');
     }
     // A client that came back and never says what it has open must not keep the others' garbage for ever.
-    if (!this.settled && nowMs - this.startedMs >= RECLAIM_LIMIT_MS) {
-      this.unsettled.clear();
-      this.checkSettled();
+    if (!this.isGraceOver && nowMs - this.startedMs >= RECLAIM_LIMIT_MS) {
+      this.unreclaimed.clear();
+      this.checkGrace();
     }
   }
 
@@ -374,7 +374,7 @@ export class Sessions {
     if (reason === 'closed') this.deps.locks.endSession(session.id);
     else this.deps.lostLocks.sessionExpired(session.id, written);
     this.deps.appends.endSession(session.id, reason === 'closed');
-    this.unsettled.delete(session.id);
-    this.checkSettled();
+    this.unreclaimed.delete(session.id);
+    this.checkGrace();
   }
 }

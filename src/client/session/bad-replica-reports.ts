@@ -11,7 +11,7 @@ import type { MasterConnection } from './master-connection.js';
 /** Errors that say something of the replica, not of the way to it. */
 const TELLING: ReadonlySet<ErrorCode> = new Set(['CORRUPT', 'NO_REPLICA', 'STALE_VERSION', 'EIO']);
 
-export class ReplicaReports {
+export class BadReplicaReports {
   private readonly toldMs = new LruMap<string, number>(MAX_REMEMBERED_REPLICA_REPORTS);
 
   constructor(

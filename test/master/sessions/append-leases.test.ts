@@ -18,12 +18,12 @@ class Bench {
   readonly clock = new ManualClock();
   readonly silent = new Map<SessionId, number>();
   readonly log: string[] = [];
-  settled = true;
+  isGraceOver = true;
   fenced: Promise<void> = Promise.resolve();
   readonly appends = new AppendLeases({
     ...{ clock: this.clock, logger: silentLogger },
     silentMs: (session) => this.silent.get(session) ?? 0,
-    isSettled: () => this.settled,
+    isGraceOver: () => this.isGraceOver,
     disconnect: (session) => this.log.push(`disconnect ${session}`),
     onLost: () => undefined,
     taken: new MemoryTaken(),
@@ -136,12 +136,12 @@ t.test(
   'P7: after a restart too, what a client tells comes too late again when the first answer was lost',
   async (t) => {
     const { appends, acquire, clock, bench: b } = bench(t);
-    b.settled = false;
+    b.isGraceOver = false;
     clock.advance(APPEND_TAKEOVER_MS);
     t.equal(await acquire(TWO), true);
     t.same(appends.replace(ONE, [INODE]), [INODE]);
     appends.release(TWO, INODE);
-    b.settled = true;
+    b.isGraceOver = true;
     appends.tick();
     t.same(appends.replace(ONE, [INODE]), [INODE]);
   },
@@ -207,7 +207,7 @@ t.test('P10: after a restart clients tell what they hold before others get it', 
   t.notOk(await isDone(two));
   t.same(appends.replace(ONE, [INODE]), []);
   t.same(await appends.poll(ONE, [], new AbortController().signal), [INODE], 'it is told at once that another waits');
-  b.settled = true;
+  b.isGraceOver = true;
   appends.tick();
   t.notOk(await isDone(two), 'held by another');
   appends.release(ONE, INODE);
@@ -225,7 +225,7 @@ t.test('P10: after a restart clients tell what they hold before others get it', 
 
 function bench(_t: Test, settled = true) {
   const b = new Bench();
-  b.settled = settled;
+  b.isGraceOver = settled;
   const { appends, clock, silent, log, never } = b;
   return { bench: b, appends, clock, silent, log, never, acquire: (session: SessionId) => b.acquire(session) };
 }

@@ -22,7 +22,7 @@ function stateOf(raw: Uint8Array, current: number, pending: number): 'old' | 'ne
  * counts for a block that has neither, as the write may have been acknowledged; its row stays as it is until another replica, or
  * recovery, has settled it. After a power loss the old one counts: the row may be there, and not the data.
  */
-export async function settle(
+export async function resolveTornRows(
   table: ChecksumTable,
   blocks: StoredBlocks,
   rows: Buffer,

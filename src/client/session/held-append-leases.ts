@@ -54,7 +54,7 @@ export interface AppendLease {
   handing: Promise<void> | undefined;
 }
 
-export class AppendLeases {
+export class HeldAppendLeases {
   private readonly held = new Map<InodeId, AppendLease>();
   private readonly asking = new Map<InodeId, Promise<void>>();
   private readonly releasing = new Map<InodeId, Promise<void>>();

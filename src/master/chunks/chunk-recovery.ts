@@ -67,7 +67,7 @@ interface FullMembers {
   readonly least: number;
 }
 
-export class Recovery {
+export class ChunkRecovery {
   private readonly full = new Map<ChunkHandle, FullMembers>();
   /** Chunks with damaged blocks that no replica had whole, and when it is worth another look. */
   private readonly damaged: Backoffs<ChunkHandle>;
@@ -122,7 +122,7 @@ export class Recovery {
    */
   async recover(handle: ChunkHandle, isUrgent: boolean): Promise<ChunkRecord> {
     const { state, logger } = this.deps;
-    if (this.living(handle).servers.length === 0) return this.settleLost(handle);
+    if (this.living(handle).servers.length === 0) return this.markLost(handle);
     state.mutate((m) => this.markDoubtful(m, handle));
     await this.untilSettled(handle);
     this.refuseUnjudged(handle);
@@ -144,7 +144,7 @@ export class Recovery {
         // Its report, which is still to come, says whether the replica went with the power.
         const isKnown = this.deps.servers.get(source)?.reported === true;
         if (failure.code === 'NO_REPLICA' && isKnown && this.dropMember(handle, source) === 0) {
-          return this.settleLost(handle);
+          return this.markLost(handle);
         }
         logger.warn(
           { chunk: handle, server: source, error: failure.message },
@@ -176,7 +176,7 @@ export class Recovery {
     const leaveOut = able.length === others.length && able.length >= Math.max(1, config.minReplicas);
     if (this.full.size >= MAX_FULL_NOTED) this.full.clear();
     this.full.set(handle, { servers: new Set(full), leaveOut, least: 0 });
-    return leaveOut || others.some((id) => servers.isUnsettled(id));
+    return leaveOut || others.some((id) => servers.mayStillServe(id));
   }
 
   /** The next recovery leaves these members out: there are more than are wanted. */
@@ -204,10 +204,10 @@ export class Recovery {
   private async untilSettled(handle: ChunkHandle): Promise<void> {
     const { servers } = this.deps;
     const members = this.living(handle).servers;
-    const unsettled = members.filter((id) => servers.isUnsettled(id));
-    if (unsettled.length === 0 || !members.some((id) => servers.isUp(id))) return;
-    const waitMs = Math.max(...unsettled.map((id) => CHUNKSERVER_DEAD_MS - servers.silentMs(id)));
-    await servers.waitUntil(() => !members.some((id) => servers.isUnsettled(id)), waitMs);
+    const unsure = members.filter((id) => servers.mayStillServe(id));
+    if (unsure.length === 0 || !members.some((id) => servers.isUp(id))) return;
+    const waitMs = Math.max(...unsure.map((id) => CHUNKSERVER_DEAD_MS - servers.silentMs(id)));
+    await servers.waitUntil(() => !members.some((id) => servers.mayStillServe(id)), waitMs);
   }
 
   /**
@@ -271,7 +271,7 @@ export class Recovery {
   }
 
   /** No member is left: nothing is in doubt about the chunk, and nobody has a lease of it. */
-  private settleLost(handle: ChunkHandle): ChunkRecord {
+  private markLost(handle: ChunkHandle): ChunkRecord {
     const { state, config, logger } = this.deps;
     const record = this.living(handle);
     if (!record.needsRecovery && !isLeased(state, handle)) return record;

@@ -40,7 +40,7 @@ export interface Created extends Opened {
   readonly created: boolean;
 }
 
-export class Opens {
+export class FileOpener {
   constructor(
     private readonly master: MasterConnection,
     private readonly cache: AttributeCache,

@@ -23,7 +23,7 @@ import type { PeerPool } from './peer-pool.js';
 import type { Replicas } from './replicas.js';
 import { payloadBuffers } from '../../core/disk/payload-buffers.js';
 
-export class Copies {
+export class ReplicaCopies {
   private readonly permits = new Semaphore(MAX_CHUNK_COPIES, MAX_WAITING_COPIES);
   /** The copy of each chunk that was asked for last. */
   private readonly current = new Map<ChunkHandle, symbol>();

@@ -36,7 +36,7 @@ export interface RecoveryDependencies {
 
 const BLOCKS_PER_MESSAGE = MAX_PAYLOAD_BYTES / BLOCK_SIZE_BYTES;
 
-export class Recovery {
+export class ReplicaRecovery {
   private readonly healing: BlockHealing;
 
   constructor(private readonly deps: RecoveryDependencies) {
