@@ -100,6 +100,10 @@ export class ChunkFile {
   get syncFailed(): boolean {
     return this.header.syncFailed;
   }
+  /** A sync failed, and the file does not say so. */
+  get isUnmarked(): boolean {
+    return this.durability.isUnmarked;
+  }
   /** Bytes of data. */
   get length(): number {
     return this.table.length;
@@ -130,13 +134,15 @@ export class ChunkFile {
 
   /**
    * Fails with NO_REPLICA when the file is not a whole chunk file (its creation was cut short). `trusted`: the data
-   * directory was left clean, so that no replica in it is suspect; `bootId`: the boot of that directory.
+   * directory was left clean, so that no replica in it is suspect; `bootId`: the boot of that directory; `syncFailed`: a sync
+   * failed, and the file was not marked then.
    */
   static async open(
     disk: Disk,
     path: string,
-    { trusted = false, bootId = disk.bootId() }: { readonly trusted?: boolean; readonly bootId?: string } = {},
+    known: { readonly trusted?: boolean; readonly bootId?: string; readonly syncFailed?: boolean } = {},
   ): Promise<ChunkFile> {
+    const { trusted = false, bootId = disk.bootId(), syncFailed = false } = known;
     const file = await disk.open('chunk.open', path, 'existing');
     try {
       const meta = Buffer.alloc(TABLE_OFFSET + TABLE_BYTES);
@@ -144,6 +150,7 @@ export class ChunkFile {
       const header = StoredHeader.decode(bootId, file, meta.subarray(0, TABLE_OFFSET), trusted);
       if (header === undefined)
         throw new CairnError('NO_REPLICA', `${path} has no valid header: it was never finished`);
+      if (syncFailed) header.markSyncFailed(true);
       const length = Math.max(0, (await file.size('chunk.open')) - DATA_OFFSET);
       if (length > CHUNK_SIZE_BYTES) throw new CairnError('NO_REPLICA', `${path} is longer than a chunk`);
       const chunk = new ChunkFile(file, header, new ChecksumTable(file, length), false);

@@ -99,8 +99,8 @@ export class StoredHeader {
   }
 
   /** In place of one that the failed sync was to make durable, as the one before that is left then. */
-  markSyncFailed(): void {
-    this.write({ syncFailed: true }, this.header.generation > this.durableGeneration ? 2 : 1);
+  markSyncFailed(isUnsure = this.header.generation > this.durableGeneration): void {
+    this.write({ syncFailed: true }, isUnsure ? 2 : 1);
   }
 
   /** Takes `version`, clean unless `dirty`. A suspect replica is one no longer. */

@@ -23,6 +23,8 @@ export class Durability {
   private markIsDurable: boolean;
   /** Set when the content on disk is not known any more: nothing is served. */
   private broken: CairnError | undefined;
+  /** A sync failed, and the file does not say so. */
+  isUnmarked = false;
 
   constructor(
     private readonly file: DiskFile,
@@ -115,7 +117,7 @@ export class Durability {
     try {
       this.header.markSyncFailed();
     } catch {
-      // A disk that takes nothing at all is about to go out of service.
+      this.isUnmarked = true;
     }
   }
 

@@ -77,6 +77,8 @@ export class DataDirectory {
   private removals = 0;
   /** Replicas that met an error of the disk, and when. */
   private readonly badReplicas = new Map<ChunkHandle, number>();
+  /** Replicas of which a sync failed, and whose files do not say so: the next opening, or the next start, has to know. */
+  readonly unmarked = new Set<ChunkHandle>();
 
   readonly path: string;
   readonly number: number;
@@ -195,6 +197,7 @@ export class DataDirectory {
       if (!hasCode(error, 'ENOENT')) throw error;
       return;
     }
+    this.unmarked.delete(handle);
     // Not before: a sync that another chunk needed meanwhile does not cover it.
     this.unsyncedRemovals.set(subdirectoryOf(handle), ++this.removals);
   }
@@ -232,7 +235,13 @@ export class DataDirectory {
     } finally {
       await file.close();
     }
-    if (this.failure === undefined) this.boot.clear(count);
+    if (this.failure === undefined && this.unmarked.size === 0) this.boot.clear(count);
+  }
+
+  /** A sync of a replica failed, and its file could not be marked. */
+  noteUnmarked(handle: ChunkHandle): void {
+    this.unmarked.add(handle);
+    this.noteFailing();
   }
 
   /** A replica met an error of the disk. Too many of them say that the disk fails. */

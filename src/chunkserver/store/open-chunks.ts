@@ -100,8 +100,11 @@ export class OpenChunks {
     const before = this.retiring.get(handle);
     // What is on another disk, which may hang, is not waited for.
     if (before?.directory === directory) await before.end;
-    const { session, boot } = directory;
-    return ChunkFile.open(this.options.disk, path, { trusted: session.leftClean, bootId: boot.id });
+    const { session, boot, unmarked } = directory;
+    const known = { trusted: session.leftClean, bootId: boot.id, syncFailed: unmarked.has(handle) };
+    const file = await ChunkFile.open(this.options.disk, path, known);
+    unmarked.delete(handle);
+    return file;
   }
 
   unpin(chunk: OpenChunk): void {
@@ -147,6 +150,7 @@ export class OpenChunks {
 
   private close(chunk: OpenChunk): Promise<void> {
     if (chunk.opened === undefined) return Promise.resolve();
+    if (chunk.opened.isUnmarked) chunk.directory.noteUnmarked(chunk.handle);
     const closed = chunk.opened
       .close()
       .catch((error: unknown) => {

@@ -25,8 +25,12 @@ const seed = Number(process.env['CAIRN_SEED'] ?? 1);
 const handle = chunkHandle(7);
 const version = chunkVersion(1);
 
-async function start(disk: CrashDisk, directories: readonly string[] = ['d']): Promise<ChunkStore> {
-  const store = await open(disk, directories);
+async function start(
+  disk: CrashDisk,
+  directories: readonly string[] = ['d'],
+  bootNotes = new MemoryNotes(),
+): Promise<ChunkStore> {
+  const store = await open(disk, directories, seed, new ManualClock(), bootNotes);
   await store.arrivals.create(handle, version);
   return store;
 }
@@ -36,11 +40,12 @@ async function open(
   directories: readonly string[],
   choice = seed,
   clock = new ManualClock(),
+  bootNotes = new MemoryNotes(),
 ): Promise<ChunkStore> {
   const watch = new DiskWatch({ disk, clock, logger: silentLogger, paths: directories });
   const store = new ChunkStore({
     ...{ disk: watch.disk, watch, clock, random: new SeededRandom(choice), logger: silentLogger, directories },
-    bootNotes: new MemoryNotes(),
+    bootNotes,
     forgetDisks: [],
     onLost: () => undefined,
     onBadReplica: () => undefined,
@@ -76,6 +81,26 @@ t.test('P1: when that fails, the next sync does not say that all is well', async
   await t.rejects(store.sync(handle));
   await store.stop();
 });
+
+for (const how of ['goes on', 'is killed and starts again'] as const) {
+  t.test(`P1: nor where the file cannot be marked, and the server ${how}`, async (t) => {
+    const disk = new CrashDisk(new SeededRandom(seed));
+    const notes = new MemoryNotes();
+    let store = await start(disk, ['d'], notes);
+    await stream(store, MIB);
+    disk.failOn('chunk.sync');
+    disk.failOn('chunk.header');
+    await t.rejects(store.sync(handle), { code: 'EIO' });
+    if (how === 'goes on') await t.rejects(store.sync(handle), { code: 'EIO' });
+    else {
+      await new Promise(setImmediate);
+      disk.kill();
+      store = await open(disk, ['d'], seed, new ManualClock(), notes);
+    }
+    t.equal(store.entry(handle).suspect, true);
+    await store.stop();
+  });
+}
 
 t.test('P9: of two files of a chunk at one version none is believed, and none is deleted', async (t) => {
   const disk = new CrashDisk(new SeededRandom(seed));
