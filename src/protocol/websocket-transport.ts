@@ -16,6 +16,7 @@ import {
   MAX_UNPROVEN_MESSAGE_BYTES,
   MAX_UNREAD_BYTES,
   SEND_HIGH_WATER_BYTES,
+  MAX_MESSAGE_FRAGMENTS,
 } from '../core/limits.js';
 import { payloadBuffers } from '../core/disk/payload-buffers.js';
 import { copyInto, receiveInto, type BytesReceiver } from './bulk-socket.js';
@@ -41,7 +42,7 @@ const INLINE_PAYLOAD_BYTES = 16 * KIB;
 const CLOSE_GRACE_MS = 1_000;
 
 const UNPROVEN_LIMITS = { messageBytes: MAX_UNPROVEN_MESSAGE_BYTES, fragments: MAX_UNPROVEN_FRAGMENTS };
-const LIMITS = { messageBytes: MAX_MESSAGE_BYTES, fragments: 1024 };
+const LIMITS = { messageBytes: MAX_MESSAGE_BYTES, fragments: MAX_MESSAGE_FRAGMENTS };
 
 /** Takes what comes after the end of any connection. */
 const waste = Buffer.allocUnsafeSlow(64 * KIB);

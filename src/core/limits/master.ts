@@ -1,7 +1,9 @@
 /** Bounds of the master that only one part of it knows: see core/limits.ts. */
-import { CHUNK_SIZE_BYTES, MAX_DATA_DIRECTORIES, MIB } from './shared.js';
+import { CHUNK_SIZE_BYTES, MAX_DATA_DIRECTORIES, MIB, SESSION_TTL_MS } from './shared.js';
 
 // master/chunks/stale-replicas.ts
+/** Of the replicas that shall go, so many are looked at in one go. */
+export const MAX_STALE_LOOK = 256;
 /** More are forgotten until the next report of their server. */
 export const MAX_STALE_REPLICAS = 65_536;
 /** Those that are worked on at a time, in all and of one server: each may have its chunk's members read. */
@@ -62,8 +64,18 @@ export const MAX_DAMAGED_CHUNKS = 65_536;
 export const MAX_LOST_AT_ONCE = 256;
 
 // master/sessions/sessions.ts
+/** From the start of the master: the time in which clients of before tell what they have open. */
+export const RECLAIM_LIMIT_MS = 2 * SESSION_TTL_MS;
 /** Of the name that a client gives itself, for people: a host name and more. */
 export const MAX_CLIENT_NAME_BYTES = 255;
+
+// master/sessions/lost-locks.ts
+/** Files whose leases are ended at a time, for each client that went. */
+export const MAX_LOST_LOCK_FENCES = 16;
+
+// master/sessions/unpublished.ts
+/** Files in one record of the log. */
+export const MAX_UNPUBLISHED_SLICE = 256;
 
 // master/sessions/replies.ts
 /** Failures remembered for a session: what it may have in flight. */
@@ -74,6 +86,16 @@ export const MAX_PRUNED_REPLIES = 64;
 // master/maintenance/garbage-collector.ts
 /** Pause between looks for garbage, at most; shorter where its grace is. */
 export const MAX_GARBAGE_PASS_INTERVAL_MS = 1_000;
+
+// master/maintenance/repair.ts
+/** Index entries of one source that are looked at in one go. */
+export const REPAIR_SLICE = 256;
+/** Slices without any work that one round looks at, before others get their turn. */
+export const REPAIR_SLICES_PER_ROUND = 8;
+
+// master/maintenance/orphan-reaper.ts
+/** Orphans that one step looks at. */
+export const ORPHAN_SLICE = 256;
 
 // master/maintenance/re-replication.ts
 /** Candidates that wait for their turn; more are found again by the next look at the index. */

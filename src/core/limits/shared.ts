@@ -39,6 +39,8 @@ export const HANDSHAKE_TIMEOUT_MS = 5_000;
  */
 export const MAX_UNPROVEN_CONNECTIONS = 256;
 export const MAX_UNPROVEN_OF_ADDRESS = 192;
+/** Of one message of a peer that has proved the secret: ours have two. */
+export const MAX_MESSAGE_FRAGMENTS = 1024;
 /** Bytes of a message, and fragments, before the proof: a hello, a challenge, a proof or an error. */
 export const MAX_UNPROVEN_MESSAGE_BYTES = 2 * KIB;
 export const MAX_UNPROVEN_FRAGMENTS = 4;

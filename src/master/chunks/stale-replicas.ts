@@ -22,6 +22,7 @@ import {
   MAX_STALE_WORKING_PER_SERVER,
   STALE_PAUSE_MIN_MS,
   STALE_PAUSE_MAX_MS,
+  MAX_STALE_LOOK,
 } from '../../core/limits.js';
 
 export interface StaleReplica {
@@ -30,9 +31,6 @@ export interface StaleReplica {
   readonly version: number;
   readonly server: ServerId;
 }
-
-/** Of the queue, so many are looked at in one go. */
-const LOOK = 256;
 
 export class StaleReplicas {
   private readonly byChunk = new Map<ChunkHandle, Map<ServerId, StaleReplica>>();
@@ -80,7 +78,7 @@ export class StaleReplicas {
 
   /** To be called again and again: begins with some of those that wait. */
   tick(): void {
-    for (const replica of firstOf(this.queue, LOOK)) {
+    for (const replica of firstOf(this.queue, MAX_STALE_LOOK)) {
       if (this.working.size >= MAX_STALE_WORKING) return;
       const { handle, server } = replica;
       // At the end of the queue: the next tick begins behind it.

@@ -6,7 +6,7 @@
 import { asCairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { InodeId } from '../../core/ids.js';
-import { MAX_CHUNKS_PER_RECORD } from '../../core/limits.js';
+import { MAX_CHUNKS_PER_RECORD, ORPHAN_SLICE } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { isRegular } from '../../core/mode.js';
 import { removeChunks, truncateChunkMap } from '../tables/chunk-map.js';
@@ -16,9 +16,6 @@ import { keys, prefixRange, unpackNumber } from '../state/keys.js';
 import type { LeaseCuts } from '../chunks/lease-cuts.js';
 import type { Sessions } from '../sessions/sessions.js';
 import type { Mutation, State } from '../state/state.js';
-
-/** Orphans that one step looks at. */
-const SLICE = 256;
 
 export class OrphanReaper {
   private cursor = 0;
@@ -66,7 +63,7 @@ export class OrphanReaper {
       start: keys.orphan(inodeId(this.cursor + 1)),
       end: ORPHANS_END,
     })) {
-      if (seen === SLICE) break;
+      if (seen === ORPHAN_SLICE) break;
       seen++;
       const inode = inodeId(unpackNumber(key, 1));
       this.cursor = inode;
@@ -85,7 +82,7 @@ export class OrphanReaper {
         this.cursor = 0;
       }
     }
-    if (seen < SLICE) this.cursor = 0;
+    if (seen < ORPHAN_SLICE) this.cursor = 0;
     if (isAwaited) this.pending = true;
     return this.cursor > 0 || !complete;
   }
@@ -115,7 +112,7 @@ export class OrphanReaper {
 
   private cutTails(): void {
     const { logger } = this.deps;
-    for (const inode of [...this.tails].slice(0, SLICE)) {
+    for (const inode of [...this.tails].slice(0, ORPHAN_SLICE)) {
       if (this.cutting.has(inode)) continue;
       this.cutting.add(inode);
       this.cutOne(inode)

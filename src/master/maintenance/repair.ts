@@ -6,6 +6,7 @@
  * member, recovery leaves the dead one out under a new version, so that a server that returns late does not add a
  * replica too many.
  */
+import { REPAIR_SLICES_PER_ROUND, REPAIR_SLICE } from '../../core/limits.js';
 import type { Clock } from '../../core/clock.js';
 import { chunkHandle } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
@@ -24,11 +25,6 @@ import type { Key } from '../store/store.js';
 import { getChunk } from '../tables/chunk-records.js';
 import { ReReplication } from './re-replication.js';
 import type { Candidate, CopyConfig } from './re-replication.js';
-
-/** Index entries of one source that are looked at in one go. */
-const SLICE = 256;
-/** Slices without any work that one round looks at, before others get their turn. */
-const SLICES_PER_ROUND = 8;
 
 export class Repair {
   private readonly cursors = new Map<Key, Key>();
@@ -80,7 +76,7 @@ export class Repair {
   /** Goes on through the sources until there is something to do, or the end of all of them is reached. */
   private look(): void {
     const candidates: Candidate[] = [];
-    for (let i = 0; i < SLICES_PER_ROUND && candidates.length === 0; i++) {
+    for (let i = 0; i < REPAIR_SLICES_PER_ROUND && candidates.length === 0; i++) {
       this.lookAt('W', 1, candidates);
       for (const server of this.deps.servers.all()) {
         const prefix = 'R' + packNumber(server.id);
@@ -103,7 +99,7 @@ export class Repair {
     const cursor = this.cursors.get(prefix);
     let next: Key | undefined;
     for (const [key] of this.deps.state.range({ start: cursor ?? start, end })) {
-      if (handles.length === SLICE) {
+      if (handles.length === REPAIR_SLICE) {
         next = key;
         break;
       }

@@ -8,14 +8,12 @@
  * After a restart of the master nobody knows what the clients had locked that did not come back. But nobody renews their leases
  * either, so those have run out at the chunkservers by the time that locks are granted again.
  */
+import { MAX_LOST_LOCK_FENCES } from '../../core/limits.js';
 import { asCairnError, type CairnError } from '../../core/errors.js';
 import type { InodeId, SessionId } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { Semaphore, unawaited } from '../../core/sync.js';
 import type { LockTable } from './locks.js';
-
-/** Files whose leases are ended at a time, for each client that went. */
-const FENCES = 16;
 
 interface Leaving {
   /** Files of which something may still arrive. */
@@ -65,7 +63,7 @@ export class LostLocks {
     const leaving = this.leaving.get(whose);
     if (leaving === undefined || leaving.fencing) return;
     leaving.fencing = true;
-    const places = new Semaphore(FENCES);
+    const places = new Semaphore(MAX_LOST_LOCK_FENCES);
     let failure: CairnError | undefined;
     const noteFailure = (error: unknown): void => {
       failure = asCairnError(error);

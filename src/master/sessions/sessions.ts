@@ -20,6 +20,7 @@ import {
   MAX_RECLAIM_ENTRIES,
   MAX_SESSIONS,
   SESSION_TTL_MS,
+  RECLAIM_LIMIT_MS,
 } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
@@ -42,8 +43,6 @@ import type { State } from '../state/state.js';
 import { forgetTakenAppends } from '../tables/taken-appends.js';
 
 const TOKEN_BYTES = 32;
-/** Time from the start of the master in which clients of before tell what they have open. */
-const RECLAIM_LIMIT_MS = 2 * SESSION_TTL_MS;
 
 const hashOf = (token: Uint8Array): Buffer => createHash('sha256').update(token).digest();
 

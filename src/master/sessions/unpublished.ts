@@ -3,13 +3,11 @@
  * clients may have kept what was there before: the change attribute grows, so that who opens the file, or is granted a
  * lock on it, looks anew, and all see one content (P2).
  */
+import { MAX_UNPUBLISHED_SLICE } from '../../core/limits.js';
 import type { InodeId } from '../../core/ids.js';
 import { isRegular } from '../../core/mode.js';
 import { readInode, saveInode } from '../tables/inodes.js';
 import type { Mutation, State } from '../state/state.js';
-
-/** Files in one record of the log. */
-const SLICE = 256;
 
 export class UnpublishedWrites {
   private readonly left = new Set<InodeId>();
@@ -45,7 +43,7 @@ export class UnpublishedWrites {
   private some(): InodeId[] {
     const some: InodeId[] = [];
     for (const inode of this.left) {
-      if (some.length === SLICE) break;
+      if (some.length === MAX_UNPUBLISHED_SLICE) break;
       some.push(inode);
     }
     return some;
