@@ -133,7 +133,7 @@ export const MAX_OVERLAY_BYTES = 32 * MIB;
 export const LOST_INODES_BOUND = 1024 * KIB;
 /**
  * How far the counters of handles and lease ids, and of inodes, jump when a master finds that its state was put back: past all
- * that can have been given meanwhile. Some thousand such jumps leave them safe integers.
+ * that can have been given meanwhile. Some thousand such jumps, and some million epochs, leave them safe integers.
  */
 export const COUNTER_JUMP = 2 ** 40;
 export const INODE_JUMP = 2 ** 32;

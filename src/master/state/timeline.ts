@@ -139,12 +139,12 @@ export class Timeline {
     // Counts when it is written: a full disk may refuse it, and then the mark is shown again.
     let { beginnings } = this;
     state.skipToEpoch(epoch, (m) => {
-      const inode = jumped(readCounter(m, 'next-inode', FIRST_INODE), INODE_JUMP);
+      const inode = jumpedInEpoch(epoch, readCounter(m, 'next-inode', FIRST_INODE), INODE_JUMP);
       m.put(keys.meta('next-inode'), packed(inode));
       beginnings = this.begin(m, epoch, before.sequence, true);
       handles.jumpTo(m, jumped(Math.max(readReserved(m, 'next-handle'), mark.handle), COUNTER_JUMP));
       leaseIds.jumpTo(m, jumped(Math.max(readReserved(m, 'next-lease'), mark.leaseId), COUNTER_JUMP));
-      m.put(keys.meta('version-floor'), packed(jumped(readCounter(m, 'version-floor', 0), VERSION_JUMP)));
+      m.put(keys.meta('version-floor'), packed(jumpedInEpoch(epoch, readCounter(m, 'version-floor', 0), VERSION_JUMP)));
     });
     this.beginnings = beginnings;
     logger.error(
@@ -167,6 +167,12 @@ export class Timeline {
     return beginnings;
   }
 }
+
+/**
+ * Marks do not tell of these counters. Another state that was put back to this one, and jumped, may be what was heard of: its epoch
+ * is lower, and so is what it jumped to.
+ */
+const jumpedInEpoch = (epoch: number, from: number, by: number): number => jumped(Math.max(from, (epoch - 1) * by), by);
 
 function jumped(from: number, by: number): number {
   const to = from + by;

@@ -141,6 +141,21 @@ t.test('a mark that is ahead, of any kind, makes all counters jump, once', async
   }
 });
 
+t.test('two states that were put back to one backup give nothing twice', async (t) => {
+  const backup = await (await Life.begin([])).end();
+  const before = await Life.begin(backup);
+  await before.work(20);
+  const restored = await Life.begin(backup);
+  t.ok(await shown(restored, before.timeline.mark));
+  await restored.work(20);
+  const again = await Life.begin(backup);
+  t.ok(await shown(again, restored.timeline.mark));
+  t.equal(again.branches, 1);
+  for (const name of ['next-inode', 'version-floor'] as const) {
+    t.ok(readCounter(again.state, name, 0) > readCounter(restored.state, name, 0), name);
+  }
+});
+
 t.test('a jump that finds no space is made when the mark is shown again', async (t) => {
   const backup = await (await Life.begin([])).end();
   const second = await Life.begin(backup);

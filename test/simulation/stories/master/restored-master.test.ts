@@ -93,6 +93,35 @@ story('P1: a file that is open when its making is undone by a restore is no othe
   equalBytes(await look(s.two, 'mine'), pattern(100, 4), 'mine');
 });
 
+story('P1: nor when the same backup is put back a second time', async (s) => {
+  const { world } = s;
+  await world.sleep(5_000);
+  const backup = backUp(world);
+  for (let i = 0; i < 3; i++) await make(s.two, `lost-${i}`, pattern(100, i));
+  await world.sleep(10_000);
+  await restore(world, backup);
+  await world.sleep(10_000);
+  const file = await s.create('mine', pattern(5000, 1));
+  await file.sync();
+  await world.sleep(10_000);
+  // The chunkservers are there first: nothing but their marks tells of what was given since the backup.
+  for (const client of ['client-1', 'client-2']) world.network.partition(MASTER, client);
+  await restore(world, backup);
+  await world.sleep(6_000);
+  const fresh = await world.connect('client-3');
+  for (let i = 0; i < 5; i++) await make(fresh, `other-${i}`, pattern(4000, 10 + i));
+  world.network.healAll();
+  await assert.rejects(
+    (async () => {
+      await file.write(1000, pattern(5000, 3));
+      await file.sync();
+    })(),
+    { code: 'ESTALE' },
+  );
+  await file.close().catch(() => undefined);
+  for (let i = 0; i < 5; i++) equalBytes(await look(s.two, `other-${i}`), pattern(4000, 10 + i), `other-${i}`);
+});
+
 story(
   'P1: a chunkserver that comes long after the restore keeps what it alone knows, and disturbs nobody',
   async (s) => {
