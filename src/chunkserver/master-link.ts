@@ -44,7 +44,8 @@ export class MasterLink {
   private stopped = false;
   private running: Promise<void> = Promise.resolve();
   private readonly stopSignal = deferred<void>();
-  private readonly replicaReports = new Set<number>();
+  /** What is on its way: the same is not told twice. */
+  private readonly replicaReports = new Set<string>();
 
   /** The mark of the master that it registered with. */
   private joinedMark: MasterMark | null = null;
@@ -126,11 +127,12 @@ export class MasterLink {
   /** Tells the master that this server's replica is damaged, unreadable or gone, by the error's code. Does not wait. */
   reportReplica(handle: number, version: number, error: unknown): void {
     const { logger } = this.options;
-    if (this.replicaReports.has(handle)) return;
-    this.replicaReports.add(handle);
     const { code, message } = asCairnError(error);
-    logger.error({ handle, version, reason: message }, 'bad replica');
     const errorCode = errorNumber(code === 'NO_REPLICA' || code === 'EIO' ? code : 'CORRUPT');
+    const report = `${handle} ${version} ${errorCode}`;
+    if (this.replicaReports.has(report)) return;
+    this.replicaReports.add(report);
+    logger.error({ handle, version, reason: message }, 'bad replica');
     const told = this.peer?.call(MASTER_METHODS.reportReplica, {
       ...{ handle, version, serverId: this.serverId, errorCode },
     });
@@ -140,7 +142,7 @@ export class MasterLink {
         logger.warn({ handle, reason: asCairnError(cause).message }, 'the master was not told');
         if (code !== 'CORRUPT') this.reportSoon();
       })
-      .finally(() => this.replicaReports.delete(handle));
+      .finally(() => this.replicaReports.delete(report));
   }
 
   /** Many replicas were lost: reports all again. */

@@ -139,7 +139,7 @@ export class ReplicaReports {
         for (const { handle, version } of reply.leaveOut) {
           if (!begun.has(chunkHandle(handle))) members.refuseReaders(chunkHandle(handle), version);
         }
-        for (const replica of reply.aside) await removals.setAside(replica);
+        for (const replica of reply.aside) await removals.setAside(replica, begun);
         if (reply.delete.length > 0) {
           unwanted.push({ chunks: reply.delete, begun });
           isKept = true;

@@ -49,6 +49,9 @@ export class ChunkserverCluster {
   readonly replicaReports: ReportReplicaRequest[] = [];
   /** What the master answers to a page of a report. */
   toDelete: (states: ReplicaState[]) => ReplicaVersion[] = () => [];
+  toSetAside: (states: ReplicaState[]) => ReplicaVersion[] = () => [];
+  /** Before the answer to what is told of one replica. */
+  heldReports: Promise<void> = Promise.resolve();
   clusterId = 'test-cluster';
   heartbeats = true;
   private master: PeerServer | undefined;
@@ -84,14 +87,15 @@ export class ChunkserverCluster {
       report: (request, { peer }) => {
         const machine = this.machines.find((each) => each.peer === peer);
         machine?.reported.push(...request.replicas);
-        return { reply: { delete: this.toDelete(request.replicas) } };
+        return { reply: { delete: this.toDelete(request.replicas), aside: this.toSetAside(request.replicas) } };
       },
       reportForwardFailure: (request) => {
         this.forwardFailures.push(request);
         return { reply: {} };
       },
-      reportReplica: (request) => {
+      reportReplica: async (request) => {
         this.replicaReports.push(request);
+        await this.heldReports;
         return { reply: {} };
       },
     };

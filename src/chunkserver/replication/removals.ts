@@ -19,21 +19,24 @@ export class Removals {
     private readonly options: { readonly store: ChunkStore; readonly replicas: Replicas; readonly logger: Logger },
   ) {}
 
-  /** While its disk does not answer or fails at it, a replica is only known here no more: the next start reports it again. */
-  async setAside({ handle: number, version: least }: ReplicaVersion): Promise<void> {
+  /**
+   * Unless it was begun since the moment of `begun`. While its disk does not answer or fails at it, a replica is only known here no
+   * more: the next start reports it again.
+   */
+  async setAside({ handle: number, version: least }: ReplicaVersion, begun: BegunSince): Promise<void> {
     const { replicas, store, logger } = this.options;
     const [handle, version] = [chunkHandle(number), chunkVersion(least)];
     if (store.index.get(handle) === undefined) return;
     let isGivenUp = false;
     const put = async (): Promise<void> => {
-      if (!isGivenUp) await store.departures.setAside(handle, version);
+      if (!isGivenUp) await store.departures.setAside(handle, version, begun);
     };
     try {
       await store.answering(handle, () => replicas.exclusive(handle, put));
     } catch (error) {
       demandOfOneReplica(error);
       isGivenUp = true;
-      store.departures.disown(handle, version);
+      if (!begun.has(handle)) store.departures.disown(handle, version);
       const reason = asCairnError(error).message;
       logger.warn({ handle, version, reason }, 'unknown replica left where it is: the next start reports it again');
     }

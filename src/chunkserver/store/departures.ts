@@ -43,12 +43,12 @@ export class Departures {
   }
 
   /**
-   * Moves a replica at `version` or lower out of the way (aside.ts). One that is not there is fine; one without a byte, as those
-   * of chunks that were made ahead and not used, is deleted.
+   * Moves a replica at `version` or lower out of the way (aside.ts), unless it was begun since. One that is not there is fine; one
+   * without a byte, as those of chunks that were made ahead and not used, is deleted.
    */
-  async setAside(handle: ChunkHandle, version: ChunkVersion): Promise<void> {
+  async setAside(handle: ChunkHandle, version: ChunkVersion, begun?: BegunSince): Promise<void> {
     await this.deps.changes.run(handle, async () => {
-      if ((this.deps.index.get(handle)?.version ?? Infinity) > version) return;
+      if ((this.deps.index.get(handle)?.version ?? Infinity) > version || begun?.has(handle) === true) return;
       const isEmpty = await this.isEmpty(handle);
       // As it is now: a header may have told another version, or that there is no replica.
       const entry = this.deps.index.get(handle);
