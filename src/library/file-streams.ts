@@ -1,7 +1,20 @@
 /** Streams over an open file, with the back pressure of node:stream. */
 import { Readable, Writable } from 'node:stream';
 import { MAX_PAYLOAD_BYTES } from '../core/limits.js';
-import type { FileHandle } from './file-handle.js';
+
+/** What a stream needs of a file: a FileHandle has it. */
+export interface StreamedFile {
+  readBytes(length: number, position?: number | null): Promise<Buffer>;
+  write(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    position?: number | null,
+  ): Promise<{ readonly bytesWritten: number }>;
+  sync(): Promise<void>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
 
 export interface ReadStreamOptions {
   /** First byte. Default: the handle's position. */
@@ -25,13 +38,13 @@ export interface WriteStreamOptions {
   readonly flush?: boolean;
 }
 
-export function readStream(handle: FileHandle, options: ReadStreamOptions): Readable {
+export function readStream(handle: StreamedFile, options: ReadStreamOptions): Readable {
   return lazyReadStream(() => Promise.resolve(handle), options);
 }
 
 /** Opens when bytes are wanted first. */
-export function lazyReadStream(open: () => Promise<FileHandle>, options: ReadStreamOptions): Readable {
-  let handle: FileHandle | undefined;
+export function lazyReadStream(open: () => Promise<StreamedFile>, options: ReadStreamOptions): Readable {
+  let handle: StreamedFile | undefined;
   let position = options.start ?? null;
   let left = options.end === undefined ? Infinity : options.end - (options.start ?? 0) + 1;
   const highWaterMark = options.highWaterMark ?? MAX_PAYLOAD_BYTES;
@@ -59,12 +72,12 @@ export function lazyReadStream(open: () => Promise<FileHandle>, options: ReadStr
   });
 }
 
-export function writeStream(handle: FileHandle, options: WriteStreamOptions): Writable {
+export function writeStream(handle: StreamedFile, options: WriteStreamOptions): Writable {
   return lazyWriteStream(() => Promise.resolve(handle), options);
 }
 
-export function lazyWriteStream(open: () => Promise<FileHandle>, options: WriteStreamOptions): Writable {
-  let handle: FileHandle | undefined;
+export function lazyWriteStream(open: () => Promise<StreamedFile>, options: WriteStreamOptions): Writable {
+  let handle: StreamedFile | undefined;
   let position = options.start ?? null;
   return new Writable({
     highWaterMark: options.highWaterMark ?? MAX_PAYLOAD_BYTES,
@@ -91,8 +104,8 @@ export function lazyWriteStream(open: () => Promise<FileHandle>, options: WriteS
 }
 
 function whenOpen(
-  open: () => Promise<FileHandle>,
-  take: (handle: FileHandle) => void,
+  open: () => Promise<StreamedFile>,
+  take: (handle: StreamedFile) => void,
   callback: (error?: Error | null) => void,
 ): void {
   open().then(
@@ -105,7 +118,7 @@ function whenOpen(
 }
 
 function finish(
-  handle: FileHandle | undefined,
+  handle: StreamedFile | undefined,
   autoClose: boolean | undefined,
   error: Error | null,
   callback: (error?: Error | null) => void,

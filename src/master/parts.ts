@@ -192,7 +192,7 @@ export function compose(
     graceMs: config.garbageGraceMs ?? 10_000,
   });
   const stale: StaleReplicas = new StaleReplicas({
-    ...{ state, clock, logger, servers, leases: () => leases },
+    ...{ state, clock, logger, servers, locks: () => leases.locks },
     isCopying: (handle, server) => repair.isCopying(handle, server),
     onDamaged: (handle, server) => recoveries.mend(handle, server),
   });

@@ -5,7 +5,6 @@ import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
 import { deferred, type Deferred, unawaited } from '../../core/sync.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
-import type { LockOwner } from './lock-owner.js';
 import type { MasterConnection } from './master-connection.js';
 import { Backoff } from './retry.js';
 
@@ -20,7 +19,8 @@ export interface LockWaitsOptions {
 type WaitEnd = 'granted' | 'again' | 'released';
 
 interface Wait {
-  readonly owner: LockOwner;
+  /** Compared, and nothing else: a LockOwner. */
+  readonly owner: object;
   ended: Deferred<WaitEnd>;
 }
 
@@ -39,7 +39,7 @@ export class LockWaits {
   }
 
   /** Until the lock that the master was asked for under `waitId` is granted. EINTR when `signal` aborts before. */
-  async waitFor(owner: LockOwner, waitId: number, signal: AbortSignal | undefined): Promise<WaitEnd> {
+  async waitFor(owner: object, waitId: number, signal: AbortSignal | undefined): Promise<WaitEnd> {
     const wait: Wait = { owner, ended: deferred() };
     this.waits.set(waitId, wait);
     unawaited(this.poll(), this.options.logger, 'asking for locks');
@@ -58,7 +58,7 @@ export class LockWaits {
   }
 
   /** `owner` gives up all that it has: nobody waits for it any more. */
-  released(owner: LockOwner): void {
+  released(owner: object): void {
     for (const wait of this.waits.values()) if (wait.owner === owner) wait.ended.resolve('released');
   }
 

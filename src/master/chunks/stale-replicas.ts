@@ -13,7 +13,7 @@ import type { ChunkRecord } from '../../protocol/generated/messages.js';
 import { Backoffs } from './backoffs.js';
 import { getChunk, isGarbage } from '../tables/chunk-records.js';
 import { keys, packed } from '../state/keys.js';
-import type { ChunkLeases } from './leases.js';
+import type { ChunkLocks } from './chunk-locks.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { State } from '../state/state.js';
 import {
@@ -46,7 +46,7 @@ export class StaleReplicas {
       readonly logger: Logger;
       readonly servers: ServerRegistry;
       /** Set after construction: recovery tells of replicas that it left out. */
-      readonly leases: () => ChunkLeases;
+      readonly locks: () => ChunkLocks;
       /** A copy to that server is being made, which takes the place of what is there. */
       readonly isCopying: (handle: ChunkHandle, server: ServerId) => boolean;
       /** A member was found damaged. */
@@ -126,7 +126,7 @@ export class StaleReplicas {
     const before = this.successors(handle);
     if (before !== undefined && !(await this.areWhole(handle, before))) return false;
     // Under the lock, as a copy to that server may be about to become a member.
-    return this.deps.leases().locks.run(handle, async () => {
+    return this.deps.locks().run(handle, async () => {
       const record = getChunk(state, handle);
       if (record?.servers.includes(server) === true) return true;
       if (this.deps.isCopying(handle, server)) return false;
