@@ -6,7 +6,7 @@ import type { InodeId, SessionId } from '../../core/ids.js';
 import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
 import type { MasterMethods } from '../../protocol/methods.js';
 import type { Handler, Handlers, Peer, RequestContext } from '../../protocol/rpc.js';
-import type { AppendLeases } from '../sessions/append-leases.js';
+import type { AppendLeases, TurnKind } from '../sessions/append-leases.js';
 import { attributesOf, requireInode } from '../tables/inodes.js';
 import type { State } from '../state/state.js';
 import { refuseGivenUp } from './once.js';
@@ -53,6 +53,7 @@ export function appendHandlers(deps: AppendServiceDeps): Pick<Handlers<MasterMet
  */
 export function behindAppends({ sessions, appends }: AppendServiceDeps) {
   return <M extends MasterMethods[keyof MasterMethods]>(
+    kind: TurnKind,
     inodeOf: (request: Parameters<Handler<M>>[0]) => number,
     handler: Handler<M>,
   ): Handler<M> => {
@@ -70,7 +71,7 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
       };
       const inode = inodeOf(request);
       if (inode === 0) return handler(request, context);
-      const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode));
+      const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode), kind);
       if (!(turn instanceof Promise)) return run(turn);
       return turn.then((done) => {
         if (inodeOf(request) === inode) return run(done);

@@ -99,9 +99,13 @@ export function fileHandlers(
     () => ({ masterTime: masterTime() }),
   );
   const inTurn = behindAppends(deps);
-  const openTruncatingInTurn = inTurn<MasterMethods['open']>((request) => {
-    return request.inode !== 0 ? request.inode : namespace.inodeNamed(state, request.parent, request.name);
-  }, openTruncating);
+  const openTruncatingInTurn = inTurn<MasterMethods['open']>(
+    'cut',
+    (request) => {
+      return request.inode !== 0 ? request.inode : namespace.inodeNamed(state, request.parent, request.name);
+    },
+    openTruncating,
+  );
   const open: Handler<MasterMethods['open']> = (request, context) => {
     if ((request.flags & OpenFlagsBit.TRUNCATE) !== 0) return openTruncatingInTurn(request, context);
     const session = sessions.require(context.peer);
@@ -124,6 +128,7 @@ export function fileHandlers(
     statFs: reads(() => fileSystemStats(deps)),
     create: onceWitnessed(
       inTurn<MasterMethods['create']>(
+        'cut',
         ({ openFlags, parent, name, temporary }) =>
           (openFlags & OpenFlagsBit.TRUNCATE) === 0 || temporary ? 0 : namespace.inodeNamed(state, parent, name),
         once(
@@ -144,12 +149,14 @@ export function fileHandlers(
     setXattr: once(m.setXattr, namespace.setXattr),
     removeXattr: once(m.removeXattr, namespace.removeXattr),
     setAttributes: inTurn<MasterMethods['setAttributes']>(
+      'cut',
       ({ size, inode }) => (size === null ? 0 : inode),
       once(m.setAttributes, namespace.setAttributes, (_done, request) =>
         request.size === null ? undefined : cuts.afterTruncate(inodeId(request.inode)),
       ),
     ),
     publish: inTurn<MasterMethods['publish']>(
+      'growth',
       ({ inode, end }) => (end > namespace.sizeOf(state, inodeId(inode)) ? inode : 0),
       once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
     ),

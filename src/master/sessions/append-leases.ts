@@ -6,7 +6,7 @@
  * Whoever cuts a file, or writes past its end, takes a turn among those who append (`turn`).
  *
  * In memory only, but for what a client lost and may not know (`taken`). After a restart clients tell theirs again; until
- * all have, or APPEND_TAKEOVER_MS have passed, none is granted. The lease of a client that is unheard of for so long goes to
+ * all have, or APPEND_TAKEOVER_MS have passed, none is granted, and nothing is cut. The lease of a client that is unheard of for so long goes to
  * who waits for it, once the chunkservers refuse what the client may still send (`fence`); the client is told when it comes
  * back (`replace`), and drops those bytes.
  */
@@ -19,9 +19,12 @@ import { deferred } from '../../core/sync.js';
 import type { Deferred } from '../../core/sync.js';
 import type { TakenAppends } from '../tables/taken-appends.js';
 
+/** Of a change of the size: a cut takes away what others appended and have not told of, growth leaves it. */
+export type TurnKind = 'cut' | 'growth';
+
 interface Waiter {
-  /** For a turn: whoever takes it is no holder. */
-  readonly isTurn: boolean;
+  /** Whoever takes a turn is no holder. */
+  readonly kind: TurnKind | 'lease';
   readonly session: SessionId;
   readonly granted: Deferred<boolean>;
 }
@@ -68,7 +71,7 @@ export class AppendLeases {
   private readonly files = new Map<InodeId, AppendedFile>();
   private readonly sessions = new Map<SessionId, AppendSession>();
   private readonly startedMs: number;
-  /** Granted before all had told what they hold: who tells of these was too late. */
+  /** Granted, or cut, before all had told what they hold: who tells of these was too late. */
   private readonly early = new Set<InodeId>();
 
   constructor(private readonly deps: AppendLeasesDeps) {
@@ -84,7 +87,7 @@ export class AppendLeases {
   take(session: SessionId, inode: InodeId): boolean {
     const file = this.files.get(inode);
     if (file?.holder === session && !isLost(file)) return true;
-    if (file !== undefined || !this.mayGrant()) return false;
+    if (file !== undefined || !this.mayBegin('lease')) return false;
     this.grant(this.fileOf(inode), session);
     return true;
   }
@@ -92,7 +95,7 @@ export class AppendLeases {
   /** Waits for the lease, LOCK_POLL_MS at most; false when it did not come. */
   async acquire(session: SessionId, inode: InodeId, signal: AbortSignal): Promise<boolean> {
     if (this.take(session, inode)) return true;
-    const waiter = this.enqueue(session, inode, false);
+    const waiter = this.enqueue(session, inode, 'lease');
     const giveUp = (): void => {
       waiter.granted.resolve(false);
       this.leave(inode, waiter);
@@ -122,7 +125,7 @@ export class AppendLeases {
    * For a change of the file's size by a session: nobody else begins to append, or to change it, until its end is told by the
    * function. At once when nobody appends, and for who holds the lease.
    */
-  turn(session: SessionId, inode: InodeId): (() => void) | Promise<() => void> {
+  turn(session: SessionId, inode: InodeId, kind: TurnKind): (() => void) | Promise<() => void> {
     const known = this.files.get(inode);
     const file = known ?? this.fileOf(inode);
     if (file.holder === session && !isLost(file)) {
@@ -136,11 +139,11 @@ export class AppendLeases {
       file.inTurn = false;
       this.next(file);
     };
-    if (known === undefined) {
-      file.inTurn = true;
+    if (known === undefined && this.mayBegin(kind)) {
+      this.beginTurn(file, kind);
       return done;
     }
-    return this.enqueue(session, inode, true).granted.promise.then(() => done);
+    return this.enqueue(session, inode, kind).granted.promise.then(() => done);
   }
 
   /** Inodes whose leases the session is to give up, but for those that it knows of. Waits when there are none. */
@@ -171,7 +174,7 @@ export class AppendLeases {
       if (file?.holder === session && !isLost(file)) before.delete(inode);
       else if (this.deps.taken.has(session, inode) || this.early.has(inode)) lost.push(inode);
       else if (file?.holder === undefined) {
-        // Also while somebody takes a turn, who came before this one could tell: what it appended is not to be lost.
+        // Also while somebody makes the file longer, who came before this one could tell: what it appended is not to be lost.
         const free = this.fileOf(inode);
         this.hold(free, session);
         this.next(free);
@@ -195,7 +198,7 @@ export class AppendLeases {
   /** `cleanly`: nothing that it sent can be on its way. */
   endSession(session: SessionId, cleanly: boolean): void {
     for (const file of [...this.files.values()]) {
-      for (const waiter of file.waiters.filter((one) => one.session === session && !one.isTurn)) {
+      for (const waiter of file.waiters.filter((one) => one.session === session && one.kind === 'lease')) {
         waiter.granted.resolve(false);
         this.leave(file.inode, waiter);
       }
@@ -249,13 +252,15 @@ export class AppendLeases {
     });
   }
 
-  private mayGrant(): boolean {
+  /** Who appended before a restart has told so, or had the time to: what is told later is lost. Growth takes nothing from anybody. */
+  private mayBegin(kind: Waiter['kind']): boolean {
+    if (kind === 'growth') return true;
     return this.deps.isGraceOver() || this.deps.clock.monotonicMs() - this.startedMs >= APPEND_TAKEOVER_MS;
   }
 
-  private enqueue(session: SessionId, inode: InodeId, isTurn: boolean): Waiter {
+  private enqueue(session: SessionId, inode: InodeId, kind: Waiter['kind']): Waiter {
     const file = this.fileOf(inode);
-    const waiter: Waiter = { isTurn, session, granted: deferred<boolean>() };
+    const waiter: Waiter = { kind, session, granted: deferred<boolean>() };
     file.waiters.push(waiter);
     this.next(file);
     return waiter;
@@ -275,10 +280,10 @@ export class AppendLeases {
   private next(file: AppendedFile): void {
     const [first] = file.waiters;
     const isFree = file.holder === undefined && !file.inTurn && file.ownTurns === 0;
-    if (isFree && first !== undefined && (first.isTurn || this.mayGrant())) {
+    if (isFree && first !== undefined && this.mayBegin(first.kind)) {
       file.waiters.shift();
-      if (first.isTurn) file.inTurn = true;
-      else this.grant(file, first.session);
+      if (first.kind === 'lease') this.grant(file, first.session);
+      else this.beginTurn(file, first.kind);
       first.granted.resolve(true);
     }
     if (file.holder !== undefined && file.waiters.length > 0) this.recall(file.holder, file.inode);
@@ -292,8 +297,17 @@ export class AppendLeases {
     session.poll?.resolve();
   }
 
+  private beginTurn(file: AppendedFile, kind: TurnKind): void {
+    if (kind === 'cut') this.noteEarly(file.inode);
+    file.inTurn = true;
+  }
+
+  private noteEarly(inode: InodeId): void {
+    if (!this.deps.isGraceOver()) this.early.add(inode);
+  }
+
   private grant(file: AppendedFile, session: SessionId): void {
-    if (!this.deps.isGraceOver()) this.early.add(file.inode);
+    this.noteEarly(file.inode);
     this.deps.taken.forgetOne(session, file.inode);
     this.hold(file, session);
   }

@@ -86,15 +86,15 @@ t.test('a wait ends by itself, and with its request', async (t) => {
 
 t.test('a change of the size takes its turn', async (t) => {
   const { appends, acquire } = bench(t);
-  const first = appends.turn(TWO, INODE);
+  const first = appends.turn(TWO, INODE, 'cut');
   if (typeof first !== 'function') throw new Error('nobody appends: there is nothing to wait for');
   t.equal(appends.take(ONE, INODE), false, 'nobody may begin to append at an end that is being moved');
   first();
   t.ok(appends.isEmpty);
   await acquire(ONE);
-  const own = appends.turn(ONE, INODE);
+  const own = appends.turn(ONE, INODE, 'cut');
   if (typeof own !== 'function') throw new Error('the holder does not wait');
-  const turn = appends.turn(TWO, INODE);
+  const turn = appends.turn(TWO, INODE, 'cut');
   const later = acquire(THREE);
   if (!(turn instanceof Promise)) throw new Error('it is to wait');
   t.notOk(await isDone(turn));

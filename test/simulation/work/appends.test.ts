@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../../src/core/ids.js';
 import { CairnError } from '../../../src/core/errors.js';
-import { KIB, MIB } from '../../../src/core/limits.js';
+import { APPEND_TAKEOVER_MS, KIB, MIB } from '../../../src/core/limits.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import type { FileSystem, OpenFile } from '../../../src/filesystem/filesystem.js';
@@ -318,3 +318,31 @@ story('P7: nor does it when the master restarts before it is back', async (s) =>
     ],
   );
 });
+
+for (const awayMs of [2_000, 14_000]) {
+  const outcome = awayMs < APPEND_TAKEOVER_MS ? 'comes after what was appended' : 'takes it away';
+  story(`P2: a cut just after a restart of the master ${outcome}, by who is away for ${awayMs} ms`, async (s) => {
+    const { world } = s;
+    const file = await openLog(s.one);
+    await file.write(0, record(1, 0, 1000));
+    await file.sync();
+    await file.write(0, record(1, 1, 5000));
+    await world.sleep(700);
+    world.network.partition(MASTER, 'client-1');
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    const cut = s.two.lookup(ROOT_CREDENTIALS, ROOT_INODE, NAME).then(async ({ inode, size }) => {
+      assert.ok(size < 2000, 'what was appended last is not told of');
+      await s.two.setAttributes(ROOT_CREDENTIALS, inode, { size: 0 });
+    });
+    await world.sleep(awayMs);
+    world.network.heal(MASTER, 'client-1');
+    await cut;
+    if (awayMs < APPEND_TAKEOVER_MS) await file.sync();
+    else await assert.rejects(file.sync(), { code: 'EIO' });
+    assert.equal((await contentOf(s.two)).length, 0);
+    await file.write(0, record(1, 2, 500));
+    await file.close();
+    assert.deepEqual([...readRecords(await contentOf(s.two))], [[1, [2]]]);
+  });
+}
