@@ -85,6 +85,7 @@ export function compose(
     expectsServers: hasServers(state),
     onBranch: () => {
       newChunks.dropAll();
+      sessions.expectStrangers();
       sessions.disconnectAll('the state of the master was put back');
     },
   });

@@ -17,6 +17,7 @@ import type { LockPolls } from '../sessions/lock-polls.js';
 import { kindOf, lockOf } from '../sessions/lock-state.js';
 import type { LockTable } from '../sessions/locks.js';
 import type { State } from '../state/state.js';
+import type { Timeline } from '../state/timeline.js';
 import { attributesOf, requireInode } from '../tables/inodes.js';
 
 type LockMethodName = 'setLock' | 'getLock' | 'pollLocks' | 'cancelLock' | 'releaseLocks';
@@ -26,16 +27,18 @@ export function lockHandlers(deps: {
   readonly clock: Clock;
   readonly sessions: {
     require(peer: Peer): { readonly id: SessionId; readonly opens: { has(inode: InodeId): boolean } };
-    readonly isGraceOver: boolean;
+    readonly areAllTold: boolean;
   };
   readonly locks: LockTable;
   readonly polls: LockPolls;
+  readonly timeline: Pick<Timeline, 'witnessed'>;
   readonly masterTime: () => MasterTime;
 }): Pick<Handlers<MasterMethods>, LockMethodName> {
-  const { state, sessions, locks, polls, clock } = deps;
+  const { state, sessions, locks, polls, clock, timeline } = deps;
 
-  function requireSettled(): void {
-    if (!sessions.isGraceOver)
+  function requireTold(): void {
+    // Nor before it is known whether this state was put back: there may be clients that it does not know.
+    if (timeline.witnessed() !== undefined || !sessions.areAllTold)
       throw new CairnError('UNAVAILABLE', 'clients of before the restart have yet to tell their locks');
   }
 
@@ -47,7 +50,7 @@ export function lockHandlers(deps: {
         locks.unset(place, { start, end });
         return { reply: { granted: true } };
       }
-      requireSettled();
+      requireTold();
       if (!session.opens.has(place.inode)) throw new CairnError('EBADF', `inode ${place.inode} is not open`);
       if (!locks.set(place, { type, start, end, pid }, waitId)) return { reply: { granted: false } };
       const attributes = attributesOf(place.inode, requireInode(state, place.inode));
@@ -58,7 +61,7 @@ export function lockHandlers(deps: {
       const session = sessions.require(peer);
       const { place, type, start, end, pid } = lockOf(session.id, asked);
       if (type === 'unlock') throw new CairnError('EINVAL', 'no lock is in the way of an unlock');
-      requireSettled();
+      requireTold();
       const found = locks.conflict(place, { type, start, end, pid });
       if (found === undefined) return { reply: {} };
       const { range } = found;

@@ -7,7 +7,7 @@
  *
  * Opens and locks are told again by the client (`reclaim`) after it reconnected: what it says replaces what was known.
  * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`isGraceOver`) no
- * orphan is reaped, no tail is cut and no lock is granted.
+ * orphan is reaped, no tail is cut and no lock is granted. After a restore there may be others, of which nothing is known.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { CairnError } from '../../core/errors.js';
@@ -95,6 +95,8 @@ export class Sessions {
   private readonly tails = new Set<InodeId>();
   private readonly unreclaimed = new Set<SessionId>();
   private readonly startedMs: number;
+  /** Until then sessions may stand that this state does not have. */
+  private strangersUntilMs = -Infinity;
   isGraceOver = false;
 
   constructor(
@@ -117,6 +119,19 @@ export class Sessions {
       this.sessions.set(id, this.make(id, clientName, Buffer.from(tokenHash), false));
       this.unreclaimed.add(id);
     }
+  }
+
+  /**
+   * The state was put back. Nobody tells what clients hold whose sessions began since, and they may be cut off and not know: they
+   * have it until the leases of chunks lapse that they had.
+   */
+  expectStrangers(): void {
+    this.strangersUntilMs = this.startedMs + SESSION_TTL_MS;
+  }
+
+  /** Nobody holds what he has not told. */
+  get areAllTold(): boolean {
+    return this.isGraceOver && this.deps.listening.nowMs() >= this.strangersUntilMs;
   }
 
   /** To be called once the others listen to the events. */

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../../../src/core/ids.js';
-import type { FileSystem } from '../../../../src/filesystem/filesystem.js';
+import { MAX_LOCK_END } from '../../../../src/core/lock-ranges.js';
+import type { FileSystem, LockRequest } from '../../../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../../../conformance/case.js';
 import { backUp, restore } from '../../world/administrator.js';
 import { seeds } from '../../world/seeds.js';
@@ -388,3 +389,35 @@ story(
   },
   { dataDirectories: 2 },
 );
+
+for (const clients of ['with other clients', 'without']) {
+  story(`P1: a lock of a session that the backup does not have is nobody else's, ${clients}`, async (s) => {
+    const { world } = s;
+    await make(s.one, 'f', pattern(5000, 1));
+    if (clients === 'without') for (const fs of [s.one, s.two]) await fs.close();
+    // Of the leases that it has had the backup knows nothing.
+    await world.sleep(90_000);
+    const backup = backUp(world);
+    const lock: LockRequest = { kind: 'flock', owner: 'a', type: 'write', start: 0, end: MAX_LOCK_END, pid: 1 };
+    const three = await world.connect('client-3');
+    const held = await s.openAt('f', three);
+    await three.setLock(held.inode, lock, { wait: true });
+    await held.write(0, pattern(5000, 2));
+    await held.sync();
+    await world.sleep(5_000);
+    world.network.partition(MASTER, 'client-3');
+    await restore(world, backup);
+    const next = clients === 'without' ? await world.connect('client-4') : s.two;
+    const mine = await s.openAt('f', next);
+    const seen = next.setLock(mine.inode, lock, { wait: true }).then(() => mine.read(0, 5000));
+    // It does not know yet, and its leases are good.
+    await world.sleep(3_000);
+    await held.write(0, pattern(5000, 3));
+    await assert.rejects(held.flush(), 'it cannot be told of');
+    const content = Buffer.from(await seen);
+    world.network.healAll();
+    await world.sleep(10_000);
+    equalBytes(await look(await world.connect('client-5'), 'f'), content, 'what is under the lock');
+    await assert.rejects(held.sync(), { code: 'EIO' });
+  });
+}
