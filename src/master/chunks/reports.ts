@@ -7,7 +7,7 @@
  *   the server has a version above all ours   this state was put back: that version is the newest, the others are in doubt
  *   it is a member, with an older version     it is one no longer: stale
  *   it is a member, under mutation when its machine went down    suspect
- *   it is a member, the page does not name it                    lost: suspect
+ *   it is a member, the page does not name it                    lost: suspect; no member, if the power took it unsynced
  *
  * A suspect is not served and not a source; recovery compares it with the others and keeps it, mended, or leaves it
  * out under a new version. So every loss of a member goes one way.
@@ -39,7 +39,7 @@ import { keys, PREFIX_LENGTH, prefixRange, packNumber, unpackNumber } from '../s
 import type { MadeReplicas } from './made-replicas.js';
 import type { ChunkRecovery, StraySink } from './chunk-recovery.js';
 import type { Server, ServerRegistry } from '../servers/servers.js';
-import type { State } from '../state/state.js';
+import type { Mutation, State } from '../state/state.js';
 import type { Key } from '../store/store.js';
 
 export interface ReportDeps {
@@ -99,9 +99,12 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     if (verdict === 'suspect' || verdict === 'older') suspects.push(chunkHandle(replica.handle));
   }
   if (lost.length > 0) deps.logger.warn({ server: server.id, count: lost.length }, 'chunkserver lost replicas');
-  if (lost.length > 0 && !request.afterPowerLoss && !request.disksAway) {
+  if (lost.length > 0 && !request.disksAway) {
     deps.state.mutate((m) => {
-      for (const handle of lost) makeLossAnError(m, handle);
+      for (const handle of lost) {
+        if (request.afterPowerLoss) giveUpUnsynced(m, handle, server.id, deps.wantedReplicas);
+        else makeLossAnError(m, handle);
+      }
     });
   }
   markSuspects(deps, server, [...suspects, ...lost]);
@@ -115,6 +118,18 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     deps.logger.info({ server: server.id }, 'chunkserver has reported all its replicas');
   }
   return { delete: toDelete, aside, leaveOut };
+}
+
+/**
+ * The power took a replica of which nothing was synced. It is a member no longer: the next report of its server, which does not
+ * name it either, may come before a recovery, and would make an error of a loss that is none.
+ */
+function giveUpUnsynced(m: Mutation, handle: ChunkHandle, server: ServerId, wantedReplicas: number): void {
+  const record = getChunk(m, handle);
+  if (record?.unsynced !== true || isGarbage(m, handle)) return;
+  takeOutMember(record, server);
+  record.needsRecovery = true;
+  saveChunk(m, handle, record, wantedReplicas);
 }
 
 /** `older`: as a suspect, and served to nobody: the one that the server is a member with may be on a disk that is away. */

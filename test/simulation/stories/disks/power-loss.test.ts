@@ -167,6 +167,29 @@ story(
   { dataDirectories: 2 },
 );
 
+story(
+  'A chunk that was never synced reads as a hole also if the master is killed between the reports of its servers',
+  async (s) => {
+    const { world } = s;
+    const file = await s.create('f', pattern(LENGTH, 1));
+    await file.close();
+    await s.one.syncMetadata();
+    for (const name of world.chunkservers) await world.powerOff(name, 'nothing');
+    await world.sleep(2000);
+    const [holder = ''] = await s.holders(file);
+    await world.powerOn(holder);
+    await world.sleep(1000);
+    await world.kill(MASTER);
+    await world.start(MASTER);
+    for (const name of world.chunkservers) if (name !== holder) await world.powerOn(name);
+    await world.sleep(5000);
+    const again = await s.openAt('f', s.two);
+    equalBytes(await again.read(0, LENGTH), Buffer.alloc(LENGTH), 'a hole');
+    assert.equal((await statusOf(s)).unavailableChunks, 0);
+    await again.close();
+  },
+);
+
 story('What was never synced may be torn in any way, but is never EIO', async (s) => {
   const names = Array.from({ length: 8 }, (_, i) => `f${i}`);
   for (const name of names) {
