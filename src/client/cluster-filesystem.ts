@@ -63,7 +63,7 @@ export class ClusterFileSystem implements FileSystem {
     this.changes = changes;
     this.files = files;
     this.names = new Names(master, cache, inodes, noteReads);
-    this.xattrs = new Xattrs(master, cache, (inode) => inodes.publish(inode));
+    this.xattrs = new Xattrs(master, cache, inodes);
     this.opens = new FileOpener(master, cache, inodes, files, this.names);
   }
 

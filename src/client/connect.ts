@@ -71,7 +71,7 @@ export async function connectClient(
       ...{ connect, clock, random, logger, clientName: config.clientName },
       opens: () => table.current?.inodes.openStates() ?? [],
       locks: () => table.current?.locks.states() ?? [],
-      onOperationsLost: () => table.current?.operationsLost(),
+      onOperationsLost: (kept) => table.current?.operationsLost(kept),
       appends: () => table.current?.appends.inodes() ?? [],
       onReclaimed: (lost) => table.current?.appends.reclaimed(lost),
       lockLosses: () => table.current?.inodes.lockLosses ?? 0,
@@ -98,6 +98,9 @@ export async function connectClient(
   const inodes: KnownInodes = new KnownInodes({
     ...{ clock, master, cache },
     onNewer: (attributes) => chunks.validate(attributes),
+    onChanged: (inode) => {
+      syncs.changed.note(inode, master.changes);
+    },
     onCut: (attributes) => {
       chunks.cut(attributes);
       syncs.cut(attributes);

@@ -9,6 +9,7 @@ import { LruMap } from '../../core/lru.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import { isKept } from '../chunks/chunk-io.js';
 import type { ChunkWrites, SyncedChunk, WriteMark } from '../chunks/chunk-io.js';
+import { ChangedFiles } from './changed-files.js';
 import { UnsyncedFiles } from '../data/unsynced-files.js';
 import type { UnsyncedChunks } from '../data/unsynced-files.js';
 import type { Writer } from '../data/writer.js';
@@ -24,6 +25,8 @@ export interface FileSyncsOptions {
 }
 
 export class FileSyncs {
+  /** And changes of the file at the master. */
+  readonly changed = new ChangedFiles();
   private readonly unsynced = new UnsyncedFiles();
   /** Failed write-backs that only a close has told, if anything. */
   private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);
@@ -49,9 +52,10 @@ export class FileSyncs {
     if (size === 0) this.failed.delete(inode);
   }
 
-  /** The master lost power, and with it what no sync covered. */
-  operationsLost(): void {
+  /** See FileTable. */
+  operationsLost(kept: number): void {
     this.unsynced.operationsLost();
+    this.changed.operationsLost(kept);
   }
 
   /** What this client wrote to the file survives power loss, also what it wrote through handles that are closed. */

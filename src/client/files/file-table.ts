@@ -91,11 +91,11 @@ export class FileTable implements OpenFileHost {
 
   // ---- Losses -----------------------------------------------------------------------------------
 
-  /** The master lost power, and with it what no sync covered. */
-  operationsLost(): void {
+  /** The master lost power, and with it what no sync covered: all but the first `kept` changes that it had answered. */
+  operationsLost(kept: number): void {
     this.options.cache.dropAll();
     this.chunks.operationsLost();
-    this.syncs.operationsLost();
+    this.syncs.operationsLost(kept);
     for (const open of this.inodes.open) open.operationsLost();
   }
 
@@ -171,7 +171,7 @@ export class FileTable implements OpenFileHost {
     });
     if (flags.truncate !== true) return opened(inodes.learn(await open(), asked));
     const cut = async (): Promise<InodeAttributes> => {
-      const attributes = inodes.changed(await open());
+      const attributes = inodes.changedOnce(await open());
       inodes.layoutChanged(attributes);
       return attributes;
     };

@@ -45,7 +45,7 @@ export class InodeChanges {
         },
         { idempotent: true },
       );
-      const attributes = inodes.changed(fromWireAttributes(reply));
+      const attributes = inodes.changedOnce(fromWireAttributes(reply));
       if (changes.size !== undefined) inodes.layoutChanged(attributes);
       return attributes;
     };
@@ -82,7 +82,7 @@ export class InodeChanges {
         },
         { idempotent: true },
       );
-      const attributes = inodes.changed(fromWireAttributes(reply));
+      const attributes = inodes.changedOnce(fromWireAttributes(reply));
       inodes.layoutChanged(attributes);
       leases.drop(inode, firstIndex);
       writer?.forgetUnsynced(firstIndex, count);
@@ -105,6 +105,6 @@ export class InodeChanges {
       },
       { idempotent: true },
     );
-    inodes.changed(fromWireAttributes(reply));
+    inodes.changedOnce(fromWireAttributes(reply));
   }
 }

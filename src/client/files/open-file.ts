@@ -128,6 +128,7 @@ export class ClusterOpenFile implements OpenFile {
     } catch (error) {
       // Told with this one: what was lost meanwhile is why.
       if (writer !== undefined) this.seenFailures = writer.failures.tell();
+      this.host.syncs.changed.tell(inode);
       throw error;
     }
     this.requireLocks();
@@ -137,7 +138,8 @@ export class ClusterOpenFile implements OpenFile {
       if (count > told) this.seenFailures = told;
       this.throwFailure(writer);
     }
-    if (this.seenLosses === this.host.losses) return;
+    const isLost = this.host.syncs.changed.tell(inode);
+    if (this.seenLosses === this.host.losses && !isLost) return;
     this.seenLosses = this.host.losses;
     throw changesLost();
   }

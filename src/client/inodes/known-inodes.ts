@@ -20,6 +20,8 @@ export interface KnownInodesOptions {
   readonly cache: AttributeCache;
   /** The master told something newer of an open file: what else is known of it is to be compared. */
   readonly onNewer: (attributes: InodeAttributes) => void;
+  /** A change of the inode was answered that nobody makes again when the master has lost it. */
+  readonly onChanged: (inode: InodeId) => void;
   /** Chunks of a file were dropped or cut: what else is known of them is void. */
   readonly onCut: (attributes: InodeAttributes) => void;
 }
@@ -139,6 +141,18 @@ export class KnownInodes {
     const { cache } = this.options;
     cache.dropAttributes(attributes.inode);
     return this.learn(attributes, cache.now());
+  }
+
+  /** As `changed`, where nobody makes the change again when the master has lost it. */
+  changedOnce(attributes: InodeAttributes): InodeAttributes {
+    this.noteChange(attributes.inode);
+    return this.changed(attributes);
+  }
+
+  /** For a change that was answered without attributes. */
+  noteChange(inode: InodeId): void {
+    this.options.cache.dropAttributes(inode);
+    this.options.onChanged(inode);
   }
 
   /** Chunks were dropped or cut: what is known of them is void. */

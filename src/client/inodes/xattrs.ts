@@ -6,6 +6,7 @@ import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { toWireCaller } from '../session/wire-attributes.js';
 import type { AttributeCache } from './attribute-cache.js';
+import type { KnownInodes } from './known-inodes.js';
 
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
@@ -22,8 +23,7 @@ export class Xattrs {
   constructor(
     private readonly master: MasterConnection,
     private readonly cache: AttributeCache,
-    /** What was written to the file is there for others. */
-    private readonly publish: (inode: InodeId) => Promise<void>,
+    private readonly inodes: KnownInodes,
   ) {}
 
   async get(credentials: Credentials, inode: InodeId, name: Buffer): Promise<Buffer> {
@@ -44,13 +44,13 @@ export class Xattrs {
   ): Promise<void> {
     const bits = (flags.create === true ? XATTR_CREATE : 0) | (flags.replace === true ? XATTR_REPLACE : 0);
     // A write takes capabilities away, and set-group-id by the permissions of the group: one before this must not after it.
-    if (TAKEN_BY_WRITES.has(name.toString('latin1'))) await this.publish(inode);
+    if (TAKEN_BY_WRITES.has(name.toString('latin1'))) await this.inodes.publish(inode);
     await this.master.mutate(
       MASTER_METHODS.setXattr,
       (operation) => ({ operation, caller: toWireCaller(credentials), inode, name, value, flags: bits }),
       { idempotent: bits === 0 },
     );
-    this.cache.dropAttributes(inode);
+    this.inodes.noteChange(inode);
   }
 
   async list(credentials: Credentials, inode: InodeId): Promise<Buffer[]> {
@@ -63,6 +63,6 @@ export class Xattrs {
     await this.master.mutate(MASTER_METHODS.removeXattr, (operation) => ({
       ...{ operation, caller: toWireCaller(credentials), inode, name },
     }));
-    this.cache.dropAttributes(inode);
+    this.inodes.noteChange(inode);
   }
 }

@@ -94,6 +94,11 @@ export class MasterConnection {
     return this.session.masterTime;
   }
 
+  /** Changes that were answered. */
+  get changes(): number {
+    return this.session.changes;
+  }
+
   /** Times that the master may have lost changes of this client which no sync covered. */
   get losses(): number {
     return this.session.losses;

@@ -21,8 +21,8 @@ export interface MasterSessionOptions {
   readonly opens: () => Iterable<OpenStateInit>;
   /** What it has locked. */
   readonly locks: () => Iterable<LockStateInit>;
-  /** The master lost power: what it was told and what was not synced may be gone. */
-  readonly onOperationsLost: () => void;
+  /** The master lost power: what it was told and what was not synced may be gone: all but the first `kept` changes. */
+  readonly onOperationsLost: (kept: number) => void;
   /** The inodes whose append leases it holds. */
   readonly appends: () => readonly number[];
   /** It was told what it holds; others hold the append leases of these inodes by now. */
@@ -139,9 +139,11 @@ export class MasterSession {
         ? 'the master was put back to an older state: what was changed since is gone, synced or not; the next fsync tells'
         : 'the master lost power: what was changed last and not synced may be gone; the next fsync tells',
     );
+    // What was synced is gone, too, if the master was put back.
+    const kept = isParted ? 0 : this.syncedChanges;
     this.syncedChanges = this.answeredChanges;
     if (changes > 0 || isParted) this.lossCount++;
-    this.options.onOperationsLost();
+    this.options.onOperationsLost(kept);
   }
 
   private async reclaim(peer: Peer): Promise<void> {

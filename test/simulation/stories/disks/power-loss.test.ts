@@ -4,6 +4,7 @@ import t from 'tap';
 import { asCairnError } from '../../../../src/core/errors.js';
 import { ROOT_INODE } from '../../../../src/core/ids.js';
 import { KIB } from '../../../../src/core/limits.js';
+import type { InodeId } from '../../../../src/core/ids.js';
 import type { OpenFile } from '../../../../src/filesystem/filesystem.js';
 import type { StatusReply } from '../../../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../../../conformance/case.js';
@@ -310,6 +311,38 @@ story(
     await file.close();
   },
 );
+
+const CHANGES: Record<string, (s: Story, inode: InodeId) => Promise<unknown>> = {
+  'a mode': ({ one }, inode) => one.setAttributes(root, inode, { mode: 0o600 }),
+  'a size': ({ one }, inode) => one.setAttributes(root, inode, { size: 10 }),
+  'an extended attribute': ({ one }, inode) => one.setXattr(root, inode, Buffer.from('user.a'), Buffer.from('b')),
+  'an open that cuts': async ({ one }) => {
+    const flags = { ...READ_WRITE, truncate: true };
+    await (await one.openAt(root, ROOT_INODE, Buffer.from('f'), flags)).file.close();
+  },
+};
+for (const [what, change] of Object.entries(CHANGES)) {
+  story(
+    `P1: an fsync through a handle that was opened after a power loss of the master tells of ${what}`,
+    async (s) => {
+      await (await s.createAtRest('f', pattern(LENGTH, 1))).close();
+      const { inode } = await s.one.lookup(root, ROOT_INODE, Buffer.from('f'));
+      await change(s, inode);
+      await powerCycle(s, [MASTER]);
+      const file = await s.openAt('f');
+      await failsSoon(s, 'fsync', () => file.sync());
+      await file.sync();
+      // P7: what was synced by then is not told.
+      await change(s, inode);
+      await s.one.syncMetadata().catch(() => undefined);
+      await s.one.setAttributes(root, ROOT_INODE, { mode: 0o777 });
+      await powerCycle(s, [MASTER]);
+      const another = await s.openAt('f');
+      await another.sync();
+      for (const handle of [file, another]) await handle.close();
+    },
+  );
+}
 
 story('P1: an fsync of a directory after a power loss of the master tells of what it cost', async (s) => {
   await (await s.create('f', pattern(LENGTH, 1))).close();
