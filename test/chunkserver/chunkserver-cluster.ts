@@ -17,6 +17,7 @@ import type { Handlers, Peer } from '../../src/protocol/rpc.js';
 import { Chunkserver } from '../../src/chunkserver/chunkserver.js';
 import { CrashDisk } from '../support/fakes/crash-disk.js';
 import { MemoryNetwork } from '../support/fakes/memory-network.js';
+import { slowDisk } from '../support/fakes/slow-disk.js';
 import { MemoryNotes } from '../support/fakes/memory-notes.js';
 
 const SECRET = Buffer.alloc(32, 7);
@@ -52,6 +53,8 @@ export class ChunkserverCluster {
   toSetAside: (states: ReplicaState[]) => ReplicaVersion[] = () => [];
   /** Before the answer to what is told of one replica. */
   heldReports: Promise<void> = Promise.resolve();
+  /** Turns of the event loop that a call to a disk takes, at most. */
+  diskTurns = 0;
   clusterId = 'test-cluster';
   heartbeats = true;
   private master: PeerServer | undefined;
@@ -129,8 +132,12 @@ export class ChunkserverCluster {
     const { network, clock, random } = this;
     const life = machine.disk.lives;
     const bootNotes = machine.notes.forProcess(() => machine.disk.lives === life);
+    const pause = async (): Promise<void> => {
+      for (let i = random.below(this.diskTurns + 1); i > 0; i--) await new Promise(setImmediate);
+    };
+    const disk = this.diskTurns > 0 ? slowDisk(machine.disk.forProcess(), random, pause) : machine.disk.forProcess();
     const server = new Chunkserver(
-      { clock, random, network, disk: machine.disk.forProcess(), bootNotes, logger: silentLogger },
+      { clock, random, network, disk, bootNotes, logger: silentLogger },
       { listen: `${machine.name}:1`, master: 'master:1', secret: SECRET, dataDirectories },
     );
     await server.start();

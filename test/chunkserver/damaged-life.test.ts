@@ -3,7 +3,7 @@
  * was acknowledged is there, and a block that can be read at one member, or was only cut short in a write, can be read at all.
  */
 import t from 'tap';
-import { asCairnError, hasCode } from '../../src/core/errors.js';
+import { asCairnError, errorNumber, hasCode } from '../../src/core/errors.js';
 import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
@@ -11,92 +11,10 @@ import { connectPeer } from '../../src/protocol/endpoint.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
 import { testSeed } from '../support/seed.js';
 import { ChunkserverCluster, type Lease } from './chunkserver-cluster.js';
+import { BLOCKS, Expected, MAX_BYTES, ROTTEN } from './expected-chunk.js';
 
-const BLOCKS = 4;
-const MAX_BYTES = BLOCKS * BLOCK_SIZE_BYTES;
-/** Only what rotted has this bit. */
-const ROTTEN = 0x80;
+const EIO = errorNumber('EIO');
 const blocks = [...Array(BLOCKS).keys()];
-
-interface Change {
-  readonly offset: number;
-  readonly bytes: Buffer;
-  acknowledged: boolean;
-}
-
-/** What a reader may see. */
-class Expected {
-  /** Since it was the same everywhere, and durable. */
-  private changes: Change[] = [];
-  private base = Buffer.alloc(MAX_BYTES);
-  /** Power failed everywhere: of each byte anything since `base`. */
-  private anything = false;
-  /** Blocks that were lost: until they are written whole, they hold what nobody knows. */
-  readonly lost = new Set<number>();
-  /** Of those: rot may be among it, as a replica that lost power is taken as it stands when there is no other. */
-  readonly unknown = new Set<number>();
-  /** Of `base`: blocks that were lost, and not synced since. */
-  private readonly baseUnknown = new Set<number>();
-
-  begin(offset: number, bytes: Buffer): Change {
-    const change = { offset, bytes, acknowledged: false };
-    this.changes.push(change);
-    return change;
-  }
-
-  powerLoss(): void {
-    this.anything = true;
-    for (const block of this.baseUnknown) this.lose(block);
-  }
-
-  /** Rot may be among what is there. */
-  lose(block: number): void {
-    this.lost.add(block);
-    this.unknown.add(block);
-  }
-
-  /** All that was acknowledged is durable. Changes of which nobody knows go on. */
-  synced(): void {
-    if (this.anything || this.changes.some(({ acknowledged }) => !acknowledged)) return;
-    for (const { offset, bytes } of this.changes) bytes.copy(this.base, offset);
-    this.changes = [];
-    for (const block of this.baseUnknown) if (!this.lost.has(block)) this.baseUnknown.delete(block);
-  }
-
-  /** Why these bytes of `block` cannot be. */
-  fault(block: number, bytes: Buffer): string | undefined {
-    if (this.unknown.has(block)) return undefined;
-    if (bytes.some((byte) => (byte & ROTTEN) !== 0)) return `block ${block} rotted, and can be read`;
-    if (this.lost.has(block)) return undefined;
-    for (let i = 0; i < BLOCK_SIZE_BYTES; i++) {
-      const at = block * BLOCK_SIZE_BYTES + i;
-      const allowed = new Set([this.base[at] ?? 0]);
-      for (const { offset, bytes: written, acknowledged } of this.changes) {
-        if (at < offset || at >= offset + written.length) continue;
-        if (acknowledged && !this.anything) allowed.clear();
-        allowed.add(written[at - offset] ?? 0);
-      }
-      if (!allowed.has(bytes[i] ?? 0)) return `byte ${at} is ${bytes[i] ?? 0}, not ${[...allowed].join()}`;
-    }
-    return undefined;
-  }
-
-  /** All replicas are so, durably; undefined: lost. */
-  settled(found: readonly (Buffer | undefined)[]): void {
-    this.changes = [];
-    this.anything = false;
-    this.base.fill(0);
-    found.forEach((bytes, block) => {
-      if (bytes === undefined) this.lost.add(block);
-      else {
-        if (!this.unknown.has(block)) this.lost.delete(block);
-        bytes.copy(this.base, block * BLOCK_SIZE_BYTES);
-      }
-      if (this.lost.has(block)) this.baseUnknown.add(block);
-      else this.baseUnknown.delete(block);
-    });
-  }
-}
 
 class Life {
   private readonly random: SeededRandom;
@@ -126,6 +44,7 @@ class Life {
 
   static async begin(seed: number): Promise<Life> {
     const cluster = await ChunkserverCluster.ofThree(seed);
+    cluster.diskTurns = seed % 2 === 0 ? 6 : 0;
     const replicas = 2 + (seed % 2);
     const lease = await cluster.grant(1, 1, [1, 2, 3].slice(0, replicas), { create: true });
     await cluster.sync(lease);
@@ -232,8 +151,81 @@ class Life {
     return true;
   }
 
+  /** Now and then the look at its replica fails. */
   private async start(id: number): Promise<void> {
-    await this.cluster.startServer(this.cluster.machine(id));
+    const machine = this.cluster.machine(id);
+    if (this.random.below(4) === 0) {
+      machine.disk.failOn('chunk.peek');
+      this.note(`a bad look at the start of ${id}`);
+    }
+    // What the killed process said of its calls that failed with it.
+    this.forgetReports(id);
+    await this.cluster.startServer(machine);
+    // It goes on to look at its replicas.
+    for (let turn = 0; turn < 200 && machine.disk.willFailOn('chunk.peek'); turn++) await new Promise(setImmediate);
+    await this.hear(id);
+    machine.disk.clearFaults();
+  }
+
+  /** As the master does: who says that its replica is in doubt is a suspect. What a server refuses for that it must have told. */
+  private async hear(id: number): Promise<boolean> {
+    const { cluster } = this;
+    const machine = cluster.machine(id);
+    const isToldOf = (): boolean => {
+      const { suspect = false } = machine.reported.findLast(({ handle }) => handle === 1) ?? {};
+      return suspect || cluster.replicaReports.some((report) => report.serverId === id && report.errorCode === EIO);
+    };
+    const isRefusedAt = (version: number): Promise<boolean> =>
+      cluster.read(id, 1, version, 0, 1).then(
+        () => false,
+        (error: unknown) => hasCode(error, 'STALE_VERSION') && /needs recovery/.test(asCairnError(error).message),
+      );
+    const isRefused = async (): Promise<boolean> => {
+      // A recovery that failed may have raised it.
+      for (let version = this.version; version <= this.top; version++) if (await isRefusedAt(version)) return true;
+      return false;
+    };
+    for (let turn = 0; !isToldOf(); turn++) {
+      if (!(await isRefused())) return false;
+      if (turn === 100) throw new Error(`server ${id} takes its replica for suspect, and has not said so`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    this.suspects.add(id);
+    this.note(`  ${id} is a suspect`);
+    machine.reported = [];
+    this.forgetReports(id);
+    return true;
+  }
+
+  private forgetReports(id: number): void {
+    const others = this.cluster.replicaReports.splice(0).filter(({ serverId }) => serverId !== id);
+    this.cluster.replicaReports.push(...others);
+  }
+
+  /** A look at replicas fails while they are written to. */
+  private async writeBesideBadLooks(ids: readonly number[]): Promise<boolean> {
+    this.note(`a bad look at ${ids.join()}`);
+    let isOver = false;
+    const isDone = this.write().finally(() => (isOver = true));
+    const look = async (id: number): Promise<void> => {
+      const { disk } = this.cluster.machine(id);
+      const before = disk.changes;
+      while (disk.changes === before && !isOver) await new Promise(setImmediate);
+      disk.failOn('chunk.peek');
+      const request = { handle: 1, version: this.version };
+      await this.cluster
+        .masterPeer(id)
+        .call(CHUNKSERVER_METHODS.checkReplica, request)
+        .catch(() => undefined);
+      // Whoever reads has the file opened anew.
+      await Promise.all(blocks.map((block) => this.look(id, block)));
+      disk.clearFaults();
+    };
+    await Promise.all(ids.map(look));
+    await isDone;
+    if (this.random.below(2) === 0) await this.sync();
+    for (const id of ids) await this.hear(id);
+    return false;
   }
 
   private async kill(id: number, how: 'kill' | 'powerLoss'): Promise<void> {
@@ -357,7 +349,7 @@ class Life {
   async step(): Promise<string | undefined> {
     const id = pick(this.random, this.members);
     let sound = true;
-    switch (this.random.below(10)) {
+    switch (this.random.below(12)) {
       case 0:
       case 1: {
         const ids = this.random.below(3) === 0 ? this.members : [id];
@@ -385,6 +377,9 @@ class Life {
       case 5:
       case 6:
         sound = await this.rot();
+        break;
+      case 10:
+        sound = await this.writeBesideBadLooks(this.random.below(2) === 0 ? this.members : [id]);
         break;
       case 7:
         sound = await this.truncate();

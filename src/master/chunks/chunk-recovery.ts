@@ -367,6 +367,10 @@ export class ChunkRecovery {
     if (record === undefined || isGarbage(m, handle)) {
       throw new CairnError('ENOENT', `chunk ${handle} was deleted while it was recovered`);
     }
+    if (record.version > plan.lastVersion) {
+      // A report told of it (reports.ts): the next source is chosen by that.
+      throw new CairnError('UNAVAILABLE', `a newer version of chunk ${handle} turned up while it was recovered`);
+    }
     if (record.lastVersion !== plan.lastVersion) {
       throw new CairnError('INTERNAL', `chunk ${handle} was recovered twice at once: its lock was not held`);
     }

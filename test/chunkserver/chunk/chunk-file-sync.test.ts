@@ -1,13 +1,14 @@
 /** P1 of one replica's file: syncs that begin while writes, cuts and closings go on, disk calls that fail, then kills and power losses. */
 import t from 'tap';
 import { segmentChecksums } from '../../../src/core/checksum.js';
-import type { Disk, DiskFile } from '../../../src/core/disk/disk.js';
+import type { Disk } from '../../../src/core/disk/disk.js';
 import { asCairnError } from '../../../src/core/errors.js';
 import { chunkHandle, chunkVersion } from '../../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES } from '../../../src/core/limits.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import { ChunkFile } from '../../../src/chunkserver/chunk/chunk-file.js';
 import { CrashDisk } from '../../support/fakes/crash-disk.js';
+import { slowDisk } from '../../support/fakes/slow-disk.js';
 
 const seed = Number(process.env['CAIRN_FIRST_SEED'] ?? process.env['CAIRN_SEED'] ?? 1);
 const rounds = Number(process.env['CAIRN_SEEDS'] ?? 15);
@@ -15,48 +16,11 @@ const PATH = 'c/7';
 const MAX_LENGTH = 4 * BLOCK_SIZE_BYTES;
 const LABELS = ['chunk.write', 'chunk.table', 'chunk.truncate', 'chunk.header', 'chunk.sync', 'chunk.read'];
 
-/** Its writes take a while, and are made piece by piece, as the kernel does. */
+/** As `slowDisk`, a few turns of promises at a time. */
 function slow(disk: Disk, random: SeededRandom): Disk {
-  const pause = async (): Promise<void> => {
+  return slowDisk(disk, random, async () => {
     for (let i = random.below(8); i > 0; i--) await Promise.resolve();
-  };
-  const slowFile = (file: DiskFile): DiskFile => ({
-    read: async (label, into, offset) => (await pause(), file.read(label, into, offset)),
-    readSync: (label, into, offset) => file.readSync(label, into, offset),
-    writeSync: (label, bytes, offset) => file.writeSync(label, bytes, offset),
-    truncateSync: (label, length) => file.truncateSync(label, length),
-    write: async (label, bytes, offset) => {
-      for (let at = 0; at < bytes.length;) {
-        await pause();
-        const next = Math.min(bytes.length, at + 1 + random.below(bytes.length));
-        await file.write(label, bytes.subarray(at, next), offset + at);
-        at = next;
-      }
-    },
-    truncate: async (label, length) => {
-      await pause();
-      await file.truncate(label, length);
-      await pause();
-    },
-    size: (label) => file.size(label),
-    datasync: async (label) => {
-      await pause();
-      await file.datasync(label);
-      await pause();
-    },
-    close: () => file.close(),
   });
-  return {
-    open: async (label, path, mode) => slowFile(await disk.open(label, path, mode)),
-    mkdir: (label, path) => disk.mkdir(label, path),
-    list: (label, path) => disk.list(label, path),
-    rename: (label, from, to) => disk.rename(label, from, to),
-    unlink: (label, path) => disk.unlink(label, path),
-    syncDirectory: (label, path) => disk.syncDirectory(label, path),
-    space: (label, path) => disk.space(label, path),
-    lock: (label, path) => disk.lock(label, path),
-    bootId: () => disk.bootId(),
-  };
 }
 
 interface Change {

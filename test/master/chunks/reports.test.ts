@@ -108,3 +108,40 @@ t.test('P11: an older replica does not stand for the one on a disk of the server
   t.same(await cluster.words(await cluster.client(), inode), [['a', 'b']]);
   await cluster.stop();
 });
+
+t.test(
+  'P11: a member tells of a newer version while its chunk is being recovered: the writer who waits goes on',
+  async (t) => {
+    const cluster = new MasterCluster();
+    await cluster.start(2);
+    const client = await cluster.client();
+    const inode = await client.create('file', 3);
+    const lease = await client.lease(inode);
+    t.ok(cluster.write(lease, 'a'));
+    await client.publish(inode, 1);
+    const [one, two] = cluster.servers;
+    const before = two?.replicas.get(lease.handle);
+    if (one === undefined || two === undefined || before === undefined) throw new Error('no server');
+    let isTold = false;
+    one.onCall = async (method) => {
+      if (method !== 'recoverChunk' || isTold) return;
+      isTold = true;
+      two.replicas.set(lease.handle, { ...before, version: lease.version + 50, words: ['a', 'b'] });
+      await two.report();
+      // The recovery goes on without it.
+      two.reachable = false;
+    };
+    t.ok(cluster.tear(lease, 'c', one));
+    const next = await client.lease(inode, 0, lease);
+    two.reachable = true;
+    t.ok(cluster.write(next, 'c'));
+    await client.publish(inode, 3);
+    t.ok(isTold);
+    await cluster.wait(120_000);
+    t.same(await cluster.words(await cluster.client(), inode), [
+      ['a', 'b', 'c'],
+      ['a', 'b', 'c'],
+    ]);
+    await cluster.stop();
+  },
+);

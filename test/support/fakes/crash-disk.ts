@@ -45,6 +45,10 @@ export class CrashDisk implements Disk {
     this.faults.push({ label, after, code, keepBytes });
   }
 
+  willFailOn(label: string): boolean {
+    return this.faults.some((fault) => fault.label === label);
+  }
+
   clearFaults(): void {
     this.faults.length = 0;
   }
