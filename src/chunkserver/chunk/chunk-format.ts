@@ -70,11 +70,18 @@ function decodeSlot(bytes: Buffer): ChunkHeader | undefined {
   };
 }
 
-/** The headers in the first page of a chunk file, the newer one first: none when no slot is valid. */
+/**
+ * The headers in the first page of a chunk file, the newer one first: none when no slot is valid. Where one has rotted, that may have
+ * been the newer one, with the mark that the file is under mutation: the other one counts as marked in a boot that nobody knows.
+ */
 export function decodeHeaders(page: Buffer): ChunkHeader[] {
-  return HEADER_SLOT_OFFSETS.map((offset) => decodeSlot(page.subarray(offset, offset + HEADER_BYTES)))
-    .filter((header) => header !== undefined)
-    .sort((a, b) => b.generation - a.generation);
+  const slots = HEADER_SLOT_OFFSETS.map((offset) => page.subarray(offset, offset + HEADER_BYTES));
+  const headers = slots.map(decodeSlot).filter((header) => header !== undefined);
+  const [only] = headers;
+  const isOneRotten =
+    headers.length === 1 && (only?.generation !== 0 || slots.every((slot) => slot.some((byte) => byte !== 0)));
+  if (isOneRotten) return headers.map((header) => ({ ...header, dirty: true, bootId: '' }));
+  return headers.sort((a, b) => b.generation - a.generation);
 }
 
 /** The header that counts; undefined when no slot is valid. */

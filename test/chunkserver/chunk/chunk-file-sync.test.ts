@@ -7,6 +7,7 @@ import { chunkHandle, chunkVersion } from '../../../src/core/ids.js';
 import { BLOCK_SIZE_BYTES } from '../../../src/core/limits.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import { ChunkFile } from '../../../src/chunkserver/chunk/chunk-file.js';
+import { decodeHeaders, headerSlotOffset } from '../../../src/chunkserver/chunk/chunk-format.js';
 import { CrashDisk } from '../../support/fakes/crash-disk.js';
 import { slowDisk } from '../../support/fakes/slow-disk.js';
 
@@ -203,4 +204,25 @@ t.test(`P1: syncs beside writes and cuts, power loss after them (CAIRN_SEED=${se
   }
   t.comment(`${losses} crashes`);
   t.pass('all that was synced is there');
+});
+
+t.test('P9: a file whose newer header has rotted is not believed after a power loss', async (t) => {
+  for (let round = 0; round < 20; round++) {
+    const disk = new CrashDisk(new SeededRandom(seed + round));
+    const bytes = Buffer.alloc(1000, 1);
+    let file = await ChunkFile.create(disk, PATH, chunkHandle(7), chunkVersion(3));
+    await disk.syncDirectory('', 'c');
+    await file.write(0, bytes, segmentChecksums(bytes, 0));
+    await file.adopt(chunkVersion(4));
+    await file.write(0, bytes.fill(2), segmentChecksums(bytes, 0));
+    const [newer] = decodeHeaders(disk.content(PATH));
+    t.equal(newer?.dirty, true);
+    await file.close();
+    const slot = headerSlotOffset(newer?.generation ?? 0);
+    disk.powerLoss();
+    disk.content(PATH).fill(round % 3, slot, slot + 512);
+    file = await ChunkFile.open(disk, PATH);
+    t.equal(file.suspect, true, `round ${round}`);
+    await file.close();
+  }
 });
