@@ -6,7 +6,7 @@ export const MAX_BYTES = BLOCKS * BLOCK_SIZE_BYTES;
 /** Only what rotted has this bit. */
 export const ROTTEN = 0x80;
 
-export interface Change {
+interface Change {
   readonly offset: number;
   readonly bytes: Buffer;
   acknowledged: boolean;
