@@ -41,10 +41,11 @@ const ACL = Buffer.from(
 export async function freeze(s: Story): Promise<FrozenCluster> {
   const { world, one } = s;
   await makeTree(one);
+  const appendOver = await openRemovedLog(s);
   // The first look moves times of access.
   await describe(one);
   const tree = await describe(one);
-  await leaveThingsOpen(s);
+  await leaveThingsOpen(s, appendOver);
   for (const name of [...world.chunkservers, MASTER]) await world.kill(name);
   const files: Record<string, Record<string, string>> = {};
   for (const name of [...world.chunkservers, MASTER]) {
@@ -160,8 +161,22 @@ async function makeTree(fs: FileSystem): Promise<void> {
   await fs.unlink(root, inner.inode, name('removed'));
 }
 
+/** A file without a name that two clients have open. What is returned lets one append in place of the other, which is away and does not know. */
+async function openRemovedLog({ world, one }: Story): Promise<() => Promise<void>> {
+  const flags = { read: true, write: true, append: true };
+  const away = await world.connect('client-3');
+  const { file } = await one.create(root, ROOT_INODE, Buffer.from('log'), { mode: 0o600, flags });
+  const { file: lost } = await away.openAt(root, ROOT_INODE, Buffer.from('log'), flags);
+  await one.unlink(root, ROOT_INODE, Buffer.from('log'));
+  return async () => {
+    await lost.write(0, lines(1000, 'away'));
+    world.network.partition(MASTER, 'client-3');
+    await file.write(0, lines(1000, 'instead'));
+  };
+}
+
 /** Every table that is empty at rest has entries then, and nothing that `describe` tells changes. */
-async function leaveThingsOpen(s: Story): Promise<void> {
+async function leaveThingsOpen(s: Story, appendOver: () => Promise<void>): Promise<void> {
   const { world, one, two } = s;
   const temporary = { mode: 0o600, flags: READ_WRITE };
   const write = async (length: number, fs: FileSystem): Promise<Awaited<ReturnType<FileSystem['createTemporary']>>> => {
@@ -176,6 +191,7 @@ async function leaveThingsOpen(s: Story): Promise<void> {
   const toCut = await write(300_000, one);
   const toRemove = await write(100_000, one);
   await world.sleep(90_000);
+  await appendOver();
   await world.kill('chunkserver-1');
   await world.sleep(15_000);
   await toRemove.file.close();
