@@ -14,6 +14,7 @@ import { startIfDown, startRoughly } from '../faults/fault-machines.js';
 import { checkReplicas, demandQuiet, filesOf } from '../judges/final-check.js';
 import { Health } from '../judges/health.js';
 import type { StormResult } from './storm.js';
+import { HeldOver } from './held-over.js';
 import { VersionedFiles, VERSIONED } from './versioned-files.js';
 import type { VersionedClient } from './versioned-files.js';
 import { bringBack, drawShape, QUIET_MS } from './workload.js';
@@ -168,6 +169,10 @@ export const DISASTERS: readonly Disaster[] = [
   {
     kind: 'master-put-back',
     run: async ({ world, random, versioned, clients }) => {
+      const held = new HeldOver(world, random);
+      await held.make(clients[0]?.fs ?? assert.fail('there are clients'));
+      // The leases of then are over, or not.
+      await world.sleep(random.below(2) === 0 ? 0 : 90_000);
       const backup = versioned.backup();
       const restoreState = backUp(world);
       await world.sleep(random.below(20_000));
@@ -177,7 +182,9 @@ export const DISASTERS: readonly Disaster[] = [
         await world.start(MASTER);
       }
       for (let count = random.below(12); count > 0; count--) await versioned.add(clients);
+      await held.hold();
       await world.sleep(random.below(40_000));
+      held.cutOff();
       if (random.below(2) === 0) await world.kill(MASTER);
       else await world.powerOff(MASTER);
       await restoreState();
@@ -193,6 +200,7 @@ export const DISASTERS: readonly Disaster[] = [
       const fresh = { host: 'client-new', fs: await world.connect('client-new') };
       const others = { host: 'client-other', fs: await world.connect('client-other') };
       for (let count = 2 + random.below(12); count > 0; count--) await versioned.add([fresh, others]);
+      await held.takeOver(fresh.fs);
       for (const { name, fault } of slow) world.disk(name).lift(fault);
       return true;
     },
