@@ -17,7 +17,6 @@ import type {
   Credentials,
   DirectoryEntry,
   DirectoryPage,
-  FileKind,
   FileSystem,
   FileSystemStats,
   LockHolder,
@@ -35,12 +34,8 @@ import { DirectoryOpenFile } from './directory-open-file.js';
 import { SystemCallAgent } from '../system-calls/system-call-agent.js';
 import { AT, O, SystemCalls, renameBits } from '../system-calls/system-calls.js';
 import type { Stat } from '../system-calls/system-calls.js';
-
-const TYPE_OF_KIND: Readonly<Record<FileKind, number>> = {
-  ...{ fifo: 0o010000, characterDevice: 0o020000, directory: 0o040000, blockDevice: 0o060000 },
-  ...{ file: 0o100000, symlink: 0o120000, socket: 0o140000 },
-};
-const S_IFMT = 0o170000;
+import { Cookies } from './directory-cookies.js';
+import { TYPE_OF_KIND, kindOf } from './directory-kinds.js';
 /** Room for some entries of the longest names. */
 const LISTING_BYTES = 16_384;
 /** Descriptors of one inode, by its different names; older ones are given back. */
@@ -442,39 +437,8 @@ function bitsOf(flags: OpenFlags): number {
   return chosen.reduce<number>((bits, each) => bits | (each === false ? 0 : each), access);
 }
 
-function kindOf(type: number): FileKind {
-  const found = (Object.keys(TYPE_OF_KIND) as FileKind[]).find((kind) => TYPE_OF_KIND[kind] === (type & S_IFMT));
-  if (found === undefined) throw new CairnError('EIO', `no kind of file: ${type.toString(8)}`);
-  return found;
-}
-
 /** No path can say such a name. */
 function checked(name: Buffer): Buffer {
   if (name.includes(0)) throw new CairnError('EINVAL', 'a name with a NUL');
   return name;
-}
-
-/** Positions in directories as numbers: some file systems use all 64 bits. */
-class Cookies {
-  private static readonly FIRST = 2 ** 52;
-  private readonly offsets: bigint[] = [];
-  private readonly numbers = new Map<bigint, number>();
-
-  number(offset: bigint): number {
-    if (offset >= 0n && offset < BigInt(Cookies.FIRST)) return Number(offset);
-    const known = this.numbers.get(offset);
-    if (known !== undefined) return known;
-    const number = Cookies.FIRST + this.offsets.push(offset) - 1;
-    this.numbers.set(offset, number);
-    return number;
-  }
-
-  offset(cookie: number): bigint {
-    return cookie < Cookies.FIRST ? BigInt(cookie) : (this.offsets[cookie - Cookies.FIRST] ?? 0n);
-  }
-
-  clear(): void {
-    this.offsets.length = 0;
-    this.numbers.clear();
-  }
 }

@@ -6,12 +6,10 @@
  * a client and the state, so every effect is visible to all at once.
  */
 import {
-  MAX_FILE_BYTES,
   MAX_LINKS,
   MAX_NAME_BYTES,
   MAX_PATH_BYTES,
   MAX_READDIR_ENTRIES,
-  MAX_XATTR_NAME_BYTES,
   MAX_XATTR_VALUE_BYTES,
 } from '../../../src/core/limits.js';
 import type { InodeId } from '../../../src/core/ids.js';
@@ -36,16 +34,14 @@ import {
   keyName,
   may,
   ModelState,
-  nameKey,
   READ,
   SET_GID,
-  STICKY,
   WRITE,
 } from './model-state.js';
 import { bitsOf, changed, readAcl, saysMore, writeAcl } from './model-acl.js';
-import type { ModelAcl } from './model-acl.js';
 import type { ModelInode } from './model-state.js';
-import { owned, type Loan } from '../../../src/filesystem/loan.js';
+import { ModelOpenFile, checkSize } from './model-open-file.js';
+import { ACL_NAMES, aclName, setAcl, checkXattr } from './model-xattrs.js';
 
 type Opened = { readonly file: OpenFile; readonly attributes: Attributes };
 type Place = { readonly parent: InodeId; readonly name: Buffer };
@@ -406,123 +402,11 @@ export class ModelFileSystem implements FileSystem {
   }
 }
 
-class ModelOpenFile implements OpenFile {
-  private isOpen = true;
-
-  constructor(
-    private readonly state: ModelState,
-    private readonly node: ModelInode,
-    private readonly credentials: Credentials,
-    private readonly flags: OpenFlags,
-    private readonly onClose: () => void,
-  ) {
-    node.opens++;
-  }
-
-  get inode(): InodeId {
-    return this.node.id;
-  }
-
-  async lend(offset: number, length: number): Promise<Loan> {
-    return owned(await this.read(offset, length));
-  }
-
-  async read(offset: number, length: number): Promise<Buffer> {
-    this.check(this.flags.read);
-    const bytes = this.node.content.read(offset, length);
-    if (bytes.length > 0) this.state.touchRead(this.node);
-    return bytes;
-  }
-
-  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
-    this.check(this.flags.write);
-    const at = this.flags.append === true ? this.node.content.size : offset;
-    if (at + bytes.length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
-    if (bytes.length === 0) return 0;
-    this.changes(options.killPrivileges);
-    this.node.content.write(at, bytes);
-    this.state.touchContent(this.node);
-    return bytes.length;
-  }
-
-  async flush(): Promise<void> {
-    this.check(true);
-  }
-
-  async sync(): Promise<void> {
-    this.check(true);
-  }
-
-  async truncate(size: number): Promise<void> {
-    this.check(this.flags.write);
-    checkSize(size);
-    this.changes();
-    this.node.content.truncate(size);
-    this.state.touchContent(this.node);
-  }
-
-  async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
-    this.check(true);
-    const { content } = this.node;
-    if (!(offset >= 0 && offset < content.size)) fail('ENXIO', 'not in the file');
-    return content.next(offset, whence) ?? fail('ENXIO', 'no more data');
-  }
-
-  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}): Promise<void> {
-    this.check(this.flags.write);
-    const { keepSize = false, punchHole = false, zeroRange = false } = mode;
-    if (!(offset >= 0 && length > 0) || (punchHole && (!keepSize || zeroRange))) fail('EINVAL', 'fallocate');
-    if (offset + length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
-    const { content } = this.node;
-    if (punchHole || zeroRange) content.zero(offset, offset + length);
-    if (!keepSize && offset + length > content.size) content.truncate(offset + length);
-    this.changes();
-    this.state.touchContent(this.node);
-  }
-
-  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
-    this.check(this.flags.write && this.flags.append !== true);
-    if (!(sourceOffset >= 0 && offset >= 0 && length >= 0)) fail('EINVAL', 'no such range');
-    const count = Math.min(length, Math.max(0, (await source.attributes()).size - sourceOffset));
-    const overlaps = sourceOffset < offset + count && offset < sourceOffset + count;
-    if (source.inode === this.inode && overlaps) fail('EINVAL', 'the ranges overlap');
-    return this.write(offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)));
-  }
-
-  async attributes(): Promise<Attributes> {
-    this.check(true);
-    return this.node.attributes();
-  }
-
-  async close(): Promise<void> {
-    this.check(true);
-    this.isOpen = false;
-    this.node.opens--;
-    this.onClose();
-    this.state.reap(this.node);
-  }
-
-  /** What a change of the content does to the privileges of a program. */
-  private changes(kills = this.credentials.uid !== 0): void {
-    if (kills) dropPrivileges(this.credentials, this.node);
-    else this.node.xattrs.delete('security.capability');
-  }
-
-  private check(isAllowed: boolean): void {
-    if (!this.isOpen || !isAllowed) fail('EBADF', 'closed, or not opened for this');
-  }
-}
-
 function isAncestor(ancestor: ModelInode, inode: ModelInode): boolean {
   for (let at = inode; ; at = at.parent) {
     if (at === ancestor) return true;
     if (at === at.parent) return false;
   }
-}
-
-function checkSize(size: number): void {
-  if (!Number.isSafeInteger(size) || size < 0) fail('EINVAL', 'not a size');
-  if (size > MAX_FILE_BYTES) fail('EFBIG', 'the size is too large');
 }
 
 /** chmod(2), chown(2), truncate(2), utimensat(2): who may make `changes`. */
@@ -548,50 +432,4 @@ function checkChanges(credentials: Credentials, inode: ModelInode, changes: fs.A
   const isOneAlone = (changes.atime === 'now') !== (changes.mtime === 'now') && changes.size === undefined;
   if (isOneAlone && !isOwn) fail('EPERM', 'only the owner sets one time');
   if (times.includes('now') && !isOwn && !may(credentials, inode, WRITE)) fail('EACCES', 'touch without w');
-}
-
-const ACL_NAMES = { acl: 'system.posix_acl_access', defaultAcl: 'system.posix_acl_default' } as const;
-
-function aclName(inode: ModelInode, name: Buffer): keyof typeof ACL_NAMES | undefined {
-  const found = (['acl', 'defaultAcl'] as const).find((list) => ACL_NAMES[list] === nameKey(name));
-  if (found !== undefined && inode.kind === 'symlink') fail('EOPNOTSUPP', 'a symlink has no ACL');
-  return found;
-}
-
-function setAcl(
-  credentials: Credentials,
-  inode: ModelInode,
-  list: keyof typeof ACL_NAMES,
-  acl: ModelAcl | undefined,
-): void {
-  if (!isOwner(credentials, inode)) fail('EPERM', 'not the owner');
-  if (list === 'defaultAcl') {
-    if (acl !== undefined && inode.kind !== 'directory') fail('EACCES', 'no directory');
-    inode.defaultAcl = acl;
-    return;
-  }
-  inode.acl = acl !== undefined && saysMore(acl) ? acl : undefined;
-  if (acl === undefined) return;
-  inode.permissions = (inode.permissions & ~0o777) | bitsOf(acl);
-  if (credentials.uid !== 0 && !inGroup(credentials, inode.gid)) inode.permissions &= ~SET_GID;
-}
-
-/** xattr(7): the namespaces and who may use them. */
-function checkXattr(credentials: Credentials, inode: ModelInode, name: Buffer, mask: number): string {
-  if (name.length === 0 || name.length > MAX_XATTR_NAME_BYTES) fail('ERANGE', 'the length of the name');
-  const key = nameKey(name);
-  if (key.startsWith('user.')) {
-    const isWrite = mask === WRITE;
-    if (inode.kind !== 'file' && inode.kind !== 'directory') fail(isWrite ? 'EPERM' : 'ENODATA', key);
-    const isShared = inode.kind === 'directory' && (inode.permissions & STICKY) !== 0;
-    if (isWrite && isShared && !isOwner(credentials, inode)) fail('EPERM', key);
-    demand(credentials, inode, mask);
-  } else if (key.startsWith('trusted.')) {
-    if (credentials.uid !== 0) fail(mask === WRITE ? 'EPERM' : 'ENODATA', key);
-  } else if (key.startsWith('security.')) {
-    if (mask === WRITE && credentials.uid !== 0) fail('EPERM', key);
-  } else {
-    fail('EOPNOTSUPP', `the namespace of ${key}`);
-  }
-  return key;
 }
