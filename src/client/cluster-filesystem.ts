@@ -210,10 +210,10 @@ export class ClusterFileSystem implements FileSystem {
     this.files.watchLost(listener);
   }
 
-  /** Of the losses of power at the master, who asks first is told. */
-  async syncMetadata(): Promise<void> {
+  async syncMetadata(directory?: InodeId): Promise<void> {
     await this.master.sync();
-    if (this.toldLosses === this.master.losses) return;
+    const isLost = directory !== undefined && this.files.syncs.changed.tell(directory);
+    if (this.toldLosses === this.master.losses && !isLost) return;
     this.toldLosses = this.master.losses;
     throw changesLost();
   }

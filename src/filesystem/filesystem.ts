@@ -298,8 +298,11 @@ export interface FileSystem {
    * for writing when some were lost: nor must what was changed there, and not written yet, be written.
    */
   watchLost?(listener: LostListener): void;
-  /** fsync(2) of a directory: every metadata operation that returned before survives power loss (P1). */
-  syncMetadata(): Promise<void>;
+  /**
+   * fsync(2) of a directory: every metadata operation that returned before survives power loss (P1). EIO when some may be lost: of
+   * all who ask the first is told; and whoever asks first about a `directory` with which, or in which, something was lost.
+   */
+  syncMetadata(directory?: InodeId): Promise<void>;
   statFs(): Promise<FileSystemStats>;
   /** The chunk map, at most MAX_CHUNKS_PER_PAGE chunks from `firstIndex`; fewer at the end. */
   placement(inode: InodeId, firstIndex: number): Promise<readonly ChunkPlacement[]>;

@@ -177,8 +177,8 @@ export class MappedFileSystem implements FileSystem {
     return this.below.releaseLocks(inode, kind, owner);
   }
 
-  syncMetadata(): Promise<void> {
-    return this.below.syncMetadata();
+  syncMetadata(directory?: InodeId): Promise<void> {
+    return this.below.syncMetadata(directory);
   }
 
   statFs(): Promise<FileSystemStats> {

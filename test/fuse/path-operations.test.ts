@@ -237,6 +237,18 @@ t.test('extended attributes: what the kernel asks before each write is answered 
   await t.rejects(operations.setxattr('/f', 'system.posix_acl_access', Buffer.from('c'), 0), { code: 'EOPNOTSUPP' });
 });
 
+t.test('an fsync of a directory says which, unless it was removed since it was opened', async (t) => {
+  const { fileSystem, operations } = setUp();
+  const synced: (number | undefined)[] = [];
+  fileSystem.syncMetadata = (directory?: number) => Promise.resolve(void synced.push(directory));
+  await operations.mkdir('/d', 0o755);
+  const { inode } = await operations.getattr('/d');
+  await operations.fsyncdir('/d');
+  await operations.rmdir('/d');
+  await operations.fsyncdir('/d');
+  t.same(synced, [inode, undefined]);
+});
+
 t.test('a directory of many entries is listed whole', async (t) => {
   const { operations } = setUp();
   const wanted = Array.from({ length: 1300 }, (_, i) => `file-${i}`);

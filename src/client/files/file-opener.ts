@@ -61,7 +61,10 @@ export class FileOpener {
       return fromWireAttributes(present(reply.attributes));
     });
     const created = reply?.created === true;
-    if (created) this.names.learnDirectory(parent, reply?.parent, asked);
+    if (created) {
+      this.inodes.noteChange(parent);
+      this.names.learnDirectory(parent, reply?.parent, asked);
+    }
     this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
     return { file, attributes: this.inodes.overlay(attributes), created };
   }

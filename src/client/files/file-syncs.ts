@@ -9,7 +9,7 @@ import { LruMap } from '../../core/lru.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import { isKept } from '../chunks/chunk-io.js';
 import type { ChunkWrites, SyncedChunk, WriteMark } from '../chunks/chunk-io.js';
-import { ChangedFiles } from './changed-files.js';
+import { ChangedInodes } from './changed-inodes.js';
 import { UnsyncedFiles } from '../data/unsynced-files.js';
 import type { UnsyncedChunks } from '../data/unsynced-files.js';
 import type { Writer } from '../data/writer.js';
@@ -25,8 +25,8 @@ export interface FileSyncsOptions {
 }
 
 export class FileSyncs {
-  /** And changes of the file at the master. */
-  readonly changed = new ChangedFiles();
+  /** And changes of files and directories at the master. */
+  readonly changed = new ChangedInodes();
   private readonly unsynced = new UnsyncedFiles();
   /** Failed write-backs that only a close has told, if anything. */
   private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);

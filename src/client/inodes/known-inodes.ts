@@ -143,15 +143,14 @@ export class KnownInodes {
     return this.learn(attributes, cache.now());
   }
 
-  /** As `changed`, where nobody makes the change again when the master has lost it. */
+  /** As `changed`, with `noteChange`. */
   changedOnce(attributes: InodeAttributes): InodeAttributes {
     this.noteChange(attributes.inode);
     return this.changed(attributes);
   }
 
-  /** For a change that was answered without attributes. */
+  /** A change of the inode, or of the entries of the directory, was answered: nobody makes it again when the master has lost it. */
   noteChange(inode: InodeId): void {
-    this.options.cache.dropAttributes(inode);
     this.options.onChanged(inode);
   }
 

@@ -110,8 +110,10 @@ export class Names {
     const reply = await this.master.mutate(MASTER_METHODS.link, (operation) => ({
       ...{ operation, caller: toWireCaller(credentials), inode, parent: newParent, name: newName },
     }));
-    this.cache.dropAttributes(newParent);
-    this.cache.dropAttributes(inode);
+    for (const changed of [newParent, inode]) {
+      this.inodes.noteChange(changed);
+      this.cache.dropAttributes(changed);
+    }
     return this.inodes.overlay(this.learnEntry(newParent, newName, fromWireAttributes(reply), this.cache.now()));
   }
 
@@ -140,6 +142,8 @@ export class Names {
           (flags.exchange === true ? RENAME_EXCHANGE : 0) |
           (flags.whiteout === true ? RENAME_WHITEOUT : 0),
       }));
+      this.inodes.noteChange(from.parent);
+      this.inodes.noteChange(to.parent);
     } finally {
       // Also after a failure: what it found differs from what was believed, or is in doubt.
       this.cache.dropName(from.parent, from.name);
@@ -170,8 +174,11 @@ export class Names {
     const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
       ...{ operation, caller: toWireCaller(credentials), parent, name, ...node },
     }));
+    const attributes = fromWireAttributes(present(reply.attributes));
+    this.inodes.noteChange(parent);
+    this.inodes.noteChange(attributes.inode);
     this.learnDirectory(parent, reply.parent, asked);
-    return this.learnEntry(parent, name, fromWireAttributes(present(reply.attributes)), this.cache.now());
+    return this.learnEntry(parent, name, attributes, this.cache.now());
   }
 
   private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {
@@ -181,6 +188,7 @@ export class Names {
       reply = await this.master.mutate(MASTER_METHODS.unlink, (operation) => ({
         ...{ operation, caller: toWireCaller(credentials), parent, name, directory },
       }));
+      this.inodes.noteChange(parent);
     } finally {
       this.cache.dropName(parent, name);
       this.learnDirectory(parent, reply?.parent, asked);

@@ -51,6 +51,7 @@ export class Xattrs {
       { idempotent: bits === 0 },
     );
     this.inodes.noteChange(inode);
+    this.cache.dropAttributes(inode);
   }
 
   async list(credentials: Credentials, inode: InodeId): Promise<Buffer[]> {
@@ -64,5 +65,6 @@ export class Xattrs {
       ...{ operation, caller: toWireCaller(credentials), inode, name },
     }));
     this.inodes.noteChange(inode);
+    this.cache.dropAttributes(inode);
   }
 }

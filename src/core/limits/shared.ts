@@ -276,7 +276,7 @@ export const MAX_CACHED_CHUNKS = 16_384;
 export const CHUNK_MAP_FETCH = 4;
 /** Maps of the holes in chunks that a client keeps for a moment: some 300 bytes each. */
 export const MAX_CACHED_BLOCK_MAPS = 256;
-/** Files that a client remembers to have closed without an fsync: some 200 bytes each. */
+/** Files that a client remembers to have closed, and inodes that it remembers to have changed, without an fsync: some 200 bytes each. */
 export const MAX_UNSYNCED_FILES = 65_536;
 /** Files closed with a failed write-back that no write or fsync told of, remembered for the next fsync. */
 export const MAX_FAILED_FILES = 1024;

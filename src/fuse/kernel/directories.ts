@@ -25,7 +25,7 @@ export class DirectoryRequests {
   readonly handlers: Partial<Record<Opcode, Handler>> = {
     OPENDIR: (request) => this.open(request),
     RELEASEDIR: ({ body }) => this.release(body.u64()),
-    FSYNCDIR: () => this.sync(),
+    FSYNCDIR: (request) => this.sync(inodeOf(this.session, request)),
     SYNCFS: () => this.sync(),
     READDIR: (request) => this.list(request, false),
     READDIRPLUS: (request) => this.list(request, true),
@@ -51,8 +51,8 @@ export class DirectoryRequests {
     return DONE;
   }
 
-  private async sync(): Promise<Answer> {
-    await this.session.fileSystem.syncMetadata();
+  private async sync(directory?: InodeId): Promise<Answer> {
+    await this.session.fileSystem.syncMetadata(directory);
     return DONE;
   }
 

@@ -249,8 +249,8 @@ class CairnFuse extends Fuse {
     this.done('fsync', signal, () => this.operations.fsync(handle));
   }
 
-  _op_fsyncdir(signal: Signal): void {
-    this.done('fsyncdir', signal, () => this.operations.fsyncdir());
+  _op_fsyncdir(signal: Signal, path: string): void {
+    this.done('fsyncdir', signal, () => this.operations.fsyncdir(path));
   }
 
   _op_release(signal: Signal, _path: string, handle: number): void {

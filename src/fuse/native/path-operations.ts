@@ -222,8 +222,13 @@ export class PathOperations {
     await this.opens.get(handle).file.sync();
   }
 
-  async fsyncdir(): Promise<void> {
-    await this.fileSystem.syncMetadata();
+  async fsyncdir(path: string): Promise<void> {
+    const inode = await this.walker.inode(path).catch((error: unknown) => {
+      // It was removed since it was opened.
+      if (hasCode(error, 'ENOENT', 'ESTALE')) return undefined;
+      throw error;
+    });
+    await this.fileSystem.syncMetadata(inode);
   }
 
   async release(handle: number): Promise<void> {

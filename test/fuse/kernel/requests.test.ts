@@ -99,6 +99,18 @@ t.test('a listing ends although each name that it told is renamed, until it begi
   must(await kernel.request('LOOKUP', 1, cstrings('f39.a.b')));
 });
 
+t.test('an fsync of a directory says which', async (t) => {
+  const model = new ModelFileSystem();
+  const { kernel } = await TestMount.start(t, model);
+  const synced: (InodeId | undefined)[] = [];
+  model.syncMetadata = (directory?: InodeId) => Promise.resolve(void synced.push(directory));
+  const made = must(await kernel.request('MKDIR', 1, Buffer.concat([u32(0o755, 0), cstrings('d')])));
+  const nodeid = number64(made, 0);
+  const handle = number64(must(await kernel.request('OPENDIR', nodeid, u32(0, 0))), 0);
+  must(await kernel.request('FSYNCDIR', nodeid, Buffer.concat([u64(handle), u32(0, 0)])));
+  t.same(synced, [(await model.lookup(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('d'))).inode]);
+});
+
 t.test('a file handle leads to a node that the kernel has forgotten', async (t) => {
   const { kernel, served } = await TestMount.start(t);
   const made = must(await kernel.request('MKDIR', 1, Buffer.concat([u32(0o755, 0), cstrings('d')])));

@@ -31,6 +31,8 @@ export interface SharedFileOptions {
 }
 
 const NAME = Buffer.from('shared');
+const DOCUMENT = Buffer.from('document');
+const NEW_DOCUMENT = Buffer.from('new');
 const CHUNKS = 3;
 const BLOCKS_PER_CHUNK = 3;
 /** Of the file, past what all but the first program write. */
@@ -90,9 +92,13 @@ export class SharedFile {
     const { file } = await one.create(root, ROOT_INODE, NAME, { mode: FIRST_MODE, flags: READ_WRITE });
     await file.truncate(SIZE);
     await file.sync();
+    for (let id = 0; id < programs; id++) {
+      const name = Buffer.from(`directory-${id}`);
+      const { inode } = await one.makeNode(root, ROOT_INODE, name, { kind: 'directory', mode: 0o755 });
+      this.programs.push(new Program(this, id, file.inode, inode));
+    }
     await one.syncMetadata();
     await file.close();
-    for (let id = 0; id < programs; id++) this.programs.push(new Program(this, id, file.inode));
     await Promise.all(this.programs.map((program) => program.run()));
   }
 
@@ -107,7 +113,7 @@ class Program {
   /** Those that it cuts off now and then. */
   private readonly tail: Block[] = [];
   private readonly mode = new Promised(FIRST_MODE);
-  /** What is in a file of its own, which is replaced by renames; 0 when it is empty or not there. */
+  /** What is in a file in a directory of its own, which is replaced by renames; 0 when it is empty or not there. */
   private readonly document = new Promised(0);
   private file: OpenFile | undefined;
 
@@ -115,6 +121,7 @@ class Program {
     private readonly shared: SharedFile,
     private readonly id: number,
     private readonly inode: OpenFile['inode'],
+    private readonly directory: OpenFile['inode'],
   ) {
     const blocksAt = (start: number): Block[] =>
       Array.from({ length: BLOCKS_PER_CHUNK }, (_, index) => ({
@@ -158,14 +165,10 @@ class Program {
     }
     await file.close();
     if (this.isFirst) this.mode.demand(attributes.mode & 0o777, 'mode');
-    const document = await fresh.openAt(root, ROOT_INODE, this.documentName, READ_WRITE).catch(() => undefined);
+    const document = await fresh.openAt(root, this.directory, DOCUMENT, READ_WRITE).catch(() => undefined);
     const bytes = await document?.file.read(0, BLOCK_SIZE_BYTES);
     check(`document ${this.id}`, bytes ?? Buffer.alloc(0), this.document);
     await document?.file.close();
-  }
-
-  private get documentName(): Buffer {
-    return Buffer.from(`document-${this.id}`);
   }
 
   /** What fails leaves everything that is not synced in doubt. */
@@ -357,27 +360,25 @@ class Program {
   /** Writes a file anew, in place or by a rename over it, and syncs that more often than not. */
   private async replaceDocument(): Promise<void> {
     const { random, one } = this.shared.options;
-    const { document, documentName } = this;
+    const { document, directory: parent } = this;
     const isRenamed = random.below(2) === 0;
     const version = this.shared.nextVersion();
     const syncsFirst = random.below(4) > 0;
     if (!isRenamed || !syncsFirst) document.begins(0);
     document.begins(version);
     this.note(`document ${version}${isRenamed ? ' renamed' : ''}`);
-    const name = isRenamed ? Buffer.from(`new-${this.id}`) : documentName;
+    const name = isRenamed ? NEW_DOCUMENT : DOCUMENT;
     const flags = { ...READ_WRITE, truncate: true };
-    const { file } = await one.create(root, ROOT_INODE, name, { mode: 0o644, flags });
+    const { file } = await one.create(root, parent, name, { mode: 0o644, flags });
     try {
       await file.write(0, content(version));
       if (syncsFirst) await file.sync();
-      if (isRenamed) {
-        await one.rename(root, { parent: ROOT_INODE, name }, { parent: ROOT_INODE, name: documentName });
-      }
+      if (isRenamed) await one.rename(root, { parent, name }, { parent, name: DOCUMENT });
       document.ended(version);
       if (random.below(3) === 0) return;
       const synced = document.syncing();
-      await file.sync();
-      await one.syncMetadata();
+      if (!isRenamed || !syncsFirst) await file.sync();
+      await one.syncMetadata(parent);
       synced();
       this.note(`document ${version} synced`);
     } finally {

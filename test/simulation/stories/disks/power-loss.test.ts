@@ -344,6 +344,53 @@ for (const [what, change] of Object.entries(CHANGES)) {
   );
 }
 
+interface Directories {
+  readonly first: InodeId;
+  readonly second: InodeId;
+}
+const CHANGES_OF_DIRECTORIES: Record<string, (s: Story, directories: Directories) => Promise<unknown>> = {
+  'their modes': async ({ one }, { first, second }) => {
+    for (const directory of [first, second]) await one.setAttributes(root, directory, { mode: 0o700 });
+  },
+  'new entries in them': async ({ one }, { first, second }) => {
+    await one.makeNode(root, first, Buffer.from('new'), { kind: 'directory', mode: 0o755 });
+    const options = { mode: 0o644, flags: READ_WRITE };
+    await (await one.create(root, second, Buffer.from('new'), options)).file.close();
+  },
+  'a rename from one to the other': ({ one }, { first, second }) => {
+    return one.rename(root, { parent: first, name: Buffer.from('f') }, { parent: second, name: Buffer.from('g') });
+  },
+  'a name that was removed and one that was added': async ({ one }, { first, second }) => {
+    const { inode } = await one.lookup(root, first, Buffer.from('f'));
+    await one.link(root, inode, second, Buffer.from('g'));
+    await one.unlink(root, first, Buffer.from('f'));
+  },
+};
+for (const [what, change] of Object.entries(CHANGES_OF_DIRECTORIES)) {
+  story(`P1: an fsync of each directory after a power loss of the master tells of ${what}`, async (s) => {
+    const { one } = s;
+    const make = async (name: string): Promise<InodeId> =>
+      (await one.makeNode(root, ROOT_INODE, Buffer.from(name), { kind: 'directory', mode: 0o755 })).inode;
+    const directories = { first: await make('1'), second: await make('2') };
+    const untouched = await make('3');
+    const options = { mode: 0o644, flags: READ_WRITE };
+    await (await one.create(root, directories.first, Buffer.from('f'), options)).file.close();
+    await one.syncMetadata();
+    await change(s, directories);
+    await powerCycle(s, [MASTER]);
+    for (const directory of [directories.second, directories.first]) {
+      await failsSoon(s, 'fsync', () => one.syncMetadata(directory));
+      await one.syncMetadata(directory);
+    }
+    await one.syncMetadata(untouched);
+    // P7: what was synced by then is not told.
+    await one.setAttributes(root, directories.first, { mode: 0o711 });
+    await one.syncMetadata(directories.second);
+    await powerCycle(s, [MASTER]);
+    await one.syncMetadata(directories.first);
+  });
+}
+
 story('P1: an fsync of a directory after a power loss of the master tells of what it cost', async (s) => {
   await (await s.create('f', pattern(LENGTH, 1))).close();
   await powerCycle(s, [MASTER]);
