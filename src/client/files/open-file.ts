@@ -127,21 +127,24 @@ export class ClusterOpenFile implements OpenFile {
       await this.host.syncs.syncFile(inode, writer);
     } catch (error) {
       // Told with this one: what was lost meanwhile is why.
-      if (writer !== undefined) this.seenFailures = writer.failures.tell();
-      this.host.syncs.changed.tell(inode);
+      this.tellLosses();
       throw error;
     }
     this.requireLocks();
-    if (writer !== undefined) {
-      // What nobody was told is told to whoever syncs the file first, as Linux does.
-      const { count, told } = writer.failures;
-      if (count > told) this.seenFailures = told;
-      this.throwFailure(writer);
-    }
-    const isLost = this.host.syncs.changed.tell(inode);
-    if (this.seenLosses === this.host.losses && !isLost) return;
+    const loss = this.tellLosses();
+    if (loss !== undefined) throw loss;
+  }
+
+  /** What an fsync through this handle is to tell, and tells at once: failures of write-back, and losses at the master. */
+  private tellLosses(): CairnError | undefined {
+    const { failures } = this.open.writer ?? {};
+    // What nobody was told is told to whoever syncs the file first, as Linux does.
+    const isFailed = failures !== undefined && (failures.count > failures.told || failures.count !== this.seenFailures);
+    this.seenFailures = failures?.tell() ?? this.seenFailures;
+    const isLost = this.host.syncs.changed.tell(this.inode) || this.seenLosses !== this.host.losses;
     this.seenLosses = this.host.losses;
-    throw changesLost();
+    if (isFailed) return failures.last;
+    return isLost ? changesLost() : undefined;
   }
 
   async truncate(size: number): Promise<void> {
