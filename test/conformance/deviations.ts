@@ -170,6 +170,7 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
       'flock: shared and exclusive, and a change drops what was held',
       'locks: releasing an owner frees all that it holds, for who waits too',
       'P2: who gets a lock sees what its last holder wrote',
+      'P2: a copy ends where the file ends when it is locked, not where it ended before',
     ],
   },
 ];

@@ -5,6 +5,7 @@
  */
 import { segmentsMatch } from '../../core/checksum.js';
 import type { Clock, Timer } from '../../core/clock.js';
+import { doneBy } from '../../core/done-by.js';
 import { CairnError, asCairnError, hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import {
@@ -25,7 +26,7 @@ import type { ChunkReads } from './chunk-io.js';
 import type { ChunkMapCache, Location } from './chunk-map-cache.js';
 import type { ChunkServers } from './chunk-servers.js';
 import { LruMap } from '../../core/lru.js';
-import { Backoff, doneBy } from '../session/retry.js';
+import { Backoff } from '../session/retry.js';
 
 export interface ChunkReaderOptions {
   readonly map: ChunkMapCache;

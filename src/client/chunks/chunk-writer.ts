@@ -4,6 +4,7 @@
  * the second begins when the first has ended, repeats included.
  */
 import type { Clock } from '../../core/clock.js';
+import { doneBy } from '../../core/done-by.js';
 import { CairnError, asCairnError, errorCodeOf, hasCode, type ErrorCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import {
@@ -21,7 +22,7 @@ import type { CopySource } from '../../protocol/generated/messages.js';
 import type { ChunkCopies, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, WriteLeases } from './write-leases.js';
-import { Backoff, doneBy, isTransient } from '../session/retry.js';
+import { Backoff, isTransient } from '../session/retry.js';
 
 export interface ChunkWriterOptions {
   readonly leases: WriteLeases;

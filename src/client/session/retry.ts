@@ -1,7 +1,6 @@
 /** Pauses between attempts, and which failures are worth another one. */
 import { sleep, type Clock } from '../../core/clock.js';
-import { CairnError, hasCode } from '../../core/errors.js';
-import { deferred } from '../../core/sync.js';
+import { hasCode } from '../../core/errors.js';
 import { RETRY_PAUSE_MAX_MS, RETRY_PAUSE_MIN_MS } from '../../core/limits.js';
 import type { Random } from '../../core/random.js';
 
@@ -28,18 +27,5 @@ export class Backoff {
     const jittered = this.pauseMs / 2 + this.random.below(Math.ceil(this.pauseMs / 2) + 1);
     this.pauseMs = Math.min(RETRY_PAUSE_MAX_MS, this.pauseMs * 2);
     await sleep(this.clock, Math.max(0, Math.min(jittered, deadlineMs - this.clock.monotonicMs())));
-  }
-}
-
-/** As `work`, but TIMEOUT when it is not done by `deadlineMs` (monotonic); it goes on. `what` is waited for. */
-export async function doneBy<T>(clock: Clock, deadlineMs: number, what: string, work: Promise<T>): Promise<T> {
-  const late = deferred<never>();
-  const timer = clock.setTimer(Math.max(0, deadlineMs - clock.monotonicMs()), () => {
-    late.reject(new CairnError('TIMEOUT', `${what} took too long`));
-  });
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    timer.cancel();
   }
 }

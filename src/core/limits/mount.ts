@@ -16,6 +16,10 @@ export const MAX_BACKGROUND_REQUESTS = 64;
  */
 export const MAX_WAITING_WRITES = 8;
 
+// fuse/kernel/memory/size-refresh.ts
+/** That takes a read and three messages to the kernel. An open is not held up for longer when no chunkserver answers. */
+export const SIZE_REFRESH_MS = 2_000;
+
 // fuse/kernel/memory/told-names.ts
 /** So many that count no more are kept at most, beside as many as count. */
 export const MAX_FORGOTTEN_NAMES = 1_024;

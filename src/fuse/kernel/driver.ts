@@ -13,7 +13,10 @@ import { sleep } from '../../core/clock.js';
 import { asCairnError, CairnError } from '../../core/errors.js';
 import { CLIENT_CACHE_TTL_MS, MAX_MOUNT_OPEN_FILES } from '../../core/limits.js';
 import { ROOT_INODE } from '../../core/ids.js';
+import type { InodeId } from '../../core/ids.js';
 import { deferred, watched } from '../../core/sync.js';
+import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
+import type { FileSystem } from '../../filesystem/filesystem.js';
 import type { Driver, DriverOptions, Mounted } from '../driver.js';
 import { HandleTable } from '../handle-table.js';
 import { unmountPath } from '../mountpoint.js';
@@ -38,6 +41,7 @@ import type { Opcode } from './wire/protocol.js';
 import { answer, DONE } from './wire/request.js';
 import type { Handler } from './wire/request.js';
 import { SecondLook } from './memory/second-look.js';
+import { SizeRefresh } from './memory/size-refresh.js';
 import { changedThrough } from './session.js';
 import type { OpenDirectory, OpenHandle, Session } from './session.js';
 import { ToldNames } from './memory/told-names.js';
@@ -103,6 +107,16 @@ export class ServedMount {
       });
     };
     const refresh = new PageRefresh(this.nodes, (nodeid) => notifier.dropPages(nodeid));
+    const sizes = new SizeRefresh(
+      clock,
+      this.nodes,
+      notifier,
+      (inode, offset) => byteOf(fileSystem, inode, offset),
+      (inode, error) => {
+        const { code, message } = asCairnError(error);
+        logger.warn({ inode, code, reason: message }, 'the kernel was not told that a file has grown');
+      },
+    );
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
     const lostPages = new LostPages(
       (inode) => notifier.dropPages(this.nodes.nodeidOf(inode)),
@@ -122,7 +136,12 @@ export class ServedMount {
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
       dropAttributes: (inode) => notifier.dropAttributes(this.nodes.nodeidOf(inode)),
-      refreshPages: async (inode) => refresh.run(await fileSystem.getAttributes(inode)),
+      refreshPages: async (inode) => {
+        const attributes = await fileSystem.getAttributes(inode);
+        await refresh.run(attributes);
+        await sizes.run(attributes);
+      },
+      refreshSize: (attributes) => sizes.run(attributes),
       writtenPastPages: async (inode, offset, length) => {
         const { nodes } = this;
         const nodeid = nodes.nodeidOf(inode);
@@ -177,5 +196,15 @@ export class ServedMount {
       },
       isDying: (pid) => isBeingKilled(readStatus(pid)),
     });
+  }
+}
+
+async function byteOf(fileSystem: FileSystem, inode: InodeId, offset: number): Promise<Buffer> {
+  const flags = { read: true, write: false, noAtime: true };
+  const { file } = await fileSystem.open(ROOT_CREDENTIALS, inode, flags);
+  try {
+    return await file.read(offset, 1);
+  } finally {
+    await file.close();
   }
 }

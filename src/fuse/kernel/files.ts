@@ -94,6 +94,11 @@ export class FileRequests {
     });
     secondLook.done(pid);
     const { handle, openFlags } = this.opened(file, attributes, wanted, flags);
+    // Or sendfile(2) and its like would end where the file ended before (P2).
+    if (session.nodes.mayKnowLess(inode, attributes.size)) {
+      request.waitsForOthers();
+      await session.refreshSize(attributes);
+    }
     return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
   }
 
@@ -174,6 +179,8 @@ export class FileRequests {
     // Not by flags of the handle: a mapping of one with O_DIRECT has pages, too.
     if ((body.u32() & READ_LOCKOWNER) === 0) nodes.fillsPages(file.inode, offset + size);
     const { parts, release } = await file.lend(offset, size);
+    const count = parts.reduce((sum, part) => sum + part.length, 0);
+    if (count < size) nodes.sawEnd(file.inode, offset + count);
     return { parts, sent: release };
   }
 
@@ -196,6 +203,7 @@ export class FileRequests {
     const pastPages = (flags & WRITE_CACHE) === 0 && (flags & WRITE_LOCKOWNER) !== 0;
     if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
     const count = await handle.file.write(offset, bytes, options);
+    session.nodes.knowsAtLeast(handle.file.inode, offset + count);
     // The kernel drops pages before it sends this, but not those that a reader fills with what was there until now.
     if (pastPages) {
       request.waitsForOthers();
@@ -313,6 +321,7 @@ export class FileRequests {
       punchHole: (mode & FALLOC_PUNCH_HOLE) !== 0,
       zeroRange: (mode & FALLOC_ZERO_RANGE) !== 0,
     });
+    if ((mode & FALLOC_KEEP_SIZE) === 0) this.session.nodes.knowsAtLeast(file.inode, offset + length);
     return DONE;
   }
 
@@ -322,7 +331,9 @@ export class FileRequests {
     body.skip(8);
     const target = this.session.files.get(body.u64()).file;
     const [offset, length] = [body.bytes(), body.bytes()];
-    return answer(encode(await target.copyFrom(source, sourceOffset, offset, length)));
+    const count = await target.copyFrom(source, sourceOffset, offset, length);
+    this.session.nodes.knowsAtLeast(target.inode, offset + count);
+    return answer(encode(count));
   }
 }
 

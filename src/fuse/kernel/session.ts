@@ -53,6 +53,8 @@ export interface Session {
   dropAttributes(inode: InodeId): void;
   /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows. */
   refreshPages(inode: InodeId): Promise<void>;
+  /** Makes the kernel know that a file is at least as long as these attributes say. */
+  refreshSize(attributes: Attributes): Promise<void>;
   /** Something was written past the kernel's pages: makes it drop those that it may have of that. No length: to the end. */
   writtenPastPages(inode: InodeId, offset: number, length: number | undefined): Promise<void>;
   /** Makes the kernel write what programs changed of a file by mappings, which it does in its own time else. */

@@ -46,6 +46,25 @@ export const coherenceCases: readonly ConformanceCase[] = [
     },
   },
   {
+    name: 'P2: a copy ends where the file ends when it is locked, not where it ended before',
+    run: async (c) => {
+      const f = await c.file('f', name('short'));
+      const { file: source } = await c.other.open(root, f, READ_WRITE);
+      const { file: target } = await c.other.open(root, await c.file('copy'), READ_WRITE);
+      for (let size = 5; size < 300 * KIB; size += 70 * KIB) {
+        assert.equal(await target.copyFrom(source, 0, 0, 2 * size), size);
+        const grown = await c.opened(f);
+        await grown.write(size, pattern(70 * KIB, size));
+        await grown.close();
+        const request = { kind: 'posix', type: 'write', start: 0, end: 10, owner: 'other', pid: 1 } as const;
+        await c.other.setLock(f, request, { wait: true });
+        await c.other.setLock(f, { ...request, type: 'unlock' }, { wait: true });
+      }
+      await source.close();
+      await target.close();
+    },
+  },
+  {
     name: 'P2: fsync and flush publish too',
     run: async (c) => {
       const f = await c.file('f');

@@ -6,6 +6,7 @@ import { inodeId } from '../../../src/core/ids.js';
 import { KERNEL_BUFFERS, MAX_KERNEL_REQUESTS } from '../../../src/core/limits.js';
 import { deferred } from '../../../src/core/sync.js';
 import { ModelFileSystem } from '../../support/models/model-filesystem.js';
+import { NOTIFY_STORE } from '../../../src/fuse/kernel/wire/protocol.js';
 import { u32 } from '../../support/fakes/fake-kernel.js';
 import { must, number64, O_APPEND, O_DIRECT, O_RDONLY, O_RDWR, TestMount } from './served-mount.js';
 
@@ -79,6 +80,7 @@ t.test('P2: lockers who come while old pages are being dropped wait for that', a
   const mount = await TestMount.start(t, fileSystem);
   const { kernel } = mount;
   const { nodeid, handle } = await mount.create('f');
+  must(await mount.write(handle, 0, 'a'));
   await mount.read(handle, 0, 10);
   await changeByAnother(fileSystem, nodeid);
   const mayDrop = deferred<void>();
@@ -136,7 +138,7 @@ t.test('P2: what is written past the kernel’s pages makes it drop those that i
   await mount.read(handle, 16384, 4096);
   must(await mount.write(appending.handle, 16387, 'def', LOCKOWNER));
   t.same(dropped(), ['16387+0'], 'also by a handle that appends');
-  must(await mount.write(appending.handle, 16390, 'ghi', 1));
+  must(await mount.write(appending.handle, 16387, 'ghi', 1));
   t.same(dropped(), [], 'what a mapping changed is in its pages');
 
   await mount.read(handle, 0, 4096);
@@ -224,3 +226,56 @@ t.test('P2: an open whose answer nobody took does not make old pages current', a
   t.notOk(await keepsPages(), 'the kernel never heard that its pages are old');
   t.ok(await keepsPages());
 });
+
+t.test(
+  'P2: the kernel is told that a file has grown elsewhere, before an open returns or a lock is granted',
+  async (t) => {
+    const fileSystem = new ModelFileSystem();
+    const mount = await TestMount.start(t, fileSystem);
+    const { kernel } = mount;
+    const { nodeid, handle } = await mount.create('f');
+    must(await mount.write(handle, 0, 'abc'));
+    const writeByAnother = async (offset: number, text: string): Promise<void> => {
+      const other = new ModelFileSystem(fileSystem.state);
+      const { file } = await other.open(ROOT_CREDENTIALS, inodeId(nodeid), { read: false, write: true });
+      await file.write(offset, Buffer.from(text));
+      await file.close();
+    };
+    const told = (): string[] =>
+      kernel.notifications.splice(0).flatMap(({ code, body }) => {
+        t.equal(number64(body, 0), nodeid);
+        const [offset, length] = [number64(body, 8), number64(body, 16)];
+        if (code === NOTIFY_STORE) return [`${body.subarray(24).toString()} at ${offset}`];
+        return offset < 2 ** 53 ? [`drop ${offset}+${length}`] : [];
+      });
+    const open = async (): Promise<string[]> => {
+      told();
+      await mount.close((await mount.open(nodeid, O_RDONLY)).handle);
+      return told();
+    };
+    const lock = async (): Promise<string[]> => {
+      told();
+      must(await mount.lock(handle, 1));
+      return told();
+    };
+    t.same(await open(), [], 'it wrote that itself');
+    await writeByAnother(3, 'def');
+    t.same(await open(), ['drop 0+0', 'f at 5', 'drop 5+1']);
+    t.same(await open(), []);
+    await writeByAnother(6, 'ghi');
+    t.same(await lock(), ['drop 0+0', 'drop 0+0', 'i at 8', 'drop 8+1']);
+    t.same(await lock(), []);
+    await writeByAnother(0, 'ABC');
+    t.same(await open(), [], 'it is as long as before');
+    await writeByAnother(9, 'jkl');
+    must(await kernel.request('GETATTR', nodeid, u32(0, 0, 0, 0)));
+    t.same(await open(), [], 'it has asked');
+    // The file is cut and grows again between two opens: a read that ended early told the kernel of the cut.
+    const other = new ModelFileSystem(fileSystem.state);
+    await other.setAttributes(ROOT_CREDENTIALS, inodeId(nodeid), { size: 3 });
+    await mount.read(handle, 0, 4096);
+    await writeByAnother(3, 'DEFGHIJKL');
+    t.same(await open(), ['drop 0+0', 'L at 11', 'drop 11+1']);
+    await mount.close(handle);
+  },
+);

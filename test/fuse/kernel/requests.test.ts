@@ -146,7 +146,7 @@ t.test('P2: attributes of a listing are believed, until an open finds that the f
   t.equal(number64(listing, entry + 16), 1, 'seconds that the attributes hold');
   await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
   t.equal(kernel.notifications.length, 0, 'nothing has changed');
-  await new ModelFileSystem(fileSystem.state).setAttributes(ROOT_CREDENTIALS, inodeId(nodeid), { size: 100 });
+  await new ModelFileSystem(fileSystem.state).setAttributes(ROOT_CREDENTIALS, inodeId(nodeid), { mode: 0o600 });
   await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
   t.same(kernel.notifications, [{ code: 2, body: u64(nodeid, -1, 0) }]);
   await mount.release((await mount.open(nodeid, O_RDONLY)).handle);
@@ -406,7 +406,10 @@ t.test('P2: a lock makes the kernel drop what is old', async (t) => {
   const mount = await TestMount.start(t, fileSystem);
   const { kernel } = mount;
   const { nodeid, handle } = await mount.create('f');
+  must(await mount.write(handle, 0, 'a'));
   const lock = Buffer.concat([u64(handle, 1, 0, 99), u32(1, 9, 0, 0)]);
+  must(await kernel.request('SETLK', 1, lock));
+  kernel.notifications.splice(0);
   must(await kernel.request('SETLK', 1, lock));
   t.equal(kernel.notifications.length, 0, 'nothing has changed');
   const other = await new ModelFileSystem(fileSystem.state).open(ROOT_CREDENTIALS, inodeId(nodeid), {

@@ -35,6 +35,8 @@ interface Node {
   pagesEnd: number;
   /** How often the kernel was about to fill pages. */
   fills: number;
+  /** The kernel takes the file for at least that long. */
+  size: number;
   /** State of the file in the attributes that the kernel was last given to believe for a time. */
   believedChange: number | undefined;
   /** State of the file when the kernel was last told of it in an entry, and whether it had an ACL then. */
@@ -128,6 +130,7 @@ export class NodeTable {
     const node = this.nodes.get(this.nodeidOf(attributes.inode));
     if (node === undefined) return;
     if (!isRegular(attributes.mode)) node.last = attributes;
+    node.size = attributes.size;
     if (attributesMs > 0) node.believedChange = attributes.change;
   }
 
@@ -202,6 +205,24 @@ export class NodeTable {
     if (end > node.pagesEnd) node.pagesEnd = end;
   }
 
+  /** Whether the kernel may take the file for shorter. */
+  mayKnowLess(inode: InodeId, size: number): boolean {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    return node !== undefined && node.size < size;
+  }
+
+  /** The kernel was told of bytes up to `end`, or wrote them. */
+  knowsAtLeast(inode: InodeId, end: number): void {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node !== undefined && node.size < end) node.size = end;
+  }
+
+  /** A read ended at `end`: the kernel takes that for the end of the file. */
+  sawEnd(inode: InodeId, end: number): void {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node !== undefined && node.size > end) node.size = end;
+  }
+
   /** Whether the kernel may keep pages of what was written to `offset` and behind it. */
   mayHavePages(nodeid: number, offset: number): boolean {
     return (this.nodes.get(nodeid)?.pagesEnd ?? 0) > offset - (offset % PAGE_BYTES);
@@ -236,7 +257,7 @@ export class NodeTable {
     if (node === undefined) {
       node = {
         ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined },
-        ...{ pagesEnd: 0, fills: 0 },
+        ...{ pagesEnd: 0, fills: 0, size: 0 },
         ...{ toldChange: undefined, toldAcl: false, last: undefined, refused: false },
       };
       this.nodes.set(nodeid, node);

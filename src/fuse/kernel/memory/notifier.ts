@@ -7,8 +7,8 @@
 import { deferred, Mutex, watched } from '../../../core/sync.js';
 import type { Deferred } from '../../../core/sync.js';
 import type { FuseDevice } from '../wire/device.js';
-import { invalidateInode, notificationHeader } from '../wire/encode.js';
-import { NOTIFY_INVAL_INODE } from '../wire/protocol.js';
+import { invalidateInode, notificationHeader, storedBytes } from '../wire/encode.js';
+import { NOTIFY_INVAL_INODE, NOTIFY_STORE } from '../wire/protocol.js';
 import { MAX_WAITING_WRITES } from '../../../core/limits.js';
 
 /** Pages to be dropped, of a message that is still to be sent. */
@@ -43,7 +43,18 @@ export class Notifier {
 
   /** Drops the pages and the attributes of a file. */
   dropPages(nodeid: number): Promise<void> {
-    return this.turns.run(() => this.sendDrop(nodeid, 0, 0));
+    return this.dropRange(nodeid, 0, 0);
+  }
+
+  /** Drops the pages of a part of a file, and its attributes. `length` 0: to the end. */
+  dropRange(nodeid: number, offset: number, length: number): Promise<void> {
+    return this.turns.run(() => this.sendDrop(nodeid, offset, length));
+  }
+
+  /** Puts bytes of a file into its pages. The file is at least that long for the kernel. */
+  storeBytes(nodeid: number, offset: number, bytes: Buffer): Promise<void> {
+    const body = [storedBytes(nodeid, offset, bytes.length), bytes];
+    return this.turns.run(() => this.sendInThread(NOTIFY_STORE, body));
   }
 
   /**
@@ -83,11 +94,15 @@ export class Notifier {
   }
 
   /** `length` 0: to the end. */
-  private async sendDrop(nodeid: number, offset: number, length: number): Promise<void> {
+  private sendDrop(nodeid: number, offset: number, length: number): Promise<void> {
+    return this.sendInThread(NOTIFY_INVAL_INODE, [invalidateInode(nodeid, offset, length)]);
+  }
+
+  private async sendInThread(code: number, body: readonly Buffer[]): Promise<void> {
     if (this.isClosed()) return;
-    const body = invalidateInode(nodeid, offset, length);
+    const bytes = body.reduce((sum, part) => sum + part.length, 0);
     try {
-      await this.device.sendInThread([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
+      await this.device.sendInThread([notificationHeader(code, bytes), ...body]);
     } catch (error) {
       throwUnlessGone(error);
     }

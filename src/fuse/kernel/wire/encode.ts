@@ -209,3 +209,12 @@ export function invalidateInode(nodeid: number, offset: number, length = 0): Buf
   putU64(out, 16, length);
   return out;
 }
+
+/** fuse_notify_store_out, before bytes that the kernel takes into its pages: the file has at least these. */
+export function storedBytes(nodeid: number, offset: number, length: number): Buffer {
+  const out = Buffer.alloc(24);
+  putU64(out, 0, nodeid);
+  putU64(out, 8, offset);
+  out.writeUInt32LE(length, 16);
+  return out;
+}

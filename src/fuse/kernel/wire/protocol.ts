@@ -132,6 +132,7 @@ export const EXT_GROUPS = 32;
 
 /** Notifications have unique 0 and their code where a reply has its error. */
 export const NOTIFY_INVAL_INODE = 2;
+export const NOTIFY_STORE = 4;
 
 /** uid and gid of a request that the kernel makes by itself. */
 export const NO_ID = 0xffffffff;
