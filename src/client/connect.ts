@@ -101,9 +101,9 @@ export async function connectClient(
     onChanged: (inode) => {
       syncs.changed.note(inode, master.changes);
     },
-    onCut: (attributes) => {
+    onCut: (attributes, asked) => {
       chunks.cut(attributes);
-      syncs.cut(attributes);
+      syncs.cut(attributes, asked);
     },
   });
   const syncs = new FileSyncs({ master, inodes, io: chunks.writer });

@@ -14,9 +14,13 @@ import { UnsyncedFiles } from '../data/unsynced-files.js';
 import type { UnsyncedChunks } from '../data/unsynced-files.js';
 import type { Writer } from '../data/writer.js';
 import { lostBeforeSync } from '../data/written-chunks.js';
+import type { Moment } from '../inodes/attribute-cache.js';
 import type { KnownInodes } from '../inodes/known-inodes.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import type { InodeAttributes } from '../session/wire-attributes.js';
+
+/** All was published, in this change or before; or it was not, and only what is asked for from this moment on is later. */
+type LastClose = { readonly change: number } | { readonly moment: Moment };
 
 export interface FileSyncsOptions {
   readonly master: Pick<MasterConnection, 'call' | 'sync'>;
@@ -30,24 +34,28 @@ export class FileSyncs {
   private readonly unsynced = new UnsyncedFiles();
   /** Failed write-backs that only a close has told, if anything. */
   private readonly failed = new LruMap<InodeId, CairnError>(MAX_FAILED_FILES);
-  /** Change numbers of files when they were closed last. */
-  private readonly closedAt = new LruMap<InodeId, number>(MAX_UNSYNCED_FILES);
+  /** Files that were closed: what a cut of them must be behind, to have cut what was written before. */
+  private readonly closes = new LruMap<InodeId, LastClose>(MAX_UNSYNCED_FILES);
 
   constructor(private readonly options: FileSyncsOptions) {}
 
   /** The last handle of the inode is being closed, with what its writer has not synced and not told. */
   closed({ inode, change }: InodeAttributes, writer: Writer): void {
-    this.closedAt.set(inode, change);
     this.unsynced.put(inode, writer.unsyncedChunks);
     const { count, told, last } = writer.failures;
-    if (count > told) this.failed.set(inode, last);
-    else if (!writer.isClean) this.failed.set(inode, notPublished(inode));
+    const failure = count > told ? last : writer.isClean ? undefined : notPublished(inode);
+    if (failure === undefined) this.closes.set(inode, { change });
+    else {
+      this.failed.set(inode, failure);
+      this.closes.set(inode, { moment: this.options.inodes.believeNothing(inode) });
+    }
   }
 
-  /** Chunks were dropped or cut. */
-  cut({ inode, size, change }: InodeAttributes): void {
+  /** Chunks were dropped or cut, by what was asked for at `asked`. */
+  cut({ inode, size, change }: InodeAttributes, asked: Moment): void {
     // The answer to a cut may come late: what was closed meanwhile was written behind it.
-    if (change <= (this.closedAt.peek(inode) ?? Infinity)) return;
+    const close = this.closes.peek(inode);
+    if (close === undefined || ('change' in close ? change <= close.change : asked < close.moment)) return;
     this.unsynced.cut(inode, Math.ceil(size / CHUNK_SIZE_BYTES));
     if (size === 0) this.failed.delete(inode);
   }

@@ -172,7 +172,7 @@ export class FileTable implements OpenFileHost {
     if (flags.truncate !== true) return opened(inodes.learn(await open(), asked));
     const cut = async (): Promise<InodeAttributes> => {
       const attributes = inodes.changedOnce(await open());
-      inodes.layoutChanged(attributes);
+      inodes.layoutChanged(attributes, asked);
       return attributes;
     };
     const writer = known === undefined ? undefined : inodes.get(known)?.writer;

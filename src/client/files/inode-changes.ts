@@ -32,6 +32,7 @@ export class InodeChanges {
     const { atime, mtime, ...plain } = changes;
     const { lockLosses } = inodes;
     const change = async (): Promise<InodeAttributes> => {
+      const asked = inodes.moment;
       const reply = await master.mutate(
         MASTER_METHODS.setAttributes,
         (operation) => {
@@ -46,7 +47,7 @@ export class InodeChanges {
         { idempotent: true },
       );
       const attributes = inodes.changedOnce(fromWireAttributes(reply));
-      if (changes.size !== undefined) inodes.layoutChanged(attributes);
+      if (changes.size !== undefined) inodes.layoutChanged(attributes, asked);
       return attributes;
     };
     const open = inodes.get(inode);
@@ -74,6 +75,7 @@ export class InodeChanges {
     const { master, inodes, leases } = this.options;
     const { lockLosses } = inodes;
     const change = async (): Promise<InodeAttributes> => {
+      const asked = inodes.moment;
       const reply = await master.mutate(
         MASTER_METHODS.punchChunks,
         (operation) => {
@@ -83,7 +85,7 @@ export class InodeChanges {
         { idempotent: true },
       );
       const attributes = inodes.changedOnce(fromWireAttributes(reply));
-      inodes.layoutChanged(attributes);
+      inodes.layoutChanged(attributes, asked);
       leases.drop(inode, firstIndex);
       writer?.forgetUnsynced(firstIndex, count);
       return attributes;

@@ -22,8 +22,8 @@ export interface KnownInodesOptions {
   readonly onNewer: (attributes: InodeAttributes) => void;
   /** A change of the inode was answered that nobody makes again when the master has lost it. */
   readonly onChanged: (inode: InodeId) => void;
-  /** Chunks of a file were dropped or cut: what else is known of them is void. */
-  readonly onCut: (attributes: InodeAttributes) => void;
+  /** Chunks of a file were dropped or cut, by what was asked for at `asked`: what else is known of them is void. */
+  readonly onCut: (attributes: InodeAttributes, asked: Moment) => void;
 }
 
 export class KnownInodes {
@@ -131,7 +131,7 @@ export class KnownInodes {
       open.learn(attributes);
       this.options.onNewer(attributes);
       open.invalidateReads(0, MAX_FILE_BYTES);
-      if (isCut) this.layoutChanged(attributes);
+      if (isCut) this.layoutChanged(attributes, asked);
     }
     return attributes;
   }
@@ -154,9 +154,20 @@ export class KnownInodes {
     this.options.onChanged(inode);
   }
 
-  /** Chunks were dropped or cut: what is known of them is void. */
-  layoutChanged(attributes: InodeAttributes): void {
-    this.options.onCut(attributes);
+  /** To be noted before something is asked. */
+  get moment(): Moment {
+    return this.options.cache.now();
+  }
+
+  /** Nothing that was asked of the inode before is believed any more. Returns the moment from which on it is. */
+  believeNothing(inode: InodeId): Moment {
+    this.options.cache.dropAttributes(inode);
+    return this.moment;
+  }
+
+  /** Chunks were dropped or cut, as was asked for at `asked`: what is known of them is void. */
+  layoutChanged(attributes: InodeAttributes, asked: Moment): void {
+    this.options.onCut(attributes, asked);
     this.inodes.get(attributes.inode)?.invalidateReads(0, MAX_FILE_BYTES);
   }
 
