@@ -5,14 +5,16 @@ import { cairnCommand } from './machine/program-name.js';
 export type Health = 'healthy' | 'degraded' | 'unavailable';
 
 /**
- * unavailable: some data cannot be read now; degraded: all can, with fewer replicas, servers or disks than there should be, or nothing can
- * be created.
+ * unavailable: some data cannot be read now; degraded: all can, with fewer replicas, servers or disks than there should be, or with chunks
+ * of which that is not known yet, or nothing can be created.
  */
 export function healthOf(status: StatusReply): Health {
   const alive = status.servers.filter((server) => server.alive).length;
   if (status.unavailableChunks > 0 || status.damagedChunks > 0 || alive === 0) return 'unavailable';
   const short = alive < status.wantedReplicas || alive < status.servers.length || diskProblems(status).length > 0;
-  return status.underReplicatedChunks > 0 || short || status.masterShortOfSpace ? 'degraded' : 'healthy';
+  return status.underReplicatedChunks + status.doubtfulChunks > 0 || short || status.masterShortOfSpace
+    ? 'degraded'
+    : 'healthy';
 }
 
 /** `clusterWords`: options that name the cluster, for commands that are to work as they are printed. */
@@ -40,6 +42,11 @@ export function problemsOf(status: StatusReply, clusterWords: readonly string[] 
   if (status.underReplicatedChunks > 0) {
     problems.push(
       `${status.underReplicatedChunks} chunks have too few replicas: they are copied as servers and space allow`,
+    );
+  }
+  if (status.doubtfulChunks > 0) {
+    problems.push(
+      `${status.doubtfulChunks} chunks are being recovered, as a write or a server failed: how many replicas they have is known afterwards`,
     );
   }
   if (status.surplusChunks > 0) {

@@ -41,6 +41,7 @@ export function statusFields(status: StatusReply): StatusReply {
     garbageChunks: status.garbageChunks,
     surplusChunks: status.surplusChunks,
     damagedChunks: status.damagedChunks,
+    doubtfulChunks: status.doubtfulChunks,
     unexaminedChunks: status.unexaminedChunks,
     sessions: status.sessions,
     logSequence: status.logSequence,

@@ -23,6 +23,7 @@ export function clusterStatus(
   let unavailable = 0;
   let surplus = 0;
   let damaged = 0;
+  let doubtful = 0;
   const walk = (prefix: Key, handleAt: number, start?: Key): void => {
     const range = prefixRange(prefix);
     for (const [key] of state.range({ ...range, ...(start !== undefined && { start }) })) {
@@ -34,6 +35,7 @@ export function clusterStatus(
       if (record === undefined || isGarbage(state, handle)) continue;
       const live = record.servers.filter((id) => servers.isUp(id) && !record.suspects.includes(id)).length;
       if (record.damagedBlocks > 0 && live > 0) damaged++;
+      if (record.needsRecovery && live > 0) doubtful++;
       if (live === 0) unavailable++;
       else if (live < wantedReplicas) underReplicated++;
       else if (live > wantedReplicas) surplus++;
@@ -58,6 +60,7 @@ export function clusterStatus(
     garbageChunks: garbage,
     surplusChunks: surplus,
     damagedChunks: damaged,
+    doubtfulChunks: doubtful,
     unexaminedChunks: unexamined,
     servers: servers.all().map(({ id, address, peer, load, disks, removal }): ServerStatusInit => ({
       ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks, aside: load.aside },

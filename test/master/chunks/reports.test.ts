@@ -1,6 +1,7 @@
 /** How the master learns that replicas are gone, whenever their chunks were made. */
 import t from 'tap';
 import { errorNumber } from '../../../src/core/errors.js';
+import { chunkHandle } from '../../../src/core/ids.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
 import { MasterCluster } from '../support/master-cluster.js';
 
@@ -145,3 +146,16 @@ t.test(
     await cluster.stop();
   },
 );
+
+t.test('a chunk in doubt is told: it may end with fewer replicas', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const lease = await client.lease(await client.create('file', 3));
+  t.equal((await client.status()).doubtfulChunks, 0);
+  cluster.parts.leases.voidLease(chunkHandle(lease.handle));
+  t.equal((await client.status()).doubtfulChunks, 1);
+  await cluster.until(cluster.parts.leases.recover(chunkHandle(lease.handle), () => true));
+  t.equal((await client.status()).doubtfulChunks, 0);
+  await cluster.stop();
+});

@@ -80,11 +80,13 @@ export class Health {
   private async whatMasterSays(): Promise<string | undefined> {
     const { world, observer } = this;
     try {
-      const { servers, underReplicatedChunks, unavailableChunks, surplusChunks } = await observer.status();
+      const { servers, underReplicatedChunks, unavailableChunks, surplusChunks, doubtfulChunks } =
+        await observer.status();
       const alive = servers.filter((server) => server.alive).length;
       if (alive < world.chunkservers.length) return `${alive} of ${world.chunkservers.length} chunkservers are alive`;
       if (unavailableChunks > 0) return `${unavailableChunks} chunks are unavailable`;
       if (underReplicatedChunks > 0) return `${underReplicatedChunks} chunks have too few replicas`;
+      if (doubtfulChunks > 0) return `${doubtfulChunks} chunks are being recovered`;
       if (surplusChunks > 0) return `${surplusChunks} chunks have too many replicas`;
       return undefined;
     } catch (error) {
