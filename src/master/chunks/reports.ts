@@ -91,7 +91,7 @@ export function takeReport(deps: ReportDeps, server: Server, request: ReportRequ
     if (replica.handle > upTo) continue;
     const verdict = judge(deps, server, replica);
     if (verdict === 'delete') toDelete.push({ handle: replica.handle, version: replica.version });
-    if (verdict === 'stale' || verdict === 'older') {
+    if (verdict === 'stale' || verdict === 'older' || verdict === 'replaced') {
       leaveOut.push({ handle: replica.handle, version: replica.version });
     }
     if (verdict === 'stale') deps.onStale(chunkHandle(replica.handle), replica.version, server.id);
@@ -133,13 +133,17 @@ function giveUpUnsynced(m: Mutation, handle: ChunkHandle, server: ServerId, want
 }
 
 /** `older`: as a suspect, and served to nobody: the one that the server is a member with may be on a disk that is away. */
-type Verdict = 'keep' | 'delete' | 'aside' | 'stale' | 'older' | 'suspect';
+type Verdict = 'keep' | 'replaced' | 'delete' | 'aside' | 'stale' | 'older' | 'suspect';
 
 function judge(deps: ReportDeps, server: Server, replica: ReplicaState): Verdict {
   const { state, logger } = deps;
   const handle = chunkHandle(replica.handle);
-  if (deps.isInMaking(handle, server.id)) return 'keep';
   const record = getChunk(state, handle);
+  if (deps.isInMaking(handle, server.id)) {
+    // What a copy is to take the place of is as stale as before, and is read until that comes (P9).
+    const isOld = record !== undefined && !record.servers.includes(server.id) && replica.version < record.version;
+    return isOld ? 'replaced' : 'keep';
+  }
   if (record === undefined) return state.get(keys.deletion(server.id, handle)) === undefined ? 'aside' : 'delete';
   if (isGarbage(state, handle)) return 'delete';
   if (replica.version > record.lastVersion) {
