@@ -5,7 +5,7 @@ import { SeededRandom } from '../../../src/core/random.js';
 import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import type { FileSystem } from '../../../src/filesystem/filesystem.js';
 import { ModelFileSystem } from '../../support/models/model-filesystem.js';
-import { Actor } from '../work/actor.js';
+import { Actor } from '../workloads/actor.js';
 import { compareTrees } from './final-check.js';
 
 const STEPS = 300;

@@ -11,7 +11,7 @@ import { pattern } from '../../conformance/case.js';
 import { FaultCounts } from '../faults/fault-counts.js';
 import { demandQuiet } from './final-check.js';
 import { Health } from './health.js';
-import { VersionedFiles } from '../work/versioned-files.js';
+import { VersionedFiles } from '../workloads/versioned-files.js';
 import { World } from '../world/world.js';
 
 t.setTimeout(0);

@@ -7,7 +7,7 @@ import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import type { Attributes, ChunkPlacement, DirectoryEntry, FileSystem } from '../../../src/filesystem/filesystem.js';
 import { equalBytes } from '../../conformance/case.js';
 import { auditState } from './audit.js';
-import { DATA_WINDOWS, equalAttributes } from '../work/actor.js';
+import { DATA_WINDOWS, equalAttributes } from '../workloads/actor.js';
 import { Inspector } from '../world/inspector.js';
 import type { TreeFile } from '../world/inspector.js';
 import type { World } from '../world/world.js';

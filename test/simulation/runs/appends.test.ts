@@ -12,7 +12,7 @@ import { Faults, PLAIN_KINDS } from '../faults/faults.js';
 import { checkReplicas } from '../judges/final-check.js';
 import { seeds } from '../world/seeds.js';
 import { story } from '../world/story.js';
-import { bringBack } from '../work/workload.js';
+import { bringBack } from '../workloads/workload.js';
 import { MASTER, World } from '../world/world.js';
 
 t.setTimeout(0);

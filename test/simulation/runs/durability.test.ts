@@ -12,7 +12,7 @@ import { ModelFileSystem } from '../../support/models/model-filesystem.js';
 import { equalBytes } from '../../conformance/case.js';
 import { compareTrees } from '../judges/final-check.js';
 import { seeds } from '../world/seeds.js';
-import { bringBack, makeActors, settleAndCheck } from '../work/workload.js';
+import { bringBack, makeActors, settleAndCheck } from '../workloads/workload.js';
 import { MASTER, World } from '../world/world.js';
 
 const ROUNDS = 4;

@@ -5,10 +5,10 @@
  */
 import assert from 'node:assert/strict';
 import t from 'tap';
-import { changeNames } from '../work/names-course.js';
+import { changeNames } from '../workloads/names-course.js';
 import { seeds } from '../world/seeds.js';
 import type { Strike } from '../faults/struck-message.js';
-import { COURSES, takeTurns } from '../work/turns.js';
+import { COURSES, takeTurns } from '../workloads/turns.js';
 
 t.setTimeout(0);
 

@@ -9,12 +9,12 @@
  *
  * It speaks TAP by itself: what tap knows of each promise takes half of the time of a long run.
  */
-import { DISASTERS, runDisasters, TRIALS } from '../work/disaster.js';
+import { DISASTERS, runDisasters, TRIALS } from '../workloads/disaster.js';
 import { FaultCounts } from '../faults/fault-counts.js';
 import { FAULTS } from '../faults/faults.js';
 import { seeds } from '../world/seeds.js';
-import { runStorm } from '../work/storm.js';
-import { runWorkload } from '../work/workload.js';
+import { runStorm } from '../workloads/storm.js';
+import { runWorkload } from '../workloads/workload.js';
 
 /** With so many seeds each kind is the first of several; the rarest, `full-disk`, takes effect in one of thirty. */
 const SEEDS_FOR_ALL = 10 * FAULTS.length;

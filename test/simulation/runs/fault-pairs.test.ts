@@ -14,9 +14,9 @@ import { backUp } from '../world/administrator.js';
 import { checkReplicas, demandQuiet, filesOf } from '../judges/final-check.js';
 import { Health } from '../judges/health.js';
 import { seeds } from '../world/seeds.js';
-import { VersionedFiles, VERSIONED } from '../work/versioned-files.js';
-import type { VersionedClient } from '../work/versioned-files.js';
-import { bringBack, QUIET_MS } from '../work/workload.js';
+import { VersionedFiles, VERSIONED } from '../workloads/versioned-files.js';
+import type { VersionedClient } from '../workloads/versioned-files.js';
+import { bringBack, QUIET_MS } from '../workloads/workload.js';
 import { MASTER, World } from '../world/world.js';
 
 interface Scene {

@@ -4,7 +4,7 @@
  */
 import t from 'tap';
 import { seeds } from '../world/seeds.js';
-import { runWorkload } from '../work/workload.js';
+import { runWorkload } from '../workloads/workload.js';
 
 // No time-out: a stuck world ends by its own limit of simulated time.
 t.setTimeout(0);

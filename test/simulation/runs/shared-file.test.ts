@@ -6,7 +6,7 @@ import t from 'tap';
 import { SeededRandom } from '../../../src/core/random.js';
 import { seeds } from '../world/seeds.js';
 import { MASTER, World } from '../world/world.js';
-import { SharedFile } from '../work/shared-file.js';
+import { SharedFile } from '../workloads/shared-file.js';
 
 t.setTimeout(0);
 

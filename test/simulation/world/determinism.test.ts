@@ -1,7 +1,7 @@
 /** The same seed gives the same run, to the byte; another seed another. */
 import t from 'tap';
 import { seeds } from './seeds.js';
-import { runWorkload } from '../work/workload.js';
+import { runWorkload } from '../workloads/workload.js';
 
 t.setTimeout(0);
 
