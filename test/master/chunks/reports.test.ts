@@ -2,6 +2,9 @@
 import t from 'tap';
 import { errorNumber } from '../../../src/core/errors.js';
 import { chunkHandle } from '../../../src/core/ids.js';
+import { silentLogger } from '../../../src/core/logging/logger.js';
+import { takeReport } from '../../../src/master/chunks/reports.js';
+import { ReportRequest } from '../../../src/protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
 import { MasterCluster } from '../support/master-cluster.js';
 
@@ -157,5 +160,34 @@ t.test('a chunk in doubt is told: it may end with fewer replicas', async (t) => 
   t.equal((await client.status()).doubtfulChunks, 1);
   await cluster.until(cluster.parts.leases.recover(chunkHandle(lease.handle), () => true));
   t.equal((await client.status()).doubtfulChunks, 0);
+  await cluster.stop();
+});
+
+t.test('P9: what a copy is to take the place of serves nobody until that comes, and is not deleted', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start();
+  const client = await cluster.client();
+  const inode = await client.create('file', 3);
+  const lease = await client.lease(inode);
+  const handle = chunkHandle(lease.handle);
+  await cluster.until(cluster.parts.leases.recover(handle, () => true));
+  const [chunk] = await client.chunks(inode, 0);
+  const members = new Set(lease.replicas.map(({ serverId }) => serverId));
+  const target = cluster.parts.servers.all().find(({ id }) => !members.has(id));
+  if (chunk === undefined || target === undefined) throw new Error('a chunk, and a server without it, expected');
+  t.ok(chunk.version > lease.version);
+  const report = (version: number): unknown =>
+    takeReport(
+      {
+        ...{ ...cluster.parts, logger: silentLogger, wantedReplicas: 2 },
+        isInMaking: () => true,
+        onStale: () => t.fail('it is not to be deleted'),
+        onDoubt: () => t.fail('nothing is in doubt'),
+      },
+      target,
+      ReportRequest.decode(ReportRequest.encode({ replicas: [{ handle, version }] }).finish()),
+    );
+  t.same(report(lease.version), { delete: [], aside: [], leaveOut: [{ handle, version: lease.version }] });
+  t.same(report(chunk.version), { delete: [], aside: [], leaveOut: [] }, 'the copy itself');
   await cluster.stop();
 });
