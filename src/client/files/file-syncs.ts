@@ -42,8 +42,8 @@ export class FileSyncs {
   /** The last handle of the inode is being closed, with what its writer has not synced and not told. */
   closed({ inode, change }: InodeAttributes, writer: Writer): void {
     this.unsynced.put(inode, writer.unsyncedChunks);
-    const { count, told, last } = writer.failures;
-    const failure = count > told ? last : writer.isClean ? undefined : notPublished(inode);
+    const { count, told } = writer.failures;
+    const failure = count > told ? writer.failures.last : writer.isClean ? undefined : notPublished(inode);
     if (failure === undefined) this.closes.set(inode, { change });
     else {
       this.failed.set(inode, failure);
