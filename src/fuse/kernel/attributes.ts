@@ -48,11 +48,11 @@ export class AttributeRequests {
     const flags = request.body.u32();
     request.body.skip(4);
     if ((flags & GETATTR_HANDLE) !== 0) {
-      return attributesAnswer(session, request.nodeid, await session.files.get(request.body.u64()).file.attributes());
+      return attributesAnswer(session, request, await session.files.get(request.body.u64()).file.attributes());
     }
     const inode = inodeOf(session, request);
     try {
-      return attributesAnswer(session, request.nodeid, await session.fileSystem.getAttributes(inode));
+      return attributesAnswer(session, request, await session.fileSystem.getAttributes(inode));
     } catch (error) {
       // A directory or FIFO that was removed is still there for who is in it, or has it open.
       const last = hasCode(error, 'ESTALE') ? session.nodes.lastOf(inode) : undefined;
@@ -71,7 +71,7 @@ export class AttributeRequests {
       const { file } = session.files.get(handle);
       await file.truncate(size);
       if (Object.keys(others).every((name) => name === 'killPrivileges')) {
-        return attributesAnswer(session, request.nodeid, await file.attributes());
+        return attributesAnswer(session, request, await file.attributes());
       }
       return this.change(request, inode, others);
     }
@@ -98,7 +98,7 @@ export class AttributeRequests {
         session.fileSystem.setAttributes(credentials, inode, { killPrivileges: true }),
       );
     });
-    return attributesAnswer(session, request.nodeid, attributes);
+    return attributesAnswer(session, request, attributes);
   }
 
   /** Only sent when permissions are not left to the kernel. */

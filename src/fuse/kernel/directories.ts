@@ -12,7 +12,7 @@ import type { Opcode } from './wire/protocol.js';
 import { DONE } from './wire/request.js';
 import { openOut } from './wire/encode.js';
 import type { Answer, Handler, Request } from './wire/request.js';
-import { inodeOf, listedValidityOf, noteTold } from './session.js';
+import { askedBy, inodeOf, listedValidityOf, noteTold } from './session.js';
 import type { Session } from './session.js';
 import { MAX_LISTING_BYTES } from '../../core/limits.js';
 
@@ -101,9 +101,9 @@ export class DirectoryRequests {
         const validity = listedValidityOf(session, request.nodeid, attributes);
         hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
         if (!hasRoom) break;
-        if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
+        if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode, request.caller.pid);
         noteTold(session, request.nodeid, entry.name, attributes);
-        told.push(session.nodes.lookedUp(attributes, validity.attributesMs));
+        told.push(session.nodes.lookedUp(attributes, validity.attributesMs, askedBy(request)));
         if (isDirectory(attributes.mode)) session.nodes.places.listed(nodeid, request.nodeid, entry.name);
       }
       if (hasRoom) last = next;

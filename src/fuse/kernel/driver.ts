@@ -119,7 +119,10 @@ export class ServedMount {
     );
     const secondLook = new SecondLook({ fileSystem, clock, inBackground });
     const lostPages = new LostPages(
-      (inode) => notifier.dropPages(this.nodes.nodeidOf(inode)),
+      async (inode) => {
+        await notifier.dropPages(this.nodes.nodeidOf(inode));
+        this.nodes.attributesDropped(inode, 0);
+      },
       async (inode, error) => {
         const { code, message } = asCairnError(error);
         logger.warn({ inode, code, reason: message }, 'pages of a file with lost bytes are not dropped yet');
@@ -135,25 +138,32 @@ export class ServedMount {
       ...{ fileSystem, clock, logger, nodes: this.nodes, files: this.files },
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
-      dropAttributes: (inode) => notifier.dropAttributes(this.nodes.nodeidOf(inode)),
-      refreshPages: async (inode) => {
-        const attributes = await fileSystem.getAttributes(inode);
-        await refresh.run(attributes);
-        await sizes.run(attributes);
+      dropAttributes: (inode, thread) => {
+        this.nodes.attributesDropped(inode, thread);
+        notifier.dropAttributes(this.nodes.nodeidOf(inode));
       },
-      refreshSize: (attributes) => sizes.run(attributes),
+      refreshPages: async (inode, thread) => {
+        const attributes = await fileSystem.getAttributes(inode);
+        await refresh.run(attributes, thread);
+        await sizes.run(attributes, thread);
+      },
+      refreshSize: (attributes, thread) => sizes.run(attributes, thread),
       writtenPastPages: async (inode, offset, length) => {
         const { nodes } = this;
         const nodeid = nodes.nodeidOf(inode);
         if (!nodes.mayHavePages(nodeid, offset)) return;
         if (length !== undefined && nodes.mayHavePages(nodeid, offset + length)) {
-          return notifier.dropWritten(nodeid, offset, length);
+          await notifier.dropWritten(nodeid, offset, length);
+        } else {
+          await notifier.dropWritten(nodeid, offset, Infinity, nodes.droppingFrom(nodeid, offset));
         }
-        await notifier.dropWritten(nodeid, offset, Infinity, nodes.droppingFrom(nodeid, offset));
+        nodes.attributesDropped(inode, 0);
       },
       collectPages: async (inode) => {
         // It does so before it drops them. Without a handle that may write, nothing is mapped to be written.
-        if (this.nodes.isBeingWritten(inode)) await notifier.dropPages(this.nodes.nodeidOf(inode));
+        if (!this.nodes.isBeingWritten(inode)) return;
+        await notifier.dropPages(this.nodes.nodeidOf(inode));
+        this.nodes.attributesDropped(inode, 0);
       },
       wasKilled: (pid) => pid !== 0 && wasKilled(readStat(pid)),
       isKernelThread: (pid) => pid !== 0 && isKernelThread(readStat(pid)),

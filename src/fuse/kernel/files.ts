@@ -88,16 +88,17 @@ export class FileRequests {
       // It does not try once more, and holds what it found by a file handle.
       if (names?.length !== 0 && session.isKernelThread(pid)) return open([]);
       // Whoever asks for the attributes next learns it too, which makes the kernel look the name up again.
-      session.dropAttributes(inode);
+      session.dropAttributes(inode, pid);
       secondLook.refused(pid, inode);
       throw error;
     });
     secondLook.done(pid);
-    const { handle, openFlags } = this.opened(file, attributes, wanted, flags);
+    const { handle, openFlags } = this.opened(request, file, attributes, wanted, flags);
+    if (wanted.truncate === true) session.nodes.sawEnd(inode, 0, pid);
     // Or sendfile(2) and its like would end where the file ended before (P2).
-    if (session.nodes.mayKnowLess(inode, attributes.size)) {
+    if (session.nodes.mayKnowLess(inode, attributes.size, pid)) {
       request.waitsForOthers();
-      await session.refreshSize(attributes);
+      await session.refreshSize(attributes, pid);
     }
     return { parts: [openOut(handle, openFlags)], undo: () => this.closeUnasked(handle) };
   }
@@ -114,7 +115,7 @@ export class FileRequests {
       options,
     );
     session.secondLook.done(request.caller.pid);
-    return this.openedEntry({ parent: request.nodeid, name }, file, attributes, options.flags, flags);
+    return this.openedEntry(request, name, file, attributes, options.flags, flags);
   }
 
   private async createTemporary(request: Request): Promise<Answer> {
@@ -127,18 +128,19 @@ export class FileRequests {
       parent,
       options,
     );
-    return this.openedEntry({ parent: request.nodeid, name: undefined }, file, attributes, options.flags, flags);
+    return this.openedEntry(request, undefined, file, attributes, options.flags, flags);
   }
 
   private openedEntry(
-    { parent, name }: { readonly parent: number; readonly name: Buffer | undefined },
+    request: Request,
+    name: Buffer | undefined,
     file: OpenFile,
     attributes: Attributes,
     flags: OpenFlags,
     kernelFlags: number,
   ): Answer {
-    const { handle, openFlags } = this.opened(file, attributes, flags, kernelFlags);
-    const entry = entryAnswer(this.session, parent, name, attributes, openOut(handle, openFlags));
+    const { handle, openFlags } = this.opened(request, file, attributes, flags, kernelFlags);
+    const entry = entryAnswer(this.session, request, name, attributes, openOut(handle, openFlags));
     const undo = (): void => {
       entry.undo?.();
       this.closeUnasked(handle);
@@ -147,6 +149,7 @@ export class FileRequests {
   }
 
   private opened(
+    { caller }: Request,
     file: OpenFile,
     attributes: Attributes,
     flags: OpenFlags,
@@ -165,14 +168,14 @@ export class FileRequests {
       throw error;
     }
     const aroundPages = (kernelFlags & O_DIRECT) !== 0;
-    const { drop, attributesAreOld } = session.nodes.opened(attributes, flags.write, aroundPages);
+    const { drop, attributesAreOld } = session.nodes.opened(attributes, flags.write, aroundPages, caller.pid);
     open.drops = drop;
     // Or the kernel would end reads where the file ended before another mount appended (P2).
-    if (attributesAreOld) session.dropAttributes(attributes.inode);
+    if (attributesAreOld) session.dropAttributes(attributes.inode, caller.pid);
     return { handle, openFlags: (drop === undefined ? FOPEN_KEEP_CACHE : 0) | (direct ? FOPEN_DIRECT_IO : 0) };
   }
 
-  private async read({ body }: Request): Promise<Answer> {
+  private async read({ body, caller }: Request): Promise<Answer> {
     const { nodes } = this.session;
     const { file } = usedHandle(this.session, body.u64());
     const [offset, size] = [body.bytes(), body.u32()];
@@ -180,12 +183,12 @@ export class FileRequests {
     if ((body.u32() & READ_LOCKOWNER) === 0) nodes.fillsPages(file.inode, offset + size);
     const { parts, release } = await file.lend(offset, size);
     const count = parts.reduce((sum, part) => sum + part.length, 0);
-    if (count < size) nodes.sawEnd(file.inode, offset + count);
+    if (count < size) nodes.sawEnd(file.inode, offset + count, caller.pid);
     return { parts, sent: release };
   }
 
   private async write(request: Request): Promise<Answer> {
-    const { body } = request;
+    const { body, caller } = request;
     const { session } = this;
     const handle = session.files.get(body.u64());
     const [offset, size, flags] = [body.bytes(), body.u32(), body.u32()];
@@ -203,7 +206,7 @@ export class FileRequests {
     const pastPages = (flags & WRITE_CACHE) === 0 && (flags & WRITE_LOCKOWNER) !== 0;
     if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
     const count = await handle.file.write(offset, bytes, options);
-    session.nodes.knowsAtLeast(handle.file.inode, offset + count);
+    session.nodes.knowsAtLeast(handle.file.inode, offset + count, caller.pid);
     // The kernel drops pages before it sends this, but not those that a reader fills with what was there until now.
     if (pastPages) {
       request.waitsForOthers();
@@ -310,7 +313,7 @@ export class FileRequests {
     }
   }
 
-  private async allocate({ body }: Request): Promise<Answer> {
+  private async allocate({ body, caller }: Request): Promise<Answer> {
     const { file } = this.session.files.get(body.u64());
     const [offset, length, mode] = [body.bytes(), body.bytes(), body.u32()];
     if ((mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) !== 0) {
@@ -321,18 +324,18 @@ export class FileRequests {
       punchHole: (mode & FALLOC_PUNCH_HOLE) !== 0,
       zeroRange: (mode & FALLOC_ZERO_RANGE) !== 0,
     });
-    if ((mode & FALLOC_KEEP_SIZE) === 0) this.session.nodes.knowsAtLeast(file.inode, offset + length);
+    if ((mode & FALLOC_KEEP_SIZE) === 0) this.session.nodes.knowsAtLeast(file.inode, offset + length, caller.pid);
     return DONE;
   }
 
-  private async copyRange({ body }: Request, encode: (count: number) => Buffer): Promise<Answer> {
+  private async copyRange({ body, caller }: Request, encode: (count: number) => Buffer): Promise<Answer> {
     const source = this.session.files.get(body.u64()).file;
     const sourceOffset = body.bytes();
     body.skip(8);
     const target = this.session.files.get(body.u64()).file;
     const [offset, length] = [body.bytes(), body.bytes()];
     const count = await target.copyFrom(source, sourceOffset, offset, length);
-    this.session.nodes.knowsAtLeast(target.inode, offset + count);
+    this.session.nodes.knowsAtLeast(target.inode, offset + count, caller.pid);
     return answer(encode(count));
   }
 }

@@ -49,7 +49,7 @@ export class LockRequests {
     // Who has the lock must see what its holder before wrote, on whatever mount (P2).
     const onGranted = (): Promise<void> => {
       request.waitsForOthers();
-      return session.refreshPages(inode);
+      return session.refreshPages(inode, request.caller.pid);
     };
     const take = () => session.fileSystem.setLock(inode, lock, { wait, signal: request.interrupted(), onGranted });
     await take().catch(async (error: unknown) => {

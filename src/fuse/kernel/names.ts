@@ -43,12 +43,12 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.secondLook.lookup(request.caller.pid, credentials, parent, name),
     );
-    if (!isDirectory(attributes.mode)) return entryAnswer(session, request.nodeid, name, attributes);
+    if (!isDirectory(attributes.mode)) return entryAnswer(session, request, name, attributes);
     const nodeid = session.nodes.nodeidOf(attributes.inode);
     const needsAlias = session.nodes.places.found(request.caller.pid, nodeid, request.nodeid, name);
     return needsAlias
       ? aliasAnswer(session, attributes, request.nodeid, name)
-      : entryAnswer(session, request.nodeid, name, attributes);
+      : entryAnswer(session, request, name, attributes);
   }
 
   /** Names that the kernel resolves itself, but for a file handle: its holder may open what it names, wherever that is. */
@@ -57,7 +57,7 @@ export class NameRequests {
     const { fileSystem } = session;
     const one = { maxEntries: 1 };
     const wanted = asksParent ? (await fileSystem.readDirectory(ROOT_CREDENTIALS, inode, 0, one)).parent : inode;
-    return entryAnswer(session, request.nodeid, undefined, await fileSystem.getAttributes(wanted));
+    return entryAnswer(session, request, undefined, await fileSystem.getAttributes(wanted));
   }
 
   private forget(request: Request): undefined {
@@ -95,7 +95,7 @@ export class NameRequests {
       session.fileSystem.makeNode(credentials, parent, name, { ...node, mode, ...umaskOf(session, node.umask) }),
     );
     if (node.kind === 'directory') session.nodes.places.standsAt(attributes.inode, request.nodeid, name);
-    return entryAnswer(session, request.nodeid, name, attributes);
+    return entryAnswer(session, request, name, attributes);
   }
 
   private async symlink(request: Request): Promise<Answer> {
@@ -104,7 +104,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.symlink(credentials, parent, name, target),
     );
-    return entryAnswer(session, request.nodeid, name, attributes);
+    return entryAnswer(session, request, name, attributes);
   }
 
   private async readLink(request: Request): Promise<Answer> {
@@ -122,7 +122,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.link(credentials, inode, parent, name),
     );
-    return entryAnswer(session, request.nodeid, name, attributes);
+    return entryAnswer(session, request, name, attributes);
   }
 
   private async unlink(request: Request): Promise<Answer> {

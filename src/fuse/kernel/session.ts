@@ -12,7 +12,8 @@ import type { Negotiated } from './wire/init.js';
 import type { LostPages } from './memory/lost-pages.js';
 import type { NodeTable, PageDrop } from './memory/node-table.js';
 import { answer } from './wire/request.js';
-import type { Answer } from './wire/request.js';
+import type { Answer, Request } from './wire/request.js';
+import type { Asked } from './memory/taken-attributes.js';
 import type { SecondLook } from './memory/second-look.js';
 import type { ToldNames } from './memory/told-names.js';
 
@@ -49,12 +50,12 @@ export interface Session {
   readonly lostPages: LostPages;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Makes the kernel ask for a file's attributes again. */
-  dropAttributes(inode: InodeId): void;
-  /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows. */
-  refreshPages(inode: InodeId): Promise<void>;
-  /** Makes the kernel know that a file is at least as long as these attributes say. */
-  refreshSize(attributes: Attributes): Promise<void>;
+  /** Makes the kernel ask for a file's attributes again, before a thread is answered; 0 for none. */
+  dropAttributes(inode: InodeId, thread: number): void;
+  /** Makes the kernel drop its pages and attributes of a file unless they are as new as what the client knows, likewise. */
+  refreshPages(inode: InodeId, thread: number): Promise<void>;
+  /** Makes the kernel know that a file is at least as long as these attributes say, likewise. */
+  refreshSize(attributes: Attributes, thread: number): Promise<void>;
   /** Something was written past the kernel's pages: makes it drop those that it may have of that. No length: to the end. */
   writtenPastPages(inode: InodeId, offset: number, length: number | undefined): Promise<void>;
   /** Makes the kernel write what programs changed of a file by mappings, which it does in its own time else. */
@@ -93,27 +94,28 @@ export function listedValidityOf(session: Session, parent: number, { inode }: At
   return { entryMs: entryMsOf(session, parent), attributesMs };
 }
 
-export function attributesAnswer(session: Session, nodeid: number, attributes: Attributes): Answer {
-  const attributesMs = session.nodes.isAlias(nodeid) ? 0 : attributesMsOf(session, attributes);
-  session.nodes.believed(attributes, attributesMs);
+export function attributesAnswer(session: Session, request: Request, attributes: Attributes): Answer {
+  const attributesMs = session.nodes.isAlias(request.nodeid) ? 0 : attributesMsOf(session, attributes);
+  session.nodes.believed(attributes, attributesMs, askedBy(request));
   return answer(attributesOut(attributes, attributesMs));
 }
 
 /**
- * Tells the kernel of an inode by a name in `parent`, which it will forget again; by no name where it came otherwise. `rest`
- * follows the entry.
+ * Tells the kernel of an inode by a name in the directory that it asks about, which it will forget again; by no name where it
+ * came otherwise. `rest` follows the entry.
  */
 export function entryAnswer(
   session: Session,
-  parent: number,
+  request: Request,
   name: Buffer | undefined,
   attributes: Attributes,
   ...rest: Buffer[]
 ): Answer {
+  const parent = request.nodeid;
   if (name !== undefined) noteTold(session, parent, name, attributes);
-  if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode);
+  if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode, request.caller.pid);
   const validity = { entryMs: entryMsOf(session, parent), attributesMs: attributesMsOf(session, attributes) };
-  const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs);
+  const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs, askedBy(request));
   return {
     parts: [entryOut(nodeid, attributes, validity), ...rest],
     undo: () => session.nodes.forget(nodeid, 1),
@@ -140,8 +142,10 @@ export function aliasAnswer({ nodes }: Session, attributes: Attributes, parent: 
  * true nodeid, which a program may have open, it would go on to believe the attributes of before.
  */
 export function changedThrough({ nodes, dropAttributes }: Session, ...nodeids: readonly number[]): void {
-  for (const nodeid of nodeids) if (nodes.isAlias(nodeid)) dropAttributes(nodes.inodeOf(nodeid));
+  for (const nodeid of nodeids) if (nodes.isAlias(nodeid)) dropAttributes(nodes.inodeOf(nodeid), 0);
 }
+
+export const askedBy = ({ caller, arrivedMs }: Request): Asked => ({ thread: caller.pid, arrivedMs });
 
 export const inodeOf = (session: Session, request: { readonly nodeid: number }): InodeId =>
   session.nodes.inodeOf(request.nodeid);

@@ -19,6 +19,7 @@ async function changeByAnother(fileSystem: ModelFileSystem, nodeid: number): Pro
 }
 
 const KEEP_CACHE = 2;
+const THREAD = 7;
 /** Of READ and WRITE: past the kernel's pages. */
 const LOCKOWNER = 2;
 
@@ -231,7 +232,7 @@ t.test(
   'P2: the kernel is told that a file has grown elsewhere, before an open returns or a lock is granted',
   async (t) => {
     const fileSystem = new ModelFileSystem();
-    const mount = await TestMount.start(t, fileSystem);
+    const mount = await TestMount.start(t, fileSystem, { pid: THREAD });
     const { kernel } = mount;
     const { nodeid, handle } = await mount.create('f');
     must(await mount.write(handle, 0, 'abc'));
@@ -268,7 +269,7 @@ t.test(
     await writeByAnother(0, 'ABC');
     t.same(await open(), [], 'it is as long as before');
     await writeByAnother(9, 'jkl');
-    must(await kernel.request('GETATTR', nodeid, u32(0, 0, 0, 0)));
+    must(await kernel.request('GETATTR', nodeid, u32(0, 0, 0, 0), { pid: THREAD }));
     t.same(await open(), [], 'it has asked');
     // The file is cut and grows again between two opens: a read that ended early told the kernel of the cut.
     const other = new ModelFileSystem(fileSystem.state);

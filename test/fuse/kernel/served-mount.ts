@@ -25,20 +25,22 @@ export class TestMount {
     readonly kernel: FakeKernel,
     readonly served: ServedMount,
     readonly ended: Promise<void>,
+    /** Thread that makes the requests of the methods below; 0 when it cannot be told. */
+    private readonly pid: number,
   ) {}
 
   static async start(
     t: Pick<Test, 'teardown'>,
     fileSystem: FileSystem = new ModelFileSystem(),
-    options: { readonly attributeTimeoutMs: number; readonly killsByItself?: boolean } = { attributeTimeoutMs: 0 },
+    options: { readonly attributeTimeoutMs?: number; readonly killsByItself?: boolean; readonly pid?: number } = {},
   ): Promise<TestMount> {
     const kernel = new FakeKernel();
     const served = new ServedMount(kernel, {
       ...{ fileSystem, credentials: ROOT_CREDENTIALS, logger: silentLogger, clock: new SystemClock() },
       ...{ root: ROOT_INODE, kernelChecks: true },
-      ...{ attributeTimeoutMs: options.attributeTimeoutMs, entryTimeoutMs: 1500 },
+      ...{ attributeTimeoutMs: options.attributeTimeoutMs ?? 0, entryTimeoutMs: 1500 },
     });
-    const mount = new TestMount(kernel, served, served.connection.serve());
+    const mount = new TestMount(kernel, served, served.connection.serve(), options.pid ?? 0);
     t.teardown(() => kernel.unmount());
     const { error } = await kernel.request(
       'INIT',
@@ -51,24 +53,25 @@ export class TestMount {
 
   /** Makes a file in the root; its nodeid and handle. */
   async create(name: string | Buffer, flags = O_RDWR, mode = 0o644): Promise<{ nodeid: number; handle: number }> {
-    const reply = await this.kernel.request('CREATE', 1, Buffer.concat([u32(flags, mode, 0, 0), cstrings(name)]));
+    const body = Buffer.concat([u32(flags, mode, 0, 0), cstrings(name)]);
+    const reply = await this.kernel.request('CREATE', 1, body, { pid: this.pid });
     return { nodeid: number64(must(reply), 0), handle: number64(reply.body, 128) };
   }
 
   async write(handle: number, offset: number, text: string, writeFlags = 0): Promise<FakeReply> {
     const bytes = Buffer.from(text);
     const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(0, 0)];
-    return this.kernel.request('WRITE', 0, Buffer.concat([...head, bytes]));
+    return this.kernel.request('WRITE', 0, Buffer.concat([...head, bytes]), { pid: this.pid });
   }
 
   async read(handle: number, offset: number, size: number, readFlags = 0): Promise<string> {
     const body = Buffer.concat([u64(handle, offset), u32(size, readFlags), u64(0), u32(0, 0)]);
-    return must(await this.kernel.request('READ', 0, body)).toString();
+    return must(await this.kernel.request('READ', 0, body, { pid: this.pid })).toString();
   }
 
   /** Its nodeid, handle and the flags of the reply. */
   async open(nodeid: number, flags = O_RDWR): Promise<{ handle: number; openFlags: number }> {
-    const body = must(await this.kernel.request('OPEN', nodeid, u32(flags, 0)));
+    const body = must(await this.kernel.request('OPEN', nodeid, u32(flags, 0), { pid: this.pid }));
     return { handle: number64(body, 0), openFlags: body.readUInt32LE(8) };
   }
 
@@ -85,7 +88,7 @@ export class TestMount {
   /** A read lock of fcntl(2) on all of the file. */
   lock(handle: number, owner: number): Promise<FakeReply> {
     const body = Buffer.concat([u64(handle, owner, 0, Number.MAX_SAFE_INTEGER), u32(F_RDLCK, 1, 0, 0)]);
-    return this.kernel.request('SETLK', 0, body);
+    return this.kernel.request('SETLK', 0, body, { pid: this.pid });
   }
 
   async release(handle: number): Promise<void> {

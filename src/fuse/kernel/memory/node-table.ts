@@ -14,6 +14,7 @@ import { isRegular } from '../../../core/mode.js';
 import type { InodeId } from '../../../core/ids.js';
 import type { Attributes } from '../../../filesystem/filesystem.js';
 import { DirectoryPlaces } from './directory-places.js';
+import { TakenAttributes, type Asked } from './taken-attributes.js';
 
 const ROOT_NODEID = 1;
 const PAGE_BYTES = 4096;
@@ -35,10 +36,8 @@ interface Node {
   pagesEnd: number;
   /** How often the kernel was about to fill pages. */
   fills: number;
-  /** The kernel takes the file for at least that long. */
-  size: number;
-  /** State of the file in the attributes that the kernel was last given to believe for a time. */
-  believedChange: number | undefined;
+  /** The size and the attributes that it goes by. */
+  readonly taken: TakenAttributes;
   /** State of the file when the kernel was last told of it in an entry, and whether it had an ACL then. */
   toldChange: number | undefined;
   toldAcl: boolean;
@@ -68,7 +67,7 @@ export class NodeTable {
   /** `root`: the inode that is the root of this mount. */
   constructor(
     private readonly root: InodeId,
-    clock: Clock,
+    private readonly clock: Clock,
   ) {
     this.places = new DirectoryPlaces(clock);
   }
@@ -95,7 +94,7 @@ export class NodeTable {
   }
 
   /** The kernel is about to be told of the inode in an entry, to believe it for `attributesMs`. Returns its nodeid. */
-  lookedUp(attributes: Attributes, attributesMs: number): number {
+  lookedUp(attributes: Attributes, attributesMs: number, asked: Asked): number {
     const nodeid = this.nodeidOf(attributes.inode);
     if (nodeid !== ROOT_NODEID) {
       const node = this.node(nodeid);
@@ -103,7 +102,7 @@ export class NodeTable {
       node.toldChange = attributes.change;
       node.toldAcl = attributes.hasAcl === true;
     }
-    this.believed(attributes, attributesMs);
+    this.believed(attributes, attributesMs, asked);
     return nodeid;
   }
 
@@ -125,13 +124,12 @@ export class NodeTable {
     return node.toldAcl || hasAcl === true;
   }
 
-  /** The kernel is about to be told attributes, to believe them for `attributesMs`. */
-  believed(attributes: Attributes, attributesMs: number): void {
+  /** The kernel is about to be told attributes that it `asked` for, to believe them for `attributesMs`. */
+  believed(attributes: Attributes, attributesMs: number, asked: Asked): void {
     const node = this.nodes.get(this.nodeidOf(attributes.inode));
     if (node === undefined) return;
     if (!isRegular(attributes.mode)) node.last = attributes;
-    node.size = attributes.size;
-    if (attributesMs > 0) node.believedChange = attributes.change;
+    node.taken.tell(attributes.size, attributesMs > 0 ? attributes.change : undefined, asked, this.clock.monotonicMs());
   }
 
   /** Undefined when the inode is a regular file, or not known to the kernel. */
@@ -160,7 +158,7 @@ export class NodeTable {
   }
 
   /**
-   * A handle on the file was opened when it was in the state of `attributes`. What the kernel knows may be older: its
+   * A handle on the file was opened by a thread when it was in the state of `attributes`. What the kernel knows may be older: its
    * pages, which it drops before the open returns if `drop` is told, and its attributes, if it still believes any. Those
    * get old at once when the handle is for writing. `aroundPages`: a handle with O_DIRECT, which needs none.
    */
@@ -168,13 +166,17 @@ export class NodeTable {
     { inode, change }: Attributes,
     forWriting: boolean,
     aroundPages: boolean,
+    thread: number,
   ): { readonly drop: PageDrop | undefined; readonly attributesAreOld: boolean } {
     const node = this.node(this.nodeidOf(inode));
     const isCurrent = node.pagesChange === change && !(aroundPages && node.opens === 0);
     node.opens++;
     if (forWriting) node.writers++;
-    const attributesAreOld = node.believedChange !== undefined && (forWriting || node.believedChange !== change);
-    if (attributesAreOld) node.believedChange = undefined;
+    const attributesAreOld = node.taken.mayBelieveOther(
+      forWriting ? undefined : change,
+      thread,
+      this.clock.monotonicMs(),
+    );
     return { drop: isCurrent ? undefined : { change, fills: node.fills }, attributesAreOld };
   }
 
@@ -205,22 +207,24 @@ export class NodeTable {
     if (end > node.pagesEnd) node.pagesEnd = end;
   }
 
-  /** Whether the kernel may take the file for shorter. */
-  mayKnowLess(inode: InodeId, size: number): boolean {
-    const node = this.nodes.get(this.nodeidOf(inode));
-    return node !== undefined && node.size < size;
+  /** Whether the kernel may take the file for shorter, when this thread goes on. */
+  mayKnowLess(inode: InodeId, size: number, thread: number): boolean {
+    return this.takenOf(inode)?.mayKnowLess(size, thread, this.clock.monotonicMs()) === true;
   }
 
-  /** The kernel was told of bytes up to `end`, or wrote them. */
-  knowsAtLeast(inode: InodeId, end: number): void {
-    const node = this.nodes.get(this.nodeidOf(inode));
-    if (node !== undefined && node.size < end) node.size = end;
+  /** The kernel was told of bytes up to `end` for this thread, or wrote them. */
+  knowsAtLeast(inode: InodeId, end: number, thread: number): void {
+    this.takenOf(inode)?.hasAtLeast(end, thread, this.clock.monotonicMs());
   }
 
-  /** A read ended at `end`: the kernel takes that for the end of the file. */
-  sawEnd(inode: InodeId, end: number): void {
-    const node = this.nodes.get(this.nodeidOf(inode));
-    if (node !== undefined && node.size > end) node.size = end;
+  /** A read by this thread ended at `end`, or it cut the file there: the kernel takes that for the end of the file. */
+  sawEnd(inode: InodeId, end: number, thread: number): void {
+    this.takenOf(inode)?.sawEnd(end, thread, this.clock.monotonicMs());
+  }
+
+  /** The kernel is made to ask for the attributes of the inode, on behalf of this thread. */
+  attributesDropped(inode: InodeId, thread: number): void {
+    this.takenOf(inode)?.dropped(thread, this.clock.monotonicMs());
   }
 
   /** Whether the kernel may keep pages of what was written to `offset` and behind it. */
@@ -252,12 +256,16 @@ export class NodeTable {
     this.dropUnused(nodeid, node);
   }
 
+  private takenOf(inode: InodeId): TakenAttributes | undefined {
+    return this.nodes.get(this.nodeidOf(inode))?.taken;
+  }
+
   private node(nodeid: number): Node {
     let node = this.nodes.get(nodeid);
     if (node === undefined) {
       node = {
-        ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, believedChange: undefined },
-        ...{ pagesEnd: 0, fills: 0, size: 0 },
+        ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, taken: new TakenAttributes() },
+        ...{ pagesEnd: 0, fills: 0 },
         ...{ toldChange: undefined, toldAcl: false, last: undefined, refused: false },
       };
       this.nodes.set(nodeid, node);

@@ -20,13 +20,13 @@ export class PageRefresh {
     private readonly dropPages: (nodeid: number) => Promise<void>,
   ) {}
 
-  /** Resolves when every page that the kernel keeps of the file is as new as `attributes`. */
-  async run(attributes: Attributes): Promise<void> {
+  /** For a thread that waits for it. Resolves when every page that the kernel keeps of the file is as new as `attributes`. */
+  async run(attributes: Attributes, thread: number): Promise<void> {
     const { inode, change } = attributes;
     if (this.nodes.pagesAreCurrent(attributes)) return;
     const running = this.runs.get(inode);
     if (running?.change === change) return running.done;
-    const run: Run = { change, done: watched(this.drop(attributes)) };
+    const run: Run = { change, done: watched(this.drop(attributes, thread)) };
     this.runs.set(inode, run);
     try {
       await run.done;
@@ -35,10 +35,13 @@ export class PageRefresh {
     }
   }
 
-  private async drop(attributes: Attributes): Promise<void> {
+  private async drop(attributes: Attributes, thread: number): Promise<void> {
     const { inode } = attributes;
     const drop = this.nodes.dropping(attributes);
+    // With its attributes, at some time until it is done.
+    this.nodes.attributesDropped(inode, thread);
     await this.dropPages(this.nodes.nodeidOf(inode));
+    this.nodes.attributesDropped(inode, thread);
     this.nodes.dropped(inode, drop);
   }
 }

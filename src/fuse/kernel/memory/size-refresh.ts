@@ -24,18 +24,18 @@ export class SizeRefresh {
     private readonly failed: (inode: InodeId, error: unknown) => void,
   ) {}
 
-  /** Resolves when the kernel knows that the file has at least `size` bytes, or cannot be told. */
-  async run({ inode, size }: Attributes): Promise<void> {
-    if (!this.nodes.mayKnowLess(inode, size)) return;
+  /** For a thread that waits for it. Resolves when the kernel knows that the file has at least `size` bytes, or cannot be told. */
+  async run({ inode, size }: Attributes, thread: number): Promise<void> {
+    if (!this.nodes.mayKnowLess(inode, size, thread)) return;
     const { clock } = this;
     try {
-      await doneBy(clock, clock.monotonicMs() + SIZE_REFRESH_MS, 'its last byte', this.tell(inode, size));
+      await doneBy(clock, clock.monotonicMs() + SIZE_REFRESH_MS, 'its last byte', this.tell(inode, size, thread));
     } catch (error) {
       this.failed(inode, error);
     }
   }
 
-  private async tell(inode: InodeId, size: number): Promise<void> {
+  private async tell(inode: InodeId, size: number, thread: number): Promise<void> {
     const { nodes, notifier } = this;
     const nodeid = nodes.nodeidOf(inode);
     const last = size - 1;
@@ -44,7 +44,8 @@ export class SizeRefresh {
     const byte = await this.byteAt(inode, last);
     if (byte.length === 0) return;
     await notifier.storeBytes(nodeid, last, byte);
-    nodes.knowsAtLeast(inode, size);
+    nodes.knowsAtLeast(inode, size, thread);
     await notifier.dropRange(nodeid, last, byte.length);
+    nodes.attributesDropped(inode, thread);
   }
 }

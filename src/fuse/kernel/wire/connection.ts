@@ -191,7 +191,7 @@ export class Connection {
     };
     this.inWork.set(unique, entry);
     try {
-      const answered = handler(requestOf(header, message, entry, waitsForOthers));
+      const answered = handler(requestOf(header, message, entry, this.options.clock.monotonicMs(), waitsForOthers));
       const result = answered instanceof Promise ? await answered : answered;
       this.options.onDone?.(header.nodeid);
       if (entry.isLeft) result?.undo?.();
@@ -280,13 +280,20 @@ export class Connection {
   }
 }
 
-function requestOf(header: RequestHeader, message: Buffer, entry: InWork, waitsForOthers: () => void): Request {
+function requestOf(
+  header: RequestHeader,
+  message: Buffer,
+  entry: InWork,
+  arrivedMs: number,
+  waitsForOthers: () => void,
+): Request {
   const end = message.length - header.extensionBytes;
   const groups = header.extensionBytes === 0 ? [] : decodeGroups(message.subarray(end));
   return {
     unique: header.unique,
     nodeid: header.nodeid,
     caller: { uid: header.uid, gid: header.gid, pid: header.pid, groups },
+    arrivedMs,
     body: new Cursor(message.subarray(IN_HEADER_BYTES, end)),
     waitsForOthers,
     interrupted: () => (entry.abort ??= new AbortController()).signal,

@@ -5,6 +5,8 @@ export interface Request {
   readonly unique: number;
   readonly nodeid: number;
   readonly caller: Caller;
+  /** By the monotonic clock. */
+  readonly arrivedMs: number;
   /** Behind the header. Its bytes are valid until the answer's promise settles, or `waitsForOthers`. */
   readonly body: Cursor;
   /**
