@@ -86,9 +86,7 @@ export class Arrivals {
           await this.discardIncoming(incoming);
           throw error;
         }
-        const path = directory.chunkPath(handle, version);
-        await this.deps.disk.rename('chunk.rename', incoming, path);
-        await directory.syncEntry(handle);
+        await this.putInPlace(directory, incoming, { handle, version });
         directory.session.noteChange();
         try {
           // All this may have taken long: given up meanwhile it would be here without anybody's knowledge.
@@ -100,6 +98,26 @@ export class Arrivals {
         this.deps.index.set({ handle, version, directory: directory.number, suspect: false });
       });
     });
+  }
+
+  /**
+   * EEXIST when it may have appeared, and the disk does not allow that it goes: one on another disk, which is written to, and is
+   * away when this one is back, would be missed by nobody.
+   */
+  private async putInPlace(directory: DataDirectory, incoming: string, replica: FoundReplica): Promise<void> {
+    const { handle, version } = replica;
+    const path = directory.chunkPath(handle, version);
+    try {
+      await this.deps.disk.rename('chunk.rename', incoming, path);
+      await directory.syncEntry(handle);
+    } catch (error) {
+      await this.discardIncoming(incoming);
+      await directory.demandNone(replica).catch(() => {
+        this.deps.failed.examine({ handle, directory, path }, error);
+        throw mayBeLeft(path, error);
+      });
+      throw error;
+    }
   }
 
   /** What cannot be deleted goes with the next start, or in favour of the next copy. */
@@ -128,7 +146,7 @@ export class Arrivals {
 
   /**
    * A file of before at its version, which could not be deleted or comes back with a power loss, would be taken for the replica.
-   * UNAVAILABLE when a disk does not allow that it is deleted: that disk has failed, and not the one that the replica is made on.
+   * EEXIST when a disk does not allow that it is deleted: that disk has failed, and not the one that the replica is made on.
    */
   private async demandNoneBeside(directory: DataDirectory, replica: FoundReplica): Promise<void> {
     for (const other of this.deps.directories.usable()) {
@@ -140,10 +158,7 @@ export class Arrivals {
       } catch (error) {
         const path = other.chunkPath(replica.handle, replica.version);
         this.deps.failed.examine({ handle: replica.handle, directory: other, path }, error);
-        const { code, message } = asCairnError(error);
-        throw new CairnError('UNAVAILABLE', `an older ${path} may be left beside the copy: ${code} ${message}`, {
-          cause: error,
-        });
+        throw mayBeLeft(path, error);
       }
     }
   }
@@ -160,4 +175,10 @@ export class Arrivals {
       return ChunkFile.create(disk, path, handle, version, boot.id);
     }
   }
+}
+
+/** Tells the master that another copy at this version is not to be made here. */
+function mayBeLeft(path: string, cause: unknown): CairnError {
+  const { code, message } = asCairnError(cause);
+  return new CairnError('EEXIST', `${path} may be left beside the copy: ${code} ${message}`, { cause });
 }

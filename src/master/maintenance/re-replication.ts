@@ -7,7 +7,7 @@
  * copy. So a file that is appended to all the time gets its replicas back too.
  */
 import type { Clock } from '../../core/clock.js';
-import { asCairnError } from '../../core/errors.js';
+import { asCairnError, hasCode } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
 import type { ChunkHandle, ServerId } from '../../core/ids.js';
 import {
@@ -27,7 +27,7 @@ import { unawaited } from '../../core/sync.js';
 import type { ChunkRecord } from '../../protocol/generated/messages.js';
 import type { Peer } from '../../protocol/rpc.js';
 import { Backoffs } from '../chunks/backoffs.js';
-import { getChunk, saveChunk } from '../tables/chunk-records.js';
+import { getChunk, isGone, saveChunk } from '../tables/chunk-records.js';
 import { isAbovePutBack } from '../state/counters.js';
 import { readInode } from '../tables/inodes.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
@@ -258,7 +258,7 @@ export class ReReplication {
       const fits = isWanted(record) && !record.servers.includes(target);
       if (!fits || !health.live(record).includes(source)) return 'not begun';
       const damaged = await this.transfer(route, record, Math.min(HELD_COPY_TIMEOUT_MS, config.copyTimeoutMs));
-      return this.addMember(route, record, peer, damaged) ? 'added' : 'late';
+      return this.takeOrLeave(route, record, () => this.addMember(route, record, peer, damaged));
     });
   }
 
@@ -274,7 +274,9 @@ export class ReReplication {
       this.deps.made.note(route.handle, route.target);
       return await leases.locks.run(route.handle, () => {
         const isThere = this.deps.made.take(route.handle, route.target);
-        return isThere && !watch.granted && this.addMember(route, before, peer, damaged) ? 'added' : 'late';
+        return this.takeOrLeave(route, before, () => {
+          return isThere && !watch.granted && this.addMember(route, before, peer, damaged);
+        });
       });
     } finally {
       watch.end();
@@ -282,10 +284,39 @@ export class ReReplication {
   }
 
   /** Returns how many blocks the source has damaged: they are marked as lost in the copy. */
-  private transfer({ handle, source, target }: Route, record: ChunkRecord, timeoutMs: number): Promise<number> {
+  private async transfer(route: Route, record: ChunkRecord, timeoutMs: number): Promise<number> {
     const { servers } = this.deps;
-    const request = { handle, version: record.version, source: servers.replica(source) };
-    return servers.calls.copyChunk(target, request, timeoutMs);
+    const { handle, source, target } = route;
+    const peer = servers.peerOf(target);
+    try {
+      const request = { handle, version: record.version, source: servers.replica(source) };
+      return await servers.calls.copyChunk(target, request, timeoutMs);
+    } catch (error) {
+      // What came of it is not known, or the disk does not let go of it.
+      if (servers.peerOf(target) !== peer || hasCode(error, 'EEXIST')) this.noteLeft(route, record.version);
+      throw error;
+    }
+  }
+
+  private takeOrLeave(route: Route, { version }: ChunkRecord, add: () => boolean): 'added' | 'late' {
+    if (add()) return 'added';
+    this.noteLeft(route, version);
+    return 'late';
+  }
+
+  /**
+   * The target may have a file at `version` that is no member. It is deleted, if its disk lasts until then: or else it would be back
+   * with that disk, and pass for a copy that is made on another one now and away then. So the next one gets a new version.
+   */
+  private noteLeft({ handle, target }: Route, version: number): void {
+    const { state, config } = this.deps;
+    state.mutateIfRoom((m) => {
+      const record = getChunk(m, handle);
+      if (record?.version !== version || isGone(m, handle)) return;
+      if (record.servers.includes(target) || record.leftAtVersion.includes(target)) return;
+      record.leftAtVersion.push(target);
+      saveChunk(m, handle, record, config.wantedReplicas);
+    });
   }
 
   /** Under the lock. */
