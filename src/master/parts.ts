@@ -45,6 +45,7 @@ import type { State } from './state/state.js';
 import { Timeline } from './state/timeline.js';
 import { allLeases } from './tables/lease-records.js';
 import { filesBehind, LeftBehind } from './tables/left-behind.js';
+import { noteGrant } from './tables/put-back-ends.js';
 import { TakenAppends } from './tables/taken-appends.js';
 
 export interface Parts {
@@ -122,6 +123,7 @@ export function compose(
   });
   const leases = new ChunkLeases({
     ...{ state, clock, random, logger, servers, recovery, newChunks, leaseIds, config: chunkConfig, leftBehind },
+    noteGrant: (m, lease) => noteGrant(m, lease, (inode) => sessions.isWrittenSinceBefore(inode)),
   });
   const inherited = allLeases(state);
   leases.inherit(inherited);

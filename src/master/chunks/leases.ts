@@ -41,8 +41,8 @@ import { Semaphore } from '../../core/sync.js';
 import type { ChunkRecord, InodeRecord, LeaseChunkReplyInit, LeaseRecord } from '../../protocol/generated/messages.js';
 import type { ServerRegistry } from '../servers/servers.js';
 import type { IdReserve } from '../state/id-reserve.js';
-import type { State } from '../state/state.js';
-import { endCut, getChunk, isGone, noteLastLease } from '../tables/chunk-records.js';
+import type { Mutation, State } from '../state/state.js';
+import { endCut, getChunk, isGone } from '../tables/chunk-records.js';
 import { isLeased, saveLease } from '../tables/lease-records.js';
 import type { LeftBehind } from '../tables/left-behind.js';
 import { Allocation, findChunk } from './allocation.js';
@@ -70,6 +70,7 @@ export class ChunkLeases {
       readonly leaseIds: IdReserve;
       readonly config: ChunkConfig;
       readonly leftBehind: LeftBehind;
+      readonly noteGrant: (m: Mutation, lease: Lease) => void;
     },
   ) {
     const { state, config, newChunks } = deps;
@@ -213,16 +214,15 @@ export class ChunkLeases {
         );
       }
       const { inode, index } = request;
-      const { version } = record;
       const members = this.chain(record.servers as ServerId[], avoidPrimary);
-      const lease = await this.newLease({ handle, inode, index, version, members });
+      const lease = await this.newLease({ handle, inode, index, version: record.version, members });
       // A truncate that came while the id was awaited found no lease to cut by: this grant makes its cut.
       if (this.find(request).handle !== handle) return undefined;
-      const { validBytes } = getChunk(state, handle) ?? record;
       state.mutate((m) => {
         saveLease(m, handle, recordOf(lease));
-        noteLastLease(m, handle, lease.id);
+        this.deps.noteGrant(m, lease);
       });
+      const { validBytes } = getChunk(state, handle) ?? record;
       // In one turn: work that begins beside it finds the lease, or learns of its grant.
       this.locks.noteGrant(handle);
       this.table.put(lease);

@@ -19,6 +19,7 @@ import { encodeAcl, parseAcl, withMode } from './acl.js';
 import { truncateChunkMap } from '../tables/chunk-map.js';
 import { markSynced } from '../tables/chunk-records.js';
 import { attributesOf, readInode, requireInode, saveInode } from '../tables/inodes.js';
+import { cutPutBackEnd } from '../tables/put-back-ends.js';
 import type { OperationContext } from '../tables/inodes.js';
 import { keys } from '../state/keys.js';
 import { credentialsOf, inGroup, isOwner, requireAccess, requireOwner, withoutPrivileges } from './permissions.js';
@@ -87,7 +88,10 @@ export function publish(m: Mutation, context: OperationContext, request: Publish
   checkSize(request.end);
   markSynced(m, request.syncedChunks);
   const grows = request.end > record.size;
-  if (grows) record.size = request.end;
+  if (grows) {
+    cutPutBackEnd(m, { inode, record }, context.isWrittenSinceBefore ?? NOBODY);
+    record.size = request.end;
+  }
   if (request.mtime !== null) {
     checkTime(request.mtime);
     record.ctime = ctimeOfWrite(record, request.mtime, context.now);
@@ -131,6 +135,7 @@ function needsNote({ atime, mtime, ctime }: InodeRecord, now: Timespec): boolean
   return isReadToNote({ atime: atime ?? EPOCH, mtime: mtime ?? EPOCH, ctime: ctime ?? EPOCH }, now);
 }
 
+const NOBODY = (): boolean => false;
 const EPOCH: Timespec = { seconds: 0, nanoseconds: 0 };
 
 /** Sets the size of a regular file, and mtime and ctime; a caller other than uid 0 loses it setuid and setgid. */
@@ -149,6 +154,7 @@ export function changeSize(
   checkSize(size);
   // Also at the same size: bytes that another writer put behind it and has not published must not show later.
   if (size <= record.size) truncateChunkMap(m, inode, record, size);
+  else cutPutBackEnd(m, { inode, record }, context.isWrittenSinceBefore ?? NOBODY);
   record.size = size;
   record.mtime = context.now;
   record.ctime = context.now;

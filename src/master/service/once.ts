@@ -40,6 +40,8 @@ export function refuseGivenUp({ signal }: Pick<RequestContext, 'signal'>): void 
 export type MethodKinds = ReturnType<typeof methodKinds>;
 
 export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps) {
+  const isWrittenSinceBefore = (inode: InodeId): boolean => sessions.isWrittenSinceBefore(inode);
+
   /** A method that only reads the namespace. */
   function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
     return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> => {
@@ -80,7 +82,7 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
       const { peer } = context;
       const run = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
         const session = sessions.require(peer);
-        const about = { now: clock.now(), session: session.id };
+        const about = { now: clock.now(), session: session.id, isWrittenSinceBefore };
         const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, about, request));
         // What was decoded from a stored reply encodes as what was stored.
         let reply = outcome.reply as RI;

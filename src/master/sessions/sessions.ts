@@ -60,6 +60,8 @@ export interface Session {
   /** Its opens are known: it is new, or reclaimed since the master started. */
   reclaimed: boolean;
   readonly opens: Opens;
+  /** What it had open for writing when it told so first, as far as that is still open; undefined: it has not told yet. */
+  writtenSinceBefore: Set<InodeId> | undefined;
   /** Pages of a reclaim that is not done. */
   reclaiming: Reclaim | undefined;
   readonly replies: ReplyLedger;
@@ -113,6 +115,8 @@ export class Sessions {
     },
   ) {
     this.startedMs = deps.listening.nowMs();
+    // The master before this one did not wait for them to the end.
+    if (this.areStrangersNoted) this.expectStrangers();
     for (const [key, value] of deps.state.range(prefixRange('N'))) {
       const id = sessionId(unpackNumber(key, 1));
       const { clientName, tokenHash } = SessionRecord.decode(value);
@@ -123,10 +127,15 @@ export class Sessions {
 
   /**
    * The state was put back. Nobody tells what clients hold whose sessions began since, and they may be cut off and not know: they
-   * have it until the leases of chunks lapse that they had.
+   * have it until the leases of chunks lapse that they had. `strangers` says so to a master that starts meanwhile.
    */
   expectStrangers(): void {
     this.strangersUntilMs = this.startedMs + SESSION_TTL_MS;
+    for (const session of this.sessions.values()) session.writtenSinceBefore = undefined;
+  }
+
+  private get areStrangersNoted(): boolean {
+    return this.deps.state.get(keys.meta('strangers')) !== undefined;
   }
 
   /** Nobody holds what he has not told. */
@@ -146,7 +155,7 @@ export class Sessions {
   private make(id: SessionId, clientName: string, tokenHash: Buffer, isNew: boolean): Session {
     return {
       ...{ id, clientName, tokenHash, peer: null, lastHeardMs: this.deps.listening.nowMs(), reclaimed: isNew },
-      ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined },
+      ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined, writtenSinceBefore: undefined },
       replies: new ReplyLedger(this.deps.state, id),
     };
   }
@@ -252,6 +261,14 @@ export class Sessions {
     return this.total.writers(inode) > 0;
   }
 
+  /** By a client that had it open before this master began, or before its state was found to be put back. */
+  isWrittenSinceBefore(inode: InodeId): boolean {
+    for (const { writtenSinceBefore, opens } of this.sessions.values()) {
+      if (writtenSinceBefore?.has(inode) === true && opens.writers(inode) > 0) return true;
+    }
+    return false;
+  }
+
   /** Bytes may lie behind the end of `inode` that no writer will publish: they are cut once nobody writes it (P5). */
   noteTail(inode: InodeId): void {
     if (this.isWritten(inode)) this.tails.add(inode);
@@ -274,6 +291,7 @@ export class Sessions {
     if (untold && session.opens.writers(inode) > 0) this.notePartings([inode]);
     session.reclaiming?.opens.remove(inode, opens);
     this.released(inode, session.opens.remove(inode, opens));
+    if (session.opens.writers(inode) === 0) session.writtenSinceBefore?.delete(inode);
     if (session.opens.has(inode)) return;
     this.deps.locks.closeInode(session.id, inode);
     this.deps.appends.closeInode(session.id, inode);
@@ -319,6 +337,12 @@ export class Sessions {
       throw new CairnError('SESSION_EXPIRED', 'locks that the session held are held by others now');
     }
     const after = [...told.entries()];
+    const written = new Set(after.flatMap(([inode, { writers }]) => (writers > 0 ? [inode] : [])));
+    const { writtenSinceBefore } = session;
+    session.writtenSinceBefore =
+      writtenSinceBefore === undefined
+        ? written
+        : new Set([...writtenSinceBefore].filter((inode) => written.has(inode)));
     session.reclaiming = undefined;
     session.replies.countAgain();
     session.opens.clear();
@@ -355,6 +379,9 @@ export class Sessions {
     const nowMs = this.deps.listening.nowMs();
     for (const session of [...this.sessions.values()]) {
       if (nowMs - session.lastHeardMs >= SESSION_TTL_MS) this.end(session, 'expired');
+    }
+    if (this.areStrangersNoted && nowMs >= this.strangersUntilMs) {
+      this.deps.state.mutateIfRoom((m) => m.delete(keys.meta('strangers')));
     }
     // A client that came back and never says what it has open must not keep the others' garbage for ever.
     if (!this.isGraceOver && nowMs - this.startedMs >= RECLAIM_LIMIT_MS) {

@@ -88,6 +88,8 @@ export type MetaName =
   | 'next-session'
   | 'next-lease'
   | 'version-floor'
+  | 'lease-floor'
+  | 'strangers'
   | 'wanted-replicas'
   | 'recounted'
   | 'inode-count'

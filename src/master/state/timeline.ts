@@ -144,6 +144,8 @@ export class Timeline {
       beginnings = this.begin(m, epoch, before.sequence, true);
       handles.jumpTo(m, jumped(Math.max(readReserved(m, 'next-handle'), mark.handle), COUNTER_JUMP));
       leaseIds.jumpTo(m, jumped(Math.max(readReserved(m, 'next-lease'), mark.leaseId), COUNTER_JUMP));
+      m.put(keys.meta('lease-floor'), packed(readReserved(m, 'next-lease')));
+      m.put(keys.meta('strangers'), packed(epoch));
       m.put(keys.meta('version-floor'), packed(jumpedInEpoch(epoch, readCounter(m, 'version-floor', 0), VERSION_JUMP)));
     });
     this.beginnings = beginnings;

@@ -131,6 +131,7 @@ export function addChunk(
     version: options.version,
     lastVersion: options.version,
     lastLease: options.lease,
+    lastGrant: options.lease,
     servers: [...options.servers],
     validBytes: CHUNK_SIZE_BYTES,
     inode,

@@ -119,10 +119,11 @@ export function endCut(
   m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, validBytes: CHUNK_SIZE_BYTES }).finish());
 }
 
-/** What was written since a state was put back is told by this from what was not (chunks/reports.ts). */
+/** What was written since a state was put back is told by this from what was not (chunks/reports.ts, tables/put-back-ends.ts). */
 export function noteLastLease(m: Mutation, handle: ChunkHandle, leaseId: number): void {
   const record = getChunk(m, handle);
-  if (record !== undefined) m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, lastLease: leaseId }).finish());
+  if (record === undefined) return;
+  m.put(keys.chunk(handle), ChunkRecord.encode({ ...record, lastLease: leaseId, lastGrant: leaseId }).finish());
 }
 
 /** Forgets a chunk whose replicas are deleted, or will be when their servers report them as unknown. */

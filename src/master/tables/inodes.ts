@@ -20,6 +20,8 @@ export interface OperationContext {
   readonly now: Timespec;
   /** Of its client. */
   readonly session?: SessionId;
+  /** See put-back-ends.ts; absent: nobody does. */
+  readonly isWrittenSinceBefore?: (inode: InodeId) => boolean;
 }
 
 /** What stat(2) shows as the size of a directory, and what a file's allocation is rounded up to. */
