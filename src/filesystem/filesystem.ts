@@ -197,16 +197,20 @@ export interface OpenFile {
   flush(): Promise<void>;
   /** As `flush`, and everything survives power loss (fsync(2), P1). */
   sync(): Promise<void>;
-  truncate(size: number): Promise<void>;
+  /**
+   * ftruncate(2). By it, as by `allocate` and `copyFrom`, whoever calls may take setuid, setgid and security.capability away: `by`,
+   * which is who opened the file by default. What is permitted was decided when it was opened.
+   */
+  truncate(size: number, by?: Credentials): Promise<void>;
   /** lseek(2) with SEEK_DATA or SEEK_HOLE. ENXIO at or past the end of file. */
   seek(offset: number, whence: 'data' | 'hole'): Promise<number>;
   /** fallocate(2). */
-  allocate(offset: number, length: number, mode?: AllocateMode): Promise<void>;
+  allocate(offset: number, length: number, mode?: AllocateMode, by?: Credentials): Promise<void>;
   /**
    * copy_file_range(2) from `source`, an open file of the same FileSystem: bytes copied, which may be fewer than asked;
    * 0 at the end of the source. EINVAL when the ranges overlap in one file.
    */
-  copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number>;
+  copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number, by?: Credentials): Promise<number>;
   attributes(): Promise<Attributes>;
   /** Flushes and gives the open back. The file is closed also when this fails. */
   close(): Promise<void>;

@@ -202,8 +202,16 @@ export class MappedFileSystem implements FileSystem {
     return { ...attributes, uid: uids.toLocal(attributes.uid), gid: gids.toLocal(attributes.gid) };
   }
 
+  private file(below: OpenFile): MappedFile {
+    return new MappedFile(
+      below,
+      (each) => this.shown(each),
+      (by) => this.caller(by),
+    );
+  }
+
   private opened({ file, attributes }: Opened): Opened {
-    return { file: new MappedFile(file, (each) => this.shown(each)), attributes: this.shown(attributes) };
+    return { file: this.file(file), attributes: this.shown(attributes) };
   }
 }
 
@@ -211,7 +219,12 @@ class MappedFile implements OpenFile {
   constructor(
     private readonly below: OpenFile,
     private readonly shown: (attributes: Attributes) => Attributes,
+    private readonly callerOf: (credentials: Credentials) => Credentials,
   ) {}
+
+  private caller(by: Credentials | undefined): Credentials | undefined {
+    return by === undefined ? undefined : this.callerOf(by);
+  }
 
   get inode(): InodeId {
     return this.below.inode;
@@ -237,21 +250,21 @@ class MappedFile implements OpenFile {
     return this.below.sync();
   }
 
-  truncate(size: number): Promise<void> {
-    return this.below.truncate(size);
+  truncate(size: number, by?: Credentials): Promise<void> {
+    return this.below.truncate(size, this.caller(by));
   }
 
   seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
     return this.below.seek(offset, whence);
   }
 
-  allocate(offset: number, length: number, mode?: AllocateMode): Promise<void> {
-    return this.below.allocate(offset, length, mode);
+  allocate(offset: number, length: number, mode?: AllocateMode, by?: Credentials): Promise<void> {
+    return this.below.allocate(offset, length, mode, this.caller(by));
   }
 
-  copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+  copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number, by?: Credentials): Promise<number> {
     const from = source instanceof MappedFile ? source.below : source;
-    return this.below.copyFrom(from, sourceOffset, offset, length);
+    return this.below.copyFrom(from, sourceOffset, offset, length, this.caller(by));
   }
 
   async attributes(): Promise<Attributes> {

@@ -52,6 +52,7 @@ const FUSE_NATIVE_DEVIATIONS: readonly Deviation[] = [
       'chown by the owner clears set-user-ID and set-group-ID of a program',
       'a set-group-ID directory gives its group, and to directories the bit',
       'setgid without x of the group goes when somebody outside the group changes the content, by fallocate too',
+      'setuid and setgid go by who changes the content, whoever opened the file',
       'truncate: needs w, EISDIR, EINVAL, EFBIG',
       'an open file keeps its rights when the mode or the owner changes',
       'utimensat: the owner sets any time, who may write sets now, others nothing',

@@ -30,6 +30,8 @@ export interface RangeCopy {
   readonly length: number;
   /** Throws when nothing must be written any more. */
   readonly mayGoOn: () => void;
+  /** To the target. */
+  readonly write: (offset: number, bytes: Uint8Array) => Promise<number>;
 }
 
 /** The ends of a copy that this client's chunkservers can make. */
@@ -52,7 +54,7 @@ export interface DirectEnds {
  * there can be one, and does what comes before a write to the target.
  */
 export async function copyRange(
-  { source, sourceOffset, target, offset, length, mayGoOn }: RangeCopy,
+  { source, sourceOffset, target, offset, length, mayGoOn, write }: RangeCopy,
   direct: DirectCopies,
   begin: () => Promise<DirectEnds | undefined>,
 ): Promise<number> {
@@ -74,7 +76,7 @@ export async function copyRange(
       const [from, to, left] = [sourceOffset + copied, offset + copied, wanted - copied];
       let count = ends === undefined ? 0 : await direct.copy(ends, from, to, left);
       if (count === 0) {
-        count = await copyPiece(source, from, target, to, Math.min(MAX_PAYLOAD_BYTES, left), mayGoOn);
+        count = await copyPiece(source, from, to, Math.min(MAX_PAYLOAD_BYTES, left), mayGoOn, write);
         if (count === 0) break;
       }
       copied += count;
@@ -186,10 +188,10 @@ function placeOf(offset: number): { readonly index: number; readonly offset: num
 async function copyPiece(
   source: OpenFile,
   from: number,
-  target: OpenFile,
   to: number,
   length: number,
   mayGoOn: () => void,
+  write: RangeCopy['write'],
 ): Promise<number> {
   const { parts, release } = await source.lend(from, length);
   let copied = 0;
@@ -197,7 +199,7 @@ async function copyPiece(
     for (const part of parts) {
       if (part.length === 0) continue;
       mayGoOn();
-      copied += await target.write(to + copied, part);
+      copied += await write(to + copied, part);
     }
   } finally {
     release();

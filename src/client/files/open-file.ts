@@ -80,15 +80,18 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
+    return this.writeBy(this.credentials, offset, bytes, options.killPrivileges ?? this.credentials.uid !== 0);
+  }
+
+  private async writeBy(by: Credentials, offset: number, bytes: Uint8Array, kills: boolean): Promise<number> {
     const writer = this.writerOf();
     const { lockLosses } = writer;
     this.throwFailure(writer);
     this.requireLocks();
     if (this.flags.append !== true) checkRange(offset, bytes.length);
-    const kills = options.killPrivileges ?? this.credentials.uid !== 0;
     // An append need not know what another client made of the file, but for set-user-ID that it must take away.
     if (kills && this.flags.append === true) await this.host.inodes.freshAttributes(this.open.inode);
-    if (kills && bytes.length > 0) await this.losePrivileges();
+    if (kills && bytes.length > 0) await this.losePrivileges(by);
     if (this.flags.append === true) await this.append(writer, bytes, kills, lockLosses);
     else await writer.write(offset, bytes, kills, lockLosses);
     if (this.flags.sync === true) {
@@ -147,11 +150,11 @@ export class ClusterOpenFile implements OpenFile {
     return isLost ? changesLost() : undefined;
   }
 
-  async truncate(size: number): Promise<void> {
+  async truncate(size: number, by = this.credentials): Promise<void> {
     this.writerOf();
     this.requireLocks();
     checkRange(size, 0);
-    await this.host.changes.setSize(this.credentials, this.open.inode, size);
+    await this.host.changes.setSize(by, this.open.inode, size);
   }
 
   async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
@@ -167,7 +170,7 @@ export class ClusterOpenFile implements OpenFile {
     return whence === 'data' ? extents.nextData(place, offset) : extents.nextHole(place, offset);
   }
 
-  async allocate(offset: number, length: number, mode: AllocateMode = {}): Promise<void> {
+  async allocate(offset: number, length: number, mode: AllocateMode = {}, by = this.credentials): Promise<void> {
     const writer = this.writerOf();
     this.throwFailure(writer);
     this.requireLocks();
@@ -185,11 +188,11 @@ export class ClusterOpenFile implements OpenFile {
           return host.changes.punch(inode, firstIndex, count);
         },
         extend: async (end) => {
-          if (this.credentials.uid !== 0) await this.losePrivileges();
+          if (by.uid !== 0) await this.losePrivileges(by);
           await writer.flush();
           this.throwFailure(writer);
           writer.demandLocks(lockLosses);
-          await host.changes.extend(this.credentials, inode, end);
+          await host.changes.extend(by, inode, end);
         },
         freeBytes: () => host.freeBytes(),
       },
@@ -199,13 +202,20 @@ export class ClusterOpenFile implements OpenFile {
     );
   }
 
-  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+  async copyFrom(
+    source: OpenFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+    by = this.credentials,
+  ): Promise<number> {
     const writer = this.writerOf();
     if (this.flags.append === true) throw notOpenFor('writing at an offset');
     const { lockLosses } = writer;
     const mayGoOn = (): void => writer.demandLocks(lockLosses);
-    const range = { source, sourceOffset, target: this, offset, length, mayGoOn };
-    const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source, lockLosses));
+    const write = (at: number, bytes: Uint8Array): Promise<number> => this.writeBy(by, at, bytes, by.uid !== 0);
+    const range = { source, sourceOffset, target: this, offset, length, mayGoOn, write };
+    const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source, lockLosses, by));
     if (this.flags.sync === true && copied > 0) {
       await writer.sync();
       this.throwFailure(writer);
@@ -242,14 +252,19 @@ export class ClusterOpenFile implements OpenFile {
   }
 
   /** What comes before a write, and the ends of a copy from `source` if both are files of this client. */
-  private async directEnds(writer: Writer, source: OpenFile, lockLosses: number): Promise<DirectEnds | undefined> {
+  private async directEnds(
+    writer: Writer,
+    source: OpenFile,
+    lockLosses: number,
+    by: Credentials,
+  ): Promise<DirectEnds | undefined> {
     if (!(source instanceof ClusterOpenFile) || source.host !== this.host) return undefined;
     // To be refused by its `read`.
     if (source.closed !== undefined || source.readahead === undefined || source.open.locksLost) return undefined;
     this.throwFailure(writer);
     this.requireLocks();
-    const kills = this.credentials.uid !== 0;
-    if (kills) await this.losePrivileges();
+    const kills = by.uid !== 0;
+    if (kills) await this.losePrivileges(by);
     source.open.noteRead(this.host.now());
     const { inode, host } = this;
     return {
@@ -258,9 +273,9 @@ export class ClusterOpenFile implements OpenFile {
     };
   }
 
-  private async losePrivileges(): Promise<void> {
+  private async losePrivileges(by: Credentials): Promise<void> {
     const { attributes, inode } = this.open;
-    if (losesPrivileges(attributes, this.credentials)) await this.host.changes.killPrivileges(this.credentials, inode);
+    if (losesPrivileges(attributes, by)) await this.host.changes.killPrivileges(by, inode);
   }
 
   private writerOf(): Writer {

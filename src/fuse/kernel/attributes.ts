@@ -69,7 +69,7 @@ export class AttributeRequests {
     // An open file may be cut by whom it was opened for, whatever its permissions say by now.
     if (size !== undefined && (valid & SET_HANDLE) !== 0) {
       const { file } = session.files.get(handle);
-      await file.truncate(size);
+      await file.truncate(size, session.callers.withGroups(request.caller));
       if (Object.keys(others).every((name) => name === 'killPrivileges')) {
         return attributesAnswer(session, request, await file.attributes());
       }

@@ -319,11 +319,12 @@ export class FileRequests {
     if ((mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) !== 0) {
       throw new CairnError('EOPNOTSUPP', `fallocate: mode 0x${mode.toString(16)}`);
     }
-    await file.allocate(offset, length, {
+    const wanted = {
       keepSize: (mode & FALLOC_KEEP_SIZE) !== 0,
       punchHole: (mode & FALLOC_PUNCH_HOLE) !== 0,
       zeroRange: (mode & FALLOC_ZERO_RANGE) !== 0,
-    });
+    };
+    await file.allocate(offset, length, wanted, this.session.callers.withGroups(caller));
     if ((mode & FALLOC_KEEP_SIZE) === 0) this.session.nodes.knowsAtLeast(file.inode, offset + length, caller.pid);
     return DONE;
   }
@@ -334,7 +335,7 @@ export class FileRequests {
     body.skip(8);
     const target = this.session.files.get(body.u64()).file;
     const [offset, length] = [body.bytes(), body.bytes()];
-    const count = await target.copyFrom(source, sourceOffset, offset, length);
+    const count = await target.copyFrom(source, sourceOffset, offset, length, this.session.callers.withGroups(caller));
     this.session.nodes.knowsAtLeast(target.inode, offset + count, caller.pid);
     return answer(encode(count));
   }

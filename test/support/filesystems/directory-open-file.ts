@@ -50,27 +50,33 @@ export class DirectoryOpenFile implements OpenFile {
     await this.system.fsync(this.descriptor);
   }
 
-  async truncate(size: number): Promise<void> {
-    await this.system.ftruncate(this.descriptor, size, { as: this.credentials });
+  async truncate(size: number, by = this.credentials): Promise<void> {
+    await this.system.ftruncate(this.descriptor, size, { as: by });
   }
 
   async seek(offset: number, whence: 'data' | 'hole'): Promise<number> {
     return this.system.lseek(this.descriptor, offset, whence === 'data' ? SEEK.DATA : SEEK.HOLE);
   }
 
-  async allocate(offset: number, length: number, mode: AllocateMode = {}): Promise<void> {
+  async allocate(offset: number, length: number, mode: AllocateMode = {}, by = this.credentials): Promise<void> {
     const { keepSize, punchHole, zeroRange } = mode;
     const bits =
       (keepSize === true ? FALLOC.KEEP_SIZE : 0) |
       (punchHole === true ? FALLOC.PUNCH_HOLE : 0) |
       (zeroRange === true ? FALLOC.ZERO_RANGE : 0);
-    await this.system.fallocate(this.descriptor, bits, offset, length, { as: this.credentials });
+    await this.system.fallocate(this.descriptor, bits, offset, length, { as: by });
   }
 
-  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+  async copyFrom(
+    source: OpenFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+    by = this.credentials,
+  ): Promise<number> {
     if (!(source instanceof DirectoryOpenFile)) throw new CairnError('EXDEV', 'a file of another file system');
     const from = { fd: source.descriptor, offset: sourceOffset };
-    return this.system.copyFileRange(from, { fd: this.descriptor, offset }, length, { as: this.credentials });
+    return this.system.copyFileRange(from, { fd: this.descriptor, offset }, length, { as: by });
   }
 
   async attributes(): Promise<Attributes> {

@@ -25,8 +25,8 @@ export class NamespaceFile implements OpenFile {
     private readonly onClose: () => void,
   ) {}
 
-  private publish(end: number, killPrivileges: boolean): void {
-    const { caller, inode } = this;
+  private publish(end: number, killPrivileges: boolean, caller = this.caller): void {
+    const { inode } = this;
     // By whom decides about setgid, which the publication does not say: the client asks for it by itself.
     if (killPrivileges && caller.uid !== 0) {
       this.system.setAttributesRequest({ caller, inode, killPrivileges, openedForWriting: true });
@@ -54,12 +54,16 @@ export class NamespaceFile implements OpenFile {
   }
 
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
+    return this.writeBy(this.caller, offset, bytes, options.killPrivileges ?? this.caller.uid !== 0);
+  }
+
+  private async writeBy(by: Credentials, offset: number, bytes: Uint8Array, kills: boolean): Promise<number> {
     this.check(this.flags.write);
     const at = this.flags.append === true ? (await this.attributes()).size : offset;
     if (at + bytes.length > MAX_FILE_BYTES) throw new CairnError('EFBIG', 'too large');
     if (bytes.length === 0) return 0;
     this.system.content(this.inode).write(at, bytes);
-    this.publish(at + bytes.length, options.killPrivileges ?? this.caller.uid !== 0);
+    this.publish(at + bytes.length, kills, by);
     return bytes.length;
   }
 
@@ -72,10 +76,9 @@ export class NamespaceFile implements OpenFile {
     await this.system.syncMetadata();
   }
 
-  async truncate(size: number): Promise<void> {
+  async truncate(size: number, caller = this.caller): Promise<void> {
     this.check(this.flags.write);
     if (size < 0 || !Number.isSafeInteger(size)) throw new CairnError('EINVAL', 'size');
-    const { caller } = this;
     this.system.setAttributesRequest({ caller, inode: this.inode, size, openedForWriting: true });
   }
 
@@ -88,7 +91,7 @@ export class NamespaceFile implements OpenFile {
     return Math.max(offset, found);
   }
 
-  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}): Promise<void> {
+  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}, by = this.caller): Promise<void> {
     this.check(this.flags.write);
     const { keepSize = false, punchHole = false, zeroRange = false } = mode;
     if (!(offset >= 0 && length > 0) || (punchHole && (!keepSize || zeroRange)))
@@ -98,15 +101,21 @@ export class NamespaceFile implements OpenFile {
     if (punchHole || zeroRange) content.zero(offset, offset + length);
     const end = keepSize ? 0 : offset + length;
     if (end > content.size) content.truncate(end);
-    this.publish(end, this.caller.uid !== 0);
+    this.publish(end, by.uid !== 0, by);
   }
 
-  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+  async copyFrom(
+    source: OpenFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+    by = this.caller,
+  ): Promise<number> {
     this.check(this.flags.write && this.flags.append !== true);
     const count = Math.min(length, Math.max(0, (await source.attributes()).size - sourceOffset));
     const overlaps = sourceOffset < offset + count && offset < sourceOffset + count;
     if (source.inode === this.inode && overlaps) throw new CairnError('EINVAL', 'the ranges overlap');
-    return this.write(offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)));
+    return this.writeBy(by, offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)), by.uid !== 0);
   }
 
   attributes(): Promise<Attributes> {

@@ -36,11 +36,15 @@ export class ModelOpenFile implements OpenFile {
   }
 
   async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
+    return this.writeBy(this.credentials, offset, bytes, options.killPrivileges);
+  }
+
+  private writeBy(by: fs.Credentials, offset: number, bytes: Uint8Array, kills = by.uid !== 0): number {
     this.check(this.flags.write);
     const at = this.flags.append === true ? this.node.content.size : offset;
     if (at + bytes.length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
     if (bytes.length === 0) return 0;
-    this.changes(options.killPrivileges);
+    this.changes(kills, by);
     this.node.content.write(at, bytes);
     this.state.touchContent(this.node);
     return bytes.length;
@@ -54,10 +58,10 @@ export class ModelOpenFile implements OpenFile {
     this.check(true);
   }
 
-  async truncate(size: number): Promise<void> {
+  async truncate(size: number, by = this.credentials): Promise<void> {
     this.check(this.flags.write);
     checkSize(size);
-    this.changes();
+    this.changes(by.uid !== 0, by);
     this.node.content.truncate(size);
     this.state.touchContent(this.node);
   }
@@ -69,7 +73,7 @@ export class ModelOpenFile implements OpenFile {
     return content.next(offset, whence) ?? fail('ENXIO', 'no more data');
   }
 
-  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}): Promise<void> {
+  async allocate(offset: number, length: number, mode: fs.AllocateMode = {}, by = this.credentials): Promise<void> {
     this.check(this.flags.write);
     const { keepSize = false, punchHole = false, zeroRange = false } = mode;
     if (!(offset >= 0 && length > 0) || (punchHole && (!keepSize || zeroRange))) fail('EINVAL', 'fallocate');
@@ -77,17 +81,23 @@ export class ModelOpenFile implements OpenFile {
     const { content } = this.node;
     if (punchHole || zeroRange) content.zero(offset, offset + length);
     if (!keepSize && offset + length > content.size) content.truncate(offset + length);
-    this.changes();
+    this.changes(by.uid !== 0, by);
     this.state.touchContent(this.node);
   }
 
-  async copyFrom(source: OpenFile, sourceOffset: number, offset: number, length: number): Promise<number> {
+  async copyFrom(
+    source: OpenFile,
+    sourceOffset: number,
+    offset: number,
+    length: number,
+    by = this.credentials,
+  ): Promise<number> {
     this.check(this.flags.write && this.flags.append !== true);
     if (!(sourceOffset >= 0 && offset >= 0 && length >= 0)) fail('EINVAL', 'no such range');
     const count = Math.min(length, Math.max(0, (await source.attributes()).size - sourceOffset));
     const overlaps = sourceOffset < offset + count && offset < sourceOffset + count;
     if (source.inode === this.inode && overlaps) fail('EINVAL', 'the ranges overlap');
-    return this.write(offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)));
+    return this.writeBy(by, offset, await source.read(sourceOffset, Math.min(length, 2 ** 24)));
   }
 
   async attributes(): Promise<Attributes> {
@@ -104,8 +114,8 @@ export class ModelOpenFile implements OpenFile {
   }
 
   /** What a change of the content does to the privileges of a program. */
-  private changes(kills = this.credentials.uid !== 0): void {
-    if (kills) dropPrivileges(this.credentials, this.node);
+  private changes(kills: boolean, by: fs.Credentials): void {
+    if (kills) dropPrivileges(by, this.node);
     else this.node.xattrs.delete('security.capability');
   }
 

@@ -1,6 +1,6 @@
 /** chmod(2), chown(2), truncate(2): who may, and the set-user-ID, set-group-ID and sticky bits. */
 import assert from 'node:assert/strict';
-import { alice, bob, carol, fails, name, READ_WRITE, root, SHARED_GROUP } from '../../case.js';
+import { alice, bob, carol, fails, name, pattern, READ_WRITE, root, SHARED_GROUP } from '../../case.js';
 import type { Credentials, OpenFile } from '../../../../src/filesystem/filesystem.js';
 import type { ConformanceCase } from '../../case.js';
 
@@ -173,6 +173,39 @@ export const ownershipCases: readonly ConformanceCase[] = [
           assert.equal((await c.attributes(f)).mode & 0o7777, left, `change ${index} by uid ${who.uid}`);
         }
       }
+    },
+  },
+  {
+    name: 'setuid and setgid go by who changes the content, whoever opened the file',
+    run: async (c) => {
+      const f = await c.file('f', pattern(600_000, 1), { mode: 0o666 });
+      const source = await c.opened(await c.file('source', pattern(600_000, 2)));
+      await c.fs.setAttributes(root, f, { gid: SHARED_GROUP });
+      const { file: hers } = await c.fs.open(carol, f, READ_WRITE);
+      const roots = await c.opened(f);
+      const changes = [
+        (file: OpenFile, by: Credentials) => file.truncate(590_000, by),
+        (file: OpenFile, by: Credentials) => file.allocate(0, 4, { punchHole: true, keepSize: true }, by),
+        (file: OpenFile, by: Credentials) => file.allocate(0, 610_000, {}, by),
+        (file: OpenFile, by: Credentials) => file.copyFrom(source, 0, 100, 10, by),
+        (file: OpenFile, by: Credentials) => file.copyFrom(source, 0, 100, 500_000, by),
+      ];
+      for (const [index, change] of changes.entries()) {
+        for (const [by, mode, left] of [
+          [carol, 0o4666, 0o666],
+          [carol, 0o2666, 0o666],
+          [alice, 0o2666, 0o2666],
+          [root, 0o6777, 0o6777],
+        ] as const) {
+          for (const file of [hers, roots]) {
+            await c.fs.setAttributes(root, f, { mode });
+            await change(file, by);
+            await file.flush();
+            assert.equal((await c.attributes(f)).mode & 0o7777, left, `change ${index} by uid ${by.uid}`);
+          }
+        }
+      }
+      for (const file of [hers, roots, source]) await file.close();
     },
   },
   {
