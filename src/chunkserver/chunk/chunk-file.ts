@@ -40,6 +40,7 @@ import {
   neverRight,
   TABLE_BYTES,
   TABLE_OFFSET,
+  type ChunkName,
 } from './chunk-format.js';
 import { StoredHeader } from './chunk-header.js';
 import { Durability } from './durability.js';
@@ -135,19 +136,24 @@ export class ChunkFile {
   /**
    * Fails with NO_REPLICA when the file is not a whole chunk file (its creation was cut short). `trusted`: the data
    * directory was left clean, so that no replica in it is suspect; `bootId`: the boot of that directory; `syncFailed`: a sync
-   * failed, and the file was not marked then.
+   * failed, and the file was not marked then; `name`: what counts, and makes it suspect, when its headers have rotted.
    */
   static async open(
     disk: Disk,
     path: string,
-    known: { readonly trusted?: boolean; readonly bootId?: string; readonly syncFailed?: boolean } = {},
+    known: {
+      readonly trusted?: boolean;
+      readonly bootId?: string;
+      readonly syncFailed?: boolean;
+      readonly name?: ChunkName;
+    } = {},
   ): Promise<ChunkFile> {
-    const { trusted = false, bootId = disk.bootId(), syncFailed = false } = known;
+    const { trusted = false, bootId = disk.bootId(), syncFailed = false, name } = known;
     const file = await disk.open('chunk.open', path, 'existing');
     try {
       const meta = Buffer.alloc(TABLE_OFFSET + TABLE_BYTES);
       await file.read('chunk.open', meta, 0);
-      const header = StoredHeader.decode(bootId, file, meta.subarray(0, TABLE_OFFSET), trusted);
+      const header = StoredHeader.decode(bootId, file, meta.subarray(0, TABLE_OFFSET), { trusted, name });
       if (header === undefined)
         throw new CairnError('NO_REPLICA', `${path} has no valid header: it was never finished`);
       if (syncFailed) header.markSyncFailed(true);
@@ -302,7 +308,9 @@ export class ChunkFile {
    * may hold after that. False, with nothing changed, when it cannot be read, or stands for bytes that were lost for another reason.
    */
   async acceptTorn(block: number): Promise<boolean> {
-    if (!this.suspect && !this.isTorn(block)) return false;
+    // Where the header has rotted, so may a block have.
+    const isDoubtful = this.suspect && !this.header.isMadeUp;
+    if (!isDoubtful && !this.isTorn(block)) return false;
     try {
       const raw = await this.blocks.readBlock(block);
       const actual = checksum(raw);

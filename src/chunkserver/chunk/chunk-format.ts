@@ -35,6 +35,9 @@ export interface ChunkHeader {
   readonly bootId: string;
 }
 
+/** What the name of a chunk file says. */
+export type ChunkName = Pick<ChunkHeader, 'handle' | 'version'>;
+
 export function encodeHeader(header: ChunkHeader): Buffer {
   const boot = Buffer.from(header.bootId, 'utf8');
   if (boot.length > CRC_OFFSET - BOOT_OFFSET) throw new CairnError('INTERNAL', `boot id too long: ${header.bootId}`);
@@ -84,8 +87,25 @@ export function decodeHeaders(page: Buffer): ChunkHeader[] {
   return headers.sort((a, b) => b.generation - a.generation);
 }
 
-/** The header that counts; undefined when no slot is valid. */
-export const decodeHeader = (page: Buffer): ChunkHeader | undefined => decodeHeaders(page)[0];
+/** Of a header that was made up, as both slots have rotted: the next one written is the first. */
+const NO_GENERATION = -1;
+
+/**
+ * As `decodeHeaders`, in a file of that name, which knows better where they have rotted: it follows the header, so the replica has all
+ * that its version has. Whether it was under mutation nobody knows. A creation that was cut short has written one slot at most.
+ */
+export function headersByName(page: Buffer, { handle, version }: ChunkName): ChunkHeader[] {
+  const headers = decodeHeaders(page);
+  const [header] = headers;
+  const rotten = { version, dirty: true, bootId: '' };
+  if (header !== undefined) return header.version < version ? [{ ...header, ...rotten }] : headers;
+  const isWritten = (offset: number): boolean =>
+    page.subarray(offset, offset + HEADER_BYTES).some((byte) => byte !== 0);
+  if (!HEADER_SLOT_OFFSETS.every(isWritten)) return [];
+  return [{ ...rotten, handle, generation: NO_GENERATION, syncFailed: false }];
+}
+
+export const isMadeUp = ({ generation }: ChunkHeader): boolean => generation === NO_GENERATION;
 
 /** Which slot a header goes to. */
 export function headerSlotOffset(generation: number): number {

@@ -6,21 +6,23 @@
 import type { Disk, DiskFile } from '../../core/disk/disk.js';
 import type { ChunkHandle, ChunkVersion } from '../../core/ids.js';
 import {
-  decodeHeader,
   decodeHeaders,
   encodeHeader,
+  headersByName,
   headerSlotOffset,
+  isMadeUp,
   TABLE_OFFSET,
   type ChunkHeader,
+  type ChunkName,
 } from './chunk-format.js';
 
-/** The header of the chunk file at `path`; undefined when it has none. */
-export async function peekHeader(disk: Disk, path: string): Promise<ChunkHeader | undefined> {
+/** The header of the chunk file at `path`, or what its name says where it has rotted; undefined when it has none. */
+export async function peekHeader(disk: Disk, path: string, name: ChunkName): Promise<ChunkHeader | undefined> {
   const file = await disk.open('chunk.peek', path, 'existing');
   try {
     const page = Buffer.alloc(TABLE_OFFSET);
     await file.read('chunk.peek', page, 0);
-    return decodeHeader(page);
+    return headersByName(page, name)[0];
   } finally {
     await file.close();
   }
@@ -50,11 +52,19 @@ export class StoredHeader {
     return new StoredHeader(bootId, file, header, false, undefined);
   }
 
-  /** The header in the first page of `file`; undefined when it has none. `trusted`: it is not suspect, whatever it says. */
-  static decode(bootId: string, file: DiskFile, page: Buffer, trusted: boolean): StoredHeader | undefined {
-    const [header, before] = decodeHeaders(page);
+  /**
+   * The header in the first page of `file`, or one by its name where that has rotted; undefined when it has none. `trusted`: it is not
+   * suspect, whatever it says.
+   */
+  static decode(
+    bootId: string,
+    file: DiskFile,
+    page: Buffer,
+    { trusted, name }: { readonly trusted: boolean; readonly name: ChunkName | undefined },
+  ): StoredHeader | undefined {
+    const [header, before] = name === undefined ? decodeHeaders(page) : headersByName(page, name);
     if (header === undefined) return undefined;
-    const isDoubted = header.dirty && header.bootId !== bootId && !trusted;
+    const isDoubted = isMadeUp(header) || (header.dirty && header.bootId !== bootId && !trusted);
     return new StoredHeader(bootId, file, header, isDoubted, before);
   }
 
@@ -73,6 +83,10 @@ export class StoredHeader {
   }
   get syncFailed(): boolean {
     return this.header.syncFailed;
+  }
+  /** It has rotted, and was not written since: no more than its name is known. */
+  get isMadeUp(): boolean {
+    return isMadeUp(this.header);
   }
   /** Dirty from this boot: if its process was killed, the page cache is as it left it. */
   get dirtySinceBoot(): boolean {

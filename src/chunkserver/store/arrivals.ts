@@ -132,7 +132,7 @@ export class Arrivals {
       const present = this.deps.index.get(handle);
       if (entry?.version !== version || (present !== undefined && present.version >= version)) return;
       // While it is aside: one that cannot be read is offered again.
-      const header = await peekHeader(this.deps.disk, this.deps.aside.pathOf(entry));
+      const header = await peekHeader(this.deps.disk, this.deps.aside.pathOf(entry), entry);
       if (present !== undefined) await this.deps.departures.discard(present);
       await this.deps.aside.takeBack(entry);
       const isDirty = header?.dirty === true;

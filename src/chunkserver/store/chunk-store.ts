@@ -26,6 +26,7 @@ import { KeyedMutex, unawaited } from '../../core/sync.js';
 import type { ChunkFile } from '../chunk/chunk-file.js';
 import { Arrivals } from './arrivals.js';
 import { AsideReplicas } from './aside.js';
+import { isMadeUp } from '../chunk/chunk-format.js';
 import { peekHeader } from '../chunk/chunk-header.js';
 import { DataDirectories } from '../disks/data-directories.js';
 import type { DataDirectory, FoundReplica } from '../disks/data-directory.js';
@@ -217,8 +218,10 @@ export class ChunkStore {
       const directory = this.directories.of(entry);
       const path = this.directories.pathOf(entry);
       try {
-        const header = await peekHeader(this.options.disk, path);
+        const header = await peekHeader(this.options.disk, path, entry);
         if (header === undefined) throw new CairnError('NO_REPLICA', `${path} has no valid header`);
+        // A recovery writes it anew. Where that goes on nothing is to be told.
+        if (isMadeUp(header) && !entry.suspect) throw new CairnError('EIO', `the header of ${path} has rotted`);
       } catch (error) {
         throw this.failed.examine({ handle, directory, path }, error);
       }

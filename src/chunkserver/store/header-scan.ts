@@ -68,7 +68,7 @@ export class HeaderScan {
     const directory = directories.of(entry);
     if (directory.failure !== undefined || directory.session.leftClean) return;
     const path = directory.chunkPath(entry.handle, entry.version);
-    const header = await peekHeader(disk, path).catch((error: unknown) => {
+    const header = await peekHeader(disk, path, entry).catch((error: unknown) => {
       // It may have been renamed or removed meanwhile; opening it for use will tell.
       if (hasCode(error, 'ENOENT')) return null;
       logger.warn({ path, reason: asCairnError(error).message }, 'unreadable replica');

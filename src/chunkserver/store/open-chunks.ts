@@ -74,7 +74,7 @@ export class OpenChunks {
     if (chunk === undefined) {
       const directory = this.options.directories.of(entry);
       const path = directory.chunkPath(entry.handle, entry.version);
-      const opening = watched(this.openFile(entry.handle, directory, path));
+      const opening = watched(this.openFile(entry, directory, path));
       const held = this.hold({ handle: entry.handle, directory, path, file: opening, opened: undefined });
       held.file = watched(
         opening.then(async (file) => {
@@ -96,12 +96,14 @@ export class OpenChunks {
     return chunk;
   }
 
-  private async openFile(handle: ChunkHandle, directory: DataDirectory, path: string): Promise<ChunkFile> {
+  private async openFile(entry: IndexEntry, directory: DataDirectory, path: string): Promise<ChunkFile> {
+    const { handle, version } = entry;
     const before = this.retiring.get(handle);
     // What is on another disk, which may hang, is not waited for.
     if (before?.directory === directory) await before.end;
     const { session, boot, unmarked } = directory;
-    const known = { trusted: session.leftClean, bootId: boot.id, syncFailed: unmarked.has(handle) };
+    const name = { handle, version };
+    const known = { trusted: session.leftClean, bootId: boot.id, syncFailed: unmarked.has(handle), name };
     const file = await ChunkFile.open(this.options.disk, path, known);
     unmarked.delete(handle);
     return file;

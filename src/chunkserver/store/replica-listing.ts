@@ -2,6 +2,7 @@
 import type { Disk } from '../../core/disk/disk.js';
 import type { ChunkVersion } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
+import { isMadeUp } from '../chunk/chunk-format.js';
 import { peekHeader } from '../chunk/chunk-header.js';
 import type { DataDirectories } from '../disks/data-directories.js';
 import { DataDirectory, type FoundReplica } from '../disks/data-directory.js';
@@ -72,8 +73,9 @@ export class ReplicaListing {
 
   private async rank(entry: IndexEntry): Promise<RankedFile> {
     try {
-      const header = await peekHeader(this.disk, this.directories.pathOf(entry));
+      const header = await peekHeader(this.disk, this.directories.pathOf(entry), entry);
       if (header === undefined) return { entry, state: 'no header', version: 0, isClean: false };
+      if (isMadeUp(header)) return { entry, state: 'unreadable', version: entry.version, isClean: false };
       return { entry, state: 'whole', version: header.version, isClean: !header.dirty };
     } catch (error) {
       if (!DataDirectory.isFailure(error)) throw error;

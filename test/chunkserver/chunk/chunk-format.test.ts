@@ -3,7 +3,14 @@ import t from 'tap';
 import { segmentChecksums } from '../../../src/core/checksum.js';
 import { chunkHandle, chunkVersion } from '../../../src/core/ids.js';
 import { SeededRandom } from '../../../src/core/random.js';
-import { DATA_OFFSET, decodeHeader, encodeHeader, TABLE_OFFSET } from '../../../src/chunkserver/chunk/chunk-format.js';
+import {
+  DATA_OFFSET,
+  decodeHeaders,
+  encodeHeader,
+  headersByName,
+  isMadeUp,
+  TABLE_OFFSET,
+} from '../../../src/chunkserver/chunk/chunk-format.js';
 import { ChunkFile } from '../../../src/chunkserver/chunk/chunk-file.js';
 import { CrashDisk } from '../../support/fakes/crash-disk.js';
 
@@ -61,17 +68,43 @@ t.test('a chunk file of format 1 is read', async (t) => {
 
 t.test('headers: a torn slot leaves the other, a newer format is refused', (t) => {
   const page = Buffer.alloc(TABLE_OFFSET);
-  t.equal(decodeHeader(page), undefined);
+  t.equal(decodeHeaders(page)[0], undefined);
   const header = { handle, version, generation: 4, dirty: true, syncFailed: false, bootId: 'a-boot' };
   encodeHeader(header).copy(page, 0);
   encodeHeader({ ...header, generation: 5, dirty: false }).copy(page, 2048);
-  t.match(decodeHeader(page), { generation: 5, dirty: false, bootId: 'a-boot' });
+  t.match(decodeHeaders(page)[0], { generation: 5, dirty: false, bootId: 'a-boot' });
   page.fill(0xff, 2060, 2062);
-  t.match(decodeHeader(page), { generation: 4, dirty: true });
+  t.match(decodeHeaders(page)[0], { generation: 4, dirty: true });
   encodeHeader({ ...header, generation: 6, syncFailed: true }).copy(page, 2048);
-  t.match(decodeHeader(page), { generation: 6, dirty: true, syncFailed: true });
+  t.match(decodeHeaders(page)[0], { generation: 6, dirty: true, syncFailed: true });
   page.fill(0, 2048, 2052);
   page.fill(0, 0, 4);
-  t.equal(decodeHeader(page), undefined);
+  t.equal(decodeHeaders(page)[0], undefined);
   t.end();
 });
+
+t.test(
+  'P1: where headers have rotted the name counts, and the replica is doubted; not of what was never finished',
+  (t) => {
+    const page = Buffer.alloc(TABLE_OFFSET);
+    const name = { handle, version: chunkVersion(version + 1) };
+    const header = { handle, version, generation: 0, dirty: true, syncFailed: false, bootId: 'a-boot' };
+    t.same(headersByName(page, name), [], 'cut short before its header');
+    page.fill(1, 0, 128);
+    t.same(headersByName(page, name), [], 'cut short in its header');
+    page.fill(1, 2048, 2176);
+    const [madeUp] = headersByName(page, name);
+    t.match(madeUp, { ...name, dirty: true, bootId: '' });
+    t.ok(madeUp !== undefined && isMadeUp(madeUp));
+    encodeHeader({ ...header, generation: 4 }).copy(page, 0);
+    t.match(
+      headersByName(page, name),
+      [{ ...name, generation: 4, dirty: true, bootId: '' }],
+      'the newer one has rotted',
+    );
+    encodeHeader({ ...header, generation: 5, version: name.version }).copy(page, 2048);
+    t.match(headersByName(page, name), [{ generation: 5, bootId: 'a-boot' }, { generation: 4 }]);
+    t.match(headersByName(page, { handle, version }), [{ version: name.version }, {}], 'the name follows the header');
+    t.end();
+  },
+);
