@@ -180,6 +180,13 @@ export interface ChunkPlacement {
   readonly replicas: readonly { readonly serverId: number; readonly address: string }[];
 }
 
+export interface WriteOptions {
+  /** setuid, setgid and security.capability are dropped; by default unless uid 0 opened the file. */
+  readonly killPrivileges?: boolean;
+  /** False: at its offset, also through a handle that appends, of which O_APPEND was taken away since. */
+  readonly append?: boolean;
+}
+
 /** An open file. Reads see this client's own writes at once, flushed or not. */
 export interface OpenFile {
   readonly inode: InodeId;
@@ -190,9 +197,8 @@ export interface OpenFile {
   /**
    * Writes all of `bytes`, which it copies, and returns the count. May return before the bytes left this machine
    * (write-behind); an error of an earlier write-back is thrown here, by `flush`, `sync` or `close` (P7), once.
-   * setuid, setgid and security.capability are dropped with `killPrivileges`; by default unless uid 0 opened the file.
    */
-  write(offset: number, bytes: Uint8Array, options?: { readonly killPrivileges?: boolean }): Promise<number>;
+  write(offset: number, bytes: Uint8Array, options?: WriteOptions): Promise<number>;
   /** All written bytes are on the chunkservers and the size is published (what close(2) does, P2). */
   flush(): Promise<void>;
   /** As `flush`, and everything survives power loss (fsync(2), P1). */

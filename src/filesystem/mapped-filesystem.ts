@@ -27,6 +27,7 @@ import type {
   OpenFile,
   OpenFlags,
   RenameFlags,
+  WriteOptions,
 } from './filesystem.js';
 import type { IdMapping, IdTable } from './id-mapping.js';
 import type { Loan } from './loan.js';
@@ -238,7 +239,7 @@ class MappedFile implements OpenFile {
     return this.below.lend(offset, length);
   }
 
-  write(offset: number, bytes: Uint8Array, options?: { readonly killPrivileges?: boolean }): Promise<number> {
+  write(offset: number, bytes: Uint8Array, options?: WriteOptions): Promise<number> {
     return this.below.write(offset, bytes, options);
   }
 

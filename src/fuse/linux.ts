@@ -7,8 +7,8 @@ const O_ACCMODE = 0o3;
 const O_WRONLY = 0o1;
 const O_RDWR = 0o2;
 const O_TRUNC = 0o1000;
-const O_APPEND = 0o2000;
-const O_DSYNC = 0o10000;
+export const O_APPEND = 0o2000;
+export const O_DSYNC = 0o10000;
 const O_NOATIME = 0o1000000;
 /** Some architectures have their own number for it. */
 const OWN_O_DIRECT: Partial<Record<NodeJS.Architecture, number>> = { arm: 0o200000, arm64: 0o200000, ppc64: 0o400000 };

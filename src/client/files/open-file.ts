@@ -2,7 +2,14 @@
 import type { Timespec } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { MAX_FILE_BYTES } from '../../core/limits.js';
-import type { AllocateMode, Attributes, Credentials, OpenFile, OpenFlags } from '../../filesystem/filesystem.js';
+import type {
+  AllocateMode,
+  Attributes,
+  Credentials,
+  OpenFile,
+  OpenFlags,
+  WriteOptions,
+} from '../../filesystem/filesystem.js';
 import type { HeldAppendLeases } from '../session/held-append-leases.js';
 import type { FileExtents } from '../chunks/file-extents.js';
 import { allocate } from './allocate.js';
@@ -79,20 +86,27 @@ export class ClusterOpenFile implements OpenFile {
     return this.readOver(writer, readahead, offset, count);
   }
 
-  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
-    return this.writeBy(this.credentials, offset, bytes, options.killPrivileges ?? this.credentials.uid !== 0);
+  async write(offset: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<number> {
+    return this.writeBy(this.credentials, offset, bytes, options);
   }
 
-  private async writeBy(by: Credentials, offset: number, bytes: Uint8Array, kills: boolean): Promise<number> {
+  private async writeBy(
+    by: Credentials,
+    offset: number,
+    bytes: Uint8Array,
+    options: WriteOptions = {},
+  ): Promise<number> {
+    const kills = options.killPrivileges ?? by.uid !== 0;
+    const appends = options.append ?? this.flags.append === true;
     const writer = this.writerOf();
     const { lockLosses } = writer;
     this.throwFailure(writer);
     this.requireLocks();
-    if (this.flags.append !== true) checkRange(offset, bytes.length);
+    if (!appends) checkRange(offset, bytes.length);
     // An append need not know what another client made of the file, but for set-user-ID that it must take away.
-    if (kills && this.flags.append === true) await this.host.inodes.freshAttributes(this.open.inode);
+    if (kills && appends) await this.host.inodes.freshAttributes(this.open.inode);
     if (kills && bytes.length > 0) await this.losePrivileges(by);
-    if (this.flags.append === true) await this.append(writer, bytes, kills, lockLosses);
+    if (appends) await this.append(writer, bytes, kills, lockLosses);
     else await writer.write(offset, bytes, kills, lockLosses);
     if (this.flags.sync === true) {
       await writer.sync();
@@ -213,7 +227,7 @@ export class ClusterOpenFile implements OpenFile {
     if (this.flags.append === true) throw notOpenFor('writing at an offset');
     const { lockLosses } = writer;
     const mayGoOn = (): void => writer.demandLocks(lockLosses);
-    const write = (at: number, bytes: Uint8Array): Promise<number> => this.writeBy(by, at, bytes, by.uid !== 0);
+    const write = (at: number, bytes: Uint8Array): Promise<number> => this.writeBy(by, at, bytes);
     const range = { source, sourceOffset, target: this, offset, length, mayGoOn, write };
     const copied = await copyRange(range, this.host.copies, () => this.directEnds(writer, source, lockLosses, by));
     if (this.flags.sync === true && copied > 0) {

@@ -12,7 +12,7 @@ import type {
   OpenFile,
   OpenFlags,
 } from '../../filesystem/filesystem.js';
-import { O_DIRECT, openFlagsOf } from '../linux.js';
+import { O_APPEND, O_DIRECT, O_DSYNC, openFlagsOf } from '../linux.js';
 import { countOut, offsetOut, openOut } from './wire/encode.js';
 import { closedBy, closedForGood, ownerName } from './locks.js';
 import { umaskOf } from './names.js';
@@ -159,7 +159,10 @@ export class FileRequests {
     const append = flags.append === true;
     // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
     const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP');
-    const open: OpenHandle = { file, append, write: flags.write, lockOwners: new Set(), drops: undefined };
+    const open: OpenHandle = {
+      ...{ file, append, write: flags.write, sync: flags.sync === true },
+      ...{ lockOwners: new Set(), drops: undefined },
+    };
     let handle: number;
     try {
       handle = session.files.add(open);
@@ -192,8 +195,12 @@ export class FileRequests {
     const { session } = this;
     const handle = session.files.get(body.u64());
     const [offset, size, flags] = [body.bytes(), body.u32(), body.u32()];
-    body.skip(16);
+    body.skip(8);
+    const fileFlags = body.u32();
+    body.skip(4);
     const bytes = body.view(size);
+    // As they are now: fcntl(2) changes O_APPEND, and pwritev2(2) adds O_DSYNC.
+    const appends = handle.append && (fileFlags & O_APPEND) !== 0;
     // Without the flag the caller may keep set-user-id by its capabilities, whatever its uid is.
     const options = { killPrivileges: (flags & WRITE_KILL_SUIDGID) !== 0 };
     if ((flags & WRITE_CACHE) !== 0) session.lostPages.requireKept(handle.file.inode);
@@ -205,12 +212,14 @@ export class FileRequests {
     // Not by flags of the handle, which programs change while a page of this very write is locked.
     const pastPages = (flags & WRITE_CACHE) === 0 && (flags & WRITE_LOCKOWNER) !== 0;
     if (!pastPages) session.nodes.fillsPages(handle.file.inode, offset + size);
-    const count = await handle.file.write(offset, bytes, options);
+    const count = await handle.file.write(offset, bytes, { ...options, append: appends });
     session.nodes.knowsAtLeast(handle.file.inode, offset + count, caller.pid);
+    // By FOPEN_DIRECT_IO the kernel sends no FSYNC for it.
+    if (handle.append && !handle.sync && (fileFlags & O_DSYNC) !== 0) await handle.file.sync();
     // The kernel drops pages before it sends this, but not those that a reader fills with what was there until now.
     if (pastPages) {
       request.waitsForOthers();
-      await session.writtenPastPages(handle.file.inode, offset, handle.append ? undefined : size);
+      await session.writtenPastPages(handle.file.inode, offset, appends ? undefined : size);
     }
     return answer(countOut(count));
   }

@@ -23,6 +23,8 @@ export interface OpenHandle {
   /** Every write goes to the end of file. */
   readonly append: boolean;
   readonly write: boolean;
+  /** Every write is synced by the file system. */
+  readonly sync: boolean;
   /** Of fcntl locks that were made through this handle, and not given up by closing it. */
   readonly lockOwners: Set<string>;
   /**

@@ -134,10 +134,10 @@ t.test('P2: what is written past the kernel’s pages makes it drop those that i
   t.same(await direct(8192), ['8192+0'], 'a write through the pages fills some');
 
   const appending = await mount.open(nodeid, O_RDWR | O_APPEND);
-  must(await mount.write(appending.handle, 16384, 'abc', LOCKOWNER));
+  must(await mount.write(appending.handle, 16384, 'abc', LOCKOWNER, O_APPEND));
   dropped();
   await mount.read(handle, 16384, 4096);
-  must(await mount.write(appending.handle, 16387, 'def', LOCKOWNER));
+  must(await mount.write(appending.handle, 16387, 'def', LOCKOWNER, O_APPEND));
   t.same(dropped(), ['16387+0'], 'also by a handle that appends');
   must(await mount.write(appending.handle, 16387, 'ghi', 1));
   t.same(dropped(), [], 'what a mapping changed is in its pages');

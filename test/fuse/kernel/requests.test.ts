@@ -15,7 +15,7 @@ import { inodeId, ROOT_INODE, type InodeId } from '../../../src/core/ids.js';
 import { Callers } from '../../../src/fuse/kernel/callers.js';
 import { cstrings, u32, u64 } from '../../support/fakes/fake-kernel.js';
 import { ModelFileSystem } from '../../support/models/model-filesystem.js';
-import { must, number64, O_APPEND, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
+import { must, number64, O_APPEND, O_DSYNC, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, TestMount } from './served-mount.js';
 
 const [ENOENT, EACCES, EEXIST, EINVAL, ERANGE, ENAMETOOLONG, ESTALE] = [2, 13, 17, 22, 34, 36, 116];
 const DIRECT_IO = 1;
@@ -315,7 +315,7 @@ t.test('files: written, read, cut, and appended to', async (t) => {
 
   const append = await mount.open(nodeid, O_WRONLY | O_APPEND);
   t.equal(append.openFlags & DIRECT_IO, DIRECT_IO);
-  must(await mount.write(append.handle, 2, '+end'));
+  must(await mount.write(append.handle, 2, '+end', 0, O_APPEND));
   t.equal(await mount.read(handle, 0, 100), 'hello+end', 'appended, wherever the kernel thought that the end is');
   must(await mount.write(append.handle, 0, 'J', 1));
   t.equal(await mount.read(handle, 0, 100), 'Jello+end', 'a page of a mapping stays where it is');
@@ -325,6 +325,38 @@ t.test('files: written, read, cut, and appended to', async (t) => {
   t.equal(await mount.read(reader.handle, 0, 100), 'JEllo+end', 'also when only the appending handle is left');
   must(await kernel.request('FLUSH', nodeid, Buffer.concat([u64(reader.handle), u32(0, 0), u64(1)])));
 });
+
+t.test(
+  'a write goes by what fcntl made of the flags of its handle, and is synced when the program asks for that',
+  async (t) => {
+    const fileSystem = new ModelFileSystem();
+    let syncs = 0;
+    const { open } = fileSystem;
+    fileSystem.open = async (...options) => {
+      const opened = await open.apply(fileSystem, options);
+      const { sync } = opened.file;
+      opened.file.sync = async () => {
+        syncs++;
+        await sync.apply(opened.file);
+      };
+      return opened;
+    };
+    const mount = await TestMount.start(t, fileSystem);
+    const { nodeid, handle } = await mount.create('f');
+    must(await mount.write(handle, 0, '0123456789'));
+    const append = await mount.open(nodeid, O_RDWR | O_APPEND);
+    must(await mount.write(append.handle, 0, 'A', 0, O_RDWR | O_APPEND));
+    must(await mount.write(append.handle, 2, 'x', 0, O_RDWR));
+    must(await mount.write(append.handle, 0, 'B', 0, O_RDWR | O_APPEND));
+    t.equal(await mount.read(handle, 0, 100), '01x3456789AB');
+    t.equal(syncs, 0);
+    must(await mount.write(append.handle, 0, 'C', 0, O_RDWR | O_APPEND | O_DSYNC));
+    t.equal(syncs, 1, 'P1: by RWF_DSYNC');
+    const plain = await mount.open(nodeid, O_RDWR);
+    must(await mount.write(plain.handle, 0, '0', 0, O_RDWR | O_DSYNC));
+    t.equal(syncs, 1, 'the kernel sends an FSYNC behind it');
+  },
+);
 
 t.test('extended attributes: with room, without, and only asked for their size', async (t) => {
   const mount = await TestMount.start(t);

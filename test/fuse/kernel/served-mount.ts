@@ -15,6 +15,7 @@ export const O_WRONLY = 1;
 export const O_RDWR = 2;
 export const O_EXCL = 0o200;
 export const O_APPEND = 0o2000;
+export const O_DSYNC = 0o10000;
 export const O_DIRECT = 0o40000;
 
 const F_RDLCK = 0;
@@ -58,9 +59,10 @@ export class TestMount {
     return { nodeid: number64(must(reply), 0), handle: number64(reply.body, 128) };
   }
 
-  async write(handle: number, offset: number, text: string, writeFlags = 0): Promise<FakeReply> {
+  /** `fileFlags`: those of the handle, as they are now. */
+  async write(handle: number, offset: number, text: string, writeFlags = 0, fileFlags = 0): Promise<FakeReply> {
     const bytes = Buffer.from(text);
-    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(0, 0)];
+    const head = [u64(handle, offset), u32(bytes.length, writeFlags), u64(0), u32(fileFlags, 0)];
     return this.kernel.request('WRITE', 0, Buffer.concat([...head, bytes]), { pid: this.pid });
   }
 

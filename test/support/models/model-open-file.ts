@@ -35,16 +35,17 @@ export class ModelOpenFile implements OpenFile {
     return bytes;
   }
 
-  async write(offset: number, bytes: Uint8Array, options: { readonly killPrivileges?: boolean } = {}): Promise<number> {
-    return this.writeBy(this.credentials, offset, bytes, options.killPrivileges);
+  async write(offset: number, bytes: Uint8Array, options: fs.WriteOptions = {}): Promise<number> {
+    return this.writeBy(this.credentials, offset, bytes, options);
   }
 
-  private writeBy(by: fs.Credentials, offset: number, bytes: Uint8Array, kills = by.uid !== 0): number {
+  private writeBy(by: fs.Credentials, offset: number, bytes: Uint8Array, options: fs.WriteOptions = {}): number {
     this.check(this.flags.write);
-    const at = this.flags.append === true ? this.node.content.size : offset;
+    const appends = options.append ?? this.flags.append === true;
+    const at = appends ? this.node.content.size : offset;
     if (at + bytes.length > MAX_FILE_BYTES) fail('EFBIG', 'the file would be too large');
     if (bytes.length === 0) return 0;
-    this.changes(kills, by);
+    this.changes(options.killPrivileges ?? by.uid !== 0, by);
     this.node.content.write(at, bytes);
     this.state.touchContent(this.node);
     return bytes.length;
