@@ -285,3 +285,23 @@ t.test('P1: a truncate that was given up while it waited for its turn is not mad
   t.same(await cluster.words(other, inode), []);
   await cluster.stop();
 });
+
+t.test('P8: removed files with so many xattrs that one record cannot take them away are reaped', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start(0);
+  const client = await cluster.client();
+  const { state } = cluster.parts;
+  const none = Buffer.alloc(0);
+  const inodes = await openOrphans(client, 256);
+  for (const inode of inodes) {
+    state.mutate((m) => {
+      for (let i = 0; i < 2_100; i++)
+        m.put(keys.xattr(inodeId(inode), Buffer.from(`user.${'x'.repeat(20)}${i}`)), none);
+    });
+  }
+  await cluster.until(client.peer.call(MASTER_METHODS.closeSession, {}));
+  await cluster.wait(30_000);
+  t.equal([...state.range(prefixRange('U'))].length, 0);
+  t.equal([...state.range(prefixRange('X'))].length, 0);
+  await cluster.stop();
+});

@@ -103,9 +103,8 @@ export class OrphanReaper {
       // Gone as a whole, whatever is left of its chunks: a client that comes back with it open must not find half of it.
       const dropped = removeChunks(m, inode, record, room);
       forgetBehind(m, inode);
-      removeInode(m, inode);
-      room -= dropped;
-      if (room === 0) return false;
+      room -= dropped + removeInode(m, inode);
+      if (room <= 0) return false;
     }
     return true;
   }

@@ -52,7 +52,10 @@ export function endEpoch(m: Mutation, epoch: number): void {
   m.put(keys.meta('stopped-epoch'), packed(epoch));
 }
 
-/** The change attribute that follows `change`: never one that was given before. */
-export function nextChange(reader: StateReader, change: number): number {
-  return Math.max(change, readCounter(reader, 'loss-epoch', 0) * CHANGES_PER_EPOCH) + 1;
+/**
+ * The change attribute of an inode with the stored one `change`. After a loss it is above all that were told before, also when
+ * the inode is not changed: the content, which is not kept here, may be newer than what came with `change`.
+ */
+export function currentChange(reader: StateReader, change: number): number {
+  return Math.max(change, readCounter(reader, 'loss-epoch', 0) * CHANGES_PER_EPOCH);
 }

@@ -9,7 +9,7 @@ import { InodeRecord } from '../../protocol/generated/messages.js';
 import type { AttributesInit } from '../../protocol/generated/messages.js';
 import { addToCounter, readCounter } from '../state/counters.js';
 import { keys, packed, prefixRange } from '../state/keys.js';
-import { FIRST_INODE, nextChange } from '../state/epochs.js';
+import { FIRST_INODE, currentChange } from '../state/epochs.js';
 import type { Mutation, StateReader } from '../state/state.js';
 
 export { addToCounter, readCounter };
@@ -29,7 +29,10 @@ const ALLOCATION_UNIT_BYTES = 4096;
 
 export function readInode(reader: StateReader, inode: InodeId): InodeRecord | undefined {
   const value = reader.get(keys.inode(inode));
-  return value === undefined ? undefined : InodeRecord.decode(value);
+  if (value === undefined) return undefined;
+  const record = InodeRecord.decode(value);
+  record.change = currentChange(reader, record.change);
+  return record;
 }
 
 /** The record of an inode that the caller got from an earlier reply. ESTALE when it is gone. */
@@ -48,7 +51,7 @@ export function requireDirectory(reader: StateReader, inode: InodeId): InodeReco
 
 /** Stores a record that the caller changed; its change attribute grows. */
 export function saveInode(m: Mutation, inode: InodeId, record: InodeRecord): void {
-  record.change = nextChange(m, record.change);
+  record.change = currentChange(m, record.change) + 1;
   m.put(keys.inode(inode), InodeRecord.encode(record).finish());
 }
 
@@ -110,15 +113,20 @@ export function ensureRoot(
 }
 
 /**
- * Forgets an inode that has no name and no chunk any more: its record, its xattrs, its orphan mark. The number of
- * xattrs is bounded by MAX_XATTRS_BYTES.
+ * Forgets an inode that has no name and no chunk any more: its record, its xattrs, its orphan mark. Returns the number of
+ * xattrs, which is bounded by MAX_XATTR_LIST_BYTES.
  */
-export function removeInode(m: Mutation, inode: InodeId): void {
-  if (m.get(keys.inode(inode)) === undefined) return;
-  for (const [key] of m.range(prefixRange(keys.xattr(inode, EMPTY)))) m.delete(key);
+export function removeInode(m: Mutation, inode: InodeId): number {
+  if (m.get(keys.inode(inode)) === undefined) return 0;
+  let xattrs = 0;
+  for (const [key] of m.range(prefixRange(keys.xattr(inode, EMPTY)))) {
+    m.delete(key);
+    xattrs++;
+  }
   m.delete(keys.inode(inode));
   m.delete(keys.orphan(inode));
   addToCounter(m, 'inode-count', -1);
+  return xattrs;
 }
 
 /** One name less. An inode without names is an orphan, reaped when no session has it open. */

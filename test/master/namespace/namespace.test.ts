@@ -139,7 +139,8 @@ void t.test('P8: a page of a large directory costs the page: cookies lead straig
   for (let i = 0; i < 3000; i++) await file(fs, `f${i}`);
   let reads = 0;
   const counting = {
-    get: (key: string) => (reads++, fs.state.get(key)),
+    // But for counters of the whole cluster, which are always in memory.
+    get: (key: string) => ((reads += key.startsWith('M') ? 0 : 1), fs.state.get(key)),
     *range(range: { start: string; end: string }): Iterable<readonly [string, Uint8Array]> {
       for (const entry of fs.state.range(range)) {
         reads++;

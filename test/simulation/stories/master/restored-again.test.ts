@@ -5,6 +5,7 @@ import { MAX_LOCK_END } from '../../../../src/core/lock-ranges.js';
 import type { LockRequest } from '../../../../src/filesystem/filesystem.js';
 import { equalBytes, pattern } from '../../../conformance/case.js';
 import { backUp, restore } from '../../world/administrator.js';
+import { powerCycle } from '../power-cycle.js';
 import { story } from '../../world/story.js';
 import { MASTER } from '../../world/world.js';
 
@@ -95,3 +96,38 @@ story(
     await s.check('f', content);
   },
 );
+
+for (const what of ['was put back', 'lost power'] as const) {
+  story(`P2: who kept what a file was does not take it for what it is after the master ${what}`, async (s) => {
+    const { world } = s;
+    const made = await s.create('f', pattern(5000, 1));
+    await made.sync();
+    await made.close();
+    await world.sleep(90_000);
+    // A kernel keeps its pages of the file as long as this does not change.
+    const kept = await s.openAt('f', s.two);
+    equalBytes(await kept.read(0, 5000), pattern(5000, 1), 'before');
+    const { change } = await kept.attributes();
+    await kept.close();
+    const backup = backUp(world);
+    const other = await world.connect('client-3');
+    const file = await s.openAt('f', other);
+    await file.write(0, pattern(5000, 2));
+    if (what === 'was put back') await file.sync();
+    await file.close();
+    await other.close();
+    if (what === 'was put back') {
+      await world.sleep(5_000);
+      await restore(world, backup);
+      await world.sleep(5_000);
+    } else await powerCycle(s, [MASTER]);
+    const now = await s.openAt('f', s.two);
+    const isSame = (await now.attributes()).change === change;
+    equalBytes(
+      isSame ? pattern(5000, 1) : await now.read(0, 5000),
+      await (await s.openAt('f', s.one)).read(0, 5000),
+      'f',
+    );
+    await now.close();
+  });
+}
