@@ -129,3 +129,27 @@ t.test('an open leads to what its name leads to at the master, also while the ol
   must(await kernel.request('RENAME', 1, names, { pid: FOUR }));
   t.equal(await open(renamed.nodeid, FOUR), 0, 'the kernel moves what it remembers by itself');
 });
+
+t.test('a name that is removed while it is looked up for the second time is not there', async (t) => {
+  const cluster = await hookedCluster();
+  t.teardown(() => cluster.stop());
+  const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
+  const mount = await TestMount.start(t, fileSystem);
+  const unlink = (): Promise<void> => other.unlink(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'));
+  const make = async (): Promise<void> => {
+    const options = { mode: 0o644, flags: { read: true, write: true } };
+    await (await other.create(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'), options)).file.close();
+  };
+  const lookUp = () => mount.kernel.request('LOOKUP', 1, cstrings('f'), { pid: ONE });
+  await make();
+  const before = number64(must(await lookUp()), 0);
+  await unlink();
+  await make();
+  t.equal((await mount.kernel.request('OPEN', before, u32(O_RDONLY, 0), { pid: ONE })).error, ESTALE);
+  const { openAt } = fileSystem;
+  fileSystem.openAt = async (...request) => {
+    await unlink();
+    return openAt.apply(fileSystem, request);
+  };
+  t.equal((await lookUp()).error, ENOENT);
+});

@@ -12,7 +12,7 @@
  */
 import { sleep } from '../../../core/clock.js';
 import type { Clock } from '../../../core/clock.js';
-import { CairnError } from '../../../core/errors.js';
+import { CairnError, hasCode } from '../../../core/errors.js';
 import type { InodeId } from '../../../core/ids.js';
 import { MAX_SECOND_LOOKS } from '../../../core/limits.js';
 import { ROOT_CREDENTIALS } from '../../../filesystem/filesystem.js';
@@ -111,9 +111,10 @@ export class SecondLook {
       this.hold(opened.file, sinceMs);
       return opened.attributes;
     } catch (error) {
-      // Removed meanwhile, or something else by now: the first answer is as good as any.
-      if (error instanceof CairnError) return attributes;
-      throw error;
+      // It was removed meanwhile: to open what it was would be refused for the second time, which the program would be told.
+      if (!(error instanceof CairnError) || hasCode(error, 'ENOENT')) throw error;
+      // Something else by now: the first answer is as good as any.
+      return attributes;
     }
   }
 
