@@ -152,4 +152,12 @@ t.test('a name that is removed while it is looked up for the second time is not 
     return openAt.apply(fileSystem, request);
   };
   t.equal((await lookUp()).error, ENOENT);
+  fileSystem.openAt = openAt;
+  // The kernel asked about the name that it remembered, which is gone: it looks it up once more.
+  await make();
+  const after = number64(must(await lookUp()), 0);
+  await unlink();
+  const { error, body } = await mount.kernel.request('OPEN', after, u32(O_RDONLY, 0), { pid: ONE });
+  t.equal(error, 0, 'it is in its second try still');
+  await mount.release(number64(body, 0));
 });

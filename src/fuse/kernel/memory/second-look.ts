@@ -86,8 +86,12 @@ export class SecondLook {
     try {
       return await this.lookupNow(isSecond, credentials, parent, name);
     } catch (error) {
-      // A second try ends here.
+      // A second try ends here, unless the kernel asked about a name that it remembered: then it looks that up once more.
       this.done(thread);
+      if (isSecond && second.refusedOpen !== undefined && hasCode(error, 'ENOENT')) {
+        const sinceMs = clock.monotonicMs();
+        this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined });
+      }
       throw error;
     } finally {
       if (isSecond) second.stepMs = clock.monotonicMs();
