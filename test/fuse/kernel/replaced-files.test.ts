@@ -161,3 +161,50 @@ t.test('a name that is removed while it is looked up for the second time is not 
   t.equal(error, 0, 'it is in its second try still');
   await mount.release(number64(body, 0));
 });
+
+t.test(
+  'a file that is made and removed anew while the kernel tries for the second time is opened all the same',
+  async (t) => {
+    const cluster = await hookedCluster();
+    t.teardown(() => cluster.stop());
+    const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
+    const mount = await TestMount.start(t, fileSystem);
+    const unlink = (): Promise<void> => other.unlink(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'));
+    const make = async (): Promise<void> => {
+      const options = { mode: 0o644, flags: { read: true, write: true } };
+      await (await other.create(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'), options)).file.close();
+    };
+    const lookUp = (pid: number) => mount.kernel.request('LOOKUP', 1, cstrings('f'), { pid });
+    const open = async (nodeid: number, pid: number): Promise<number> => {
+      const { error, body } = await mount.kernel.request('OPEN', nodeid, u32(O_RDONLY, 0), { pid });
+      if (error === 0) await mount.release(number64(body, 0));
+      return error;
+    };
+    await make();
+    const before = number64(must(await lookUp(ONE)), 0);
+    await unlink();
+    // What the client knows of it is not believed any more.
+    await pause(1100);
+    // The kernel looks at what it remembers, asks about the name that led there, and then looks it up.
+    const looked = await mount.kernel.request('GETATTR', before, Buffer.concat([u32(0, 0), u64(0)]), { pid: ONE });
+    t.equal(looked.error, ESTALE);
+    t.equal((await lookUp(ONE)).error, ENOENT);
+    await make();
+    const found = number64(must(await lookUp(ONE)), 0);
+    await unlink();
+    t.equal(await open(found, ONE), 0, 'it was there when it was looked up');
+
+    // A call that found no file is over: what the next one looks up is what it opens.
+    await make();
+    const second = number64(must(await lookUp(TWO)), 0);
+    await unlink();
+    t.equal(await open(second, TWO), ESTALE);
+    t.equal((await lookUp(TWO)).error, ENOENT);
+    await make();
+    const old = number64(must(await lookUp(THREE)), 0);
+    await unlink();
+    await make();
+    must(await lookUp(TWO));
+    t.equal(await open(old, TWO), ESTALE, 'not what was there before it was looked up');
+  },
+);

@@ -37,11 +37,13 @@ export interface SecondLookOptions {
 }
 
 interface SecondTry {
-  readonly sinceMs: number;
+  sinceMs: number;
   /** When it was answered last: refused, or told what it looked up. */
   stepMs: number;
   /** What was to be opened, when that was refused. */
   refusedOpen: InodeId | undefined;
+  /** Its look-up found no name any more. */
+  readonly isOnceMore: boolean;
 }
 
 interface Held {
@@ -75,7 +77,7 @@ export class SecondLook {
       if (this.tries.size < MAX_SECOND_LOOKS) break;
       this.tries.delete(oldest);
     }
-    this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens });
+    this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens, isOnceMore: false });
   }
 
   /** As `lookup` of the file system, by a thread. */
@@ -83,14 +85,16 @@ export class SecondLook {
     const { clock } = this.options;
     const second = this.tries.get(thread);
     const isSecond = second !== undefined && clock.monotonicMs() - second.sinceMs < SECOND_TRY_MS;
+    // The call of before may have ended with that: what had the name before this look-up does not count for another.
+    if (isSecond && second.isOnceMore) second.sinceMs = clock.monotonicMs();
     try {
       return await this.lookupNow(isSecond, credentials, parent, name);
     } catch (error) {
       // A second try ends here, unless the kernel asked about a name that it remembered: then it looks that up once more.
       this.done(thread);
-      if (isSecond && second.refusedOpen !== undefined && hasCode(error, 'ENOENT')) {
+      if (isSecond && !second.isOnceMore && hasCode(error, 'ENOENT')) {
         const sinceMs = clock.monotonicMs();
-        this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined });
+        this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined, isOnceMore: true });
       }
       throw error;
     } finally {
