@@ -79,7 +79,8 @@ export class FileRequests {
       return wanted.write ? as(callers.withGroups(request.caller)) : callers.run(request.caller, as);
     };
     const names = secondLook.isSecondOpen(pid, inode) ? [] : session.toldNames.namesOf(inode);
-    const opening = names === undefined ? Promise.reject(unknownName(inode)) : open(names);
+    const opening =
+      names === undefined ? Promise.reject(unknownName(inode)) : secondLook.opening(inode, () => open(names));
     const { file, attributes } = await opening.catch((error: unknown) => {
       if (!hasCode(error, 'ESTALE')) {
         secondLook.done(pid);

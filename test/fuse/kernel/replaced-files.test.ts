@@ -194,6 +194,22 @@ t.test(
     await unlink();
     t.equal(await open(found, ONE), 0, 'it was there when it was looked up');
 
+    // An open that cuts a file may wait for who writes it, and no name keeps the file meanwhile.
+    const { open: openNow } = fileSystem;
+    await make();
+    const first = number64(must(await lookUp(FOUR)), 0);
+    await unlink();
+    await make();
+    t.equal(await open(first, FOUR), ESTALE);
+    const slow = number64(must(await lookUp(FOUR)), 0);
+    await unlink();
+    fileSystem.open = async (...request) => {
+      await pause(1300);
+      return openNow.apply(fileSystem, request);
+    };
+    t.equal(await open(slow, FOUR), 0, 'an open that takes long');
+    fileSystem.open = openNow;
+
     // A call that found no file is over: what the next one looks up is what it opens.
     await make();
     const second = number64(must(await lookUp(TWO)), 0);

@@ -50,6 +50,10 @@ interface Held {
   readonly file: OpenFile;
   /** It had its name then or later. */
   readonly sinceMs: number;
+  /** Opens of it that are under way. */
+  opens: number;
+  /** It is closed after those. */
+  isOver: boolean;
 }
 
 export class SecondLook {
@@ -133,6 +137,19 @@ export class SecondLook {
     return second.refusedOpen === inode || (this.held.get(inode)?.sinceMs ?? -Infinity) >= second.sinceMs;
   }
 
+  /** Opens a file: what is held of it stays until that is done, as an open that cuts the file may wait for its writers. */
+  async opening<T>(inode: InodeId, open: () => Promise<T>): Promise<T> {
+    const held = this.held.get(inode);
+    if (held === undefined) return open();
+    held.opens++;
+    try {
+      return await open();
+    } finally {
+      held.opens--;
+      if (held.isOver) this.close(held);
+    }
+  }
+
   /** The second step was made. */
   done(thread: number): void {
     this.tries.delete(thread);
@@ -154,7 +171,7 @@ export class SecondLook {
       if (this.held.size < MAX_SECOND_LOOKS) break;
       this.release(oldest);
     }
-    const held: Held = { file, sinceMs };
+    const held: Held = { file, sinceMs, opens: 0, isOver: false };
     this.held.set(inode, held);
     inBackground('ending a second look', async () => {
       await sleep(clock, HOLD_MS);
@@ -166,6 +183,12 @@ export class SecondLook {
     const held = this.held.get(inode);
     if (held === undefined) return;
     this.held.delete(inode);
-    this.options.inBackground('closing what was held for a second look', () => held.file.close());
+    held.isOver = true;
+    this.close(held);
+  }
+
+  private close({ file, opens }: Held): void {
+    if (opens > 0) return;
+    this.options.inBackground('closing what was held for a second look', () => file.close());
   }
 }
