@@ -27,6 +27,8 @@ interface Waiter {
   readonly kind: TurnKind | 'lease';
   readonly session: SessionId;
   readonly granted: Deferred<boolean>;
+  /** It came to hold the lease while it waited for a turn, which it has by that. */
+  isOwn: boolean;
 }
 
 interface AppendedFile {
@@ -128,12 +130,13 @@ export class AppendLeases {
   turn(session: SessionId, inode: InodeId, kind: TurnKind): (() => void) | Promise<() => void> {
     const known = this.files.get(inode);
     const file = known ?? this.fileOf(inode);
+    const ownDone = (): void => {
+      file.ownTurns--;
+      this.next(file);
+    };
     if (file.holder === session && !isLost(file)) {
       file.ownTurns++;
-      return () => {
-        file.ownTurns--;
-        this.next(file);
-      };
+      return ownDone;
     }
     const done = (): void => {
       file.inTurn = false;
@@ -143,7 +146,8 @@ export class AppendLeases {
       this.beginTurn(file, kind);
       return done;
     }
-    return this.enqueue(session, inode, kind).granted.promise.then(() => done);
+    const waiter = this.enqueue(session, inode, kind);
+    return waiter.granted.promise.then(() => (waiter.isOwn ? ownDone : done));
   }
 
   /** Inodes whose leases the session is to give up, but for those that it knows of. Waits when there are none. */
@@ -260,7 +264,7 @@ export class AppendLeases {
 
   private enqueue(session: SessionId, inode: InodeId, kind: Waiter['kind']): Waiter {
     const file = this.fileOf(inode);
-    const waiter: Waiter = { kind, session, granted: deferred<boolean>() };
+    const waiter: Waiter = { kind, session, granted: deferred<boolean>(), isOwn: false };
     file.waiters.push(waiter);
     this.next(file);
     return waiter;
@@ -286,8 +290,26 @@ export class AppendLeases {
       else this.beginTurn(file, first.kind);
       first.granted.resolve(true);
     }
+    this.beginOwnTurns(file);
     if (file.holder !== undefined && file.waiters.length > 0) this.recall(file.holder, file.inode);
     else if (isFree && first === undefined) this.files.delete(file.inode);
+  }
+
+  /**
+   * The lease came to a session that waits for a turn, too. It does not give the lease up before that turn: what it appends
+   * may wait for it.
+   */
+  private beginOwnTurns(file: AppendedFile): void {
+    if (file.holder === undefined || isLost(file)) return;
+    const isOwn = ({ session, kind }: Waiter): boolean => session === file.holder && kind !== 'lease';
+    const own = file.waiters.filter(isOwn);
+    if (own.length === 0) return;
+    file.waiters = file.waiters.filter((waiter) => !isOwn(waiter));
+    for (const waiter of own) {
+      waiter.isOwn = true;
+      file.ownTurns++;
+      waiter.granted.resolve(true);
+    }
   }
 
   private recall(holder: SessionId, inode: InodeId): void {

@@ -84,6 +84,27 @@ t.test('a wait ends by itself, and with its request', async (t) => {
   t.ok(appends.isEmpty, 'granted to nobody');
 });
 
+t.test('a session that comes to hold the lease while it waits for a turn has that at once', async (t) => {
+  const { appends, acquire } = bench(t);
+  await acquire(ONE);
+  const two = acquire(TWO);
+  const turns = [ONE, TWO, THREE, TWO].map((session) => Promise.resolve(appends.turn(session, INODE, 'cut')));
+  const [ownOfOne, first, other, second] = turns;
+  if (ownOfOne === undefined || first === undefined || other === undefined || second === undefined) return;
+  (await ownOfOne)();
+  appends.release(ONE, INODE);
+  t.equal(await two, true);
+  t.ok(await isDone(first), 'what it appends may wait for the turn');
+  t.ok(await isDone(second));
+  t.notOk(await isDone(other));
+  appends.release(TWO, INODE);
+  (await first)();
+  t.notOk(await isDone(other), 'both are over before others begin');
+  (await second)();
+  (await other)();
+  t.ok(appends.isEmpty);
+});
+
 t.test('a change of the size takes its turn', async (t) => {
   const { appends, acquire } = bench(t);
   const first = appends.turn(TWO, INODE, 'cut');
