@@ -83,13 +83,20 @@ export class Chunkserver {
   ) {
     const { clock, random, network, disk, bootNotes, logger } = deps;
     this.endpoint = {
-      ...{ network, clock, random, logger, secret: config.secret, role: 'chunkserver' as const },
+      network,
+      clock,
+      random,
+      logger,
+      secret: config.secret,
+      role: 'chunkserver' as const,
       interceptor: deps.interceptor,
     };
     const serverId = (): number => this.link.serverId;
     this.watch = new DiskWatch({ disk, clock, logger, paths: config.dataDirectories });
     this.store = new ChunkStore({
-      ...{ disk: this.watch.disk, watch: this.watch, bootNotes },
+      disk: this.watch.disk,
+      watch: this.watch,
+      bootNotes,
       clock,
       random,
       logger,
@@ -137,7 +144,12 @@ export class Chunkserver {
     this.verifier = new Verifier(clock, this.store, this.replicas);
     this.reads = new Reads(this.store, this.replicas, this.link);
     this.rangeCopies = new RangeCopies({
-      ...{ clock, store: this.store, replicas: this.replicas, mutations: this.mutations, pool: this.pool, serverId },
+      clock,
+      store: this.store,
+      replicas: this.replicas,
+      mutations: this.mutations,
+      pool: this.pool,
+      serverId,
       read: (request) => {
         this.link.fence.refuse(request.knownTime);
         return this.store.answering(chunkHandle(request.handle), () => this.reads.readBlocks(request, true));
@@ -145,7 +157,15 @@ export class Chunkserver {
     });
     const { store, replicas, mutations, recovery, copies, rangeCopies, verifier, reads, link } = this;
     this.requests = new Requests({
-      ...{ store, replicas, mutations, recovery, copies, rangeCopies, verifier, reads, link },
+      store,
+      replicas,
+      mutations,
+      recovery,
+      copies,
+      rangeCopies,
+      verifier,
+      reads,
+      link,
     });
   }
 

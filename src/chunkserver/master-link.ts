@@ -60,7 +60,11 @@ export class MasterLink {
     this.fence = new Fence(clock, () => this.serverId);
     this.removals = new Removals({ store, replicas, logger });
     this.reports = new ReplicaReports({
-      ...{ clock, logger, store, replicas, removals: this.removals },
+      clock,
+      logger,
+      store,
+      replicas,
+      removals: this.removals,
       onCompared: (sentMs) => this.fence.heard(sentMs, this.joinedTime),
       onDone: async (peer) => {
         store.powerLoss.noteReported();
@@ -70,7 +74,10 @@ export class MasterLink {
       },
     });
     this.mark = new KeptMark({
-      ...{ clock, logger, load: () => store.directories.mark, store: (mark) => store.directories.setMark(mark) },
+      clock,
+      logger,
+      load: () => store.directories.mark,
+      store: (mark) => store.directories.setMark(mark),
       highest: () => ({
         handle: Math.max(store.index.highest, store.aside.highest),
         leaseId: replicas.highestLease,
@@ -134,7 +141,10 @@ export class MasterLink {
     this.replicaReports.add(report);
     logger.error({ handle, version, reason: message }, 'bad replica');
     const told = this.peer?.call(MASTER_METHODS.reportReplica, {
-      ...{ handle, version, serverId: this.serverId, errorCode },
+      handle,
+      version,
+      serverId: this.serverId,
+      errorCode,
     });
     // Without a connection the report after the next registration tells what is gone.
     (told ?? Promise.resolve())
@@ -270,7 +280,9 @@ export class MasterLink {
     const { store, activeRequests } = this.options;
     return {
       ...store.directories.space(),
-      ...{ chunks: store.index.size, activeRequests: activeRequests(), aside: store.aside.size },
+      chunks: store.index.size,
+      activeRequests: activeRequests(),
+      aside: store.aside.size,
     };
   }
 }

@@ -229,7 +229,9 @@ export class ClusterFileSystem implements FileSystem {
     if (count <= 0) return [];
     const reply = await this.master.call(MASTER_METHODS.getChunks, { inode, firstIndex, count });
     return reply.chunks.map(({ index, handle, version, replicas }) => ({
-      ...{ index, handle: chunkHandle(handle), version: chunkVersion(version) },
+      index,
+      handle: chunkHandle(handle),
+      version: chunkVersion(version),
       replicas: replicas.map(({ serverId, address }) => ({ serverId, address })),
     }));
   }

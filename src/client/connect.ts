@@ -68,7 +68,11 @@ export async function connectClient(
   const timeout = config.operationTimeoutMs;
   const master = await MasterConnection.connect(
     {
-      ...{ connect, clock, random, logger, clientName: config.clientName },
+      connect,
+      clock,
+      random,
+      logger,
+      clientName: config.clientName,
       opens: () => table.current?.inodes.openStates() ?? [],
       locks: () => table.current?.locks.states() ?? [],
       onOperationsLost: (kept) => table.current?.operationsLost(kept),
@@ -86,17 +90,24 @@ export async function connectClient(
     clock,
     connect: (address) =>
       connectPeer({ ...endpoint, clusterId: master.clusterId }, address, {
-        ...{ role: 'chunkserver', timeoutMs: CHUNKSERVER_CONNECT_MS },
+        role: 'chunkserver',
+        timeoutMs: CHUNKSERVER_CONNECT_MS,
       }),
   });
   const chunks = new ChunkAccess({
-    ...{ clock, random, logger, master, servers },
+    clock,
+    random,
+    logger,
+    master,
+    servers,
     requireWritable: (inode) => inodes.requireWritable(inode),
     layoutVersion: (inode) => inodes.get(inode)?.attributes.layoutVersion ?? 0,
     ...(timeout !== undefined && { timeoutMs: timeout }),
   });
   const inodes: KnownInodes = new KnownInodes({
-    ...{ clock, master, cache },
+    clock,
+    master,
+    cache,
     onNewer: (attributes) => chunks.validate(attributes),
     onChanged: (inode) => {
       syncs.changed.note(inode, master.changes);
@@ -109,7 +120,10 @@ export async function connectClient(
   const syncs = new FileSyncs({ master, inodes, io: chunks.writer });
   const changes = new InodeChanges({ clock, master, inodes, leases: chunks.leases });
   const locks = new FileLocks({
-    ...{ master, clock, random, logger },
+    master,
+    clock,
+    random,
+    logger,
     requireUsable: (inode) => inodes.requireWritable(inode),
     publish: (inode) => inodes.publish(inode),
     refresh: async (inode, attributes) => {
@@ -121,7 +135,10 @@ export async function connectClient(
     },
   });
   const appends = new HeldAppendLeases({
-    ...{ master, clock, random, logger },
+    master,
+    clock,
+    random,
+    logger,
     publish: (inode) => inodes.publish(inode),
     learn: (attributes) => {
       inodes.changed(attributes);
@@ -129,7 +146,16 @@ export async function connectClient(
     discard: (inode) => inodes.get(inode)?.writer?.discardUnpublished(),
   });
   const files = new FileTable({
-    ...{ clock, logger, master, cache, chunks, inodes, changes, syncs, locks, appends },
+    clock,
+    logger,
+    master,
+    cache,
+    chunks,
+    inodes,
+    changes,
+    syncs,
+    locks,
+    appends,
     tunables: config,
   });
   table.current = files;

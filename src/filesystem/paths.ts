@@ -76,7 +76,9 @@ export class PathResolver {
     const end = above.at(-1) ?? { inode: ROOT_INODE };
     const attributes = await this.fs.getAttributes(end.inode);
     return {
-      ...{ parent: above.at(-2)?.inode ?? ROOT_INODE, name: Buffer.alloc(0), attributes },
+      parent: above.at(-2)?.inode ?? ROOT_INODE,
+      name: Buffer.alloc(0),
+      attributes,
       realPath: joined(above.slice(1).map((each) => each.name)),
     };
   }

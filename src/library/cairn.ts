@@ -65,7 +65,11 @@ export class Cairn {
       const parsed = parseFlags(flags);
       const file = await openPath(this.resolver, path, parsed, this.masked(mode));
       return new FileHandle({
-        ...{ fs: this.fileSystem, credentials: this.credentials, file, path: path.toString(), fd: this.nextFd++ },
+        fs: this.fileSystem,
+        credentials: this.credentials,
+        file,
+        path: path.toString(),
+        fd: this.nextFd++,
         append: parsed.append === true,
       });
     });

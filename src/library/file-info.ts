@@ -13,7 +13,9 @@ export interface FileInfo {
 
 export function fileInfo(fs: Pick<FileSystem, 'placement'>, attributes: Attributes, path: string): FileInfo {
   return {
-    ...{ path, stats: new Stats(attributes), chunkSizeBytes: CHUNK_SIZE_BYTES },
+    path,
+    stats: new Stats(attributes),
+    chunkSizeBytes: CHUNK_SIZE_BYTES,
     async *chunks() {
       for (let next = 0; ;) {
         const page = await fs.placement(attributes.inode, next);

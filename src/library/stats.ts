@@ -114,7 +114,12 @@ export function toStatFs({ totalBytes, freeBytes, inodes }: FileSystemStats): St
   const bsize = 4096;
   const bfree = Math.floor(freeBytes / bsize);
   return {
-    ...{ type: 0, bsize, blocks: Math.floor(totalBytes / bsize), bfree, bavail: bfree },
-    ...{ files: inodes, ffree: Number.MAX_SAFE_INTEGER - inodes },
+    type: 0,
+    bsize,
+    blocks: Math.floor(totalBytes / bsize),
+    bfree,
+    bavail: bfree,
+    files: inodes,
+    ffree: Number.MAX_SAFE_INTEGER - inodes,
   };
 }

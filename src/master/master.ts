@@ -48,14 +48,12 @@ export class Master {
     const { deps, config } = this;
     const { clock, random, logger } = deps;
     const state = await LogState.open({
-      ...{
-        store: deps.store,
-        disk: deps.disk,
-        bootNotes: deps.bootNotes,
-        directory: config.logDirectory,
-        clock,
-        logger,
-      },
+      store: deps.store,
+      disk: deps.disk,
+      bootNotes: deps.bootNotes,
+      directory: config.logDirectory,
+      clock,
+      logger,
       onFailure: (error) => this.failure.resolve(error),
       ...(config.reserveBytes === undefined ? {} : { reserveBytes: config.reserveBytes }),
     });
@@ -78,7 +76,9 @@ export class Master {
     };
     const handlers = masterHandlers({
       ...parts,
-      ...{ clock, logger, identity },
+      clock,
+      logger,
+      identity,
       // The epoch as it is now: one that was put back has passed by then all that anybody heard of (timeline.ts).
       masterTime: () => ({ epoch: state.epoch, ms: Math.floor(clock.monotonicMs() - startedMs) }),
       wantedReplicas: config.wantedReplicas,
@@ -88,7 +88,12 @@ export class Master {
     parts.sessions.start();
     this.server = await servePeers(
       {
-        ...{ network: deps.network, clock, random, logger, secret: config.secret, role: 'master' },
+        network: deps.network,
+        clock,
+        random,
+        logger,
+        secret: config.secret,
+        role: 'master',
         interceptor: deps.interceptor,
       },
       config.listen,

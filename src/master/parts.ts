@@ -82,7 +82,12 @@ export function compose(
   const handles = new IdReserve(state, 'next-handle', HANDLE_RESERVE);
   const leaseIds = new IdReserve(state, 'next-lease', LEASE_RESERVE);
   const timeline = new Timeline({
-    ...{ state, clock, random, logger, handles, leaseIds },
+    state,
+    clock,
+    random,
+    logger,
+    handles,
+    leaseIds,
     expectsServers: hasServers(state),
     onBranch: () => {
       newChunks.dropAll();
@@ -96,7 +101,11 @@ export function compose(
   };
   const listening = new ListeningTime(clock, logger);
   const servers = new ServerRegistry({
-    ...{ state, clock, listening, logger, serverIds: new IdReserve(state, 'next-server', 1) },
+    state,
+    clock,
+    listening,
+    logger,
+    serverIds: new IdReserve(state, 'next-server', 1),
     events: {
       onDown: (server) => {
         newChunks.dropServer(server.id);
@@ -105,24 +114,50 @@ export function compose(
     },
   });
   const chunkConfig = {
-    ...{ wantedReplicas, minReplicas },
-    ...{ recoveryTimeoutMs: RECOVERY_TIMEOUT_MS, suspectGraceMs: SUSPECT_GRACE_MS },
+    wantedReplicas,
+    minReplicas,
+    recoveryTimeoutMs: RECOVERY_TIMEOUT_MS,
+    suspectGraceMs: SUSPECT_GRACE_MS,
   };
   const leftBehind: LeftBehind = new LeftBehind(
     state,
     (inode): boolean => !sessions.isGraceOver || sessions.isWritten(inode) || reaper.isToCut(inode),
   );
   const recovery: ChunkRecovery = new ChunkRecovery({
-    ...{ state, clock, logger, servers, leaseIds, config: chunkConfig, onStray, leftBehind },
+    state,
+    clock,
+    logger,
+    servers,
+    leaseIds,
+    config: chunkConfig,
+    onStray,
+    leftBehind,
     stale: (handle) => stale.of(handle),
   });
   const made = new MadeReplicas();
   const newChunks = new NewChunks({
-    ...{ clock, random, logger, servers, handles, leaseIds, config: chunkConfig, onStray, made },
+    clock,
+    random,
+    logger,
+    servers,
+    handles,
+    leaseIds,
+    config: chunkConfig,
+    onStray,
+    made,
     maxSpares: config.maxSpareChunks ?? MAX_SPARE_CHUNKS,
   });
   const leases = new ChunkLeases({
-    ...{ state, clock, random, logger, servers, recovery, newChunks, leaseIds, config: chunkConfig, leftBehind },
+    state,
+    clock,
+    random,
+    logger,
+    servers,
+    recovery,
+    newChunks,
+    leaseIds,
+    config: chunkConfig,
+    leftBehind,
     noteGrant: (m, lease) => noteGrant(m, lease, (inode) => sessions.isWrittenSinceBefore(inode)),
   });
   const inherited = allLeases(state);
@@ -130,11 +165,28 @@ export function compose(
   const cuts = new LeaseCuts({ state, logger, servers, leases });
   const health = new ReplicaHealth(servers, { wantedReplicas, graceMs: config.repairGraceMs ?? 30_000 });
   const recoveries: RecoveryQueue = new RecoveryQueue({
-    ...{ state, clock, logger, servers, health, leases, recovery, maxRecoveries: MAX_RECOVERIES },
+    state,
+    clock,
+    logger,
+    servers,
+    health,
+    leases,
+    recovery,
+    maxRecoveries: MAX_RECOVERIES,
   });
   const damaged = new DamagedChunks({ state, clock, logger, servers, wantedReplicas });
   const repair = new Repair({
-    ...{ state, clock, random, logger, servers, leases, recoveries, health, onStray, made, damaged },
+    state,
+    clock,
+    random,
+    logger,
+    servers,
+    leases,
+    recoveries,
+    health,
+    onStray,
+    made,
+    damaged,
     config: {
       wantedReplicas,
       maxCopies: config.maxCopies ?? 32,
@@ -144,7 +196,10 @@ export function compose(
     },
   });
   const removals = new ServerRemovals({
-    ...{ state, logger, servers, wantedReplicas },
+    state,
+    logger,
+    servers,
+    wantedReplicas,
     onLost: (handle) => recoveries.add(handle),
   });
   const recount = new Recount({ state, logger, wantedReplicas });
@@ -152,7 +207,8 @@ export function compose(
   const polls = new LockPolls();
   const locks = new LockTable(clock, (session) => polls.wake(session));
   const appends = new AppendLeases({
-    ...{ clock, logger },
+    clock,
+    logger,
     silentMs: (session) => sessions.silentMs(session),
     disconnect: (session) => sessions.disconnect(session, 'others append to a file in place of this client'),
     isGraceOver: () => sessions.isGraceOver,
@@ -162,7 +218,8 @@ export function compose(
   });
   const unpublished = new UnpublishedWrites(state);
   const lostLocks = new LostLocks({
-    ...{ logger, locks },
+    logger,
+    locks,
     durable: () => state.durable(),
     fence: async (inode) => {
       await leases.endAll(inode);
@@ -171,7 +228,13 @@ export function compose(
     },
   });
   const sessions: Sessions = new Sessions({
-    ...{ state, random, listening, logger, locks, lostLocks, appends },
+    state,
+    random,
+    listening,
+    logger,
+    locks,
+    lostLocks,
+    appends,
     sessionIds: new IdReserve(state, 'next-session', 1),
     events: {
       onGraceOver: () => {
@@ -191,31 +254,44 @@ export function compose(
     },
   });
   const collector = new GarbageCollector({
-    ...{ state, clock, logger, servers },
+    state,
+    clock,
+    logger,
+    servers,
     graceMs: config.garbageGraceMs ?? 10_000,
   });
   const stale: StaleReplicas = new StaleReplicas({
-    ...{ state, clock, logger, servers, locks: () => leases.locks },
+    state,
+    clock,
+    logger,
+    servers,
+    locks: () => leases.locks,
     isCopying: (handle, server) => repair.isCopying(handle, server),
     onDamaged: (handle, server) => recoveries.mend(handle, server),
   });
   return {
-    ...{ state, listening, servers, sessions, newChunks, locks, lostLocks, polls, appends },
-    ...{
-      leases,
-      cuts,
-      recovery,
-      recoveries,
-      repair,
-      reaper,
-      collector,
-      stale,
-      made,
-      timeline,
-      recount,
-      removals,
-      unpublished,
-    },
+    state,
+    listening,
+    servers,
+    sessions,
+    newChunks,
+    locks,
+    lostLocks,
+    polls,
+    appends,
+    leases,
+    cuts,
+    recovery,
+    recoveries,
+    repair,
+    reaper,
+    collector,
+    stale,
+    made,
+    timeline,
+    recount,
+    removals,
+    unpublished,
   };
 }
 

@@ -12,7 +12,7 @@ export interface CallOptions {
   /** Time until the call fails with TIMEOUT. Default REQUEST_TIMEOUT_MS. */
   readonly timeoutMs?: number;
   /** Must not change until the call has ended. */
-  readonly payload?: Uint8Array;
+  readonly payload?: Uint8Array | undefined;
   readonly signal?: AbortSignal;
 }
 

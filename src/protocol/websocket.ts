@@ -105,7 +105,8 @@ export class WebSocketNetwork implements Network {
       let isProven = false;
       const transport = new WebSocketTransport({
         ...upgraded,
-        ...{ connecting: false, peer },
+        connecting: false,
+        peer,
         onTrust: () => {
           if (this.proven >= this.bounds.connections) return false;
           this.strangers.delete(stranger);

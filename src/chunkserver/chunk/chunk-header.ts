@@ -126,7 +126,7 @@ export class StoredHeader {
   /** To the other slot, so that a torn write leaves the last header; to the same one when `step` is 2. */
   private write(change: Partial<Pick<ChunkHeader, 'version' | 'dirty' | 'syncFailed'>>, step: 1 | 2 = 1): void {
     const generation = this.header.generation + step;
-    const header = { ...this.header, ...change, generation, bootId: this.bootId };
+    const header = Object.assign({ ...this.header, generation, bootId: this.bootId }, change);
     this.file.writeSync('chunk.header', encodeHeader(header), headerSlotOffset(generation));
     if (step === 1) this.before = this.header;
     this.header = header;

@@ -68,7 +68,10 @@ export class DiskWatch {
   constructor(private readonly options: DiskWatchOptions) {
     this.volumes = options.paths.map((path) => {
       const volume: Volume = {
-        ...{ path, state: 'answers', calls: new Calls(0), late: [] },
+        path,
+        state: 'answers',
+        calls: new Calls(0),
+        late: [],
         watch: (work) => {
           const { calls } = volume;
           calls.out++;

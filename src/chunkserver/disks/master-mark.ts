@@ -27,8 +27,11 @@ export function parseMark(value: Record<string, unknown> | undefined): StoredMar
     return typeof stored === 'number' && Number.isSafeInteger(stored) && stored >= 0 ? stored : 0;
   };
   return {
-    ...{ epoch: number('epoch'), incarnation: number('incarnation'), sequence: number('sequence') },
-    ...{ handle: number('handle'), leaseId: number('leaseId') },
+    epoch: number('epoch'),
+    incarnation: number('incarnation'),
+    sequence: number('sequence'),
+    handle: number('handle'),
+    leaseId: number('leaseId'),
   };
 }
 

@@ -27,7 +27,7 @@ export class Chain {
     const servers = request.kind === ForwardRequestKind.SYNC ? rest.length + 1 : rest.length;
     try {
       const peer = await this.pool.get(next.address);
-      const options = { timeoutMs: FORWARD_TIMEOUT_MS * servers, ...(payload === undefined ? {} : { payload }) };
+      const options = { timeoutMs: FORWARD_TIMEOUT_MS * servers, payload };
       const { reply } = await peer.call(CHUNKSERVER_METHODS.forward, { ...request, rest: behind }, options);
       return reply.failedServers.map((serverId, i) => ({ serverId, code: errorCodeOf(reply.errorCodes[i] ?? 0) }));
     } catch (error) {

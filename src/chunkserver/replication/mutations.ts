@@ -134,8 +134,17 @@ export class Mutations {
     const { lease, replica } = held;
     // No await between the check of the lease and here: serials are given in the order that forwards are sent.
     const serial = ++lease.assigned;
-    const identity = { handle: replica.handle, version: lease.version, leaseId: lease.id, serial };
-    const behind = watched(chain.forward(lease.chain, { ...identity, ...what }, payload));
+    const { kind, offset, checksums } = what;
+    const forwarded = {
+      handle: replica.handle,
+      version: lease.version,
+      leaseId: lease.id,
+      serial,
+      kind,
+      offset,
+      checksums,
+    };
+    const behind = watched(chain.forward(lease.chain, forwarded, payload));
     const own = this.attempt(lease, replica.handle, () => replicas.apply(held, serial, mutation));
     const failures = [...(await own), ...(await behind)];
     if (failures.length > 0) await this.fail(held, failures);

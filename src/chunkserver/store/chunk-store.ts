@@ -92,16 +92,14 @@ export class ChunkStore {
   constructor(private readonly options: ChunkStoreOptions) {
     const { disk, clock, random, logger } = options;
     this.directories = new DataDirectories({
-      ...{
-        disk,
-        bootNotes: options.bootNotes,
-        random,
-        logger,
-        watch: options.watch,
-        paths: options.directories,
-        address: options.address,
-        forget: options.forgetDisks,
-      },
+      disk,
+      bootNotes: options.bootNotes,
+      random,
+      logger,
+      watch: options.watch,
+      paths: options.directories,
+      address: options.address,
+      forget: options.forgetDisks,
       onFailure: (directory) => this.loseReplicas(directory),
       onDoubt: (directory) => this.probes.soon(directory),
     });
@@ -113,7 +111,10 @@ export class ChunkStore {
       lookAtReplica: (directory) => this.lookAtReplica(directory),
     });
     this.open = new OpenChunks({
-      ...{ disk, logger, directories: this.directories, maxOpen: options.maxOpen },
+      disk,
+      logger,
+      directories: this.directories,
+      maxOpen: options.maxOpen,
       onOtherVersion: async (chunk, file) => {
         const isDoubted = this.index.get(chunk.handle)?.suspect === true;
         await this.nameAfterHeader(chunk, file, isDoubted || file.suspect);
@@ -123,7 +124,12 @@ export class ChunkStore {
     this.powerLoss = new PowerLoss(this.directories, this.index, logger, options.forgetDisks.length > 0);
     this.listing = new ReplicaListing(disk, this.directories, this.index, logger);
     this.failed = new FailedReplicas({
-      ...{ clock, logger, directories: this.directories, index: this.index, open: this.open, probes: this.probes },
+      clock,
+      logger,
+      directories: this.directories,
+      index: this.index,
+      open: this.open,
+      probes: this.probes,
       forget: (handle) => this.departures.forget(handle),
       onBadReplica: options.onBadReplica,
     });
@@ -131,15 +137,34 @@ export class ChunkStore {
     this.aside = new AsideReplicas({ disk, clock, logger, directories: this.directories });
     const { directories, index, open, dirty, failed, changes, making } = this;
     this.departures = new Departures({
-      ...{ directories, index, open, dirty, failed, changes, aside: this.aside },
+      directories,
+      index,
+      open,
+      dirty,
+      failed,
+      changes,
+      aside: this.aside,
       lengthOf: (handle) => this.use(handle, (file) => Promise.resolve(file.length)),
     });
     this.arrivals = new Arrivals({
-      ...{ disk, watch: options.watch, directories, index, open, dirty, failed, changes, making },
-      ...{ aside: this.aside, departures: this.departures },
+      disk,
+      watch: options.watch,
+      directories,
+      index,
+      open,
+      dirty,
+      failed,
+      changes,
+      making,
+      aside: this.aside,
+      departures: this.departures,
     });
     this.scan = new HeaderScan({
-      ...{ disk, logger, directories, index, dirty },
+      disk,
+      logger,
+      directories,
+      index,
+      dirty,
       openRenamed: (handle) => this.use(handle, (file) => Promise.resolve(file.dirty)),
       onDoubted: options.onLost,
     });

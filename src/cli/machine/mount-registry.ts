@@ -32,7 +32,10 @@ export async function findMount(mountpoint: string): Promise<MountRecord | undef
     return undefined;
   }
   return {
-    ...{ mountpoint, master, secretFile, processDirectory },
+    mountpoint,
+    master,
+    secretFile,
+    processDirectory,
     subdirectory: typeof subdirectory === 'string' ? subdirectory : '/',
   };
 }

@@ -53,11 +53,24 @@ export class ChunkAccess {
     const reports = new BadReplicaReports({ clock, logger, master });
     const knownTime = (): MasterTime => master.masterTime;
     this.reader = new ChunkReader({
-      ...{ map: this.map, servers, clock, random, logger, knownTime, ...timeout },
+      map: this.map,
+      servers,
+      clock,
+      random,
+      logger,
+      knownTime,
+      ...timeout,
       report: (replica, error) => reports.tell(replica, error),
     });
     this.writer = new ChunkWriter({
-      ...{ leases: this.leases, servers, clock, random, logger, knownTime, requireWritable, ...timeout },
+      leases: this.leases,
+      servers,
+      clock,
+      random,
+      logger,
+      knownTime,
+      requireWritable,
+      ...timeout,
     });
     this.extents = new FileExtents({ clock, master, servers, logger });
   }

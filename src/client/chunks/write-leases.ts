@@ -182,8 +182,16 @@ export class WriteLeases {
     let entry = this.entries.get(place) ?? this.doubtAt(place);
     if (entry === undefined) {
       entry = {
-        ...{ inode, index, lease: undefined, pending: undefined, pendingLayout: 0, pendingKeepsHoles: false },
-        ...{ failedVersion: 0, failedLease: 0, doubtfulLease: 0, refusedLease: 0 },
+        inode,
+        index,
+        lease: undefined,
+        pending: undefined,
+        pendingLayout: 0,
+        pendingKeepsHoles: false,
+        failedVersion: 0,
+        failedLease: 0,
+        doubtfulLease: 0,
+        refusedLease: 0,
       };
       this.entries.set(place, entry);
       const others = this.byInode.get(inode);

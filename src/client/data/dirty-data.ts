@@ -25,6 +25,8 @@ export interface Extent {
   length: number;
   buffer: Buffer;
   sent: boolean;
+  /** It must not be written any more. */
+  isDiscarded: boolean;
   /** Readers that are copying out of it; its buffer is not reused meanwhile. */
   pins: number;
   /** Resolves when the bytes are on the chunkservers, were given up, or became part of another extent that is done. */
@@ -105,6 +107,7 @@ export class DirtyData {
       length: newEnd - start,
       buffer: this.allocate(capacity),
       sent: false,
+      isDiscarded: false,
       pins: 0,
       done: deferred(),
     };

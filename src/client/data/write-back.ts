@@ -29,13 +29,14 @@ export interface WriteBackOptions {
   readonly inode: InodeId;
   readonly io: ChunkWrites;
   readonly budget: WriteBudget;
-  readonly maxDirtyBytes?: number;
-  /**
-   * An extent is buffered no more: it is on the chunkservers, or given up after this error, or counts for nothing since
-   * it was discarded on its way. Called before those who wait for it go on.
-   */
-  readonly onSent: (range: Range, outcome: WriteMark | CairnError, wasDiscarded: boolean) => void;
+  readonly maxDirtyBytes?: number | undefined;
 }
+
+/**
+ * An extent is buffered no more: it is on the chunkservers, or given up after this error, or counts for nothing since
+ * it was discarded on its way. Called before those who wait for it go on.
+ */
+export type SentListener = (range: Range, outcome: WriteMark | CairnError, wasDiscarded: boolean) => void;
 
 export class WriteBack {
   private readonly dirty: DirtyData;
@@ -43,8 +44,6 @@ export class WriteBack {
   private readonly ready = new Set<Extent>();
   /** Extents that wait for a sent one which they overlap, or for the end of an alteration. */
   private readonly blocked = new Set<Extent>();
-  /** Extents that must not be written any more. */
-  private readonly discarded = new WeakSet<Extent>();
   /** Bytes that the chunkservers are changing by themselves. */
   private readonly altering = new Set<Range>();
   private inFlight = 0;
@@ -54,7 +53,10 @@ export class WriteBack {
   private room: Deferred<void> | undefined;
   private readonly maxDirtyBytes: number;
 
-  constructor(private readonly options: WriteBackOptions) {
+  constructor(
+    private readonly options: WriteBackOptions,
+    private readonly onSent: SentListener,
+  ) {
     this.dirty = new DirtyData(options.budget.buffers);
     this.maxDirtyBytes = options.maxDirtyBytes ?? MAX_DIRTY_BYTES;
     options.budget.join(this);
@@ -164,7 +166,7 @@ export class WriteBack {
   discardPast(size: number): boolean {
     const lost = [...this.dirty.all()].filter(({ offset, length }) => offset + length > size);
     for (const extent of lost) {
-      this.discarded.add(extent);
+      extent.isDiscarded = true;
       if (extent.sent) continue;
       this.ready.delete(extent);
       this.blocked.delete(extent);
@@ -214,7 +216,7 @@ export class WriteBack {
     let attempts = 0;
     const isWanted = (): boolean => {
       attempts++;
-      return !this.discarded.has(extent);
+      return !extent.isDiscarded;
     };
     this.options.io
       .writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset), isWanted)
@@ -230,7 +232,7 @@ export class WriteBack {
     const before = this.dirty.heldBytes;
     // An attempt that failed may still lie in some queue, also when a later one succeeded: its buffer is left alone.
     this.dirty.finish(extent, isReusable);
-    this.options.onSent(extent, outcome, this.discarded.has(extent));
+    this.onSent(extent, outcome, extent.isDiscarded);
     extent.done.resolve();
     this.unblock();
     this.pump();

@@ -34,7 +34,7 @@ export interface WriterOptions extends PublisherOptions, WriteFailuresOptions {
   readonly budget: WriteBudget;
   /** Bytes of the file have changed on the chunkservers: data read before is old. */
   readonly onWritten: (offset: number, length: number) => void;
-  readonly maxDirtyBytes?: number;
+  readonly maxDirtyBytes?: number | undefined;
 }
 
 /**
@@ -64,10 +64,7 @@ export class Writer {
   private writeBack: Timer | undefined;
 
   constructor(private readonly options: WriterOptions) {
-    this.buffered = new WriteBack({
-      ...options,
-      onSent: (range, outcome, wasDiscarded) => this.sent(range, outcome, wasDiscarded),
-    });
+    this.buffered = new WriteBack(options, (range, outcome, wasDiscarded) => this.sent(range, outcome, wasDiscarded));
     this.failures = new WriteFailures(options);
     this.publisher = new Publisher(options, this.buffered, this.failures);
     this.chunks = new WrittenChunks(options.inode, options.io, this.failures);

@@ -88,7 +88,11 @@ export class FileOpener {
 
   async createTemporary(credentials: Credentials, parent: InodeId, options: NewFile): Promise<Opened> {
     const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-      ...{ operation, caller: toWireCaller(credentials), parent, ...newFile(options), temporary: true },
+      operation,
+      caller: toWireCaller(credentials),
+      parent,
+      ...newFile(options),
+      temporary: true,
     }));
     const attributes = fromWireAttributes(present(reply.attributes));
     return { file: this.files.opened(credentials, attributes, options.flags, { isNew: true }), attributes };
@@ -151,8 +155,10 @@ export class FileOpener {
 
 function newFile({ mode, umask, flags, exclusive }: NewFile): wire.CreateRequestInit {
   return {
-    ...{ mode: typeBits('file') | (mode & 0o7777), exclusive: exclusive === true, openFlags: openBits(flags) },
-    ...(umask !== undefined && { umask }),
+    mode: typeBits('file') | (mode & 0o7777),
+    umask: umask ?? null,
+    exclusive: exclusive === true,
+    openFlags: openBits(flags),
   };
 }
 

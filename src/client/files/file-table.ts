@@ -77,7 +77,9 @@ export class FileTable implements OpenFileHost {
     this.appends = options.appends;
     this.chunks = chunks;
     this.copies = new DirectCopies({
-      ...{ chunkMap: chunks.map, io: chunks.writer, extents: chunks.extents },
+      chunkMap: chunks.map,
+      io: chunks.writer,
+      extents: chunks.extents,
       minBytes: tunables.minDirectCopyBytes,
     });
     this.writeBudget = new WriteBudget(tunables.maxTotalDirtyBytes);
@@ -280,7 +282,12 @@ export class FileTable implements OpenFileHost {
   private newWriter(open: OpenInode): Writer {
     const { clock, logger, master, tunables } = this.options;
     return new Writer({
-      ...{ inode: open.inode, io: this.chunks.writer, clock, logger, budget: this.writeBudget },
+      inode: open.inode,
+      io: this.chunks.writer,
+      clock,
+      logger,
+      budget: this.writeBudget,
+      maxDirtyBytes: tunables.maxDirtyBytes,
       publish: async (current, durable, timeoutMs) =>
         this.inodes.changed(
           fromWireAttributes(
@@ -298,7 +305,6 @@ export class FileTable implements OpenFileHost {
       attributes: () => open.attributes,
       onWritten: (offset, length) => open.invalidateReads(offset, length),
       onLost: () => this.lostListener?.(open.inode, 'bytes'),
-      ...(tunables.maxDirtyBytes !== undefined && { maxDirtyBytes: tunables.maxDirtyBytes }),
     });
   }
 }

@@ -39,7 +39,11 @@ export class InodeChanges {
           // Also when it is repeated in a new session.
           if (changes.size !== undefined) inodes.requireWritable(inode, lockLosses);
           return {
-            ...{ operation, caller: toWireCaller(credentials), inode, ...plain, openedForWriting },
+            operation,
+            caller: toWireCaller(credentials),
+            inode,
+            ...plain,
+            openedForWriting,
             ...(atime === 'now' ? { atimeNow: true } : { atime }),
             ...(mtime === 'now' ? { mtimeNow: true } : { mtime }),
           };

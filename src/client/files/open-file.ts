@@ -193,7 +193,8 @@ export class ClusterOpenFile implements OpenFile {
     const { lockLosses } = writer;
     await allocate(
       {
-        ...{ inode, extents: host.extents },
+        inode,
+        extents: host.extents,
         publishedSize: () => this.publishedSize(),
         write: (at, bytes) => writer.write(at, bytes, false, lockLosses),
         keep: (index, look) => writer.keep(index, look),

@@ -48,7 +48,9 @@ export class Names {
     const asked = this.cache.now();
     try {
       const entry = await this.master.call(MASTER_METHODS.lookup, {
-        ...{ caller: toWireCaller(credentials), parent, name },
+        caller: toWireCaller(credentials),
+        parent,
+        name,
       });
       return this.inodes.overlay(this.learnEntry(parent, name, fromWireAttributes(present(entry.attributes)), asked));
     } catch (error) {
@@ -67,7 +69,9 @@ export class Names {
     if (!noAtime) this.inodes.noteRead(inode);
     const asked = this.cache.now();
     const reply = await this.master.call(MASTER_METHODS.readDirectory, {
-      ...{ caller: toWireCaller(credentials), inode, cookie },
+      caller: toWireCaller(credentials),
+      inode,
+      cookie,
       maxEntries: Math.max(1, Math.min(MAX_READDIR_ENTRIES, options.maxEntries ?? MAX_READDIR_ENTRIES)),
       withAttributes: options.withAttributes === true,
       noAtime,
@@ -87,14 +91,18 @@ export class Names {
 
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {
     return this.createEntry(credentials, parent, name, {
-      ...{ mode: typeBits(node.kind) | (node.mode & 0o7777), rdev: node.rdev ?? 0, exclusive: true },
+      mode: typeBits(node.kind) | (node.mode & 0o7777),
+      rdev: node.rdev ?? 0,
+      exclusive: true,
       ...(node.umask !== undefined && { umask: node.umask }),
     });
   }
 
   async symlink(credentials: Credentials, parent: InodeId, name: Buffer, target: Buffer): Promise<Attributes> {
     return this.createEntry(credentials, parent, name, {
-      ...{ mode: typeBits('symlink') | 0o777, symlinkTarget: target, exclusive: true },
+      mode: typeBits('symlink') | 0o777,
+      symlinkTarget: target,
+      exclusive: true,
     });
   }
 
@@ -108,7 +116,11 @@ export class Names {
 
   async link(credentials: Credentials, inode: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes> {
     const reply = await this.master.mutate(MASTER_METHODS.link, (operation) => ({
-      ...{ operation, caller: toWireCaller(credentials), inode, parent: newParent, name: newName },
+      operation,
+      caller: toWireCaller(credentials),
+      inode,
+      parent: newParent,
+      name: newName,
     }));
     for (const changed of [newParent, inode]) {
       this.inodes.noteChange(changed);
@@ -135,8 +147,12 @@ export class Names {
     let reply: wire.RenameReply | undefined;
     try {
       reply = await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
-        ...{ operation, caller: toWireCaller(credentials) },
-        ...{ parent: from.parent, name: from.name, newParent: to.parent, newName: to.name },
+        operation,
+        caller: toWireCaller(credentials),
+        parent: from.parent,
+        name: from.name,
+        newParent: to.parent,
+        newName: to.name,
         flags:
           (flags.noReplace === true ? RENAME_NOREPLACE : 0) |
           (flags.exchange === true ? RENAME_EXCHANGE : 0) |
@@ -172,7 +188,11 @@ export class Names {
   ): Promise<Attributes> {
     const asked = this.cache.now();
     const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-      ...{ operation, caller: toWireCaller(credentials), parent, name, ...node },
+      operation,
+      caller: toWireCaller(credentials),
+      parent,
+      name,
+      ...node,
     }));
     const attributes = fromWireAttributes(present(reply.attributes));
     this.inodes.noteChange(parent);
@@ -186,7 +206,11 @@ export class Names {
     let reply: wire.UnlinkReply | undefined;
     try {
       reply = await this.master.mutate(MASTER_METHODS.unlink, (operation) => ({
-        ...{ operation, caller: toWireCaller(credentials), parent, name, directory },
+        operation,
+        caller: toWireCaller(credentials),
+        parent,
+        name,
+        directory,
       }));
       this.inodes.noteChange(parent);
     } finally {

@@ -62,7 +62,10 @@ export class Xattrs {
 
   async remove(credentials: Credentials, inode: InodeId, name: Buffer): Promise<void> {
     await this.master.mutate(MASTER_METHODS.removeXattr, (operation) => ({
-      ...{ operation, caller: toWireCaller(credentials), inode, name },
+      operation,
+      caller: toWireCaller(credentials),
+      inode,
+      name,
     }));
     this.inodes.noteChange(inode);
     this.cache.dropAttributes(inode);

@@ -191,8 +191,13 @@ export class HeldAppendLeases {
       return;
     }
     this.held.set(inode, {
-      ...{ inode, users: 0, recalled: this.recalledEarly.has(inode), doubtful: false },
-      ...{ holdUntilMs: nowMs + APPEND_HOLD_MS, lastUsedMs: nowMs, handing: undefined },
+      inode,
+      users: 0,
+      recalled: this.recalledEarly.has(inode),
+      doubtful: false,
+      holdUntilMs: nowMs + APPEND_HOLD_MS,
+      lastUsedMs: nowMs,
+      handing: undefined,
     });
     this.watch();
   }

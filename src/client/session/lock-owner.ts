@@ -64,7 +64,8 @@ export class LockOwner {
   ) {
     const { master, clock, random } = options;
     this.late = new LateUnlocks({
-      ...{ clock, random },
+      clock,
+      random,
       isOver: () => this.ranges.size === 0 || master.isClosing,
       publish: () => this.publish(),
       giveUp: (spans) => this.giveUp(spans),

@@ -81,7 +81,10 @@ export class MasterSession {
   async open(peer: Peer): Promise<void> {
     const { logger, clientName, onSessionLost } = this.options;
     const { reply } = await peer.call(MASTER_METHODS.openSession, {
-      ...{ sessionId: this.id, clientName, mark: this.mark, token: this.token },
+      sessionId: this.id,
+      clientName,
+      mark: this.mark,
+      token: this.token,
     });
     const known = this.id !== 0;
     if (!reply.resumed) {

@@ -134,8 +134,15 @@ export class ServedMount {
     });
     const toldNames = new ToldNames(clock, options.entryTimeoutMs);
     const session: Session = {
-      ...{ secondLook, toldNames, lostPages, inBackground },
-      ...{ fileSystem, clock, logger, nodes: this.nodes, files: this.files },
+      secondLook,
+      toldNames,
+      lostPages,
+      inBackground,
+      fileSystem,
+      clock,
+      logger,
+      nodes: this.nodes,
+      files: this.files,
       directories: new HandleTable<OpenDirectory>(MAX_MOUNT_OPEN_FILES),
       callers: new Callers(readStatus, credentials),
       dropAttributes: (inode, thread) => {
@@ -196,7 +203,11 @@ export class ServedMount {
       DESTROY: () => DONE,
     };
     this.connection = new Connection({
-      ...{ device, bufferBytes: REQUEST_BYTES, logger, clock, handlers },
+      device,
+      bufferBytes: REQUEST_BYTES,
+      logger,
+      clock,
+      handlers,
       waiting: new Set<Opcode>(['SETLKW']),
       onRequest: (nodeid, pid) => this.nodes.places.used(pid, nodeid),
       onDone: (nodeid) => changedThrough(session, nodeid),

@@ -161,8 +161,12 @@ export class FileRequests {
     // The kernel would put appended bytes into its pages where it thinks that the end is; another mount may know better.
     const direct = append && session.negotiated().has('DIRECT_IO_ALLOW_MMAP');
     const open: OpenHandle = {
-      ...{ file, append, write: flags.write, sync: flags.sync === true },
-      ...{ lockOwners: new Set(), drops: undefined },
+      file,
+      append,
+      write: flags.write,
+      sync: flags.sync === true,
+      lockOwners: new Set(),
+      drops: undefined,
     };
     let handle: number;
     try {

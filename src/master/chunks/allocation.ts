@@ -85,8 +85,16 @@ export class Allocation {
     const { state, config, newChunks } = this.deps;
     const { handle, members } = chunk;
     const lease: Lease = {
-      ...{ handle, inode, index, id: chunk.leaseId, version: NEW_CHUNK_VERSION, members, primary: primaryOf(members) },
-      ...{ state: 'pending', expiresMs: 0, complaints: 0 },
+      handle,
+      inode,
+      index,
+      id: chunk.leaseId,
+      version: NEW_CHUNK_VERSION,
+      members,
+      primary: primaryOf(members),
+      state: 'pending',
+      expiresMs: 0,
+      complaints: 0,
     };
     let added = false;
     try {
@@ -98,7 +106,14 @@ export class Allocation {
         const { version, id } = lease;
         const { wantedReplicas } = config;
         const about = {
-          ...{ inode, inodeRecord: record, index, handle, version, lease: id, servers: members, wantedReplicas },
+          inode,
+          inodeRecord: record,
+          index,
+          handle,
+          version,
+          lease: id,
+          servers: members,
+          wantedReplicas,
         };
         addChunk(m, replaces === undefined ? about : { ...about, replaces });
         saveLease(m, handle, recordOf(lease));

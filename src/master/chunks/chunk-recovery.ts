@@ -89,7 +89,9 @@ export class ChunkRecovery {
     },
   ) {
     this.damaged = new Backoffs(deps.clock, {
-      ...{ minMs: DAMAGE_PAUSE_MIN_MS, maxMs: DAMAGE_PAUSE_MAX_MS, maxEntries: MAX_DAMAGED_NOTED },
+      minMs: DAMAGE_PAUSE_MIN_MS,
+      maxMs: DAMAGE_PAUSE_MAX_MS,
+      maxEntries: MAX_DAMAGED_NOTED,
     });
   }
 
@@ -316,8 +318,13 @@ export class ChunkRecovery {
     const others = plan.servers.filter((id) => id !== source && !leftOut.has(id) && servers.liveness(id) !== 'dead');
     const members = [source, ...others];
     const request = {
-      ...{ handle, fromVersion: plan.version, toVersion: plan.lastVersion, leaseId },
-      ...{ members: members.map((id) => servers.replica(id)), validBytes: plan.validBytes, trustSuspect },
+      handle,
+      fromVersion: plan.version,
+      toVersion: plan.lastVersion,
+      leaseId,
+      members: members.map((id) => servers.replica(id)),
+      validBytes: plan.validBytes,
+      trustSuspect,
       stale: this.deps.stale(handle).map(({ server, version }) => ({ server: servers.replica(server), version })),
     };
     const reply = await servers.calls.recover(source, request, config.recoveryTimeoutMs);

@@ -187,9 +187,15 @@ export class NewChunks {
     try {
       const id = leaseId(await leaseIds.take());
       const request = {
-        ...{ handle, version: NEW_CHUNK_VERSION, leaseId: id, leaseTtlMs: LEASE_TTL_MS, primary },
-        ...{ replicas: members.map((member) => servers.replica(member)) },
-        ...{ create: true, validBytes: CHUNK_SIZE_BYTES, lostBytes },
+        handle,
+        version: NEW_CHUNK_VERSION,
+        leaseId: id,
+        leaseTtlMs: LEASE_TTL_MS,
+        primary,
+        replicas: members.map((member) => servers.replica(member)),
+        create: true,
+        validBytes: CHUNK_SIZE_BYTES,
+        lostBytes,
       };
       let error: CairnError | undefined;
       const failed: ServerId[] = [];

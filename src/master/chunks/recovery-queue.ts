@@ -39,7 +39,9 @@ export class RecoveryQueue {
     },
   ) {
     this.recovered = new Backoffs(deps.clock, {
-      ...{ minMs: RECOVERY_PAUSE_MIN_MS, maxMs: RECOVERY_PAUSE_MAX_MS, maxEntries: MAX_RECOVERED_NOTED },
+      minMs: RECOVERY_PAUSE_MIN_MS,
+      maxMs: RECOVERY_PAUSE_MAX_MS,
+      maxEntries: MAX_RECOVERED_NOTED,
     });
   }
 

@@ -97,7 +97,9 @@ export class ReReplication {
     },
   ) {
     this.failures = new Backoffs(deps.clock, {
-      ...{ minMs: COPY_PAUSE_MIN_MS, maxMs: COPY_PAUSE_MAX_MS, maxEntries: MAX_PAUSED_COPIES },
+      minMs: COPY_PAUSE_MIN_MS,
+      maxMs: COPY_PAUSE_MAX_MS,
+      maxEntries: MAX_PAUSED_COPIES,
     });
   }
 

@@ -96,7 +96,7 @@ export function fileHandlers(
       const inode = countOpen(done.session, request.operation, done.reply.attributes, request.flags);
       return cuts.afterTruncate(inodeId(inode));
     },
-    () => ({ masterTime: masterTime() }),
+    (reply) => ({ ...reply, masterTime: masterTime() }),
   );
   const inTurn = behindAppends(deps);
   const openTruncatingInTurn = inTurn<MasterMethods['open']>(
@@ -115,7 +115,7 @@ export function fileHandlers(
     const chunk = request.withChunk ? firstChunk(attributes) : undefined;
     const wantsToAppend = (request.flags & OpenFlagsBit.APPEND) !== 0;
     const appendGranted = wantsToAppend && deps.appends.take(session.id, inode);
-    return { reply: { attributes, appendGranted, ...(chunk !== undefined && { chunk }), masterTime: masterTime() } };
+    return { reply: { attributes, appendGranted, chunk, masterTime: masterTime() } };
   };
 
   return {
@@ -139,8 +139,10 @@ export function fileHandlers(
             if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
             return cuts.afterTruncate(inodeId(inode));
           },
-          ({ created }, { parent }) => ({
-            ...(created === true && parent !== 0 ? { parent: namespace.getAttributes(state, { inode: parent }) } : {}),
+          ({ attributes, created }, { parent }) => ({
+            attributes,
+            created,
+            parent: created === true && parent !== 0 ? namespace.getAttributes(state, { inode: parent }) : undefined,
             masterTime: masterTime(),
           }),
         ),

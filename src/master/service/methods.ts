@@ -28,14 +28,18 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       const { clusterId, epoch, lossEpoch } = deps.identity;
       return {
         reply: {
-          ...{ sessionId: session.id, resumed, sessionTtlMs: SESSION_TTL_MS, clusterId, epoch, lossEpoch },
-          ...{
-            ...(token !== undefined && { token }),
-            masterTime: masterTime(),
-            mark: deps.timeline.mark,
-            ...(parted && { partedFrom: parted.from, partedBelow: parted.below }),
-          },
-          ...{ chunkSizeBytes: CHUNK_SIZE_BYTES, blockSizeBytes: BLOCK_SIZE_BYTES },
+          sessionId: session.id,
+          resumed,
+          sessionTtlMs: SESSION_TTL_MS,
+          clusterId,
+          epoch,
+          lossEpoch,
+          ...(token !== undefined && { token }),
+          masterTime: masterTime(),
+          mark: deps.timeline.mark,
+          ...(parted && { partedFrom: parted.from, partedBelow: parted.below }),
+          chunkSizeBytes: CHUNK_SIZE_BYTES,
+          blockSizeBytes: BLOCK_SIZE_BYTES,
         },
       };
     },

@@ -69,14 +69,14 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
   }
 
   /**
-   * Runs a mutation once, when there is room in the log, and then `after`; at once if neither has to wait. `beside` is
-   * what the first answer says besides, which is not stored for a replay.
+   * Runs a mutation once, when there is room in the log, and then `after`; at once if neither has to wait. `completed`
+   * is the first answer, with what it says besides, which is not stored for a replay.
    */
   function once<Q extends { operation: OperationId | null }, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
     decide: (m: Mutation, context: namespace.OperationContext, request: Q) => RI,
     after?: (done: Done<R | RI>, request: Q) => Promise<unknown> | undefined,
-    beside?: (reply: R | RI, request: Q) => Partial<RI>,
+    completed?: (reply: R | RI, request: Q) => RI,
   ) {
     return (request: Q, context: RequestContext): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
       const { peer } = context;
@@ -86,9 +86,9 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
         const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, about, request));
         // What was decoded from a stored reply encodes as what was stored.
         let reply = outcome.reply as RI;
-        if (beside !== undefined && !outcome.replayed) reply = { ...reply, ...beside(reply, request) };
+        if (completed !== undefined && !outcome.replayed) reply = completed(reply, request);
         const result = { reply };
-        const waits = after?.({ ...outcome, session }, request);
+        const waits = after?.({ reply: outcome.reply, replayed: outcome.replayed, session }, request);
         return waits === undefined ? result : waits.then(() => result);
       };
       sessions.require(peer);

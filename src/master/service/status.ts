@@ -63,10 +63,16 @@ export function clusterStatus(
     doubtfulChunks: doubtful,
     unexaminedChunks: unexamined,
     servers: servers.all().map(({ id, address, peer, load, disks, removal }): ServerStatusInit => ({
-      ...{ serverId: id, address, alive: peer !== null, chunks: load.chunks, aside: load.aside },
-      ...{ totalBytes: load.totalBytes, freeBytes: load.freeBytes },
+      serverId: id,
+      address,
+      alive: peer !== null,
+      chunks: load.chunks,
+      aside: load.aside,
+      totalBytes: load.totalBytes,
+      freeBytes: load.freeBytes,
       beingRemoved: removal !== 'no',
-      ...{ lastHeardMs: Math.round(servers.silentMs(id)), disks },
+      lastHeardMs: Math.round(servers.silentMs(id)),
+      disks,
     })),
   };
 }
@@ -87,7 +93,9 @@ export function fileSystemStats(deps: {
   }
   const share = (bytes: number): number => Math.floor(bytes / deps.wantedReplicas);
   return {
-    ...{ totalBytes: share(totalBytes), freeBytes: share(freeBytes), awayFreeBytes: share(awayFreeBytes) },
+    totalBytes: share(totalBytes),
+    freeBytes: share(freeBytes),
+    awayFreeBytes: share(awayFreeBytes),
     inodes: countInodes(deps.state),
   };
 }

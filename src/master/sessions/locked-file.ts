@@ -64,7 +64,9 @@ export interface LockSession {
 
 export function newLockedFile(key: string): LockedFile {
   return {
-    ...{ key, owners: new Map<string, Owner>(), users: new Map<SessionId, never>() },
+    key,
+    owners: new Map<string, Owner>(),
+    users: new Map<SessionId, never>(),
     held: { read: new IntervalTree(), write: new IntervalTree() },
     waiters: { read: new IntervalTree(), write: new IntervalTree() },
   };

@@ -154,8 +154,15 @@ export class Sessions {
 
   private make(id: SessionId, clientName: string, tokenHash: Buffer, isNew: boolean): Session {
     return {
-      ...{ id, clientName, tokenHash, peer: null, lastHeardMs: this.deps.listening.nowMs(), reclaimed: isNew },
-      ...{ opens: new Opens(MAX_OPENS_PER_SESSION), reclaiming: undefined, writtenSinceBefore: undefined },
+      id,
+      clientName,
+      tokenHash,
+      peer: null,
+      lastHeardMs: this.deps.listening.nowMs(),
+      reclaimed: isNew,
+      opens: new Opens(MAX_OPENS_PER_SESSION),
+      reclaiming: undefined,
+      writtenSinceBefore: undefined,
       replies: new ReplyLedger(this.deps.state, id),
     };
   }

@@ -264,9 +264,17 @@ export class NodeTable {
     let node = this.nodes.get(nodeid);
     if (node === undefined) {
       node = {
-        ...{ lookups: 0, opens: 0, writers: 0, pagesChange: undefined, taken: new TakenAttributes() },
-        ...{ pagesEnd: 0, fills: 0 },
-        ...{ toldChange: undefined, toldAcl: false, last: undefined, refused: false },
+        lookups: 0,
+        opens: 0,
+        writers: 0,
+        pagesChange: undefined,
+        taken: new TakenAttributes(),
+        pagesEnd: 0,
+        fills: 0,
+        toldChange: undefined,
+        toldAcl: false,
+        last: undefined,
+        refused: false,
       };
       this.nodes.set(nodeid, node);
     }
