@@ -222,5 +222,23 @@ t.test(
     await make();
     must(await lookUp(TWO));
     t.equal(await open(old, TWO), ESTALE, 'not what was there before it was looked up');
+
+    // Its last call found no file, and this one is refused at once: it has its second try whole.
+    const again = number64(must(await lookUp(FOUR)), 0);
+    await unlink();
+    t.equal(await open(again, ONE), ESTALE);
+    t.equal((await lookUp(ONE)).error, ENOENT);
+    await make();
+    const third = number64(must(await lookUp(FOUR)), 0);
+    await unlink();
+    await make();
+    t.equal(await open(old, ONE), ESTALE);
+    await unlink();
+    t.equal((await lookUp(ONE)).error, ENOENT);
+    await make();
+    const last = number64(must(await lookUp(ONE)), 0);
+    await unlink();
+    t.equal(await open(last, ONE), 0);
+    t.not(third, last);
   },
 );

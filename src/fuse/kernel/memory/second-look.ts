@@ -70,7 +70,8 @@ export class SecondLook {
     const sinceMs = this.options.clock.monotonicMs();
     this.looksOpenUntilMs = sinceMs + OPENING_LOOKS_MS;
     const known = this.tryOf(thread);
-    if (known !== undefined && opens !== undefined && known.refusedOpen === undefined) {
+    // One that goes on after ENOENT may be over: then this is the first refusal of another call.
+    if (known !== undefined && opens !== undefined && known.refusedOpen === undefined && !known.isOnceMore) {
       known.refusedOpen = opens;
       return;
     }
