@@ -250,7 +250,7 @@ export class World {
   }
 
   /** A client in a process of its own. */
-  connect(name: string, tunables: FileTunables = {}): Promise<ClusterFileSystem> {
+  connect(name: string, tunables: FileTunables & { readonly cacheTtlMs?: number } = {}): Promise<ClusterFileSystem> {
     return ClusterFileSystem.connect(this.processDependencies(name), {
       master: `${MASTER}:${PORT}`,
       secret: this.secret,
