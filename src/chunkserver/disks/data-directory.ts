@@ -116,7 +116,7 @@ export class DataDirectory {
     this.boot.clear(count);
     await this.makeDirectory(`${this.path}/incoming`);
     await this.makeDirectory(`${this.path}/aside`);
-    this.mark = parseMark(await this.files.read('master-mark'));
+    this.mark = await this.readMark();
     for (let i = 0; i < CHUNK_DIRECTORY_FANOUT; i++) {
       await this.makeDirectory(`${this.path}/chunks/${hex(i, 2)}`);
       this.unsyncedRemovals.set(hex(i, 2), 0);
@@ -276,6 +276,20 @@ export class DataDirectory {
   async writeIdentity(identity: StoredIdentity): Promise<void> {
     await this.files.write('identity', encodeIdentity(identity));
     this.identity = identity;
+  }
+
+  /** One that has rotted is none: those of other directories, and the replicas, tell most of it. */
+  private async readMark(): Promise<StoredMark> {
+    try {
+      return parseMark(await this.files.read('master-mark'));
+    } catch (error) {
+      if (!hasCode(error, 'EINVAL')) throw error;
+      this.logger.error(
+        { directory: this.path, reason: asCairnError(error).message },
+        'the mark of the master has rotted',
+      );
+      return NO_MARK;
+    }
   }
 
   async writeMark(mark: StoredMark): Promise<void> {

@@ -2,8 +2,12 @@
 import type { Disk } from '../../core/disk/disk.js';
 import { CairnError, hasCode } from '../../core/errors.js';
 import { MAX_DIRECTORY_JSON_BYTES } from '../../core/limits.js';
+import { Semaphore } from '../../core/sync.js';
 
 export class JsonFiles {
+  /** Each is written by one at a time: a disk that hangs lets a later write begin before the earlier one has ended. */
+  private readonly turns = new Map<string, Semaphore>();
+
   constructor(
     private readonly disk: Disk,
     /** Of the data directory. */
@@ -37,6 +41,17 @@ export class JsonFiles {
   }
 
   async write(name: string, value: object): Promise<void> {
+    let turn = this.turns.get(name);
+    if (turn === undefined) this.turns.set(name, (turn = new Semaphore(1)));
+    const release = await turn.acquire();
+    try {
+      await this.replace(name, value);
+    } finally {
+      release();
+    }
+  }
+
+  private async replace(name: string, value: object): Promise<void> {
     const path = `${this.path}/${name}`;
     const file = await this.disk.open(`directory.${name}`, `${path}.new`, 'create');
     try {

@@ -39,6 +39,8 @@ export class KeptMark {
   private saved: StoredMark | undefined;
   private savedMs = -Infinity;
   private heardOf: StoredMark = NO_MARK;
+  /** Writes under way: they wait for a disk that hangs. */
+  private saving = 0;
 
   constructor(
     private readonly options: {
@@ -68,13 +70,16 @@ export class KeptMark {
     const nowMs = clock.monotonicMs();
     if (when === 'if due' && nowMs - this.savedMs < MARK_INTERVAL_MS) return;
     const mark = this.current;
-    if (mark.epoch === 0 || isSame(mark, this.saved)) return;
+    if (mark.epoch === 0 || isSame(mark, this.saved) || (when === 'if due' && this.saving > 0)) return;
     this.savedMs = nowMs;
+    this.saving++;
     try {
       await store(mark);
       this.saved = mark;
     } catch (error) {
       logger.warn({ reason: asCairnError(error).message }, 'the mark of the master could not be written down');
+    } finally {
+      this.saving--;
     }
   }
 }

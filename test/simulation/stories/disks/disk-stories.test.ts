@@ -36,6 +36,22 @@ story('P11: blocks that cannot be read or written at one server end no other, wh
   await s.check('f', bytes);
 });
 
+story('P1: a server starts although its mark of the master has rotted', async (s) => {
+  const bytes = pattern(200_000, 1);
+  const file = await s.create('f', bytes);
+  await file.sync();
+  await file.close();
+  await s.world.sleep(75_000);
+  const [name] = await s.holders(file);
+  assert.ok(name !== undefined);
+  await s.world.kill(name);
+  s.world.disk(name).corrupt('/data/master-mark', 0, Buffer.from('#'));
+  await s.world.start(name);
+  await s.world.sleep(30_000);
+  await new Health(s.world, s.two).demandHealthy('after the start');
+  await s.check('f', bytes);
+});
+
 const SMALL = 200_000;
 
 /** Files of a chunk each, synced and at rest. */
