@@ -3,7 +3,7 @@ import { CairnError } from '../../../src/core/errors.js';
 import type { FakeReply } from '../../support/fakes/fake-kernel.js';
 import type { ToldAttributes } from './inode-memory.js';
 
-export const ERRNO = { ENOENT: 2, EEXIST: 17, ESTALE: 116 } as const;
+export const ERRNO = { ENOENT: 2, EIO: 5, EEXIST: 17, ETIMEDOUT: 110, ESTALE: 116 } as const;
 
 /** What a program is told: the number of an error of errno(3). */
 export class SystemCallError extends Error {

@@ -20,6 +20,8 @@ const BYTES_MORE = 30;
 const MAX_READ_BYTES = 16 * 1024;
 const MAX_PAUSE_MS = 400;
 
+type Kernel = SimulatedMount['kernel'];
+
 export interface WatchedNamesOptions {
   readonly world: World;
   readonly random: Random;
@@ -36,6 +38,8 @@ export class WatchedNames {
   readonly opened = new LinearHistory<string>(ABSENT);
   /** And where they ended. */
   readonly ends = new LinearHistory<string>(ABSENT);
+  /** Calls that failed because something was out of reach. */
+  troubles = 0;
   private version = 0;
 
   constructor(private readonly options: WatchedNamesOptions) {}
@@ -50,43 +54,60 @@ export class WatchedNames {
   }
 
   private async write({ kernel }: SimulatedMount, name: string): Promise<void> {
-    const { random, calls } = this.options;
     const path = `${DIRECTORY}/${name}`;
     let isThere = false;
-    for (let call = 0; call < calls; call++) {
+    for (let call = 0; call < this.options.calls; call++) {
       await this.pause();
-      const version = ++this.version;
-      if (!isThere) {
-        await this.change(name, version, async () => {
-          await this.fill(kernel, await kernel.create(path), version);
-        });
-        isThere = true;
-        continue;
-      }
-      switch (random.below(4)) {
-        case 0:
-          await this.change(name, undefined, () => kernel.unlink(path));
-          isThere = false;
-          break;
-        case 1: {
-          const beside = `${DIRECTORY}/${name}.new`;
-          await this.fill(kernel, await kernel.create(beside), version);
-          await this.change(name, version, () => kernel.rename(beside, path));
-          break;
-        }
-        default:
-          await this.change(name, version, async () => {
-            await this.fill(kernel, await kernel.open(path, true), version);
-          });
+      try {
+        isThere = await this.changeOnce(kernel, path, name, isThere);
+      } catch (error) {
+        if (!isTrouble(error)) throw error;
+        this.troubles++;
+        // Whether it took effect nobody has told.
+        isThere = await this.isThere(kernel, path);
       }
     }
   }
 
-  private async fill(
-    kernel: SimulatedMount['kernel'],
-    file: Awaited<ReturnType<SimulatedMount['kernel']['open']>>,
-    version: number,
-  ): Promise<void> {
+  /** Returns whether the name leads to something then. */
+  private async changeOnce(kernel: Kernel, path: string, name: string, isThere: boolean): Promise<boolean> {
+    const version = ++this.version;
+    if (!isThere) {
+      await this.change(name, version, async () => {
+        await this.fill(kernel, await kernel.create(path), version);
+      });
+      return true;
+    }
+    switch (this.options.random.below(4)) {
+      case 0:
+        await this.change(name, undefined, () => kernel.unlink(path));
+        return false;
+      case 1: {
+        const beside = `${path}.${version}`;
+        await this.fill(kernel, await kernel.create(beside), version);
+        await this.change(name, version, () => kernel.rename(beside, path));
+        return true;
+      }
+      default:
+        await this.change(name, version, async () => {
+          await this.fill(kernel, await kernel.open(path, true), version);
+        });
+        return true;
+    }
+  }
+
+  private async isThere(kernel: Kernel, path: string): Promise<boolean> {
+    for (;;) {
+      try {
+        return (await orAbsent(async () => String((await kernel.stat(path)).size))) !== ABSENT;
+      } catch (error) {
+        if (!isTrouble(error)) throw error;
+        await this.pause();
+      }
+    }
+  }
+
+  private async fill(kernel: Kernel, file: Awaited<ReturnType<Kernel['open']>>, version: number): Promise<void> {
     await kernel.write(file, 0, Buffer.from(`v${version};`.padEnd(sizeOf(version), '.')));
     await kernel.close(file);
   }
@@ -109,27 +130,40 @@ export class WatchedNames {
     for (let call = 0; call < 2 * calls; call++) {
       await this.pause();
       const name = pick(random, names);
-      const path = `${DIRECTORY}/${name}`;
-      const beginMs = this.now;
-      if (random.below(2) === 0) {
-        const size = await orAbsent(async () => String((await kernel.stat(path)).size));
-        if (size !== EMPTY) this.told.observe(name, `stat on ${host}`, size, { beginMs, endMs: this.now });
-        continue;
+      try {
+        await (random.below(2) === 0 ? this.lookAt(kernel, host, name) : this.readBy(kernel, host, name));
+      } catch (error) {
+        if (!isTrouble(error)) throw error;
+        this.troubles++;
       }
-      let bytes = '';
-      const saw = await orAbsent(async () => {
-        const file = await kernel.open(path);
-        const how = random.below(2) === 0 ? 'read' : 'sendfile';
-        bytes = (await kernel[how](file, 0, MAX_READ_BYTES)).toString('latin1');
-        await kernel.close(file);
-        return bytes.split(';')[0] ?? '';
-      });
-      const interval = { beginMs, endMs: this.now };
-      // A file that is being made is empty before it has its first bytes.
-      if (saw === '') continue;
-      this.opened.observe(name, `open on ${host}`, saw, interval);
-      if (saw !== ABSENT) this.ends.observe(name, `end of file on ${host}`, String(bytes.length), interval);
     }
+  }
+
+  private async lookAt(kernel: Kernel, host: string, name: string): Promise<void> {
+    const beginMs = this.now;
+    const size = await orAbsent(async () => String((await kernel.stat(`${DIRECTORY}/${name}`)).size));
+    if (size !== EMPTY) this.told.observe(name, `stat on ${host}`, size, { beginMs, endMs: this.now });
+  }
+
+  private async readBy(kernel: Kernel, host: string, name: string): Promise<void> {
+    const beginMs = this.now;
+    let bytes = '';
+    const saw = await orAbsent(async () => {
+      const file = await kernel.open(`${DIRECTORY}/${name}`);
+      try {
+        const how = this.options.random.below(2) === 0 ? 'read' : 'sendfile';
+        bytes = (await kernel[how](file, 0, MAX_READ_BYTES)).toString('latin1');
+      } finally {
+        await kernel.close(file);
+      }
+      return bytes.split(';')[0] ?? '';
+    });
+    const interval = { beginMs, endMs: this.now };
+    // A file that is being made is empty before it has its first bytes.
+    if (saw === '') return;
+    this.opened.observe(name, `open on ${host}`, saw, interval);
+    // While a version takes the place of another one, bytes of one may end where the other does.
+    if (saw !== ABSENT) this.ends.observe(name, `end of file on ${host}`, String(bytes.length), interval);
   }
 
   private pause(): Promise<void> {
@@ -150,6 +184,10 @@ function mountAt(mounts: readonly SimulatedMount[], index: number): SimulatedMou
   if (mount === undefined) throw new RangeError('there is no mount');
   return mount;
 }
+
+/** What a program is told when the cluster cannot be reached in time. */
+const isTrouble = (error: unknown): boolean =>
+  error instanceof SystemCallError && (error.errno === ERRNO.EIO || error.errno === ERRNO.ETIMEDOUT);
 
 async function orAbsent(look: () => Promise<string>): Promise<string> {
   try {
