@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict';
 import type { Clock } from '../../../src/core/clock.js';
 import { outsideLocks } from '../../../src/core/lock-order.js';
+import { hasCode } from '../../../src/core/errors.js';
 import { setAudits } from '../../../src/core/invariant.js';
 import { KIB } from '../../../src/core/limits.js';
 import type { Logger } from '../../../src/core/logging/logger.js';
@@ -279,13 +280,24 @@ export class World {
     return this.machine(name).notes;
   }
 
-  /** SIGTERM to a server that has started: it writes out what it holds and ends. False when it takes too long for that, and is killed. */
+  /**
+   * SIGTERM to a server that has started: it writes out what it holds and ends. False when it takes too long for that, and is killed;
+   * or when it is the master and its disk fails meanwhile, which ends it.
+   */
   async end(name: string): Promise<boolean> {
     const machine = this.machine(name);
     const { incarnation, process } = machine;
     if (incarnation === undefined || process === undefined) return false;
     this.trace.add(`end ${name}`);
-    const isDone = await Promise.race([process.stop().then(() => true), this.sleep(LONGEST_STOP_MS).then(() => false)]);
+    const stopped = process.stop().then(
+      () => true,
+      (error: unknown) => {
+        if (name !== MASTER || !hasCode(error, 'UNAVAILABLE')) throw error;
+        this.trace.add(`${name} ends: ${String(error)}`);
+        return false;
+      },
+    );
+    const isDone = await Promise.race([stopped, this.sleep(LONGEST_STOP_MS).then(() => false)]);
     if (machine.incarnation === incarnation) await this.kill(name);
     return isDone;
   }
