@@ -108,20 +108,30 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     else unawaited(checkReplica(request), logger, 'checking a replica');
   }
 
-  /** Under the chunk's lock: during a recovery its members are at other versions. Never rejects. */
+  /** Never rejects. */
   async function checkReplica(request: ReportReplicaRequest): Promise<void> {
+    const handle = chunkHandle(request.handle);
+    // Under the chunk's lock, as during a recovery its members are at other versions.
+    const code = await leases.locks.run(handle, () => whatIsWrong(request));
+    if (code === undefined || undoubted(request) === undefined) return;
+    // A member may have the version of a recovery that was given up, and be the only one that is whole. The next one finds out.
+    if (code === 'STALE_VERSION' && getChunk(state, handle)?.needsRecovery === true) return;
+    doubt(request, code);
+  }
+
+  async function whatIsWrong(request: ReportReplicaRequest): Promise<ErrorCode | undefined> {
     const { handle, version, serverId } = request;
-    await leases.locks.run(chunkHandle(handle), async () => {
-      if (undoubted(request) === undefined) return;
-      try {
-        if (servers.isUp(serverId)) await servers.calls.checkReplica(serverId, handle, version);
-      } catch (error) {
-        const { code, message } = asCairnError(error);
-        // That it does not answer is for the heartbeats to find out.
-        if (BAD_REPLICA.has(code) && undoubted(request) !== undefined) doubt(request, code);
-        else logger.info({ chunk: handle, server: serverId, error: message }, 'replica could not be checked');
-      }
-    });
+    if (undoubted(request) === undefined) return undefined;
+    try {
+      if (servers.isUp(serverId)) await servers.calls.checkReplica(serverId, handle, version);
+      return undefined;
+    } catch (error) {
+      const { code, message } = asCairnError(error);
+      if (BAD_REPLICA.has(code)) return code;
+      // That it does not answer is for the heartbeats to find out.
+      logger.info({ chunk: handle, server: serverId, error: message }, 'replica could not be checked');
+      return undefined;
+    }
   }
 
   /** For a chunkserver: when this was said, and how far the state is. */
