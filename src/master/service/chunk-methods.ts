@@ -115,8 +115,10 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
     const code = await leases.locks.run(handle, () => whatIsWrong(request));
     if (code === undefined || undoubted(request) === undefined) return;
     // A member may have the version of a recovery that was given up, and be the only one that is whole. The next one finds out.
-    if (code === 'STALE_VERSION' && getChunk(state, handle)?.needsRecovery === true) return;
-    doubt(request, code);
+    const isAwaited = code === 'STALE_VERSION' && getChunk(state, handle)?.needsRecovery === true;
+    if (isAwaited)
+      logger.info({ chunk: handle, server: request.serverId }, 'a replica at another version: recovery sees to it');
+    else doubt(request, code);
   }
 
   async function whatIsWrong(request: ReportReplicaRequest): Promise<ErrorCode | undefined> {

@@ -1,6 +1,6 @@
 /** How the master learns that replicas are gone, whenever their chunks were made. */
 import t from 'tap';
-import { errorNumber } from '../../../src/core/errors.js';
+import { CairnError, errorNumber } from '../../../src/core/errors.js';
 import { chunkHandle } from '../../../src/core/ids.js';
 import { silentLogger } from '../../../src/core/logging/logger.js';
 import { takeReport } from '../../../src/master/chunks/reports.js';
@@ -191,3 +191,42 @@ t.test('P9: what a copy is to take the place of serves nobody until that comes, 
   t.same(report(chunk.version), { delete: [], aside: [], leaveOut: [] }, 'the copy itself');
   await cluster.stop();
 });
+
+t.test(
+  'P1: a member at the version of a recovery that was given up is not taken for bad by who knows the one before',
+  async (t) => {
+    const cluster = new MasterCluster();
+    await cluster.start(2);
+    const client = await cluster.client();
+    const inode = await client.create('file', 3);
+    const lease = await client.lease(inode);
+    t.ok(cluster.write(lease, 'a'));
+    await client.publish(inode, 1);
+    const { handle, version } = lease;
+    const [lost, whole] = cluster.servers;
+    const kept = whole?.replicas.get(handle);
+    if (lost === undefined || whole === undefined || kept === undefined) throw new Error('no server');
+    // Its power failed, and it had synced nothing.
+    lost.kill();
+    lost.replicas.set(handle, { version, fence: 0, words: [], suspect: true });
+    // It carries the recovery out when nobody waits for that any more.
+    let isCarriedOut = false;
+    whole.onCall = (method) => {
+      if (method !== 'recoverChunk' || isCarriedOut) return;
+      isCarriedOut = true;
+      whole.replicas.set(handle, { ...kept, version: version + 1 });
+      whole.kill();
+      throw new CairnError('DISCONNECTED', 'the answer is lost');
+    };
+    const failing = t.rejects(client.lease(inode, 0, lease));
+    while (!isCarriedOut) await cluster.wait(100);
+    await cluster.rejoin(lost);
+    await cluster.rejoin(whole);
+    const report = { handle, version, serverId: whole.id, errorCode: errorNumber('STALE_VERSION') };
+    await cluster.until(client.peer.call(MASTER_METHODS.reportReplica, report));
+    await failing;
+    await cluster.wait(60_000);
+    t.same(await cluster.words(await cluster.client(), inode), [['a'], ['a']]);
+    await cluster.stop();
+  },
+);

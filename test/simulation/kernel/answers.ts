@@ -43,7 +43,6 @@ function attributesAt(bytes: Buffer, at: number): ToldAttributes {
     size: u64(bytes, at + 8),
     mode: bytes.readUInt32LE(at + 60),
     nlink: bytes.readUInt32LE(at + 64),
-    mtimeNs: BigInt(u64(bytes, at + 32)) * 1_000_000_000n + BigInt(bytes.readUInt32LE(at + 52)),
   };
 }
 

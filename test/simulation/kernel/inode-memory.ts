@@ -16,7 +16,6 @@ export interface ToldAttributes {
   readonly size: number;
   readonly mode: number;
   readonly nlink: number;
-  readonly mtimeNs: bigint;
 }
 
 /** What the kernel remembers that a name leads to; nodeid 0: to nothing. */
@@ -39,8 +38,6 @@ export class Versions {
 }
 
 export class InodeMemory {
-  lookups = 0;
-  opens = 0;
   attributes: ToldAttributes;
   size: number;
   private believedUntilMs = 0;

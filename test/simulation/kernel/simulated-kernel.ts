@@ -31,8 +31,6 @@ const FIRST_THREAD = 2 ** 30;
 export interface Descriptor {
   readonly inode: InodeMemory;
   readonly handle: number;
-  /** Where the next read or write is. */
-  position: number;
 }
 
 /** Of one walk along a path. */
@@ -85,24 +83,9 @@ export class SimulatedKernel {
     this.door.unmount();
   }
 
-  /** Memory runs short: all that is not in use is forgotten. */
-  dropCaches(): void {
-    const used = new Set<number>([ROOT_NODEID]);
-    for (const inode of this.inodes.values()) {
-      inode.dropPagesNow(0, 0);
-      inode.entries.clear();
-      if (inode.opens > 0) used.add(inode.nodeid);
-    }
-    for (const [nodeid, inode] of this.inodes) {
-      if (used.has(nodeid)) continue;
-      this.inodes.delete(nodeid);
-      this.door.tell('FORGET', nodeid, u64(inode.lookups));
-    }
-  }
-
   // ---- System calls -----------------------------------------------------------------------------
 
-  stat(path: string): Promise<ToldAttributes & { readonly size: number }> {
+  stat(path: string): Promise<ToldAttributes> {
     return this.walking(async (walk) => {
       const inode = await this.find('stat', path, walk);
       if (!inode.isBelieved(this.now)) await this.askAttributes('stat', inode, walk.thread);
@@ -243,15 +226,10 @@ export class SimulatedKernel {
     }
   }
 
-  async fsync({ inode, handle }: Descriptor): Promise<void> {
-    demand('fsync', await this.ask(this.thread(), 'FSYNC', inode.nodeid, Buffer.concat([u64(handle), u32(0, 0)])));
-  }
-
   /** The last close of a description: RELEASE is not waited for. */
   async close({ inode, handle }: Descriptor): Promise<void> {
     const thread = this.thread();
     const flushed = await this.ask(thread, 'FLUSH', inode.nodeid, Buffer.concat([u64(handle), u32(0, 0), u64(0)]));
-    inode.opens--;
     this.door.start('RELEASE', inode.nodeid, Buffer.concat([u64(handle), u32(0, 0), u64(0)]), { pid: thread });
     demand('close', flushed);
   }
@@ -335,7 +313,6 @@ export class SimulatedKernel {
       this.inodes.set(entry.nodeid, inode);
       inode.learn(entry.attributes, this.until(entry.validMs), this.versions.current);
     } else inode.learn(entry.attributes, this.until(entry.validMs), asked);
-    inode.lookups++;
     directory.entries.set(name, { nodeid: entry.nodeid, untilMs: this.until(entry.entryValidMs) });
     return inode;
   }
@@ -350,9 +327,8 @@ export class SimulatedKernel {
   }
 
   private opened(inode: InodeMemory, { handle, flags }: { handle: number; flags: number }): Descriptor {
-    inode.opens++;
     if ((flags & FOPEN_KEEP_CACHE) === 0) inode.dropPagesNow(0, 0);
-    return { inode, handle, position: 0 };
+    return { inode, handle };
   }
 
   private fill(inode: InodeMemory, handle: number, index: number, thread: number): Promise<Buffer> {
