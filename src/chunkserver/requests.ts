@@ -136,6 +136,12 @@ export class Requests {
         context.releasePayload();
         return DONE;
       }),
+    writeBatch: (request, context) =>
+      this.servedReplica(request.handle, async () => {
+        await this.parts.mutations.writeBatch(request, context.payload);
+        context.releasePayload();
+        return DONE;
+      }),
     syncChunk: (request) =>
       this.servedReplica(request.handle, () => this.parts.mutations.sync(request).then(() => DONE)),
     mapChunk: (request) =>
@@ -155,6 +161,12 @@ export class Requests {
       this.onReplica(request.handle, async () => {
         const failures = await this.parts.mutations.forwarded(request, context.payload);
         // After a failure the bytes may still be on their way to the next member.
+        if (failures.length === 0) context.releasePayload();
+        return { reply: failuresToReply(failures) };
+      }),
+    forwardBatch: (request, context) =>
+      this.onReplica(request.handle, async () => {
+        const failures = await this.parts.mutations.forwardedBatch(request, context.payload);
         if (failures.length === 0) context.releasePayload();
         return { reply: failuresToReply(failures) };
       }),

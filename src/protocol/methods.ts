@@ -103,6 +103,9 @@ export const CHUNKSERVER_METHODS = {
   inspectReplica: method(141, chunkserver, m.InspectReplicaRequest, m.InspectReplicaReply),
   repairBlocks: method(142, chunkserver, m.RepairBlocksRequest, m.Empty, 'request'),
   adoptVersion: method(143, chunkserver, m.AdoptVersionRequest, m.Empty),
+
+  writeBatch: method(150, client, m.WriteBatchRequest, m.Empty, 'request'),
+  forwardBatch: method(151, chunkserver, m.ForwardBatchRequest, m.ForwardReply, 'request'),
 } as const;
 
 type AnyMethod = MethodDefinition<never, never, never, never>;

@@ -241,6 +241,24 @@ export class ChunkserverCluster {
     }
   }
 
+  /** Several writes in one message. */
+  async writeBatch(lease: Lease, writes: readonly (readonly [offset: number, bytes: Uint8Array])[]): Promise<void> {
+    const peer = await this.client(lease.primary);
+    const { handle, version, leaseId } = lease;
+    const request = {
+      ...{ handle, version, leaseId },
+      offsets: writes.map(([offset]) => offset),
+      lengths: writes.map(([, bytes]) => bytes.length),
+      checksums: writes.flatMap(([offset, bytes]) => segmentChecksums(bytes, offset)),
+    };
+    try {
+      const payload = Buffer.concat(writes.map(([, bytes]) => bytes));
+      await peer.call(CHUNKSERVER_METHODS.writeBatch, request, { payload });
+    } finally {
+      peer.close('done');
+    }
+  }
+
   async sync(lease: Lease): Promise<void> {
     const peer = await this.client(lease.primary);
     try {

@@ -27,28 +27,31 @@ async function life(t: { pass(message: string): void }, seed: number): Promise<v
   const suspects = new Set<number>();
   const alive = (id: number): boolean => cluster.machine(id).server !== undefined;
 
-  async function write(offset: number, bytes: Buffer): Promise<void> {
-    model.unsure.fill(1, offset, offset + bytes.length);
-    await cluster.write(lease, offset, bytes);
+  async function write(writes: readonly [number, Buffer][]): Promise<void> {
+    for (const [offset, bytes] of writes) model.unsure.fill(1, offset, offset + bytes.length);
+    const [only] = writes;
+    if (writes.length === 1 && only !== undefined) await cluster.write(lease, ...only);
+    else await cluster.writeBatch(lease, writes);
   }
 
   async function burst(): Promise<boolean> {
     let at = 0;
-    const writes: Promise<void>[] = [];
     const sent: [number, Buffer][] = [];
     for (let i = 1 + random.below(4); i > 0 && at < MAX_BYTES - 1; i--) {
       const offset = at + random.below(Math.min(90_000, MAX_BYTES - at));
       const bytes = random.bytes(Math.min(1 + random.below(random.below(2) === 0 ? 300 : 90_000), MAX_BYTES - offset));
       at = offset + bytes.length;
       sent.push([offset, bytes]);
-      writes.push(write(offset, bytes));
     }
-    const results = await Promise.allSettled(writes);
+    const isBatch = random.below(2) === 0;
+    const messages = isBatch && sent.length > 0 ? [sent] : sent.map((each) => [each]);
+    const results = await Promise.allSettled(messages.map(write));
     results.forEach((result, i) => {
-      const [offset, bytes] = sent[i] ?? [0, Buffer.alloc(0)];
       if (result.status === 'rejected') return;
-      bytes.copy(model.bytes, offset);
-      model.unsure.fill(0, offset, offset + bytes.length);
+      for (const [offset, bytes] of messages[i] ?? []) {
+        bytes.copy(model.bytes, offset);
+        model.unsure.fill(0, offset, offset + bytes.length);
+      }
     });
     return results.every((result) => result.status === 'fulfilled');
   }

@@ -1,7 +1,8 @@
 /** The life of chunks on three chunkservers, with a scripted master. */
 import t from 'tap';
+import { checksum } from '../../src/core/checksum.js';
 import { hasCode } from '../../src/core/errors.js';
-import { BLOCK_SIZE_BYTES } from '../../src/core/limits.js';
+import { BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES, MAX_BATCH_WRITES } from '../../src/core/limits.js';
 import { SeededRandom } from '../../src/core/random.js';
 import { DATA_OFFSET } from '../../src/chunkserver/chunk/chunk-format.js';
 import { CHUNKSERVER_METHODS } from '../../src/protocol/methods.js';
@@ -46,6 +47,64 @@ t.test('P4: writes reach every replica in one order, also concurrent ones that o
   for (const id of ALL) t.equal((await cluster.read(id, 1, 1)).length, 100_001);
   await cluster.stop();
 });
+
+t.test(
+  'P3, P4: a batch of writes is on every replica, in order with others; one that is damaged or does not fit is refused',
+  async (t) => {
+    const cluster = await ChunkserverCluster.ofThree(seed);
+    const lease = await cluster.grant(1, 1, ALL, { create: true });
+    const expected = random.bytes(400_000);
+    await cluster.write(lease, 0, expected);
+    const at = (offset: number, length: number): readonly [number, Buffer] => {
+      const bytes = random.bytes(length);
+      bytes.copy(expected, offset);
+      return [offset, bytes] as const;
+    };
+    // Of one block, of two, of a block that one before has changed; more blocks than are read at a time.
+    const first = [
+      at(10, 100),
+      at(60, 20),
+      at(65_000, 2_000),
+      at(5_000, 4_096),
+      at(65_536 * 2, 65_536),
+      at(399_000, 1_000),
+    ];
+    const second = Array.from({ length: 40 }, (_, i) => at((i * 9_973) % 390_000, 500));
+    await cluster.writeBatch(lease, first);
+    await cluster.writeBatch(lease, second);
+    await cluster.writeBatch(lease, [at(0, 1), at(6, 2)]);
+    for (const id of ALL) t.ok((await cluster.read(id, 1, 1)).equals(expected), `server ${id}`);
+
+    const peer = await cluster.client(1);
+    const send = (
+      offsets: number[],
+      lengths: number[],
+      checksums: number[],
+      payload = Buffer.from('ab'),
+    ): Promise<unknown> =>
+      peer.call(CHUNKSERVER_METHODS.writeBatch, { ...lease, offsets, lengths, checksums }, { payload });
+    const sums = ['a', 'b'].map((text) => checksum(Buffer.from(text)));
+    await t.rejects(send([0, 9], [1, 1], [...sums].reverse()), { code: 'CORRUPT' });
+    await t.rejects(send([0, 9], [1, 1], sums.slice(1)), { code: 'CORRUPT' });
+    await t.rejects(send([0, 9], [1, 1], [...sums, 0]), { code: 'EINVAL' });
+    await t.rejects(send([0, 9], [1], sums), { code: 'EINVAL' });
+    await t.rejects(send([], [], []), { code: 'EINVAL' });
+    await t.rejects(send([0, 9], [1, 0], sums), { code: 'EINVAL' });
+    await t.rejects(send([0], [1], sums.slice(0, 1)), { code: 'EINVAL' }, 'bytes of no write');
+    await t.rejects(send([0, CHUNK_SIZE_BYTES], [1, 1], sums), { code: 'EINVAL' });
+    const many = Array.from({ length: MAX_BATCH_WRITES + 1 }, () => 0);
+    await t.rejects(send(many, many, []), { code: 'EINVAL' });
+    for (const id of ALL) t.ok((await cluster.read(id, 1, 1)).equals(expected), 'nothing of these');
+    const all = Array.from({ length: 30 }, () => [random.below(390_000), random.bytes(5_000)] as const);
+    const write = (each: readonly [number, Buffer], i: number): Promise<void> =>
+      i % 3 === 0 ? cluster.write(lease, ...each) : cluster.writeBatch(lease, [each, [7, random.bytes(9)]]);
+    await Promise.all(all.map(write));
+    const copies = await Promise.all(ALL.map((id) => cluster.read(id, 1, 1)));
+    for (const copy of copies) t.ok(copy.equals(copies[0] ?? Buffer.alloc(0)), 'alike');
+    t.same(cluster.forwardFailures, []);
+    await cluster.stop();
+  },
+);
 
 t.test('refusals: other versions, other leases, secondaries, damaged payload, lapsed and revoked leases', async (t) => {
   const cluster = await ChunkserverCluster.ofThree(seed);

@@ -254,6 +254,13 @@ test('many small writes are coalesced, and fsync of scattered ones sends many at
   await file.sync();
   t.equal(cluster.count('writeChunk'), 4);
   t.equal(cluster.count('syncChunk'), 1);
+  for (let i = 0; i < 200; i++) await file.write(((i * 37) % 1024) * 4096, pattern(4096, i));
+  await file.sync();
+  t.same(
+    [cluster.count('writeChunk'), cluster.count('writeBatch')],
+    [5, 4],
+    'small ones go together, but for one at the end of a MiB',
+  );
   let active = 0;
   let most = 0;
   cluster.hooks.write = async () => {
@@ -261,10 +268,90 @@ test('many small writes are coalesced, and fsync of scattered ones sends many at
     for (let i = 0; i < 20; i++) await Promise.resolve();
     active--;
   };
-  for (let i = 0; i < 200; i++) await file.write(((i * 37) % 1024) * 4096, pattern(4096, i));
+  for (let i = 0; i < 60; i++) await file.write(i * 65_536, pattern(20_000, i));
   await file.sync();
   t.ok(most >= 32, `${most} in flight`);
+  delete cluster.hooks.write;
+  const expected = Buffer.concat(Array.from({ length: 1024 }, (_, i) => pattern(4096, i)));
+  for (let i = 0; i < 200; i++) pattern(4096, i).copy(expected, ((i * 37) % 1024) * 4096);
+  for (let i = 0; i < 60; i++) pattern(20_000, i).copy(expected, i * 65_536);
   await file.close();
+  t.ok((await content(fs, 'f')).equals(expected));
+});
+
+test('P7: of writes that go together, one that cannot be made takes no other with it', async (t, cluster) => {
+  const fs = await cluster.connect({ operationTimeoutMs: 500 });
+  const file = await create(fs, 'f');
+  const old = pattern(100_000);
+  await file.write(0, old);
+  await file.sync();
+  cluster.hooks.write = ({ offset }) => {
+    if (offset === 40_000) throw new CairnError('ENOSPC', 'planted');
+  };
+  const expected = Buffer.from(old);
+  for (const offset of [0, 20_000, 40_000, 60_000]) {
+    await file.write(offset, pattern(1000, 3));
+    if (offset !== 40_000) pattern(1000, 3).copy(expected, offset);
+  }
+  await t.rejects(file.sync(), { code: 'ENOSPC' });
+  await file.sync();
+  await file.close();
+  t.ok((await content(fs, 'f')).equals(expected));
+});
+
+test('a batch without an answer goes again write by write, under another lease', async (t, cluster) => {
+  const fs = await cluster.connect();
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(100_000));
+  await file.sync();
+  const leases = new Set<number>();
+  let isBroken = false;
+  cluster.hooks.written = ({ leaseId }, server) => {
+    leases.add(leaseId);
+    if (isBroken) return;
+    isBroken = true;
+    cluster.network.cut(server);
+  };
+  for (const offset of [0, 20_000, 40_000]) await file.write(offset, pattern(1000, 3));
+  await file.sync();
+  t.same([cluster.count('writeBatch'), cluster.count('writeChunk')], [1, 1 + 3]);
+  t.equal(leases.size, 2);
+  await file.close();
+  t.ok((await content(fs, 'f')).subarray(40_000, 41_000).equals(pattern(1000, 3)));
+});
+
+test('a chunkserver of an older CairnFS gets the writes of a batch one by one', async (t, cluster) => {
+  const fs = await cluster.connect();
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(100_000));
+  await file.sync();
+  const expected = pattern(100_000);
+  const scatter = async (seed: number): Promise<void> => {
+    for (const offset of [0, 20_000, 40_000]) {
+      await file.write(offset, pattern(1000, seed));
+      pattern(1000, seed).copy(expected, offset);
+    }
+    await file.sync();
+  };
+  let primary = '';
+  cluster.hooks.write = (_request, server) => {
+    primary = server;
+  };
+  await scatter(3);
+  const counts = (): number[] =>
+    ['writeBatch', 'writeBatch refused', 'forwardBatch refused', 'writeChunk'].map((method) => cluster.count(method));
+  t.same(counts(), [1, 0, 0, 1]);
+  cluster.hooks.isOld = (server) => server !== primary;
+  await scatter(4);
+  t.same(counts(), [2, 0, 1, 1], 'by the primary');
+  cluster.hooks.isOld = () => true;
+  await scatter(5);
+  t.same(counts(), [2, 1, 1, 4], 'by the client');
+  await scatter(6);
+  t.same(counts(), [2, 1, 1, 7], 'which remembers it');
+  await file.close();
+  t.ok((await content(fs, 'f')).equals(expected));
+  t.same(cluster.reports, []);
 });
 
 test('what was read ahead is forgotten when an own write has reached the chunkservers', async (t, cluster) => {

@@ -2,6 +2,8 @@
  * A cluster for the client's tests: a real master and two real chunkservers over a network in memory. Hooks around
  * their handlers plant faults and count what clients ask for.
  */
+import { segmentChecksums } from '../../src/core/checksum.js';
+import { CairnError } from '../../src/core/errors.js';
 import type { SessionId } from '../../src/core/ids.js';
 import type { OpenCounts, Opens } from '../../src/master/sessions/opens.js';
 import type { Session } from '../../src/master/sessions/sessions.js';
@@ -27,12 +29,16 @@ export interface Hooks {
   master?: (method: string, request: unknown) => Promise<void> | void;
   /** Called after a mutation of the namespace took effect, before it is answered. */
   mutated?: (method: string) => Promise<void> | void;
+  /** The chunkserver is of an older CairnFS, which knows no batches of writes. */
+  isOld?: (server: string) => boolean;
   /** Changes bytes on their way to a reader. */
   damage?: (payload: Buffer, server: string) => void;
 }
 
 /** They work also while the master refuses what a test plants. */
 const OF_THE_SESSION = new Set(['openSession', 'keepSession', 'closeSession', 'reclaim', 'close']);
+
+const BATCHES = new Set(['writeBatch', 'forwardBatch']);
 
 export class HookedCluster {
   readonly hooks: Hooks = {};
@@ -106,11 +112,16 @@ export class HookedCluster {
 
   private aroundChunkserver(index: number): Interceptor {
     return async (method, request, context, serve) => {
+      const server = this.serverAddresses[index] ?? '';
+      if (BATCHES.has(method) && this.hooks.isOld?.(server) === true) {
+        this.note(`${method} refused`);
+        throw new CairnError('EOPNOTSUPP', `method ${method} is not served here`);
+      }
       if (context.peer.role !== 'client') return serve(request);
       this.note(method);
-      const server = this.serverAddresses[index] ?? '';
       if (method === 'readChunk') return this.read(request as wire.ReadChunkRequest, server, serve);
       if (method === 'writeChunk') return this.write(request as wire.WriteChunkRequest, server, context, serve);
+      if (method === 'writeBatch') return this.writeBatch(request as wire.WriteBatchRequest, server, context, serve);
       if (method === 'syncChunk') await this.hooks.sync?.(request as wire.SyncChunkRequest, server);
       if (method === 'copyRange') return this.copy(request as wire.CopyRangeRequest, server, serve);
       return serve(request);
@@ -135,6 +146,24 @@ export class HookedCluster {
     await this.hooks.write?.(request, server, payload);
     const result = await serve(request);
     await this.hooks.written?.(request, server);
+    return result;
+  }
+
+  /** As for each of its writes alone. */
+  private async writeBatch(
+    request: wire.WriteBatchRequest,
+    server: string,
+    { payload }: RequestContext,
+    serve: Serve,
+  ): Promise<HandlerResult<unknown>> {
+    let start = 0;
+    const writes = request.offsets.map((offset, i) => {
+      const bytes = payload.subarray(start, (start += request.lengths[i] ?? 0));
+      return { bytes, request: { ...request, offset, checksums: segmentChecksums(bytes, offset) } };
+    });
+    for (const write of writes) await this.hooks.write?.(write.request, server, write.bytes);
+    const result = await serve(request);
+    for (const write of writes) await this.hooks.written?.(write.request, server);
     return result;
   }
 

@@ -46,10 +46,17 @@ import { StoredHeader } from './chunk-header.js';
 import { Durability } from './durability.js';
 import { takeAsIs, type FailedChange } from './failed-change.js';
 import { lostBlock } from './lost-block.js';
-import { NextChecksums } from './next-checksums.js';
+import { MAX_HELD_BLOCKS, NextChecksums } from './next-checksums.js';
 import { RangeLock } from './range-lock.js';
 import { resolveTornRows } from './torn-rows.js';
 import { CorruptBlockError, StoredBlocks } from './stored-blocks.js';
+
+/** Bytes for the data from `offset` on, with their segmentChecksums there. */
+export interface ChunkWrite {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly checksums: readonly number[];
+}
 
 /** What a mutation is going to do, decided under the lock of its blocks. */
 interface Plan {
@@ -242,6 +249,20 @@ export class ChunkFile {
         },
       };
     });
+  }
+
+  /** As `write`, of one after another; the first that fails is the last. */
+  async writeAll(writes: readonly ChunkWrite[]): Promise<void> {
+    for (let from = 0; from < writes.length; from += MAX_HELD_BLOCKS) {
+      const some = writes.slice(from, from + MAX_HELD_BLOCKS);
+      this.durability.refuseBroken();
+      try {
+        if (some.length > 1) await this.next.hold(some);
+        for (const { offset, bytes, checksums } of some) await this.write(offset, bytes, checksums);
+      } finally {
+        this.next.letGo();
+      }
+    }
   }
 
   /** Cuts, or extends with zeros, to `length` bytes. */

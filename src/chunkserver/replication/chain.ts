@@ -1,8 +1,14 @@
 /** Forwarding of mutations and syncs down the chain of a chunk's replicas. */
-import { asCairnError, errorCodeOf, errorNumber, type ErrorCode } from '../../core/errors.js';
+import { asCairnError, errorCodeOf, errorNumber, hasCode, type ErrorCode } from '../../core/errors.js';
 import { FORWARD_TIMEOUT_MS } from '../../core/limits.js';
-import { ForwardRequestKind, type ForwardRequestInit, type Replica } from '../../protocol/generated/messages.js';
+import {
+  ForwardRequestKind,
+  type ForwardReply,
+  type ForwardRequestInit,
+  type Replica,
+} from '../../protocol/generated/messages.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
+import type { ChunkWrite } from '../chunk/chunk-file.js';
 import type { PeerPool } from './peer-pool.js';
 
 /** A member of the chain that did not apply a mutation. */
@@ -12,6 +18,14 @@ export interface Failure {
 }
 
 export type Forwarded = Omit<ForwardRequestInit, 'rest'>;
+
+/** The chunk, its lease, and the first serial of what is forwarded. */
+export interface ForwardedChunk {
+  readonly handle: number;
+  readonly version: number;
+  readonly leaseId: number;
+  readonly serial: number;
+}
 
 export class Chain {
   constructor(private readonly pool: PeerPool) {}
@@ -29,12 +43,58 @@ export class Chain {
       const peer = await this.pool.get(next.address);
       const options = { timeoutMs: FORWARD_TIMEOUT_MS * servers, payload };
       const { reply } = await peer.call(CHUNKSERVER_METHODS.forward, { ...request, rest: behind }, options);
-      return reply.failedServers.map((serverId, i) => ({ serverId, code: errorCodeOf(reply.errorCodes[i] ?? 0) }));
+      return failuresOf(reply);
     } catch (error) {
       return [{ serverId: next.serverId, code: asCairnError(error).code }];
     }
   }
+
+  /** As `forward`, of `writes`, whose bytes are `payload`; their serials begin with that of `chunk`. */
+  async forwardBatch(
+    rest: readonly Replica[],
+    chunk: ForwardedChunk,
+    writes: readonly ChunkWrite[],
+    payload: Uint8Array,
+  ): Promise<Failure[]> {
+    const [next, ...behind] = rest;
+    if (next === undefined) return [];
+    try {
+      const peer = await this.pool.get(next.address);
+      const request = { ...chunk, ...toBatch(writes), rest: behind };
+      const options = { timeoutMs: FORWARD_TIMEOUT_MS * rest.length, payload };
+      const { reply } = await peer.call(CHUNKSERVER_METHODS.forwardBatch, request, options);
+      return failuresOf(reply);
+    } catch (error) {
+      // A server of an older CairnFS, which gets them one by one.
+      if (hasCode(error, 'EOPNOTSUPP')) return this.forwardEach(rest, chunk, writes);
+      return [{ serverId: next.serverId, code: asCairnError(error).code }];
+    }
+  }
+
+  private async forwardEach(
+    rest: readonly Replica[],
+    chunk: ForwardedChunk,
+    writes: readonly ChunkWrite[],
+  ): Promise<Failure[]> {
+    const all = writes.map(({ offset, bytes, checksums }, i) => {
+      const write = { ...chunk, serial: chunk.serial + i, kind: ForwardRequestKind.WRITE, offset, checksums };
+      return this.forward(rest, write, bytes);
+    });
+    // Each server is named once: behind the first failure others follow.
+    return (await Promise.all(all)).find((failures) => failures.length > 0) ?? [];
+  }
 }
+
+const failuresOf = (reply: ForwardReply): Failure[] =>
+  reply.failedServers.map((serverId, i) => ({ serverId, code: errorCodeOf(reply.errorCodes[i] ?? 0) }));
+
+const toBatch = (
+  writes: readonly ChunkWrite[],
+): { readonly offsets: number[]; readonly lengths: number[]; readonly checksums: number[] } => ({
+  offsets: writes.map(({ offset }) => offset),
+  lengths: writes.map(({ bytes }) => bytes.length),
+  checksums: writes.flatMap(({ checksums }) => checksums),
+});
 
 export function failuresToReply(failures: readonly Failure[]): { failedServers: number[]; errorCodes: number[] } {
   return {

@@ -5,22 +5,24 @@
  * A mutation is acknowledged when every member has applied it. When one has not, the lease is broken here, the master
  * is told who failed, and the writer asks the master again: recovery makes the members alike before the next lease.
  */
-import { segmentsMatch } from '../../core/checksum.js';
 import { CairnError, asCairnError, type ErrorCode } from '../../core/errors.js';
 import { chunkHandle } from '../../core/ids.js';
-import { CHUNK_SIZE_BYTES, MAX_REPLICAS } from '../../core/limits.js';
+import { MAX_REPLICAS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { watched } from '../../core/sync.js';
 import {
   ForwardRequestKind,
+  type ForwardBatchRequest,
   type ForwardRequest,
   type SyncChunkRequest,
   type TruncateChunkRequest,
+  type WriteBatchRequest,
   type WriteChunkRequest,
 } from '../../protocol/generated/messages.js';
-import type { Chain, Failure, Forwarded } from './chain.js';
+import type { Chain, Failure, ForwardedChunk } from './chain.js';
 import type { ChunkFile } from '../chunk/chunk-file.js';
 import type { Lease, Replica, Replicas } from './replicas.js';
+import { checkWrite, writesOf } from './write-batch.js';
 
 export interface ForwardFailureReport {
   readonly handle: number;
@@ -49,6 +51,14 @@ export interface MutationDependencies {
 const BLAMELESS: ReadonlySet<ErrorCode> = new Set(['STALE_VERSION', 'NOT_PRIMARY', 'BUSY', 'CANCELLED']);
 const NO_SPACE: ReadonlySet<ErrorCode> = new Set(['ENOSPC', 'EDQUOT']);
 
+/** A mutation as the primary makes it: here, and at the members behind it, under the serials from the given one on. */
+interface Mutation {
+  readonly make: (file: ChunkFile) => Promise<void>;
+  readonly forward: (chunk: ForwardedChunk, rest: Lease['chain']) => Promise<Failure[]>;
+  /** Serials that it takes. Default 1. */
+  readonly serials?: number;
+}
+
 interface Held {
   readonly replica: Replica;
   readonly lease: Lease;
@@ -61,9 +71,23 @@ export class Mutations {
 
   /** At the primary: a client's write. */
   async write(request: WriteChunkRequest, payload: Uint8Array): Promise<void> {
-    const held = this.deps.replicas.primaryLease(chunkHandle(request.handle), request.version, request.leaseId);
-    checkWrite(request, payload);
+    const { handle, version, leaseId, offset, checksums } = request;
+    const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
+    checkWrite(handle, { offset, bytes: payload, checksums });
     await this.writeUnder(held, request, payload);
+  }
+
+  /** At the primary: a client's writes, one after another. */
+  async writeBatch(request: WriteBatchRequest, payload: Uint8Array): Promise<void> {
+    const held = this.deps.replicas.primaryLease(chunkHandle(request.handle), request.version, request.leaseId);
+    const writes = writesOf(request, payload);
+    await held.lease.whole(() =>
+      this.mutate(held, {
+        make: (file) => file.writeAll(writes),
+        forward: (chunk, rest) => this.deps.chain.forwardBatch(rest, chunk, writes, payload),
+        serials: writes.length,
+      }),
+    );
   }
 
   /** At the primary: as `write`, of bytes within the chunk whose checksums were verified in this process. */
@@ -76,9 +100,10 @@ export class Mutations {
   async truncate(request: TruncateChunkRequest): Promise<void> {
     const { handle, version, leaseId, length } = request;
     const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
-    const forwarded = { kind: ForwardRequestKind.TRUNCATE, offset: length };
+    const forward: Mutation['forward'] = (chunk, rest) =>
+      this.deps.chain.forward(rest, { ...chunk, kind: ForwardRequestKind.TRUNCATE, offset: length });
     await held.lease.whole(async () => {
-      await this.mutate(held, forwarded, (file) => cut(file, length));
+      await this.mutate(held, { make: (file) => cut(file, length), forward });
       await this.syncMembers(held);
     });
   }
@@ -99,7 +124,7 @@ export class Mutations {
     let local: () => Promise<void>;
     switch (kind) {
       case ForwardRequestKind.WRITE:
-        checkWrite(request, payload);
+        checkWrite(handle, { offset, bytes: payload, checksums });
         local = () => replicas.apply(held, serial, (file) => file.write(offset, payload, checksums));
         break;
       case ForwardRequestKind.TRUNCATE:
@@ -117,35 +142,37 @@ export class Mutations {
     return [...(await own), ...(await behind)];
   }
 
+  /** At a secondary: as `forwarded`, of a batch. */
+  async forwardedBatch(request: ForwardBatchRequest, payload: Uint8Array): Promise<Failure[]> {
+    const { replicas, chain } = this.deps;
+    const { handle, version, leaseId, serial, rest } = request;
+    if (rest.length > MAX_REPLICAS) throw new CairnError('EINVAL', `a chain has at most ${MAX_REPLICAS} servers`);
+    const held = replicas.memberLease(chunkHandle(handle), version, leaseId);
+    const writes = writesOf(request, payload);
+    const behind = watched(chain.forwardBatch(rest, { handle, version, leaseId, serial }, writes, payload));
+    const make = (file: ChunkFile): Promise<void> => file.writeAll(writes);
+    const own = this.attempt(held.lease, handle, () => replicas.apply(held, serial, make, writes.length));
+    return [...(await own), ...(await behind)];
+  }
+
   private writeUnder(held: Held, { offset, checksums }: VerifiedWrite, payload: Uint8Array): Promise<void> {
-    const forwarded = { kind: ForwardRequestKind.WRITE, offset, checksums };
+    const write = { kind: ForwardRequestKind.WRITE, offset, checksums };
     return held.lease.whole(() =>
-      this.mutate(held, forwarded, (file) => file.write(offset, payload, checksums), payload),
+      this.mutate(held, {
+        make: (file) => file.write(offset, payload, checksums),
+        forward: (chunk, rest) => this.deps.chain.forward(rest, { ...chunk, ...write }, payload),
+      }),
     );
   }
 
-  private async mutate(
-    held: Held,
-    what: Pick<Forwarded, 'kind' | 'offset' | 'checksums'>,
-    mutation: (file: ChunkFile) => Promise<void>,
-    payload?: Uint8Array,
-  ): Promise<void> {
-    const { replicas, chain } = this.deps;
+  private async mutate(held: Held, { make, forward, serials = 1 }: Mutation): Promise<void> {
     const { lease, replica } = held;
     // No await between the check of the lease and here: serials are given in the order that forwards are sent.
-    const serial = ++lease.assigned;
-    const { kind, offset, checksums } = what;
-    const forwarded = {
-      handle: replica.handle,
-      version: lease.version,
-      leaseId: lease.id,
-      serial,
-      kind,
-      offset,
-      checksums,
-    };
-    const behind = watched(chain.forward(lease.chain, forwarded, payload));
-    const own = this.attempt(lease, replica.handle, () => replicas.apply(held, serial, mutation));
+    const serial = lease.assigned + 1;
+    lease.assigned += serials;
+    const { handle } = replica;
+    const behind = watched(forward({ handle, version: lease.version, leaseId: lease.id, serial }, lease.chain));
+    const own = this.attempt(lease, handle, () => this.deps.replicas.apply(held, serial, make, serials));
     const failures = [...(await own), ...(await behind)];
     if (failures.length > 0) await this.fail(held, failures);
   }
@@ -201,16 +228,6 @@ export class Mutations {
       throw new CairnError('CORRUPT', `chunk ${handle}: a block to be changed in part is damaged everywhere`);
     const who = failures.map((failure) => `server ${failure.serverId}: ${failure.code}`).join(', ');
     throw new CairnError('STALE_VERSION', `chunk ${handle}: not on every replica (${who}): ask the master again`);
-  }
-}
-
-function checkWrite(request: WriteChunkRequest | ForwardRequest, payload: Uint8Array): void {
-  const { handle, offset, checksums } = request;
-  if (payload.length === 0 || offset + payload.length > CHUNK_SIZE_BYTES) {
-    throw new CairnError('EINVAL', `write of ${payload.length} bytes at ${offset} of chunk ${handle}`);
-  }
-  if (!segmentsMatch(payload, offset, checksums)) {
-    throw new CairnError('CORRUPT', `the bytes for chunk ${handle} at ${offset} were damaged on the way`);
   }
 }
 

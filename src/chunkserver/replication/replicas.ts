@@ -24,7 +24,8 @@ export class Lease {
   assigned = 0;
   /** Last serial whose mutation was let into the order. */
   private started = 0;
-  private readonly waiting = new Map<number, Deferred<void>>();
+  /** By serial; with each how many serials it takes. */
+  private readonly waiting = new Map<number, { readonly turn: Deferred<void>; readonly serials: number }>();
   /** Why no mutation is taken any more: one failed, so this replica may differ from the others. */
   broken: CairnError | undefined;
   /** The report of the first failure, shared by all mutations that failed with it. */
@@ -62,23 +63,23 @@ export class Lease {
     await this.quiet.promise;
   }
 
-  /** Waits until the mutation `serial` is the next. Returns at once (undefined) when it is. */
-  turn(serial: number, clock: Clock): Promise<void> | undefined {
+  /** Waits until the mutation `serial`, which takes so many `serials`, is the next. Returns at once (undefined) when it is. */
+  turn(serial: number, serials: number, clock: Clock): Promise<void> | undefined {
     if (this.broken !== undefined) throw this.broken;
     if (serial === this.started + 1) {
-      this.admit(serial);
+      this.admit(serial + serials - 1);
       return undefined;
     }
-    return this.wait(serial, clock);
+    return this.wait(serial, serials, clock);
   }
 
-  private async wait(serial: number, clock: Clock): Promise<void> {
+  private async wait(serial: number, serials: number, clock: Clock): Promise<void> {
     if (serial <= this.started) throw new CairnError('STALE_VERSION', `mutation ${serial} came twice`);
     if (this.waiting.size >= MAX_WAITING_SERIALS || this.waiting.has(serial)) {
       throw new CairnError('STALE_VERSION', `mutation ${serial} cannot wait for ${this.started + 1}`);
     }
     const turn = deferred<void>();
-    this.waiting.set(serial, turn);
+    this.waiting.set(serial, { turn, serials });
     const timer = clock.setTimer(REQUEST_TIMEOUT_MS, () => {
       turn.reject(new CairnError('STALE_VERSION', `the mutation before ${serial} did not come`));
     });
@@ -90,13 +91,14 @@ export class Lease {
     }
   }
 
+  /** Those up to `serial` are in the order, and whoever waited for that. */
   private admit(serial: number): void {
     this.started = serial;
     const next = this.waiting.get(serial + 1);
     if (next === undefined) return;
     this.waiting.delete(serial + 1);
-    this.admit(serial + 1);
-    next.resolve();
+    this.admit(serial + next.serials);
+    next.turn.resolve();
   }
 
   /** Mutations up to `serial` are in the order. */
@@ -106,7 +108,7 @@ export class Lease {
 
   break(error: CairnError): void {
     this.broken ??= error;
-    for (const turn of this.waiting.values()) turn.reject(this.broken);
+    for (const { turn } of this.waiting.values()) turn.reject(this.broken);
   }
 }
 
@@ -285,9 +287,10 @@ export class Replicas {
     { replica, lease }: { replica: Replica; lease: Lease },
     serial: number,
     mutation: (file: ChunkFile) => Promise<void>,
+    serials = 1,
   ): Promise<void> {
     try {
-      const turn = lease.turn(serial, this.clock);
+      const turn = lease.turn(serial, serials, this.clock);
       if (turn !== undefined) await turn;
       await replica.order.run(async () => {
         if (lease.broken !== undefined) throw lease.broken;

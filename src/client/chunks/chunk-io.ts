@@ -1,4 +1,5 @@
 /** What reader and writer need of the cluster: bytes of one chunk of a file, with all failover behind it. */
+import type { CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import type { CopySource } from '../../protocol/generated/messages.js';
 
@@ -46,6 +47,15 @@ export interface SyncedChunk {
   readonly handle: number;
 }
 
+/** One of several writes: bytes of a chunk from `offset` on, with their segmentChecksums there. */
+export interface ChunkWrite {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly checksums: readonly number[];
+  /** As of `writeRange`. */
+  readonly isWanted: () => boolean;
+}
+
 export interface ChunkReads {
   /**
    * Exactly `length` bytes (at most MAX_PAYLOAD_BYTES) at `offset` of chunk `index`, verified; holes and what is past
@@ -68,6 +78,15 @@ export interface ChunkWrites {
     checksums: readonly number[],
     isWanted?: () => boolean,
   ): Promise<WriteMark>;
+  /**
+   * Several small writes, at most MAX_BATCH_WRITES, that do not overlap: each as by `writeRange`, in one message if that succeeds. Never
+   * rejects: each has an outcome of its own, in their order.
+   */
+  writeBatch(
+    inode: InodeId,
+    index: number,
+    writes: readonly ChunkWrite[],
+  ): Promise<readonly (WriteMark | CairnError)[]>;
   /**
    * What chunk `index` holds survives power loss; a hole stays one. If the mark is not what a write returned, what was written then may
    * have been lost before it was synced. Tried until `deadlineMs` (monotonic), or as long as any operation.

@@ -11,15 +11,18 @@ import {
   CLIENT_OPERATION_TIMEOUT_MS,
   COPY_RANGE_TIMEOUT_MS,
   LAST_ATTEMPT_MS,
+  MAX_CHUNKSERVER_PEERS,
   MAX_CORRUPT_ATTEMPTS,
+  OLD_SERVER_MEMORY_MS,
   REQUEST_TIMEOUT_MS,
 } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
+import { LruMap } from '../../core/lru.js';
 import type { MasterTime } from '../../core/master-time.js';
 import type { Random } from '../../core/random.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
 import type { CopySource } from '../../protocol/generated/messages.js';
-import type { ChunkCopies, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
+import type { ChunkCopies, ChunkWrite, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, WriteLeases } from './write-leases.js';
 import { Backoff, isTransient } from '../session/retry.js';
@@ -37,11 +40,18 @@ export interface ChunkWriterOptions {
   readonly requireWritable?: (inode: InodeId) => void;
 }
 
-/** Time for one attempt. */
-const ATTEMPT_MS = { changes: REQUEST_TIMEOUT_MS, syncs: REQUEST_TIMEOUT_MS, copies: COPY_RANGE_TIMEOUT_MS };
+/** Time for one attempt. `changesOnce`: there is one only, whatever it fails with. */
+const ATTEMPT_MS = {
+  changes: REQUEST_TIMEOUT_MS,
+  changesOnce: REQUEST_TIMEOUT_MS,
+  syncs: REQUEST_TIMEOUT_MS,
+  copies: COPY_RANGE_TIMEOUT_MS,
+};
 
 export class ChunkWriter implements ChunkWrites, ChunkCopies {
   private readonly timeoutMs: number;
+  /** Servers that do not know `writeBatch`, and until when that is believed. */
+  private readonly withoutBatches = new LruMap<string, number>(MAX_CHUNKSERVER_PEERS);
 
   constructor(private readonly options: ChunkWriterOptions) {
     this.timeoutMs = options.timeoutMs ?? CLIENT_OPERATION_TIMEOUT_MS;
@@ -71,6 +81,48 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
         { payload: bytes, timeoutMs },
       );
     });
+  }
+
+  async writeBatch(
+    inode: InodeId,
+    index: number,
+    writes: readonly ChunkWrite[],
+  ): Promise<readonly (WriteMark | CairnError)[]> {
+    try {
+      const attempt = (lease: Lease, timeoutMs: number): Promise<unknown> => this.sendBatch(lease, writes, timeoutMs);
+      const mark = await this.underLease(inode, index, 'changesOnce', this.deadline(), attempt);
+      return writes.map(() => mark);
+    } catch {
+      // Each by itself, so that one that cannot be made takes no other with it.
+      const each = ({ offset, bytes, checksums, isWanted }: ChunkWrite): Promise<WriteMark | CairnError> =>
+        this.writeRange(inode, index, offset, bytes, checksums, isWanted).catch(asCairnError);
+      return Promise.all(writes.map(each));
+    }
+  }
+
+  private async sendBatch(lease: Lease, writes: readonly ChunkWrite[], timeoutMs: number): Promise<void> {
+    const { handle, version, leaseId, primary } = lease;
+    const { servers, clock } = this.options;
+    const wanted = writes.filter(({ isWanted }) => isWanted());
+    if (wanted.length === 0) throw new CairnError('EIO', `chunk ${handle}: these bytes are not to be written any more`);
+    if ((this.withoutBatches.peek(primary.address) ?? 0) > clock.monotonicMs()) {
+      throw new CairnError('EOPNOTSUPP', `${primary.address} takes one write at a time`);
+    }
+    const request = {
+      ...{ handle, version, leaseId },
+      offsets: wanted.map(({ offset }) => offset),
+      lengths: wanted.map(({ bytes }) => bytes.length),
+      checksums: wanted.flatMap(({ checksums }) => checksums),
+    };
+    const payload = Buffer.concat(wanted.map(({ bytes }) => bytes));
+    try {
+      await servers.call(primary.address, CHUNKSERVER_METHODS.writeBatch, request, { payload, timeoutMs });
+    } catch (error) {
+      // An older CairnFS, until it is upgraded.
+      if (hasCode(error, 'EOPNOTSUPP'))
+        this.withoutBatches.set(primary.address, clock.monotonicMs() + OLD_SERVER_MEMORY_MS);
+      throw error;
+    }
   }
 
   get generation(): number {
@@ -167,6 +219,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
             logger.warn(about, 'a write failed under its lease');
           }
         }
+        if (how === 'changesOnce') throw error;
         if (clock.monotonicMs() >= deadline) {
           // Some of its members may have it, and give it to the others when the chunk is recovered.
           if (refused !== undefined && how !== 'syncs') leases.failed(inode, index, refused, 'inDoubt');

@@ -5,19 +5,25 @@
  * flight at once; those that overlap never, and none into bytes that the chunkservers are changing by themselves.
  */
 import { segmentChecksums } from '../../core/checksum.js';
-import type { CairnError } from '../../core/errors.js';
-import { asCairnError } from '../../core/errors.js';
+import { asCairnError, CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import {
   CHUNK_SIZE_BYTES,
+  MAX_BATCHED_WRITE_BYTES,
+  MAX_BATCH_WRITES,
   MAX_DIRTY_BYTES,
   MAX_WRITES_IN_FLIGHT,
   MAX_WRITE_BYTES_IN_FLIGHT,
 } from '../../core/limits.js';
 import { deferred, type Deferred } from '../../core/sync.js';
-import type { ChunkWrites, WriteMark } from '../chunks/chunk-io.js';
+import type { ChunkWrite, ChunkWrites, WriteMark } from '../chunks/chunk-io.js';
 import { DirtyData, type Extent } from './dirty-data.js';
 import type { WriteBudget } from './write-budget.js';
+
+/** Ready extents that are looked at for a batch, when those of several chunks alternate. */
+const MAX_LOOKED_AT = 8 * MAX_BATCH_WRITES;
+
+const chunkOf = (extent: Extent): number => Math.floor(extent.offset / CHUNK_SIZE_BYTES);
 
 /** Bytes of the file. */
 export interface Range {
@@ -200,44 +206,83 @@ export class WriteBack {
   private pump(): void {
     for (const extent of this.ready) {
       if (this.inFlight >= MAX_WRITES_IN_FLIGHT || this.inFlightBytes >= MAX_WRITE_BYTES_IN_FLIGHT) return;
-      this.ready.delete(extent);
-      if (this.isStartable(extent)) this.send(extent);
-      else this.blocked.add(extent);
+      if (!this.takes(extent)) continue;
+      const batch = extent.length > MAX_BATCHED_WRITE_BYTES ? [extent] : this.withOthers(extent);
+      this.send(extent, batch);
     }
   }
 
-  private send(extent: Extent): void {
-    this.dirty.start(extent);
+  /** Takes a ready extent out to be sent. False when it has to wait. */
+  private takes(extent: Extent): boolean {
+    this.ready.delete(extent);
+    if (this.isStartable(extent)) {
+      this.dirty.start(extent);
+      return true;
+    }
+    this.blocked.add(extent);
+    return false;
+  }
+
+  /** With `first`, other small ones of its chunk that are ready: what a message costs, it costs once. */
+  private withOthers(first: Extent): Extent[] {
+    const batch = [first];
+    let looked = 0;
+    for (const extent of this.ready) {
+      if (batch.length === MAX_BATCH_WRITES || looked++ === MAX_LOOKED_AT) break;
+      if (extent.length > MAX_BATCHED_WRITE_BYTES || chunkOf(extent) !== chunkOf(first)) continue;
+      if (this.takes(extent)) batch.push(extent);
+    }
+    return batch;
+  }
+
+  private send(first: Extent, batch: readonly Extent[]): void {
+    const index = chunkOf(first);
+    const length = batch.reduce((sum, extent) => sum + extent.length, 0);
     this.inFlight++;
-    this.inFlightBytes += extent.length;
-    const index = Math.floor(extent.offset / CHUNK_SIZE_BYTES);
-    const offset = extent.offset - index * CHUNK_SIZE_BYTES;
+    this.inFlightBytes += length;
+    const attempts = new Map<Extent, number>();
+    const writes = batch.map((extent) => this.writeOf(extent, attempts));
+    const ended = (outcomes: readonly (WriteMark | CairnError)[]): void => {
+      this.inFlight--;
+      this.inFlightBytes -= length;
+      batch.forEach((extent, i) => {
+        const outcome = outcomes[i] ?? new CairnError('INTERNAL', 'a write has no outcome');
+        // An attempt that failed may still lie in some queue, also when a later one succeeded: its buffer is left alone.
+        this.sent(extent, outcome, !(outcome instanceof CairnError) && (attempts.get(extent) ?? 0) <= 1);
+      });
+      this.unblock();
+      this.pump();
+      this.wakeRoom();
+    };
+    const { io, inode } = this.options;
+    const [only] = writes;
+    if (only !== undefined && writes.length === 1) {
+      io.writeRange(inode, index, only.offset, only.bytes, only.checksums, only.isWanted).then(
+        (mark) => ended([mark]),
+        (error: unknown) => ended([asCairnError(error)]),
+      );
+      return;
+    }
+    const failed = (error: unknown): void => ended(batch.map(() => asCairnError(error)));
+    io.writeBatch(inode, index, writes).then(ended, failed);
+  }
+
+  private writeOf(extent: Extent, attempts: Map<Extent, number>): ChunkWrite {
+    const offset = extent.offset - chunkOf(extent) * CHUNK_SIZE_BYTES;
     const bytes = extent.buffer.length === extent.length ? extent.buffer : extent.buffer.subarray(0, extent.length);
-    let attempts = 0;
     const isWanted = (): boolean => {
-      attempts++;
+      attempts.set(extent, (attempts.get(extent) ?? 0) + 1);
       return !extent.isDiscarded;
     };
-    this.options.io
-      .writeRange(this.options.inode, index, offset, bytes, segmentChecksums(bytes, offset), isWanted)
-      .then(
-        (mark) => this.sent(extent, mark, attempts <= 1),
-        (error: unknown) => this.sent(extent, asCairnError(error), false),
-      );
+    return { offset, bytes, checksums: segmentChecksums(bytes, offset), isWanted };
   }
 
   private sent(extent: Extent, outcome: WriteMark | CairnError, isReusable: boolean): void {
-    this.inFlight--;
-    this.inFlightBytes -= extent.length;
     const before = this.dirty.heldBytes;
-    // An attempt that failed may still lie in some queue, also when a later one succeeded: its buffer is left alone.
     this.dirty.finish(extent, isReusable);
     this.onSent(extent, outcome, extent.isDiscarded);
     extent.done.resolve();
-    this.unblock();
-    this.pump();
     this.options.budget.use(this.dirty.heldBytes - before);
-    this.wakeRoom();
   }
 
   private isStartable(extent: Extent): boolean {

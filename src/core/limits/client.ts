@@ -21,6 +21,10 @@ export const MAX_COPY_CALL_BYTES = 64 * MAX_PAYLOAD_BYTES;
 /** One for each time that the master was put back while this client ran. */
 export const MAX_PARTED_RANGES = 64;
 
+// client/chunks/chunk-writer.ts
+/** A chunkserver of an older CairnFS, which takes no batches of writes, may be upgraded meanwhile. */
+export const OLD_SERVER_MEMORY_MS = 60_000;
+
 // client/session/held-append-leases.ts
 /** The master grants none within that time of its restart, nor of the death of who holds it. */
 export const APPEND_ASK_TIMEOUT_MS = SESSION_TTL_MS + 2 * REQUEST_TIMEOUT_MS;

@@ -319,6 +319,12 @@ export const MAX_TOTAL_DIRTY_BYTES = 64 * MIB;
 /** Writes of one file in flight: many, for small ones; their bytes leave room for other files on the connection. */
 export const MAX_WRITES_IN_FLIGHT = 64;
 export const MAX_WRITE_BYTES_IN_FLIGHT = 12 * MIB;
+/**
+ * Writes of one message, each of at most so many bytes: what a message costs is shared by many, and one that fails makes few of
+ * them go again.
+ */
+export const MAX_BATCH_WRITES = 64;
+export const MAX_BATCHED_WRITE_BYTES = 16 * KIB;
 /** Age at which buffered bytes are written back without being asked to. */
 export const WRITE_BACK_AGE_MS = 1_000;
 
@@ -410,6 +416,7 @@ assert.ok(MAX_XATTR_VALUE_BYTES + 4 * KIB < MAX_HEADER_BYTES);
 assert.ok(2 * MAX_OVERLAY_CHANGES < LOST_INODES_BOUND, 'an inode number must not come again after a power loss');
 assert.ok(Number.isSafeInteger(COUNTER_JUMP * 4096));
 assert.ok(COMMIT_CHANGES < MAX_OVERLAY_CHANGES, 'commits must begin before mutations wait for them');
+assert.ok(MAX_BATCH_WRITES * MAX_BATCHED_WRITE_BYTES <= MAX_PAYLOAD_BYTES, 'a batch must fit into a message');
 assert.ok(MAX_DIRTY_BYTES >= 2 * MAX_PAYLOAD_BYTES && MAX_DIRTY_BYTES <= MAX_TOTAL_DIRTY_BYTES);
 assert.ok(2 * LOCK_POLL_MS < REQUEST_TIMEOUT_MS);
 assert.ok(MAX_WRITE_BYTES_IN_FLIGHT < MAX_IN_FLIGHT_BYTES, 'one file must not fill a connection');

@@ -58,7 +58,14 @@ t.test(`P3, P5: random work against a model, closed, killed and reopened (CAIRN_
     for (let step = 0; step < 40; step++) {
       const choice = random.below(10);
       const offset = random.below(random.below(2) === 0 ? 300_000 : model.bytes.length + 1);
-      if (choice < 6) {
+      if (choice < 2) {
+        const writes = Array.from({ length: 1 + random.below(20) }, () => {
+          const [at, bytes] = [Math.max(0, offset - random.below(200_000)), random.bytes(1 + random.below(5_000))];
+          model.write(at, bytes);
+          return { offset: at, bytes, checksums: segmentChecksums(bytes, at) };
+        });
+        await file.writeAll(writes);
+      } else if (choice < 6) {
         const bytes = random.below(4) === 0 ? Buffer.alloc(70_000) : random.bytes(1 + random.below(100_000));
         await write(file, offset, bytes);
         model.write(offset, bytes);

@@ -26,6 +26,7 @@ const MARK = { handle: 1, losses: 0, generation: 0, unsynced: false };
 const IO = {
   ...{ prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 },
   markOf: () => Promise.resolve(MARK),
+  writeBatch: (_inode: number, _index: number, writes: readonly unknown[]) => Promise.resolve(writes.map(() => MARK)),
 };
 const TIME = { seconds: 0, nanoseconds: 0 };
 
@@ -172,6 +173,8 @@ function syncing(during: () => void = () => undefined) {
     synced: [] as number[],
     failing: -1,
     writeRange: (): Promise<typeof MARK> => Promise.resolve({ ...MARK, handle: io.handle, generation: io.generation }),
+    writeBatch: (_inode: number, _index: number, writes: readonly unknown[]): Promise<(typeof MARK)[]> =>
+      Promise.all(writes.map(() => io.writeRange())),
     syncChunk: (_inode: number, index: number): Promise<typeof MARK> => {
       const handle = io.handle + index;
       io.synced.push(index);
