@@ -96,7 +96,8 @@ export class ReplicaRecovery {
 
   /**
    * Returns the servers that are at the new version, alike, and whether that state may miss unsynced mutations. Fails
-   * when this server's own replica cannot be the source.
+   * when this server's own replica cannot be the source, with CORRUPT when a member that is to be left out has whole what is
+   * damaged here.
    */
   recover(request: RecoverChunkRequest): Promise<RecoverChunkReplyInit> {
     const { fromVersion, toVersion, leaseId } = request;
@@ -111,10 +112,13 @@ export class ReplicaRecovery {
     const self = this.deps.serverId();
     return replica.order.run(async () => {
       const others = request.members.filter((member) => member.serverId !== self);
-      const inspected = await Promise.all(others.map((member) => this.inspectMember(member, request)));
-      const members = inspected.filter((member) => member !== undefined);
+      const [members, leftOut] = await Promise.all([
+        this.inspectMembers(others, request),
+        this.inspectMembers(request.leftOut, request),
+      ]);
       this.fenced(handle, leaseId);
-      const { length, unmendedBlocks } = await this.prepareOwn(handle, request, members);
+      const { length, unmended } = await this.prepareOwn(handle, request, members);
+      await this.refuseLoss(handle, leftOut, members, length, unmended);
       const mending = new Mutex('chunkserver.mending');
       const succeeded = await Promise.all(
         members.map(async (member) => {
@@ -134,8 +138,14 @@ export class ReplicaRecovery {
       takenIn(replica, leaseId, timesLeftOut);
       const servers = [self, ...succeeded.filter((server) => server !== undefined)];
       this.deps.logger.info({ handle, version: toVersion, servers, length }, 'chunk recovered');
-      return { succeeded: servers, suspect, unmendedBlocks };
+      return { succeeded: servers, suspect, unmendedBlocks: unmended.length };
     });
+  }
+
+  /** Those that can be asked. */
+  private async inspectMembers(members: readonly ReplicaAddress[], request: RecoverChunkRequest): Promise<Member[]> {
+    const inspected = await Promise.all(members.map((member) => this.inspectMember(member, request)));
+    return inspected.filter((member) => member !== undefined);
   }
 
   private async inspectMember(member: ReplicaAddress, request: RecoverChunkRequest): Promise<Member | undefined> {
@@ -160,13 +170,13 @@ export class ReplicaRecovery {
 
   /**
    * Replaces the damaged blocks of the own replica, and cuts it after that: what is cut off a damaged block cannot be mended or
-   * accepted any more. Returns the length that all shall have.
+   * accepted any more. Returns the length that all shall have, and the blocks that are still damaged.
    */
   private async prepareOwn(
     handle: ChunkHandle,
     { validBytes, stale }: Pick<RecoverChunkRequest, 'validBytes' | 'stale'>,
     members: readonly Member[],
-  ): Promise<{ readonly length: number; readonly unmendedBlocks: number }> {
+  ): Promise<{ readonly length: number; readonly unmended: readonly number[] }> {
     const { store } = this.deps;
     const own = await this.state(handle);
     const length = Math.min(own.length, validBytes);
@@ -196,7 +206,35 @@ export class ReplicaRecovery {
         'damaged blocks: no replica has them whole',
       );
     }
-    return { length, unmendedBlocks: left.length };
+    return { length, unmended: left };
+  }
+
+  /**
+   * Throws CORRUPT when one of `leftOut`, who have every acknowledged mutation, has a block whole that is damaged here: the chunk
+   * would go on without it. Only blocks that differ are read for that. A checksum that they have too lets
+   * their block be taken later on.
+   */
+  private async refuseLoss(
+    handle: ChunkHandle,
+    leftOut: readonly Member[],
+    members: readonly Member[],
+    length: number,
+    unmended: readonly number[],
+  ): Promise<void> {
+    if (leftOut.length === 0) return;
+    const sums = await this.deps.store.use(handle, (file) => Promise.resolve(file.checksums()));
+    for (const member of leftOut) {
+      if (member.older) continue;
+      for (let block = 0; block < blockCount(Math.min(length, member.length)); block++) {
+        if (member.corrupt.has(block)) continue;
+        if (!unmended.includes(block)) {
+          if (!differs(member, block, blockLength(block, length), sums[block] ?? 0)) continue;
+          if (await this.soundAfterHealing(handle, block, length, members)) continue;
+        }
+        const where = `at ${member.serverId}, which is to be left out`;
+        throw new CairnError('CORRUPT', `block ${block} of chunk ${handle} is damaged here, and whole ${where}`);
+      }
+    }
   }
 
   /** Sends a member the blocks in which it differs. */

@@ -317,6 +317,7 @@ export class ChunkRecovery {
     const leftOut = full?.leaveOut === true && !full.servers.has(source) ? full.servers : new Set<number>();
     const others = plan.servers.filter((id) => id !== source && !leftOut.has(id) && servers.liveness(id) !== 'dead');
     const members = [source, ...others];
+    const askable = plan.servers.filter((id) => leftOut.has(id) && servers.isUp(id) && !plan.suspects.includes(id));
     const request = {
       handle,
       fromVersion: plan.version,
@@ -326,6 +327,7 @@ export class ChunkRecovery {
       validBytes: plan.validBytes,
       trustSuspect,
       stale: this.deps.stale(handle).map(({ server, version }) => ({ server: servers.replica(server), version })),
+      leftOut: askable.map((id) => servers.replica(id)),
     };
     const reply = await servers.calls.recover(source, request, config.recoveryTimeoutMs);
     const succeeded = members.filter((id) => reply.succeeded.includes(id));

@@ -27,11 +27,12 @@ export class Health {
     let liesSinceUs: number | undefined;
     let last = 'nobody answered';
     for (;;) {
-      const said = await this.whatMasterSays();
+      let said = await this.whatMasterSays();
       const wrong = said === undefined ? await this.whatIsWrong() : [];
       if (said === undefined && wrong.length === 0) return;
+      said ??= await this.damageTold();
       liesSinceUs = said === undefined ? (liesSinceUs ?? world.clock.nowUs) : undefined;
-      last = said ?? `the master says that all is well, and ${wrong.slice(0, 3).join('; ')}`;
+      last = [said ?? 'the master says that all is well', ...wrong.slice(0, 3)].join('; ');
       const nowUs = world.clock.nowUs;
       if (liesSinceUs !== undefined && nowUs - liesSinceUs > TRUTH_MS * 1000) {
         throw new Error(`status is not true for ${TRUTH_MS} ms, ${why}: ${last}`);
@@ -89,6 +90,19 @@ export class Health {
       if (doubtfulChunks > 0) return `${doubtfulChunks} chunks are being recovered`;
       if (surplusChunks > 0) return `${surplusChunks} chunks have too many replicas`;
       return undefined;
+    } catch (error) {
+      return `status: ${asCairnError(error).code}`;
+    }
+  }
+
+  /**
+   * undefined: no chunk has damaged blocks. What has become whole by itself may count for a day, so this explains what is wrong, and
+   * is nothing that is wrong.
+   */
+  private async damageTold(): Promise<string | undefined> {
+    try {
+      const { damagedChunks } = await this.observer.status();
+      return damagedChunks > 0 ? `${damagedChunks} chunks have damaged blocks` : undefined;
     } catch (error) {
       return `status: ${asCairnError(error).code}`;
     }
