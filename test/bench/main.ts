@@ -9,14 +9,15 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { measureInTurns, OWN_DIRECTORY, programOutput, type Results } from './measure.js';
+import { measureInTurns, OWN_DIRECTORY, type Results } from './measure.js';
+import { programOutput } from './program.js';
 import { parseOptions, type Options } from './options.js';
 import { failuresOf, progressLine, tablesOf, toJson, type Measured } from './report/report.js';
 import { figure } from './report/figures.js';
 import { markdownTable, textTable } from './report/table.js';
-import { GROUPS } from './rows/index.js';
+import { chooseRows, GROUPS } from './rows/index.js';
 import { PROGRAM_ROWS } from './rows/programs.js';
-import { sizesAt, type Row, type Sizes } from './rows/row.js';
+import { sizesAt, type Sizes } from './rows/row.js';
 import { archiveSourceTree } from './source-tree.js';
 import { CairnCluster } from './targets/cairn.js';
 import { startTargets } from './targets/index.js';
@@ -32,10 +33,9 @@ const REMOVAL_LIMIT = { timeout: 300_000, killSignal: 'SIGKILL' } as const;
 /** 0 when every row was measured, 1 when some failed. */
 async function bench(options: Options, signal: AbortSignal): Promise<number> {
   const sizes = sizesAt(options.scale);
-  const isWanted = ({ name }: Row): boolean => options.only?.some((text) => name.includes(text)) ?? true;
-  const withPrograms = PROGRAM_ROWS.some(isWanted);
-  if (!GROUPS.some(({ rows }) => rows.some(isWanted)))
-    throw new Error('no row has such a name: see scripts/bench --help');
+  const wanted = chooseRows(options.only);
+  const withPrograms = PROGRAM_ROWS.some((row) => wanted.has(row));
+  if (wanted.size === 0) throw new Error('no row has such a name: see scripts/bench --help');
   if (process.getuid?.() !== 0) console.error('bench: not root: caches are not dropped, so cold rows are warm ones');
 
   if (options.profiles !== undefined) await makeEmptyDirectory(options.profiles);
@@ -52,7 +52,7 @@ async function bench(options: Options, signal: AbortSignal): Promise<number> {
     const cluster = started.find((one) => one instanceof CairnCluster);
     await measureInTurns(
       {
-        ...{ targets, groups: GROUPS, isWanted, sizes, archive, scratch, signal },
+        ...{ targets, groups: GROUPS, wanted, sizes, archive, scratch, signal },
         ...{ rounds: options.rounds, limitMs: options.limitMs, coldWaitMs: options.coldWaitMs },
         onFigure: (...figure) => console.error(progressLine(...figure)),
         between: async () => {

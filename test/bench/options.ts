@@ -24,7 +24,7 @@ Mounting with the kernel driver, dropping caches and MooseFS need root.
 
   --rounds N         rounds that count (default 3)
   --scale X          how much work, 1 is the full measurement (default 1); 0.02 takes minutes
-  --only ROWS        only rows with one of these texts in their names, separated by commas; what they need is done too
+  --only ROWS        names of rows or groups, or parts of them, separated by commas; what they need is done too, but not told
   --no-library       no metadata rates through the client library
   --chunkservers N   of the clusters (default 3)
   --replicas N       of the clusters (default 2)
@@ -40,7 +40,7 @@ ${GROUPS.map(({ title, rows }) => `  ${title}: ${rows.map(({ name }) => name).jo
 
 examples:
   scripts/bench
-  scripts/bench --cairn moosefs=/mnt/mfs --only 'seq,random'
+  scripts/bench --cairn moosefs=/mnt/mfs --only 'a large file,rename'
   scripts/bench --scale 0.05 --rounds 1 cairn=/mnt/cairn other=/var/tmp`;
 
 export interface Options {

@@ -7,7 +7,7 @@ import { noise, numbers, type Place, type Row } from './row.js';
 const MIB = 1024 * 1024;
 const PAGE = 4096;
 const READERS = 4;
-const WRITTEN = 'seq write, fsync';
+const WRITTEN = 'seq write (fsync)';
 
 /** The target over memory knows the file by this name, and does not keep its bytes. */
 export const LARGE_FILE = 'large-file';
@@ -80,19 +80,19 @@ export const LARGE_FILE_ROWS: readonly Row[] = [
     },
   },
   {
-    ...{ name: 'seq read, cold', unit: 'MiB/s', needs: [WRITTEN], cold: true },
+    ...{ name: 'seq read (cold)', unit: 'MiB/s', needs: [WRITTEN], cold: true },
     start: (place) => () => readAll(place),
   },
   {
-    ...{ name: 'seq read, warm', unit: 'MiB/s', needs: [WRITTEN], warm: true },
+    ...{ name: 'seq read (warm)', unit: 'MiB/s', needs: [WRITTEN], warm: true },
     start: (place) => () => readAll(place),
   },
   {
-    ...{ name: '4 threads read, cold', unit: 'MiB/s', needs: [WRITTEN], cold: true },
+    ...{ name: '4 threads read (cold)', unit: 'MiB/s', needs: [WRITTEN], cold: true },
     start: (place) => () => readParts(place),
   },
   {
-    ...{ name: '4K random read, cold', unit: '/s', needs: [WRITTEN], cold: true },
+    ...{ name: '4K random read (cold)', unit: '/s', needs: [WRITTEN], cold: true },
     start: (place) => {
       const descriptor = openSync(pathIn(place), 'r');
       const block = Buffer.allocUnsafe(PAGE);
@@ -103,7 +103,7 @@ export const LARGE_FILE_ROWS: readonly Row[] = [
     },
   },
   {
-    ...{ name: '4K random write, one fsync', unit: '/s', needs: [WRITTEN] },
+    ...{ name: '4K random write (one fsync)', unit: '/s', needs: [WRITTEN] },
     start: (place) => {
       const descriptor = openSync(pathIn(place), 'r+');
       const block = noise(PAGE);
@@ -117,7 +117,7 @@ export const LARGE_FILE_ROWS: readonly Row[] = [
     },
   },
   {
-    name: '256B append, fsync each',
+    name: '256B append (fsync each)',
     unit: '/s',
     start: ({ directory, sizes }) => {
       const descriptor = openSync(join(directory, 'log'), 'a');

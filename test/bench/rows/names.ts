@@ -46,7 +46,7 @@ export const NAME_ROWS: readonly Row[] = [
     },
   },
   {
-    name: 'create empty, 4 processes',
+    name: 'create empty (4 processes)',
     unit: '/s',
     start: async ({ directory, sizes }) => {
       const place = emptyDirectory(join(directory, 'parallel'));

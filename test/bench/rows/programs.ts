@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { run, type Place, type Row } from './row.js';
 
 const UNPACKED = 'untar';
-const COMMITTED = 'git init, add, commit';
+const COMMITTED = 'git init+add+commit';
 
 const treeIn = ({ directory }: Place): string => join(directory, 'tree');
 
@@ -30,14 +30,14 @@ export const PROGRAM_ROWS: readonly Row[] = [
       return () => run('bash', ['-euc', 'tar xf "$1" -C "$2"; sync', 'bash', place.archive, treeIn(place)]);
     },
   },
-  program('find, cold', 'find . -type f -size +0', { cold: true }),
-  program('find, warm', 'find . -type f -size +0', { warm: true }),
+  program('find (cold)', 'find . -type f -size +0', { cold: true }),
+  program('find (warm)', 'find . -type f -size +0', { warm: true }),
   // grep ends with 1 when nothing has the text.
-  program('grep -r, cold', 'grep -r zzzqqq src test || [ $? = 1 ]', { cold: true }),
+  program('grep -r (cold)', 'grep -r zzzqqq src test || [ $? = 1 ]', { cold: true }),
   program(COMMITTED, 'git init -q .; git add src test docs; git commit -qm tree'),
-  program('git status, warm', 'git status -uno', { needs: [COMMITTED], warm: true }),
-  program('git status, cold', 'git status -uno', { needs: [COMMITTED], cold: true }),
-  program('git clone, rm', 'git clone -q --no-hardlinks . ../clone; rm -rf ../clone', { needs: [COMMITTED] }),
+  program('git status (warm)', 'git status -uno', { needs: [COMMITTED], warm: true }),
+  program('git status (cold)', 'git status -uno', { needs: [COMMITTED], cold: true }),
+  program('git clone+rm', 'git clone -q --no-hardlinks . ../clone; rm -rf ../clone', { needs: [COMMITTED] }),
   program('cp -r typescript', 'cp -r node_modules/typescript copy; sync'),
   program('tsc build', '"$node" node_modules/typescript/bin/tsc -p .'),
   {

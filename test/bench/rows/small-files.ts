@@ -5,7 +5,7 @@ import { noise, run, type Place, type Row } from './row.js';
 
 const FILE_BYTES = 4096;
 const FILES_PER_DIRECTORY = 100;
-const WRITTEN = '4K files written, sync';
+const WRITTEN = '4K files written (sync)';
 
 const rootIn = ({ directory }: Place): string => join(directory, 'small');
 
@@ -39,15 +39,15 @@ export const SMALL_FILE_ROWS: readonly Row[] = [
     },
   },
   {
-    ...{ name: 'ls -lR, cold', unit: '/s', needs: [WRITTEN], cold: true },
+    ...{ name: 'ls -lR (cold)', unit: '/s', needs: [WRITTEN], cold: true },
     start: (place) => () => list(place),
   },
   {
-    ...{ name: 'ls -lR, warm', unit: '/s', needs: [WRITTEN], warm: true },
+    ...{ name: 'ls -lR (warm)', unit: '/s', needs: [WRITTEN], warm: true },
     start: (place) => () => list(place),
   },
   {
-    ...{ name: 'stat, warm', unit: '/s', needs: [WRITTEN], warm: true },
+    ...{ name: 'stat (warm)', unit: '/s', needs: [WRITTEN], warm: true },
     start: (place) => {
       const paths = pathsIn(place);
       const passes = 3;
@@ -58,7 +58,7 @@ export const SMALL_FILE_ROWS: readonly Row[] = [
     },
   },
   {
-    ...{ name: '4K files read, cold', unit: '/s', needs: [WRITTEN], cold: true },
+    ...{ name: '4K files read (cold)', unit: '/s', needs: [WRITTEN], cold: true },
     start: (place) => {
       const paths = pathsIn(place);
       return () => {
