@@ -134,7 +134,10 @@ export const HANDLE_RESERVE = 1024;
 export const LEASE_RESERVE = 4096;
 /** Time for the member that leads a recovery to read and mend a whole chunk. */
 export const RECOVERY_TIMEOUT_MS = 30_000;
-/** A member that is silent for so long is replaced: it may only be starting anew. */
+/**
+ * A member that is silent for so long is replaced: it may only be starting anew. Until then nothing stands for it that may miss
+ * what was not synced; a reader who waits is told an error later than that.
+ */
 export const SUSPECT_GRACE_MS = 30_000;
 /** Time for a chunkserver to copy a whole chunk from another one. */
 export const COPY_TIMEOUT_MS = 120_000;

@@ -351,6 +351,9 @@ export class ChunkRecovery {
     if (this.full.get(handle) === full) this.full.delete(handle);
     for (const id of left) this.deps.onStray(handle, plan.lastVersion - 1, id as ServerId);
     logger.info({ chunk: handle, version: recovered.version, members: succeeded, left }, 'chunk recovered');
+    if (reply.suspect) {
+      logger.warn({ chunk: handle, server: source, left }, 'no better replica came back: unsynced writes may be lost');
+    }
     return recovered;
   }
 

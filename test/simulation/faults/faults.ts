@@ -7,7 +7,7 @@
  *   fault-disks     volumes and their calls         loss: a server that may lose replicas, or what was not synced
  *
  * Losses need the replicas of the other servers: they come when all is whole, and no other before all is whole again. What is
- * only away may come beside them.
+ * only away may come beside them; for so long, too, that what was not synced is given up (long-absences.ts).
  */
 import { pick } from '../../../src/core/random.js';
 import type { ClusterFileSystem } from '../../../src/client/cluster-filesystem.js';
@@ -15,6 +15,7 @@ import type { FaultCounts } from './fault-counts.js';
 import { DISK_FAULTS } from './fault-disks.js';
 import { MACHINE_FAULTS } from './fault-machines.js';
 import type { Fault, FaultKind, FaultScene } from './fault.js';
+import { LongAbsences } from './long-absences.js';
 import { MASTER_FAULTS } from './fault-master.js';
 import { NETWORK_FAULTS } from './fault-network.js';
 import { Health } from '../judges/health.js';
@@ -24,6 +25,8 @@ export interface FaultOptions extends Omit<FaultScene, 'isGentle' | 'health' | '
   readonly observer: ClusterFileSystem;
   readonly counts?: FaultCounts;
   readonly bustle?: () => void;
+  /** What was closed and not synced may be gone, though no more was lost at once than a cluster survives. */
+  readonly onLongAbsence?: () => void;
   /** Default: yes. */
   readonly isGentle?: boolean;
   /** Default: PLAIN_KINDS. */
@@ -112,7 +115,7 @@ export class Faults {
 
   /** One loss, or one on each of as many servers as may lose something at a time. */
   private async lose(first: Fault): Promise<void> {
-    const { world, random } = this.options;
+    const { world, random, onLongAbsence = () => undefined } = this.options;
     await this.calm();
     if (this.isStopped) return;
     await this.health.demandHealthy(`before ${first.kind}`);
@@ -120,18 +123,23 @@ export class Faults {
     const losses = this.deck.filter((fault) => fault.budget === 'loss');
     const count = 1 + random.below(world.wantedReplicas - 1);
     const faults = [first, ...Array.from({ length: count - 1 }, () => pick(random, losses))];
+    const victims: string[] = [];
     const under = faults.map((fault) => {
       const victim = this.pickVictim() ?? '';
       this.victims.add(victim);
+      victims.push(victim);
       return this.cause(fault, victim);
     });
     const lost = Promise.all(under).then(() => undefined);
     this.track(lost);
+    const absences = new LongAbsences(world, victims, onLongAbsence);
+    world.background(() => absences.watch());
     const isAlone = faults.some((fault) => fault.isAlone?.(world) === true);
     if (!this.scene.isGentle && !isAlone) await this.besides(ROUGH_HEALING_MS);
     await lost;
     await this.calm();
     await this.health.demandHealthy(`after ${faults.map((fault) => fault.kind).join(' and ')}`);
+    absences.stop();
   }
 
   /** Faults that lose nothing, for a while. */

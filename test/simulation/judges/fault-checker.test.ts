@@ -9,6 +9,7 @@ import type { ClusterFileSystem } from '../../../src/client/cluster-filesystem.j
 import { ModelFileSystem } from '../../support/models/model-filesystem.js';
 import { pattern } from '../../conformance/case.js';
 import { FaultCounts } from '../faults/fault-counts.js';
+import { LongAbsences } from '../faults/long-absences.js';
 import { demandQuiet } from './final-check.js';
 import { Health } from './health.js';
 import { VersionedFiles } from '../workloads/versioned-files.js';
@@ -164,4 +165,32 @@ t.test('counts: a kind that never took effect is missing', async (t) => {
   counts.note('kill', false);
   t.same(counts.missing(), ['resets', 'kill']);
   t.match(counts.toString(), /0 of 1 kill/);
+});
+
+/** How often unsynced writes may be lost while these are down at once for `awayMs`, and others have had a loss. */
+async function absencesOf(down: readonly number[], awayMs: number, lost: readonly number[], wantedReplicas: number) {
+  const world = new World({ seed: 1, chunkservers: 4, wantedReplicas });
+  const name = (number: number): string => `chunkserver-${number}`;
+  let count = 0;
+  await world.run(async () => {
+    await world.startAll();
+    const absences = new LongAbsences(world, lost.map(name), () => count++);
+    world.background(() => absences.watch());
+    for (const number of down) await world.kill(name(number));
+    await world.sleep(awayMs);
+    for (const number of down) await world.start(name(number));
+    await world.sleep(60_000);
+    absences.stop();
+  });
+  world.stop();
+  return count;
+}
+
+t.test('long absences: of those that alone may have unsynced writes, for as long as the cluster waits', async (t) => {
+  t.equal(await absencesOf([2], 25_000, [1], 2), 0, 'it was back in time');
+  t.equal(await absencesOf([2], 40_000, [1], 2), 1, 'it was away for too long');
+  t.equal(await absencesOf([1], 40_000, [1], 2), 0, 'others have what was lost there');
+  t.equal(await absencesOf([2], 40_000, [1], 3), 0, 'a third one has it');
+  t.equal(await absencesOf([2, 3], 40_000, [1], 3), 1, 'both others were away');
+  t.equal(await absencesOf([3], 40_000, [1, 2], 3), 1, 'two had a loss, and the third was away');
 });

@@ -18,6 +18,8 @@ interface Link {
   isBlocked: boolean;
   /** Connections are refused: what a firewall's rule or a full table does. */
   isRefused: boolean;
+  /** When the last message arrived. */
+  arrivedUs: number;
 }
 
 /** One life of a process on a host; what belongs to a dead one does nothing any more. */
@@ -70,7 +72,7 @@ export class SimulatedNetwork {
     let link = this.links.get(key);
     if (link === undefined) {
       const latencyUs = 30 + this.random.below(300);
-      link = { latencyUs, bytesPerUs: NORMAL_BYTES_PER_US, isBlocked: false, isRefused: false };
+      link = { latencyUs, bytesPerUs: NORMAL_BYTES_PER_US, isBlocked: false, isRefused: false, arrivedUs: 0 };
       this.links.set(key, link);
     }
     return link;
@@ -86,6 +88,11 @@ export class SimulatedNetwork {
   /** Whether anything gets from one to the other now. */
   isBlocked(from: string, to: string): boolean {
     return this.link(from, to).isBlocked || this.frozenHosts.has(from) || this.frozenHosts.has(to);
+  }
+
+  /** For how long `to` has got no message from `from`. */
+  silentMs(from: string, to: string): number {
+    return (this.clock.nowUs - this.link(from, to).arrivedUs) / 1000;
   }
 
   /**

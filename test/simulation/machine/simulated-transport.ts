@@ -192,6 +192,7 @@ export class SimulatedTransport implements Transport {
     }
     const { header, payload } = parcel.message;
     trace.add(`message ${this.label} ${header.length}:${checksum(header)} ${payload.length}:${parcel.sum}`);
+    this.network.link(this.owner.host, this.remoteHost).arrivedUs = clock.nowUs;
     remote.receive(parcel.message);
   }
 

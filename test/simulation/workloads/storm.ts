@@ -1,6 +1,7 @@
 /**
  * Writers and readers of versioned files under rough trouble: faults of all kinds, several at once, for as long as they
- * please. Calls may fail meanwhile; in the end all that was closed is there.
+ * please. Calls may fail meanwhile; in the end all that was closed is there, but for what was not synced when a server lost it and
+ * the others were away for long.
  */
 import { SeededRandom } from '../../../src/core/random.js';
 import { bringBack, drawShape, QUIET_MS } from './workload.js';
@@ -54,6 +55,7 @@ export async function runStorm(options: StormOptions): Promise<StormResult> {
       const faults = new Faults({
         ...{ world, random, clients: CLIENTS, observer, counts, isGentle: false },
         bustle: () => versioned?.bustle(),
+        onLongAbsence: () => versioned?.losePower(),
         ...(kinds === undefined ? {} : { kinds }),
         ...(first === undefined ? {} : { first }),
       });

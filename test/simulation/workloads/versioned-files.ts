@@ -64,7 +64,7 @@ export class VersionedFiles {
   /** The call that took the longest, of those that began since `timeCalls`. */
   slowest: { readonly what: string; readonly tookMs: number } = { what: 'none', tookMs: 0 };
   private timedFromUs = 0;
-  /** Power losses everywhere, and masters put back: what was seen before may be gone. */
+  /** Times at which unsynced writes were lost, and masters put back: what was seen before may be gone. */
   private losses = 0;
   /** Some blocks may be nowhere any more: they cannot be read, and are told so. */
   mayLoseBlocks = false;
@@ -148,7 +148,7 @@ export class VersionedFiles {
     this.timedFromUs = this.options.world.clock.nowUs;
   }
 
-  /** Power failed at every replica, or at the master. */
+  /** Power failed at every replica, or at the master; or the only replicas that did not lose anything are given up. */
   losePower(): void {
     this.losses++;
     for (const file of this.files) file.losePower(this.losses);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import t from 'tap';
 import { ROOT_INODE } from '../../../../src/core/ids.js';
-import { KIB } from '../../../../src/core/limits.js';
+import { KIB, SUSPECT_GRACE_MS } from '../../../../src/core/limits.js';
 import type { OpenFile } from '../../../../src/filesystem/filesystem.js';
 import type { StatusReply } from '../../../../src/protocol/generated/messages.js';
 import { equalBytes, pattern } from '../../../conformance/case.js';
@@ -258,6 +258,58 @@ story('P1: with one replica that kept its power nothing is lost, and fsync succe
     await s.check(name, pattern(LENGTH, 1));
   }
 });
+
+/**
+ * A file is synced, written again and flushed; one holder of it loses power, the other one is killed and away for `awayMs`. Returns
+ * what a reader gets who has waited since, and the writer's file, when all are back.
+ */
+async function oneWithoutPowerAndOneAway(s: Story, awayMs: number): Promise<{ bytes: Buffer; file: OpenFile }> {
+  const { world } = s;
+  const file = await s.create('f', pattern(LENGTH, 1));
+  await file.sync();
+  await file.write(0, pattern(LENGTH, 2));
+  await file.flush();
+  const [one = '', other = ''] = await s.holders(file);
+  await world.powerOff(one, 'nothing');
+  await world.kill(other);
+  await world.powerOn(one);
+  world.background(async () => {
+    await world.sleep(awayMs);
+    await world.start(other);
+  });
+  const reader = await s.openAt('f', s.two);
+  const bytes = Buffer.from(await reader.read(0, LENGTH));
+  await reader.close();
+  await world.sleep(awayMs);
+  return { bytes, file };
+}
+
+story('P2, P9: what lost power does not stand for the chunk while the other member may come back', async (s) => {
+  const { bytes, file } = await oneWithoutPowerAndOneAway(s, SUSPECT_GRACE_MS - 4_000);
+  equalBytes(bytes, pattern(LENGTH, 2), 'what was flushed');
+  await file.sync();
+  await file.close();
+  await s.world.sleep(60_000);
+  await s.check('f', pattern(LENGTH, 2));
+});
+
+const logged: string[] = [];
+
+story(
+  'P1, P7, P11: when the other one does not come back, what was synced is there, and fsync and the log tell of the rest',
+  async (s) => {
+    logged.length = 0;
+    const { bytes, file } = await oneWithoutPowerAndOneAway(s, 2 * SUSPECT_GRACE_MS);
+    equalBytes(bytes, pattern(LENGTH, 1), 'what was synced');
+    assert.equal(logged.filter((line) => line.includes('unsynced writes may be lost')).length, 1);
+    await failsSoon(s, 'fsync', () => file.sync());
+    await file.sync();
+    await file.close();
+    await s.world.sleep(60_000);
+    await s.check('f', pattern(LENGTH, 1));
+  },
+  { onLine: (line) => line.includes(' log warn master: ') && logged.push(line) },
+);
 
 story(
   'P1: a chunk that was lost, which was told, and that is written, closed and lost again, is told of again',
