@@ -132,18 +132,18 @@ export class Requests {
           ),
     writeChunk: (request, context) =>
       this.servedReplica(request.handle, async () => {
-        await this.parts.mutations.write(request, context.payload);
+        const serial = await this.parts.mutations.write(request, context.payload);
         context.releasePayload();
-        return DONE;
+        return { reply: { serial } };
       }),
     writeBatch: (request, context) =>
       this.servedReplica(request.handle, async () => {
-        await this.parts.mutations.writeBatch(request, context.payload);
+        const serial = await this.parts.mutations.writeBatch(request, context.payload);
         context.releasePayload();
-        return DONE;
+        return { reply: { serial } };
       }),
     syncChunk: (request) =>
-      this.servedReplica(request.handle, () => this.parts.mutations.sync(request).then(() => DONE)),
+      this.servedReplica(request.handle, async () => ({ reply: { serial: await this.parts.mutations.sync(request) } })),
     mapChunk: (request) =>
       this.servedReplica(
         request.handle,

@@ -94,8 +94,8 @@ export const CHUNKSERVER_METHODS = {
   verifyReplica: method(108, master, m.VerifyReplicaRequest, m.VerifyReplicaReply),
 
   readChunk: method(120, data, m.ReadChunkRequest, m.ReadChunkReply, 'reply'),
-  writeChunk: method(121, client, m.WriteChunkRequest, m.Empty, 'request'),
-  syncChunk: method(122, client, m.SyncChunkRequest, m.Empty),
+  writeChunk: method(121, client, m.WriteChunkRequest, m.SerialReply, 'request'),
+  syncChunk: method(122, client, m.SyncChunkRequest, m.SerialReply),
   mapChunk: method(124, client, m.MapChunkRequest, m.MapChunkReply),
   copyRange: method(123, client, m.CopyRangeRequest, m.CopyRangeReply),
 
@@ -104,7 +104,7 @@ export const CHUNKSERVER_METHODS = {
   repairBlocks: method(142, chunkserver, m.RepairBlocksRequest, m.Empty, 'request'),
   adoptVersion: method(143, chunkserver, m.AdoptVersionRequest, m.Empty),
 
-  writeBatch: method(150, client, m.WriteBatchRequest, m.Empty, 'request'),
+  writeBatch: method(150, client, m.WriteBatchRequest, m.SerialReply, 'request'),
   forwardBatch: method(151, chunkserver, m.ForwardBatchRequest, m.ForwardReply, 'request'),
 } as const;
 

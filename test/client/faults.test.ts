@@ -1,5 +1,6 @@
 /** What the client does when servers fail: failover, repeats in order, errors told once, nothing done twice. */
 import t from 'tap';
+import { deferred } from '../../src/core/sync.js';
 import type { Test } from 'tap';
 import { CairnError, hasCode } from '../../src/core/errors.js';
 import { ROOT_INODE } from '../../src/core/ids.js';
@@ -352,6 +353,40 @@ test('a chunkserver of an older CairnFS gets the writes of a batch one by one', 
   await file.close();
   t.ok((await content(fs, 'f')).equals(expected));
   t.same(cluster.reports, []);
+});
+
+test('P1: an fsync of little is sent behind the bytes, and the master is told while the disks work', async (t, cluster) => {
+  const fs = await cluster.connect();
+  const file = await create(fs, 'f');
+  await file.write(0, pattern(1000));
+  await file.sync();
+  const counts = (): number[] => ['writeChunk', 'syncChunk', 'publish'].map((method) => cluster.count(method));
+  t.same(counts(), [1, 1, 1]);
+  const told = deferred<void>();
+  cluster.hooks.sync = () => told.promise;
+  cluster.hooks.master = (method) => {
+    if (method === 'publish') told.resolve();
+  };
+  await file.write(0, pattern(1000, 2));
+  await file.sync();
+  t.same(counts(), [2, 2, 2]);
+  delete cluster.hooks.master;
+
+  cluster.hooks.write = () => new Promise((resolve) => setTimeout(resolve, 20));
+  cluster.hooks.sync = () => undefined;
+  await file.write(0, pattern(1000, 3));
+  await file.sync();
+  t.same(counts(), [3, 4, 3], 'a sync that came before the bytes does not count');
+  delete cluster.hooks.write;
+  let failures = 0;
+  cluster.hooks.sync = () => {
+    if (failures++ === 0) throw new CairnError('STALE_VERSION', 'planted');
+  };
+  await file.write(0, pattern(1000, 4));
+  await file.sync();
+  t.same(counts(), [4, 6, 4], 'nor does one that failed');
+  await file.close();
+  t.ok((await content(fs, 'f')).equals(pattern(1000, 4)));
 });
 
 test('what was read ahead is forgotten when an own write has reached the chunkservers', async (t, cluster) => {

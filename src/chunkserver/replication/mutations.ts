@@ -69,19 +69,19 @@ type VerifiedWrite = Pick<WriteChunkRequest, 'handle' | 'version' | 'leaseId' | 
 export class Mutations {
   constructor(private readonly deps: MutationDependencies) {}
 
-  /** At the primary: a client's write. */
-  async write(request: WriteChunkRequest, payload: Uint8Array): Promise<void> {
+  /** At the primary: a client's write. Returns its serial. */
+  async write(request: WriteChunkRequest, payload: Uint8Array): Promise<number> {
     const { handle, version, leaseId, offset, checksums } = request;
     const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
     checkWrite(handle, { offset, bytes: payload, checksums });
-    await this.writeUnder(held, request, payload);
+    return this.writeUnder(held, request, payload);
   }
 
-  /** At the primary: a client's writes, one after another. */
-  async writeBatch(request: WriteBatchRequest, payload: Uint8Array): Promise<void> {
+  /** At the primary: a client's writes, one after another. Returns the serial of the last. */
+  async writeBatch(request: WriteBatchRequest, payload: Uint8Array): Promise<number> {
     const held = this.deps.replicas.primaryLease(chunkHandle(request.handle), request.version, request.leaseId);
     const writes = writesOf(request, payload);
-    await held.lease.whole(() =>
+    return held.lease.whole(() =>
       this.mutate(held, {
         make: (file) => file.writeAll(writes),
         forward: (chunk, rest) => this.deps.chain.forwardBatch(rest, chunk, writes, payload),
@@ -108,11 +108,11 @@ export class Mutations {
     });
   }
 
-  /** At the primary: what was acknowledged survives power loss on every member (P1). */
-  async sync(request: SyncChunkRequest): Promise<void> {
+  /** At the primary: all mutations up to the serial that it returns survive power loss on every member (P1). */
+  async sync(request: SyncChunkRequest): Promise<number> {
     const { handle, version, leaseId } = request;
     const held = this.deps.replicas.primaryLease(chunkHandle(handle), version, leaseId);
-    await held.lease.whole(() => this.syncMembers(held));
+    return held.lease.whole(() => this.syncMembers(held));
   }
 
   /** At a secondary: forwards first, then applies. Returns who failed, this server included. */
@@ -155,7 +155,7 @@ export class Mutations {
     return [...(await own), ...(await behind)];
   }
 
-  private writeUnder(held: Held, { offset, checksums }: VerifiedWrite, payload: Uint8Array): Promise<void> {
+  private writeUnder(held: Held, { offset, checksums }: VerifiedWrite, payload: Uint8Array): Promise<number> {
     const write = { kind: ForwardRequestKind.WRITE, offset, checksums };
     return held.lease.whole(() =>
       this.mutate(held, {
@@ -165,7 +165,8 @@ export class Mutations {
     );
   }
 
-  private async mutate(held: Held, { make, forward, serials = 1 }: Mutation): Promise<void> {
+  /** Returns the last of its serials. */
+  private async mutate(held: Held, { make, forward, serials = 1 }: Mutation): Promise<number> {
     const { lease, replica } = held;
     // No await between the check of the lease and here: serials are given in the order that forwards are sent.
     const serial = lease.assigned + 1;
@@ -175,9 +176,10 @@ export class Mutations {
     const own = this.attempt(lease, handle, () => this.deps.replicas.apply(held, serial, make, serials));
     const failures = [...(await own), ...(await behind)];
     if (failures.length > 0) await this.fail(held, failures);
+    return serial + serials - 1;
   }
 
-  private async syncMembers(held: Held): Promise<void> {
+  private async syncMembers(held: Held): Promise<number> {
     const { replicas, chain } = this.deps;
     const { lease, replica } = held;
     const serial = lease.assigned;
@@ -186,6 +188,7 @@ export class Mutations {
     const own = this.attempt(lease, replica.handle, () => replicas.sync(held, serial));
     const failures = [...(await own), ...(await behind)];
     if (failures.length > 0) await this.fail(held, failures);
+    return serial;
   }
 
   /** This server's own part, its failure as one of the chain. */

@@ -11,6 +11,14 @@ export interface WriteMark {
   readonly losses: number;
   /** Times that the master may have lost unsynced operations, and with them the chunk. */
   readonly generation: number;
+  /** That the primary gave it, under that lease. Unknown: not told, or of what is not one write. */
+  readonly serial?: Serial;
+}
+
+/** Of a mutation; of a sync: it covers all up to this. */
+export interface Serial {
+  readonly leaseId: number;
+  readonly serial: number;
 }
 
 /**
@@ -38,6 +46,13 @@ export const LOST_MARK: WriteMark = { handle: 0, losses: -1, generation: -1 };
 export interface SyncMark extends WriteMark {
   /** The master takes the chunk for one of which nothing was ever acknowledged as synced: it must be told before that is. */
   readonly unsynced: boolean;
+}
+
+/** A sync that is under way. */
+export interface SyncAhead {
+  /** As of `SyncMark`, when it began. */
+  readonly unsynced: boolean;
+  readonly mark: Promise<SyncMark | undefined>;
 }
 
 /** A chunk of a file that was synced. */
@@ -92,7 +107,12 @@ export interface ChunkWrites {
    * have been lost before it was synced. Tried until `deadlineMs` (monotonic), or as long as any operation.
    */
   syncChunk(inode: InodeId, index: number, deadlineMs?: number): Promise<SyncMark>;
-  /** The mark that a write, or a sync, of chunk `index` would have now; it changes nothing. */
+  /**
+   * As `syncChunk`, once, sent behind the writes that were sent before, and not after their answers: it covers them if the `serial` of
+   * its mark says so. Undefined when nothing is sent; resolves to undefined when it fails.
+   */
+  syncAhead(inode: InodeId, index: number): SyncAhead | undefined;
+  /** The mark that a write of chunk `index` would have now; it syncs what is there, and makes no chunk. */
   markOf(inode: InodeId, index: number): Promise<WriteMark>;
   /**
    * Writes of the file that failed may still be on their way. Resolves when none of them can come behind what others write

@@ -21,8 +21,9 @@ import { LruMap } from '../../core/lru.js';
 import type { MasterTime } from '../../core/master-time.js';
 import type { Random } from '../../core/random.js';
 import { CHUNKSERVER_METHODS } from '../../protocol/methods.js';
-import type { CopySource } from '../../protocol/generated/messages.js';
-import type { ChunkCopies, ChunkWrite, ChunkWrites, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
+import type { CopySource, SerialReply } from '../../protocol/generated/messages.js';
+import type { CallResult } from '../../protocol/rpc.js';
+import type { ChunkCopies, ChunkWrite, ChunkWrites, SyncAhead, SyncMark, SyncedChunk, WriteMark } from './chunk-io.js';
 import type { ChunkServers } from './chunk-servers.js';
 import type { Lease, WriteLeases } from './write-leases.js';
 import { Backoff, isTransient } from '../session/retry.js';
@@ -72,7 +73,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     isWanted: () => boolean = () => true,
   ): Promise<WriteMark> {
     const { servers } = this.options;
-    return this.underLease(inode, index, 'changes', this.deadline(), (lease, timeoutMs) => {
+    return this.serialUnderLease(inode, index, 'changes', (lease, timeoutMs) => {
       if (!isWanted()) throw new CairnError('EIO', `inode ${inode}: these bytes are not to be written any more`);
       return servers.call(
         lease.primary.address,
@@ -83,14 +84,29 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     });
   }
 
+  /** The mark of a write, with its serial. */
+  private async serialUnderLease(
+    inode: InodeId,
+    index: number,
+    how: 'changes' | 'changesOnce',
+    attempt: (lease: Lease, timeoutMs: number) => Promise<CallResult<SerialReply>>,
+  ): Promise<WriteMark> {
+    let serial = 0;
+    const lease = await this.underLease(inode, index, how, this.deadline(), async (lease, timeoutMs) => {
+      ({ serial } = (await attempt(lease, timeoutMs)).reply);
+    });
+    return withSerial(lease, serial);
+  }
+
   async writeBatch(
     inode: InodeId,
     index: number,
     writes: readonly ChunkWrite[],
   ): Promise<readonly (WriteMark | CairnError)[]> {
     try {
-      const attempt = (lease: Lease, timeoutMs: number): Promise<unknown> => this.sendBatch(lease, writes, timeoutMs);
-      const mark = await this.underLease(inode, index, 'changesOnce', this.deadline(), attempt);
+      const mark = await this.serialUnderLease(inode, index, 'changesOnce', (lease, timeoutMs) =>
+        this.sendBatch(lease, writes, timeoutMs),
+      );
       return writes.map(() => mark);
     } catch {
       // Each by itself, so that one that cannot be made takes no other with it.
@@ -100,7 +116,11 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     }
   }
 
-  private async sendBatch(lease: Lease, writes: readonly ChunkWrite[], timeoutMs: number): Promise<void> {
+  private async sendBatch(
+    lease: Lease,
+    writes: readonly ChunkWrite[],
+    timeoutMs: number,
+  ): Promise<CallResult<SerialReply>> {
     const { handle, version, leaseId, primary } = lease;
     const { servers, clock } = this.options;
     const wanted = writes.filter(({ isWanted }) => isWanted());
@@ -116,7 +136,8 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     };
     const payload = Buffer.concat(wanted.map(({ bytes }) => bytes));
     try {
-      await servers.call(primary.address, CHUNKSERVER_METHODS.writeBatch, request, { payload, timeoutMs });
+      const options = { payload, timeoutMs };
+      return await servers.call(primary.address, CHUNKSERVER_METHODS.writeBatch, request, options);
     } catch (error) {
       // An older CairnFS, until it is upgraded.
       if (hasCode(error, 'EOPNOTSUPP'))
@@ -146,8 +167,31 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     );
   }
 
+  syncAhead(inode: InodeId, index: number): SyncAhead | undefined {
+    const { leases, servers } = this.options;
+    const lease = leases.get(inode, index, true);
+    // Where the lease is asked for, the writes wait for it, too.
+    if (lease instanceof Promise) {
+      lease.catch(() => undefined);
+      return undefined;
+    }
+    const { handle, version, leaseId, primary, unsynced } = lease;
+    const request = { handle, version, leaseId };
+    const mark = servers.call(primary.address, CHUNKSERVER_METHODS.syncChunk, request).then(
+      ({ reply }) => withSerial(lease, reply.serial),
+      (error: unknown) => {
+        // It is made once more, behind the writes, and that tells.
+        const { code } = asCairnError(error);
+        if (code !== 'BUSY' && code !== 'CORRUPT') leases.failed(inode, index, lease, howFailed(code, false));
+        return undefined;
+      },
+    );
+    return { unsynced, mark };
+  }
+
   markOf(inode: InodeId, index: number): Promise<WriteMark> {
-    return this.underLease(inode, index, 'syncs', this.deadline(), () => Promise.resolve());
+    // Under a lease of before a power failure it would be that of before: so the primary is to know the lease.
+    return this.syncChunk(inode, index);
   }
 
   async copyRange(
@@ -186,7 +230,7 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     how: keyof typeof ATTEMPT_MS,
     deadline: number,
     attempt: (lease: Lease, timeoutMs: number) => Promise<unknown>,
-  ): Promise<SyncMark> {
+  ): Promise<Lease> {
     const { leases, clock, random, logger } = this.options;
     let backoff: Backoff | undefined;
     let corrupt = 0;
@@ -234,6 +278,9 @@ export class ChunkWriter implements ChunkWrites, ChunkCopies {
     }
   }
 }
+
+const withSerial = (lease: Lease, serial: number): Lease =>
+  serial === 0 ? lease : { ...lease, serial: { leaseId: lease.leaseId, serial } };
 
 function howFailed(code: ErrorCode, changes: boolean): 'refused' | 'unreachable' | 'inDoubt' {
   // Without an answer a write may have been applied, or may be yet; a sync in doubt does no harm.

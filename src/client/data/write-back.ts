@@ -12,6 +12,7 @@ import {
   MAX_BATCHED_WRITE_BYTES,
   MAX_BATCH_WRITES,
   MAX_DIRTY_BYTES,
+  MAX_SYNCED_AHEAD_BYTES,
   MAX_WRITES_IN_FLIGHT,
   MAX_WRITE_BYTES_IN_FLIGHT,
 } from '../../core/limits.js';
@@ -146,11 +147,18 @@ export class WriteBack {
     for (const extent of waiting) await extent.done.promise;
   }
 
-  /** What is buffered now is on the chunkservers, or given up. */
-  async drain(): Promise<void> {
+  /**
+   * What is buffered now is on the chunkservers, or given up. `onSent`: called when all of it is on its way, with the chunks that it is
+   * of, if it is little.
+   */
+  async drain(onSent?: (indexes: ReadonlySet<number>) => void): Promise<void> {
     if (this.dirty.isEmpty) return;
     const waiting = [...this.dirty.all()];
     this.startWriteBack();
+    const isSent = this.ready.size === 0 && this.blocked.size === 0;
+    if (onSent !== undefined && isSent && this.inFlightBytes <= MAX_SYNCED_AHEAD_BYTES) {
+      onSent(new Set(waiting.map(chunkOf)));
+    }
     for (const extent of waiting) {
       await extent.done.promise;
       this.drainedEnd = Math.max(this.drainedEnd, extent.offset + extent.length);

@@ -17,9 +17,9 @@ import {
   REQUEST_TIMEOUT_MS,
   WRITE_BACK_AGE_MS,
 } from '../../core/limits.js';
-import { Mutex } from '../../core/sync.js';
+import { Mutex, watched } from '../../core/sync.js';
 import type { InodeAttributes } from '../session/wire-attributes.js';
-import type { ChunkWrites, SyncedChunk, WriteMark } from '../chunks/chunk-io.js';
+import type { ChunkWrites, SyncAhead, SyncedChunk, WriteMark } from '../chunks/chunk-io.js';
 import type { Extent } from './dirty-data.js';
 import { Publisher, type PublisherOptions } from './publisher.js';
 import type { UnsyncedChunks } from './unsynced-files.js';
@@ -222,23 +222,37 @@ export class Writer {
   }
 
   private async syncNow(closed: readonly SyncedChunk[]): Promise<void> {
-    const { io, clock } = this.options;
+    const { io, clock, inode } = this.options;
     const failures = this.failures.count;
     let deadlineMs = this.deadline();
-    await this.buffered.drain();
+    // Behind what is written now, without waiting for the answers.
+    const ahead = new Map<number, SyncAhead>();
+    await this.buffered.drain((indexes) => {
+      for (const index of indexes) {
+        const sync = io.syncAhead(inode, index);
+        if (sync !== undefined) ahead.set(index, sync);
+      }
+    });
     // Who could write up to now may still sync. When the time went by without a chunkserver, there is none for this.
     if (this.failures.count === failures) deadlineMs = Math.max(deadlineMs, clock.monotonicMs() + REQUEST_TIMEOUT_MS);
     for (;;) {
       const { generation } = io;
-      const marks = this.chunks.take();
+      const taken = this.chunks.take();
+      const { marks } = taken;
       let synced: SyncedChunk[];
-      try {
-        synced = [...closed, ...(await this.chunks.sync(marks, deadlineMs))];
-        await this.publisher.publish(
+      const publish = (chunks: readonly SyncedChunk[]): Promise<void> =>
+        this.publisher.publish(
           true,
-          synced.map(({ handle }) => handle),
+          chunks.map(({ handle }) => handle),
           deadlineMs,
         );
+      try {
+        // Where it is not to say that chunks were synced, the master's disk works at the same time as the others.
+        const isAhead = marks.size > 0 && [...marks.keys()].every((index) => ahead.get(index)?.unsynced === false);
+        const publication = isAhead ? watched(publish(closed)) : undefined;
+        synced = [...closed, ...(await this.chunks.sync(taken, ahead, deadlineMs))];
+        await publication;
+        if (publication === undefined || synced.length > closed.length) await publish(synced);
       } catch (error) {
         // The master may not know of any that they were synced, without which the next sync promises nothing.
         this.chunks.putBack(marks, this.size);
@@ -250,6 +264,7 @@ export class Writer {
         return;
       }
       // The master lost power meanwhile: it may know nothing of a chunk that was synced, or of its having been.
+      ahead.clear();
       this.chunks.putBack(marks, this.size);
     }
   }

@@ -25,6 +25,10 @@ export const MAX_PARTED_RANGES = 64;
 /** A chunkserver of an older CairnFS, which takes no batches of writes, may be upgraded meanwhile. */
 export const OLD_SERVER_MEMORY_MS = 60_000;
 
+// client/data/write-back.ts
+/** Bytes under way behind which a sync is sent without waiting for them: servers have them on their disks well within its time. */
+export const MAX_SYNCED_AHEAD_BYTES = MAX_PAYLOAD_BYTES;
+
 // client/session/held-append-leases.ts
 /** The master grants none within that time of its restart, nor of the death of who holds it. */
 export const APPEND_ASK_TIMEOUT_MS = SESSION_TTL_MS + 2 * REQUEST_TIMEOUT_MS;

@@ -26,6 +26,7 @@ const MARK = { handle: 1, losses: 0, generation: 0, unsynced: false };
 const IO = {
   ...{ prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 },
   markOf: () => Promise.resolve(MARK),
+  syncAhead: () => undefined,
   writeBatch: (_inode: number, _index: number, writes: readonly unknown[]) => Promise.resolve(writes.map(() => MARK)),
 };
 const TIME = { seconds: 0, nanoseconds: 0 };

@@ -17,6 +17,7 @@ const IO = {
   ...{ prepare: () => undefined, settleDoubts: () => undefined, noteSynced: () => undefined, generation: 0 },
   ...{ writeRange: () => Promise.resolve(MARK), syncChunk: () => Promise.resolve(MARK) },
   markOf: () => Promise.resolve(MARK),
+  syncAhead: () => undefined,
   writeBatch: (_inode: number, _index: number, writes: readonly unknown[]) => Promise.resolve(writes.map(() => MARK)),
 };
 const TIME = { seconds: 0, nanoseconds: 0 };
