@@ -225,7 +225,38 @@ export interface OpenFile {
 /** What was lost of a file. */
 export type LostListener = (inode: InodeId, what: 'bytes' | 'locks') => void;
 
+/** What others are about to change: from the end of the listener on, nothing of it may be believed. */
+export interface Recalled {
+  /** A directory, or another inode by itself. */
+  readonly inode: InodeId;
+  /** Anything about the inode, its names and its files may change from now on. */
+  readonly whole: boolean;
+  /** Of a directory. */
+  readonly names: readonly Buffer[];
+  /** Of these inodes. */
+  readonly attributes: readonly InodeId[];
+  readonly contents: readonly InodeId[];
+}
+
+/** The changes wait until it has resolved; at once if it returns none. */
+export type RecallListener = (recalled: readonly Recalled[]) => Promise<void> | undefined;
+
+/**
+ * What stays as it was told, so that whoever was told may go on believing it: before others change it, it is recalled. To be asked
+ * in the same tick in which it is passed on. Times are in milliseconds from now, and 0 for what may have changed by now.
+ */
+export interface Beliefs {
+  /** That `name` in the directory leads to `inode`, or to nothing. */
+  nameMs(parent: InodeId, name: Buffer, inode: InodeId | undefined): number;
+  /** That the attributes of the inode are those with this `change`. */
+  attributesMs(inode: InodeId, change: number): number;
+  /** `listener` takes the place of the one before. */
+  watchRecalls(listener: RecallListener): void;
+}
+
 export interface FileSystem {
+  /** None: nothing is known to stay, and how long it is believed is a matter of the mount's time-outs. */
+  readonly beliefs?: Beliefs | undefined;
   lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes>;
   /** Never older than what this client itself did; at most the cache time-out old otherwise. */
   getAttributes(inode: InodeId): Promise<Attributes>;

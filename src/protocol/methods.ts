@@ -108,12 +108,18 @@ export const CHUNKSERVER_METHODS = {
   forwardBatch: method(151, chunkserver, m.ForwardBatchRequest, m.ForwardReply, 'request'),
 } as const;
 
+/** Served by a client, over the connection that it made to the master. */
+export const CLIENT_METHODS = {
+  recall: method(200, master, m.RecallRequest, m.Empty),
+} as const;
+
 type AnyMethod = MethodDefinition<never, never, never, never>;
 export type RequestOf<M> = M extends MethodDefinition<infer Q, infer _QI, infer _R, infer _RI> ? Q : never;
 export type ReplyInitOf<M> = M extends MethodDefinition<infer _Q, infer _QI, infer _R, infer RI> ? RI : never;
 
 export type MasterMethods = typeof MASTER_METHODS;
 export type ChunkserverMethods = typeof CHUNKSERVER_METHODS;
+export type ClientMethods = typeof CLIENT_METHODS;
 // `any`, because a table of methods of different messages has no narrower type: the codec is contra- and covariant.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type MethodTable = Readonly<Record<string, AnyMethod | MethodDefinition<any, any, any, any>>>;

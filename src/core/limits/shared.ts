@@ -188,6 +188,15 @@ export const APPEND_HOLD_MS = 5;
 export const APPEND_IDLE_MS = 1_000;
 /** and begins to ask whether others want to when it holds a file for so long: most are closed by then. */
 export const APPEND_POLL_AFTER_MS = 50;
+/** What a client holds it believes for so long after it sent the last heartbeat that was answered, and so does its kernel; */
+export const HOLDING_VALID_MS = 8_000;
+/** what it holds is changed without it when it is unheard of for so long, or leaves a recall without an answer. */
+export const HOLDING_TAKEOVER_MS = 10_000;
+/** A recall is sent again after so long. */
+export const RECALL_RESEND_MS = 2_000;
+/** Holdings that the master remembers, and those of one session. */
+export const MAX_HOLDINGS = 262_144;
+export const MAX_HOLDINGS_PER_SESSION = 65_536;
 /** A client session unheard of for so long ends, with its opens and leases. */
 export const SESSION_TTL_MS = 60_000;
 /** Files that were closed wait so long for a request that takes the word to the master, and no more than so many do. */
@@ -409,6 +418,11 @@ assert.ok(CHUNKSERVER_FENCE_MS < CHUNKSERVER_DEAD_MS, 'a server must fence itsel
 assert.ok(HEARTBEAT_INTERVAL_MS * 3 < CHUNKSERVER_FENCE_MS, 'two lost heartbeats must not fence a server');
 assert.ok(HEARTBEAT_INTERVAL_MS * 3 < MAX_MASTER_LAG_MS, 'two lost heartbeats must not keep readers away');
 assert.ok(MAX_MASTER_LAG_MS + HEARTBEAT_INTERVAL_MS < CHUNKSERVER_DEAD_MS, 'readers must know before it is replaced');
+assert.ok(HEARTBEAT_INTERVAL_MS * 3 < HOLDING_VALID_MS, 'two lost heartbeats must not void what a client holds');
+assert.ok(
+  HOLDING_VALID_MS * 1.2 < HOLDING_TAKEOVER_MS,
+  'a client must stop to believe before others change what it holds',
+);
 assert.ok(SPARE_AGE_MS < LEASE_TTL_MS / 2, 'a spare chunk must be handed out with a fresh lease');
 assert.ok(MAX_IN_FLIGHT_BYTES >= MAX_PAYLOAD_BYTES);
 assert.ok(MAX_SEND_QUEUE_BYTES <= MAX_UNREAD_BYTES && 2 * MAX_IN_FLIGHT_BYTES <= MAX_SERVED_BYTES);

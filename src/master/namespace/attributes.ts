@@ -27,7 +27,7 @@ import type { Credentials } from './permissions.js';
 import type { Mutation, StateReader } from '../state/state.js';
 import { dropCapability } from './xattrs.js';
 
-export function getAttributes(reader: StateReader, request: GetAttributesRequest): AttributesInit {
+export function getAttributes(reader: StateReader, request: Pick<GetAttributesRequest, 'inode'>): AttributesInit {
   const inode = inodeId(request.inode);
   return attributesOf(inode, requireInode(reader, inode));
 }
