@@ -7,6 +7,7 @@ import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_PAGE, MAX_NAME_BYTES } from '../core/l
 import type {
   AttributeChanges,
   Attributes,
+  Beliefs,
   ChunkPlacement,
   Credentials,
   DirectoryPage,
@@ -42,6 +43,7 @@ import type { MasterConnection } from './session/master-connection.js';
 import { toWireCaller } from './session/wire-attributes.js';
 
 export class ClusterFileSystem implements FileSystem {
+  readonly beliefs: Beliefs | undefined;
   private closed: Promise<void> | undefined;
   private toldLosses = 0;
   private readonly master: MasterConnection;
@@ -55,16 +57,17 @@ export class ClusterFileSystem implements FileSystem {
   private readonly opens: FileOpener;
 
   private constructor(parts: ClientParts, noteReads: ReadNotes) {
-    const { master, servers, cache, inodes, changes, files } = parts;
+    const { master, servers, cache, holdings, listings, inodes, changes, files } = parts;
+    this.beliefs = parts.beliefs;
     this.master = master;
     this.servers = servers;
     this.cache = cache;
     this.inodes = inodes;
     this.changes = changes;
     this.files = files;
-    this.names = new Names(master, cache, inodes, noteReads);
+    this.names = new Names(master, cache, inodes, holdings, listings, noteReads);
     this.xattrs = new Xattrs(master, cache, inodes);
-    this.opens = new FileOpener(master, cache, inodes, files, this.names);
+    this.opens = new FileOpener(master, cache, inodes, files, this.names, holdings);
   }
 
   /** Opens a session. UNAUTHENTICATED when the secret is another; UNAVAILABLE when no master answers in time. */

@@ -6,7 +6,9 @@ import type { Clock } from '../core/clock.js';
 import { CHUNKSERVER_CONNECT_MS, REQUEST_TIMEOUT_MS } from '../core/limits.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
+import type { Beliefs } from '../filesystem/filesystem.js';
 import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
+import { CLIENT_METHODS } from '../protocol/methods.js';
 import type { Network } from '../protocol/transport.js';
 import { ChunkAccess } from './chunks/chunk-access.js';
 import { ChunkServers } from './chunks/chunk-servers.js';
@@ -15,8 +17,11 @@ import { FileTable, type FileTunables } from './files/file-table.js';
 import { InodeChanges } from './files/inode-changes.js';
 import { AttributeCache } from './inodes/attribute-cache.js';
 import { KnownInodes } from './inodes/known-inodes.js';
+import { Listings } from './inodes/listings.js';
+import { Recalls } from './inodes/recalls.js';
 import { HeldAppendLeases } from './session/held-append-leases.js';
 import { FileLocks } from './session/file-locks.js';
+import { Holdings, Moments, type Leases } from './session/holdings.js';
 import { MasterConnection } from './session/master-connection.js';
 
 export interface ClusterFileSystemDependencies {
@@ -35,14 +40,19 @@ export interface ClusterFileSystemConfig extends FileTunables {
   readonly clientName: string;
   /** Time to wait for the master at first. Default REQUEST_TIMEOUT_MS. */
   readonly connectTimeoutMs?: number;
-  /** Time that attributes and names are believed; 0 asks always. Default CLIENT_CACHE_TTL_MS. */
+  /** Time that attributes and names are believed; 0 asks always. Default CLIENT_CACHE_TTL_MS. Without leases only. */
   readonly cacheTtlMs?: number;
+  /** 'shared': what is known is believed until the master recalls it, and never when others have changed it. Default 'none'. */
+  readonly leases?: Leases;
 }
 
 export interface ClientParts {
   readonly master: MasterConnection;
   readonly servers: ChunkServers;
   readonly cache: AttributeCache;
+  readonly holdings: Holdings;
+  readonly listings: Listings;
+  readonly beliefs: Beliefs | undefined;
   readonly inodes: KnownInodes;
   readonly changes: InodeChanges;
   readonly files: FileTable;
@@ -58,11 +68,19 @@ export async function connectClient(
   let clusterId: string | undefined;
   const connect = async (): Promise<Awaited<ReturnType<typeof connectPeer>>> => {
     const options = clusterId === undefined ? endpoint : { ...endpoint, clusterId };
-    const peer = await connectPeer(options, config.master, { role: 'master' });
+    const service = { table: CLIENT_METHODS, handlers: recalls.handlers };
+    const peer = await connectPeer(options, config.master, { role: 'master', service });
     clusterId = peer.clusterId;
     return peer;
   };
-  const cache = new AttributeCache({ clock, ...(config.cacheTtlMs !== undefined && { ttlMs: config.cacheTtlMs }) });
+  const moments = new Moments();
+  const isShared = config.leases === 'shared';
+  const holdings = new Holdings(clock, moments, isShared);
+  // Who asks for holdings believes nothing else: what others changed is seen at once.
+  const ttlMs = isShared ? 0 : config.cacheTtlMs;
+  const cache = new AttributeCache({ clock, moments, holdings, ...(ttlMs !== undefined && { ttlMs }) });
+  const listings = new Listings(holdings, moments);
+  const recalls = new Recalls({ holdings, cache, listings, logger, inodes: () => table.current?.inodes });
   // The table comes after the connection that it uses; until then nothing is open.
   const table: { current?: FileTable } = {};
   const timeout = config.operationTimeoutMs;
@@ -76,12 +94,16 @@ export async function connectClient(
       opens: () => table.current?.inodes.openStates() ?? [],
       locks: () => table.current?.locks.states() ?? [],
       onOperationsLost: (kept) => table.current?.operationsLost(kept),
+      holdings,
+      onHoldingsEnded: (inodes) => (inodes === undefined ? recalls.allEnded() : recalls.ended(inodes)),
       appends: () => table.current?.appends.inodes() ?? [],
       onReclaimed: (lost) => table.current?.appends.reclaimed(lost),
       lockLosses: () => table.current?.inodes.lockLosses ?? 0,
       onSessionLost: () => table.current?.sessionLost(),
       // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
-      onStale: () => cache.dropAll(),
+      onStale: () => {
+        if (!isShared) cache.dropAll();
+      },
       ...(timeout !== undefined && { operationTimeoutMs: timeout }),
     },
     config.connectTimeoutMs ?? REQUEST_TIMEOUT_MS,
@@ -108,6 +130,7 @@ export async function connectClient(
     clock,
     master,
     cache,
+    holdings,
     onNewer: (attributes) => chunks.validate(attributes),
     onChanged: (inode) => {
       syncs.changed.note(inode, master.changes);
@@ -159,5 +182,15 @@ export async function connectClient(
     tunables: config,
   });
   table.current = files;
-  return { master, servers, cache, inodes, changes, files };
+  return {
+    master,
+    servers,
+    cache,
+    holdings,
+    listings,
+    beliefs: isShared ? recalls : undefined,
+    inodes,
+    changes,
+    files,
+  };
 }

@@ -27,6 +27,9 @@ export function sleep(clock: Clock, delayMs: number): Promise<void> {
   });
 }
 
+/** Milliseconds since the epoch. */
+export const wallMs = ({ seconds, nanoseconds }: Timespec): number => seconds * 1000 + nanoseconds / 1e6;
+
 /** Negative, zero or positive as `a` is before, at or after `b`. */
 export function compareTimespec(a: Timespec, b: Timespec): number {
   return a.seconds - b.seconds || a.nanoseconds - b.nanoseconds;
@@ -35,10 +38,18 @@ export function compareTimespec(a: Timespec, b: Timespec): number {
 /** The longest delay of setTimeout: 25 days. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
+/** The clock of the process is set anew when it is further than this from the machine's. */
+const MAX_DRIFT_MS = 20;
+
 export class SystemClock implements Clock {
+  /** Wall-clock time at the zero of the monotonic clock. */
+  private originMs = performance.timeOrigin;
+
   now(): Timespec {
-    // performance.timeOrigin + now() has microseconds; two calls within one tick still never go back.
-    const ms = performance.timeOrigin + performance.now();
+    // By the monotonic clock, as that has microseconds. It stands still while the machine is suspended, and knows of no corrections.
+    const driftMs = Date.now() - (this.originMs + performance.now());
+    if (Math.abs(driftMs) > MAX_DRIFT_MS) this.originMs += driftMs;
+    const ms = this.originMs + performance.now();
     const seconds = Math.floor(ms / 1000);
     return { seconds, nanoseconds: Math.min(999_999_999, Math.floor((ms - seconds * 1000) * 1e6)) };
   }

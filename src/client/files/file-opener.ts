@@ -11,6 +11,7 @@ import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { AttributeCache } from '../inodes/attribute-cache.js';
 import { locksLost, type KnownInodes } from '../inodes/known-inodes.js';
 import type { Names } from '../inodes/names.js';
+import type { Holdings } from '../session/holdings.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, present, toWireCaller } from '../session/wire-attributes.js';
 import type { FileTable } from './file-table.js';
@@ -47,6 +48,7 @@ export class FileOpener {
     private readonly inodes: KnownInodes,
     private readonly files: FileTable,
     private readonly names: Names,
+    private readonly holdings: Holdings,
   ) {}
 
   async create(credentials: Credentials, parent: InodeId, name: Buffer, options: NewFile): Promise<Created> {
@@ -56,7 +58,14 @@ export class FileOpener {
     const { file, attributes } = await this.files.openWith(target.known, credentials, options.flags, async () => {
       reply = await this.master.mutate(MASTER_METHODS.create, (operation) => {
         this.requireMayCut(target, options.flags);
-        return { operation, caller: toWireCaller(credentials), parent, name, ...newFile(options) };
+        return {
+          operation,
+          caller: toWireCaller(credentials),
+          parent,
+          name,
+          hold: this.holdings.areWanted,
+          ...newFile(options),
+        };
       });
       return fromWireAttributes(present(reply.attributes));
     });
@@ -65,7 +74,7 @@ export class FileOpener {
       this.inodes.noteChange(parent);
       this.names.learnDirectory(parent, reply?.parent, asked);
     }
-    this.cache.putName(parent, name, attributes.inode, created ? this.cache.now() : asked);
+    this.cache.putName(parent, name, attributes.inode, asked, reply?.nameGrant);
     return { file, attributes: this.inodes.overlay(attributes), created };
   }
 
@@ -81,8 +90,13 @@ export class FileOpener {
   async openAt(credentials: Credentials, parent: InodeId, name: Buffer, flags: OpenFlags): Promise<Opened> {
     const asked = this.cache.now();
     const target = await this.targetOf(credentials, parent, name, flags);
-    const result = await this.openEntry(credentials, { inode: 0, parent, name, names: [] }, flags, target);
-    this.cache.putName(parent, name, result.attributes.inode, asked);
+    const { nameGrant, ...result } = await this.openEntry(
+      credentials,
+      { inode: 0, parent, name, names: [] },
+      flags,
+      target,
+    );
+    this.cache.putName(parent, name, result.attributes.inode, asked, nameGrant);
     return result;
   }
 
@@ -103,7 +117,7 @@ export class FileOpener {
     asked: Pick<wire.OpenRequest, 'inode' | 'parent' | 'name'> & { readonly names: readonly EntryName[] },
     flags: OpenFlags,
     target: Target,
-  ): Promise<Opened> {
+  ): Promise<Opened & { readonly nameGrant: number }> {
     const withChunk = this.files.needsChunk(target.known, flags);
     const request = {
       caller: toWireCaller(credentials),
@@ -111,6 +125,7 @@ export class FileOpener {
       names: [...asked.names],
       flags: openBits(flags),
       withChunk,
+      hold: this.holdings.areWanted,
     };
     const { appends } = this.files;
     const moment = appends.moment;
@@ -127,7 +142,7 @@ export class FileOpener {
     });
     this.files.learnChunk(attributes, reply?.chunk ?? null);
     if (reply?.appendGranted === true) appends.granted(attributes.inode, moment);
-    return { file, attributes: this.inodes.overlay(attributes) };
+    return { file, attributes: this.inodes.overlay(attributes), nameGrant: reply?.nameGrant ?? 0 };
   }
 
   /** What will be opened by a name. It is asked for where a file may be cut on which locks were lost. */

@@ -320,9 +320,13 @@ export class ClusterOpenFile implements OpenFile {
 
   /** The size as it matters to a read up to `end`: at the end of the file, another client may have appended. */
   private async sizeFor(end: number): Promise<number> {
-    const { open } = this;
+    const { open, host } = this;
     const local = open.writer?.size ?? open.attributes.size;
-    if (end <= local) return local;
+    if (host.inodes.areHeld) {
+      // Also what is there may have been changed by another client.
+      const held = host.inodes.heldAttributes(open.inode);
+      if (held !== undefined && held.change === open.attributes.change) return Math.max(held.size, local);
+    } else if (end <= local) return local;
     const attributes = await this.host.inodes.freshAttributes(open.inode);
     return Math.max(attributes.size, open.writer?.size ?? 0);
   }

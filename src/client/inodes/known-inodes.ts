@@ -9,6 +9,7 @@ import { MAX_FILE_BYTES } from '../../core/limits.js';
 import { isReadToNote } from '../../core/relatime.js';
 import type { OpenStateInit } from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
+import type { Holdings } from '../session/holdings.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, type InodeAttributes } from '../session/wire-attributes.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
@@ -18,6 +19,7 @@ export interface KnownInodesOptions {
   readonly clock: Clock;
   readonly master: Pick<MasterConnection, 'call'>;
   readonly cache: AttributeCache;
+  readonly holdings: Holdings;
   /** The master told something newer of an open file: what else is known of it is to be compared. */
   readonly onNewer: (attributes: InodeAttributes) => void;
   /** A change of the inode was answered that nobody makes again when the master has lost it. */
@@ -171,14 +173,25 @@ export class KnownInodes {
     this.inodes.get(attributes.inode)?.invalidateReads(0, MAX_FILE_BYTES);
   }
 
-  /** At most the cache time-out old, without what is unpublished. */
+  /** The attributes, if they stay what they are until others' change of them is recalled; without what is unpublished. */
+  heldAttributes(inode: InodeId): InodeAttributes | undefined {
+    return this.options.holdings.areWanted ? this.options.cache.getAttributes(inode) : undefined;
+  }
+
+  /** Whether attributes are believed for as long as they are held, and no longer. */
+  get areHeld(): boolean {
+    return this.options.holdings.areWanted;
+  }
+
+  /** As they are now if holdings are wanted, else at most the cache time-out old; without what is unpublished. */
   async freshAttributes(inode: InodeId): Promise<InodeAttributes> {
-    const { cache, master } = this.options;
+    const { cache, master, holdings } = this.options;
     const known = cache.getAttributes(inode);
     if (known !== undefined) return this.requireReachable(known);
     const asked = cache.now();
+    const hold = holdings.areWanted;
     const attributes = this.learn(
-      fromWireAttributes(await master.call(MASTER_METHODS.getAttributes, { inode })),
+      fromWireAttributes(await master.call(MASTER_METHODS.getAttributes, { inode, hold })),
       asked,
     );
     return this.requireReachable(attributes);

@@ -2,13 +2,14 @@
  * The names of directories, and what is done with them: the master decides each, and every change says what it makes the
  * cache of names and attributes forget.
  */
-import { hasCode } from '../../core/errors.js';
+import { CairnError, hasCode } from '../../core/errors.js';
 import { inodeId, type InodeId } from '../../core/ids.js';
 import { MAX_READDIR_ENTRIES } from '../../core/limits.js';
 import { isDirectory } from '../../core/mode.js';
 import type {
   Attributes,
   Credentials,
+  DirectoryEntry,
   DirectoryPage,
   NewNode,
   ReadNotes,
@@ -20,8 +21,10 @@ import type * as wire from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, present, toWireCaller, type InodeAttributes } from '../session/wire-attributes.js';
+import type { Holding, Holdings } from '../session/holdings.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
 import type { KnownInodes } from './known-inodes.js';
+import type { Listings, PageQuery } from './listings.js';
 
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
@@ -32,6 +35,8 @@ export class Names {
     private readonly master: MasterConnection,
     private readonly cache: AttributeCache,
     private readonly inodes: KnownInodes,
+    private readonly holdings: Holdings,
+    private readonly listings: Listings,
     private readonly noteReads: ReadNotes,
   ) {}
 
@@ -44,19 +49,25 @@ export class Names {
       if (directory !== undefined && isThere && permits(directory, credentials, 1)) {
         return this.inodes.overlay(attributes);
       }
+    } else if (this.cache.knowsAbsent(parent, name)) {
+      const directory = this.cache.getAttributes(parent);
+      if (directory !== undefined && permits(directory, credentials, 1)) throw noEntry(parent);
     }
     const asked = this.cache.now();
+    const hold = this.holdings.areWanted;
+    let entry: wire.Entry;
     try {
-      const entry = await this.master.call(MASTER_METHODS.lookup, {
-        caller: toWireCaller(credentials),
-        parent,
-        name,
-      });
-      return this.inodes.overlay(this.learnEntry(parent, name, fromWireAttributes(present(entry.attributes)), asked));
+      entry = await this.master.call(MASTER_METHODS.lookup, { caller: toWireCaller(credentials), parent, name, hold });
     } catch (error) {
       if (hasCode(error, 'ENOENT')) this.cache.putAbsent(parent, name, asked);
       throw error;
     }
+    if (entry.missing) {
+      this.cache.putAbsent(parent, name, asked, entry.nameGrant);
+      throw noEntry(parent);
+    }
+    const attributes = fromWireAttributes(present(entry.attributes));
+    return this.inodes.overlay(this.learnEntry(parent, name, attributes, asked, entry.nameGrant));
   }
 
   async readDirectory(
@@ -67,26 +78,59 @@ export class Names {
   ): Promise<DirectoryPage> {
     const noAtime = this.noteReads !== 'all';
     if (!noAtime) this.inodes.noteRead(inode);
-    const asked = this.cache.now();
-    const reply = await this.master.call(MASTER_METHODS.readDirectory, {
-      caller: toWireCaller(credentials),
+    const query: PageQuery = {
       inode,
       cookie,
       maxEntries: Math.max(1, Math.min(MAX_READDIR_ENTRIES, options.maxEntries ?? MAX_READDIR_ENTRIES)),
       withAttributes: options.withAttributes === true,
+    };
+    const kept = this.keptPage(credentials, query);
+    if (kept !== undefined) return kept;
+    const { page } = await this.listings.asking(query, () => this.askPage(credentials, query, noAtime));
+    return page;
+  }
+
+  private async askPage(
+    credentials: Credentials,
+    query: PageQuery,
+    noAtime: boolean,
+  ): Promise<{ readonly page: DirectoryPage; readonly holding: Holding | undefined }> {
+    const { inode } = query;
+    const asked = this.cache.now();
+    const reply = await this.master.call(MASTER_METHODS.readDirectory, {
+      caller: toWireCaller(credentials),
+      ...query,
       noAtime,
+      hold: this.holdings.areWanted,
     });
     const entries = reply.entries.map((entry) => {
       // Copied out of the message: a name that is kept must not keep the whole of it in memory.
       const name = Buffer.from(entry.name);
       const common = { name, inode: inodeId(entry.inode), kind: kindOfMode(entry.mode), cookie: entry.cookie };
       if (entry.attributes === null) return common;
-      const attributes = this.learnEntry(inode, name, fromWireAttributes(entry.attributes), asked);
+      const attributes = this.learnEntry(inode, name, fromWireAttributes(entry.attributes), asked, reply.grant);
       return { ...common, attributes: this.inodes.overlay(attributes) };
     });
     // A master of an older release does not tell.
     const nextCookie = reply.nextCookie === 0 ? Infinity : reply.nextCookie;
-    return { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie };
+    const page = { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie };
+    return { page, holding: this.holdings.take(inode, reply.grant, asked) };
+  }
+
+  /** A page from memory, if its entries stay what they are, and may be told to the caller. */
+  private keptPage(credentials: Credentials, query: PageQuery): DirectoryPage | undefined {
+    const page = this.listings.get(query);
+    if (page === undefined) return undefined;
+    const directory = this.cache.getAttributes(query.inode);
+    if (directory === undefined || !permits(directory, credentials, query.withAttributes ? 5 : 4)) return undefined;
+    if (!query.withAttributes) return page;
+    const entries: DirectoryEntry[] = [];
+    for (const entry of page.entries) {
+      const attributes = this.cache.getAttributes(entry.inode);
+      if (attributes === undefined) return undefined;
+      entries.push({ ...entry, attributes: this.inodes.overlay(attributes) });
+    }
+    return { ...page, entries };
   }
 
   async makeNode(credentials: Credentials, parent: InodeId, name: Buffer, node: NewNode): Promise<Attributes> {
@@ -122,11 +166,13 @@ export class Names {
       parent: newParent,
       name: newName,
     }));
+    this.listings.drop(newParent);
+    this.cache.recallName(newParent, newName);
     for (const changed of [newParent, inode]) {
       this.inodes.noteChange(changed);
       this.cache.dropAttributes(changed);
     }
-    return this.inodes.overlay(this.learnEntry(newParent, newName, fromWireAttributes(reply), this.cache.now()));
+    return this.inodes.overlay(this.learnEntry(newParent, newName, fromWireAttributes(reply), this.cache.now(), 0));
   }
 
   unlink(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {
@@ -171,12 +217,19 @@ export class Names {
 
   /** After an own change in the directory, which the kernel asks about at its next step through it. */
   learnDirectory(directory: InodeId, told: wire.Attributes | null | undefined, asked: Moment): void {
+    this.listings.drop(directory);
     this.cache.putChanged(directory, told ? fromWireAttributes(told) : undefined, asked);
   }
 
-  private learnEntry(parent: InodeId, name: Buffer, attributes: InodeAttributes, asked: Moment): InodeAttributes {
-    if (isDirectory(attributes.mode)) this.cache.putDirectoryName(parent, name, attributes.inode, asked);
-    else this.cache.putName(parent, name, attributes.inode, asked);
+  private learnEntry(
+    parent: InodeId,
+    name: Buffer,
+    attributes: InodeAttributes,
+    asked: Moment,
+    grant: number,
+  ): InodeAttributes {
+    if (isDirectory(attributes.mode)) this.cache.putDirectoryName(parent, name, attributes.inode, asked, grant);
+    else this.cache.putName(parent, name, attributes.inode, asked, grant);
     return this.inodes.learn(attributes, asked);
   }
 
@@ -193,12 +246,13 @@ export class Names {
       parent,
       name,
       ...node,
+      hold: this.holdings.areWanted,
     }));
     const attributes = fromWireAttributes(present(reply.attributes));
     this.inodes.noteChange(parent);
     this.inodes.noteChange(attributes.inode);
     this.learnDirectory(parent, reply.parent, asked);
-    return this.learnEntry(parent, name, attributes, this.cache.now());
+    return this.learnEntry(parent, name, attributes, asked, reply.nameGrant);
   }
 
   private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {
@@ -219,3 +273,5 @@ export class Names {
     }
   }
 }
+
+const noEntry = (parent: InodeId): CairnError => new CairnError('ENOENT', `directory ${parent} has no such entry`);

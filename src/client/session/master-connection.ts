@@ -307,11 +307,17 @@ export class MasterConnection {
   }
 
   private startHeartbeat(link: Link): void {
+    const { holdings } = this.options;
     const beat = (): void => {
+      const heard = holdings.asking();
       link.peer
-        .call(MASTER_METHODS.keepSession, { ackedBelow: this.operations.ackedBelow() })
+        .call(MASTER_METHODS.keepSession, {
+          ackedBelow: this.operations.ackedBelow(),
+          released: holdings.takeReleased(),
+        })
         .then(
           ({ reply }) => {
+            if (this.link === link) heard();
             this.session.noteTime(reply);
             if (this.link === link) this.session.noteMark(reply.mark);
           },

@@ -4,12 +4,14 @@
  * put back to an older state. What the end of the session means to files and locks: files/file-table.ts, `sessionLost`.
  */
 import type { Logger } from '../../core/logging/logger.js';
+import type { InodeId } from '../../core/ids.js';
 import { MAX_CHUNKS_PER_PAGE } from '../../core/limits.js';
 import { later, NEVER } from '../../core/master-time.js';
 import type { MasterTime } from '../../core/master-time.js';
 import type { LockStateInit, MasterMark, OpenStateInit } from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { Peer } from '../../protocol/rpc.js';
+import type { Holdings } from './holdings.js';
 import type { OperationIds } from './operation-ids.js';
 import { PartedInodes } from './parted-inodes.js';
 
@@ -25,6 +27,10 @@ export interface MasterSessionOptions {
   readonly onOperationsLost: (kept: number) => void;
   /** The inodes whose append leases it holds. */
   readonly appends: () => readonly number[];
+  /** What it holds at the master, and may answer from memory. */
+  readonly holdings: Holdings;
+  /** These holdings ended: what was told under them is to be forgotten. All of them without any. */
+  readonly onHoldingsEnded: (inodes?: readonly InodeId[]) => Promise<void> | undefined;
   /** It was told what it holds; others hold the append leases of these inodes by now. */
   readonly onReclaimed: (lostAppends: readonly number[]) => void;
   /** The session ended, a new one takes its place: what the old one did not publish is gone. */
@@ -79,7 +85,8 @@ export class MasterSession {
 
   /** Resumes the session over a new connection, or begins one, and tells what it holds. */
   async open(peer: Peer): Promise<void> {
-    const { logger, clientName, onSessionLost } = this.options;
+    const { logger, clientName, onSessionLost, holdings } = this.options;
+    const heard = holdings.asking();
     const { reply } = await peer.call(MASTER_METHODS.openSession, {
       sessionId: this.id,
       clientName,
@@ -101,8 +108,12 @@ export class MasterSession {
     this.cluster = reply.clusterId;
     this.mark = reply.mark;
     if (reply.partedBelow > reply.partedFrom) this.parted.note(reply.partedFrom, reply.partedBelow);
-    this.noteEpoch(known, reply.epoch, reply.lossEpoch, reply.partedBelow > 0);
-    if (known) await this.reclaim(peer);
+    const isNewMaster = reply.epoch !== this.epoch;
+    const isLossPossible = this.noteEpoch(known, reply.epoch, reply.lossEpoch, reply.partedBelow > 0);
+    const stand = holdings.knownAs(reply.holdings, isNewMaster);
+    if (stand === 'none stands' || !reply.resumed || isLossPossible) await this.options.onHoldingsEnded();
+    heard();
+    if (known) await this.reclaim(peer, stand === 'to be told');
   }
 
   /** Many answers say when they were given. */
@@ -131,10 +142,11 @@ export class MasterSession {
     this.syncedChanges = Math.max(this.syncedChanges, changes);
   }
 
-  private noteEpoch(known: boolean, epoch: number, lossEpoch: number, isParted: boolean): void {
+  /** Whether changes may be lost. */
+  private noteEpoch(known: boolean, epoch: number, lossEpoch: number, isParted: boolean): boolean {
     const isLossPossible = known && (isParted || lossEpoch > this.epoch || epoch < this.epoch);
     this.epoch = epoch;
-    if (!isLossPossible) return;
+    if (!isLossPossible) return false;
     const changes = this.answeredChanges - this.syncedChanges;
     this.options.logger.error(
       { session: this.id, epoch, changes },
@@ -147,9 +159,10 @@ export class MasterSession {
     this.syncedChanges = this.answeredChanges;
     if (changes > 0 || isParted) this.lossCount++;
     this.options.onOperationsLost(kept);
+    return true;
   }
 
-  private async reclaim(peer: Peer): Promise<void> {
+  private async reclaim(peer: Peer, withHoldings: boolean): Promise<void> {
     // Copies: files may be closed while the pages go out. Opens first: a lock needs one.
     const opens = [...this.options.opens()].filter(({ inode }) => !this.parted.has(inode ?? 0));
     this.onReclaiming();
@@ -164,7 +177,19 @@ export class MasterSession {
     for (let at = 0; at < appends.length; at += MAX_CHUNKS_PER_PAGE) {
       await peer.call(MASTER_METHODS.reclaim, { appends: appends.slice(at, at + MAX_CHUNKS_PER_PAGE) });
     }
+    if (withHoldings) await this.tellHoldings(peer);
     const { reply } = await peer.call(MASTER_METHODS.reclaim, { done: true });
     this.options.onReclaimed(reply.lostAppends);
+  }
+
+  /** Others change nothing before it is done, so what was held by the master before may stand. */
+  private async tellHoldings(peer: Peer): Promise<void> {
+    const { holdings, onHoldingsEnded } = this.options;
+    const inodes = holdings.inodes();
+    for (let at = 0; at < inodes.length; at += MAX_CHUNKS_PER_PAGE) {
+      const page = inodes.slice(at, at + MAX_CHUNKS_PER_PAGE);
+      const { reply } = await peer.call(MASTER_METHODS.reclaim, { holdings: page });
+      await onHoldingsEnded(holdings.granted(page, reply.grants));
+    }
   }
 }

@@ -1,6 +1,6 @@
 /** Attributes and callers, between the wire and the file system's terms. */
 import { CairnError } from '../../core/errors.js';
-import { inodeId } from '../../core/ids.js';
+import { inodeId, type InodeId } from '../../core/ids.js';
 import type { Timespec } from '../../core/clock.js';
 import type * as wire from '../../protocol/generated/messages.js';
 import type { Attributes, Credentials } from '../../filesystem/filesystem.js';
@@ -13,6 +13,9 @@ export interface InodeAttributes extends Attributes {
   readonly hasAcl: boolean;
   /** There is an xattr or an ACL. */
   readonly hasXattrs: boolean;
+  /** The inode whose holding covers this one, and the grant under which it was told; 0: under none. */
+  readonly heldBy: InodeId;
+  readonly grant: number;
 }
 
 const ZERO_TIME: Timespec = { seconds: 0, nanoseconds: 0 };
@@ -37,6 +40,8 @@ export function fromWireAttributes(attributes: wire.Attributes): InodeAttributes
     layoutVersion: attributes.layoutVersion,
     hasAcl: attributes.hasAcl,
     hasXattrs: attributes.hasXattrs,
+    heldBy: inodeId(attributes.grant === 0 ? attributes.inode : attributes.heldBy),
+    grant: attributes.grant,
   };
 }
 

@@ -1,5 +1,5 @@
 /** Bounds of a client that only one part of it knows: see core/limits.ts. */
-import { MAX_PAYLOAD_BYTES, REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from './shared.js';
+import { MAX_HOLDINGS_PER_SESSION, MAX_PAYLOAD_BYTES, REQUEST_TIMEOUT_MS, SESSION_TTL_MS } from './shared.js';
 
 // client/chunks/chunk-map-cache.ts
 /** Chunks kept of one file, so that all files together keep to MAX_CACHED_CHUNKS, with room for a few large ones. */
@@ -44,3 +44,13 @@ export const MAX_SETTLE_TRIES = 16;
 // client/session/lock-owner.ts
 /** After a restart of the master no lock is granted until its clients of before are back or given up. */
 export const LOCK_SET_TIMEOUT_MS = 2 * SESSION_TTL_MS + REQUEST_TIMEOUT_MS;
+
+// client/session/holdings.ts
+/** Inodes that a client holds at a time; those that it did not use lately it gives back. */
+export const MAX_HELD_INODES = MAX_HOLDINGS_PER_SESSION - 8_192;
+/** Holdings that one heartbeat gives back. */
+export const MAX_RELEASED = 4096;
+
+// client/inodes/listings.ts
+/** Entries of listings that are kept: about 150 bytes each. */
+export const MAX_LISTED_ENTRIES = 262_144;

@@ -39,7 +39,16 @@ t.test(
     let size = 0;
     const attributes = (): InodeAttributes => ({
       ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
-      ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+      ...{
+        atime: TIME,
+        mtime: TIME,
+        ctime: TIME,
+        layoutVersion: 1,
+        hasAcl: false,
+        hasXattrs: false,
+        heldBy: INODE,
+        grant: 0,
+      },
     });
     const published: Publication[] = [];
     const writer = new Writer({
@@ -83,7 +92,16 @@ t.test(
     const published: boolean[] = [];
     const attributes = (): InodeAttributes => ({
       ...{ inode: INODE, mode: 0o100755, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, allocatedBytes: 0, change: 1 },
-      ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+      ...{
+        atime: TIME,
+        mtime: TIME,
+        ctime: TIME,
+        layoutVersion: 1,
+        hasAcl: false,
+        hasXattrs: false,
+        heldBy: INODE,
+        grant: 0,
+      },
     });
     const writer = new Writer({
       ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget: new WriteBudget(), attributes },
@@ -128,7 +146,16 @@ t.test('a copy by the chunkservers that did not begin is no change', async (t) =
   let again = 0;
   const attributes = (): InodeAttributes => ({
     ...{ inode: INODE, mode: 0o100755, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, allocatedBytes: 0, change: 1 },
-    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+    ...{
+      atime: TIME,
+      mtime: TIME,
+      ctime: TIME,
+      layoutVersion: 1,
+      hasAcl: false,
+      hasXattrs: false,
+      heldBy: INODE,
+      grant: 0,
+    },
   });
   const writer = new Writer({
     ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget: new WriteBudget(), attributes },
@@ -186,7 +213,16 @@ function syncing(during: () => void = () => undefined) {
   };
   const attributes = (): InodeAttributes => ({
     ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 1, allocatedBytes: 0, change: 1 },
-    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+    ...{
+      atime: TIME,
+      mtime: TIME,
+      ctime: TIME,
+      layoutVersion: 1,
+      hasAcl: false,
+      hasXattrs: false,
+      heldBy: INODE,
+      grant: 0,
+    },
   });
   const tell = (handles: readonly number[]): Promise<InodeAttributes> => {
     told.push([...handles]);
@@ -350,7 +386,16 @@ t.test('P2: after a cut, too, no size is told past bytes that are still on their
   let size = 0;
   const attributes = (): InodeAttributes => ({
     ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size, allocatedBytes: 0, change: 1 },
-    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+    ...{
+      atime: TIME,
+      mtime: TIME,
+      ctime: TIME,
+      layoutVersion: 1,
+      hasAcl: false,
+      hasXattrs: false,
+      heldBy: INODE,
+      grant: 0,
+    },
   });
   const arrivals = new Map<number, Deferred<void>>();
   const clock = new ManualClock();
@@ -396,7 +441,16 @@ t.test('a write that waits for room and is refused then has changed nothing', as
   const publications: Publication[] = [];
   const attributes = (): InodeAttributes => ({
     ...{ inode: INODE, mode: 0o104755, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 10, allocatedBytes: 0, change: 1 },
-    ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: 1, hasAcl: false, hasXattrs: false },
+    ...{
+      atime: TIME,
+      mtime: TIME,
+      ctime: TIME,
+      layoutVersion: 1,
+      hasAcl: false,
+      hasXattrs: false,
+      heldBy: INODE,
+      grant: 0,
+    },
   });
   const writer = new Writer({
     ...{ inode: INODE, clock: new ManualClock(), logger: silentLogger, budget, attributes },

@@ -1,6 +1,7 @@
 /** What is remembered of files that were closed, against a master that answers when the test says so. */
 import t from 'tap';
 import { AttributeCache } from '../../../src/client/inodes/attribute-cache.js';
+import { Holdings, Moments } from '../../../src/client/session/holdings.js';
 import { KnownInodes } from '../../../src/client/inodes/known-inodes.js';
 import type { InodeAttributes } from '../../../src/client/session/wire-attributes.js';
 import { WriteBudget } from '../../../src/client/data/write-budget.js';
@@ -20,16 +21,32 @@ const IO = {
   syncAhead: () => undefined,
   writeBatch: (_inode: number, _index: number, writes: readonly unknown[]) => Promise.resolve(writes.map(() => MARK)),
 };
+const noHoldings = (clock: ManualClock): Holdings => new Holdings(clock, new Moments(), false);
 const TIME = { seconds: 0, nanoseconds: 0 };
 const attributesAt = (change: number): InodeAttributes => ({
   ...{ inode: INODE, mode: 0o100644, nlink: 1, uid: 0, gid: 0, rdev: 0, size: 0, allocatedBytes: 0, change },
-  ...{ atime: TIME, mtime: TIME, ctime: TIME, layoutVersion: change, hasAcl: false, hasXattrs: false },
+  ...{
+    atime: TIME,
+    mtime: TIME,
+    ctime: TIME,
+    layoutVersion: change,
+    hasAcl: false,
+    hasXattrs: false,
+    heldBy: INODE,
+    grant: 0,
+  },
 });
 
 t.test('P1: the late answer to a cut forgets no close that could not tell what was written behind it', async (t) => {
   const clock = new ManualClock();
   const inodes: KnownInodes = new KnownInodes({
-    ...{ clock, cache: new AttributeCache({ clock }), onNewer: () => undefined, onChanged: () => undefined },
+    ...{
+      clock,
+      cache: new AttributeCache({ clock }),
+      holdings: noHoldings(clock),
+      onNewer: () => undefined,
+      onChanged: () => undefined,
+    },
     master: { call: () => Promise.reject(new CairnError('EIO', 'not to be asked')) },
     onCut: (attributes, asked) => syncs.cut(attributes, asked),
   });

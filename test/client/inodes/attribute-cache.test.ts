@@ -8,7 +8,7 @@ import { ManualClock } from '../../support/fakes/manual-clock.js';
 const inode = inodeId(7);
 const at = (change: number): InodeAttributes => ({
   ...{ inode, mode: 0o40755, nlink: 2, uid: 0, gid: 0, rdev: 0, size: 0, change, hasXattrs: false },
-  ...{ hasAcl: false, allocatedBytes: 0, layoutVersion: 0 },
+  ...{ hasAcl: false, allocatedBytes: 0, layoutVersion: 0, heldBy: inode, grant: 0 },
   ...{
     atime: { seconds: 0, nanoseconds: 0 },
     mtime: { seconds: 0, nanoseconds: 0 },

@@ -1,5 +1,6 @@
 /** The client's connection to the master, over peers that answer when the test says so. */
 import t from 'tap';
+import { Holdings, Moments } from '../../../src/client/session/holdings.js';
 import { MasterConnection } from '../../../src/client/session/master-connection.js';
 import { CairnError } from '../../../src/core/errors.js';
 import { SeededRandom } from '../../../src/core/random.js';
@@ -54,7 +55,11 @@ function connectTo(
       ...{ clock, random: new SeededRandom(1), logger, clientName: 'test' },
       ...{ opens: () => [], locks: () => [], appends: () => [], lockLosses: () => 0 },
       ...{ onOperationsLost: () => undefined, onReclaimed: () => undefined, onSessionLost: () => undefined },
-      onStale: () => undefined,
+      ...{
+        onStale: () => undefined,
+        holdings: new Holdings(clock, new Moments(), false),
+        onHoldingsEnded: () => undefined,
+      },
       connect: () => {
         const peer = peers.shift();
         return peer instanceof FakePeer

@@ -1,0 +1,117 @@
+/**
+ * Listings of directories, page by page as they were asked for, while the directory is held. What is kept of an entry is what stays
+ * the same as long as its name does; its attributes come from the attribute cache, and without them the page is asked for again.
+ */
+import type { InodeId } from '../../core/ids.js';
+import { MAX_LISTED_ENTRIES } from '../../core/limits.js';
+import type { DirectoryEntry, DirectoryPage } from '../../filesystem/filesystem.js';
+import type { Holding, Holdings, Moment, Moments } from '../session/holdings.js';
+
+/** What was asked for. */
+export interface PageQuery {
+  readonly inode: InodeId;
+  readonly cookie: number;
+  readonly maxEntries: number;
+  readonly withAttributes: boolean;
+}
+
+interface Listing {
+  readonly holding: Holding;
+  readonly pages: Map<string, DirectoryPage>;
+  entries: number;
+}
+
+export class Listings {
+  /** In the order of their last use. */
+  private readonly listings = new Map<InodeId, Listing>();
+  /** When the listing of a directory changed last, of those that are asked for now. */
+  private readonly changes = new Map<InodeId, { moment: Moment; asking: number }>();
+  private entries = 0;
+
+  constructor(
+    private readonly holdings: Holdings,
+    private readonly moments: Moments,
+    private readonly maxEntries = MAX_LISTED_ENTRIES,
+  ) {}
+
+  /** Without attributes. */
+  get(query: PageQuery): DirectoryPage | undefined {
+    const listing = this.listings.get(query.inode);
+    if (listing === undefined || !this.holdings.isGood(listing.holding)) return undefined;
+    const page = listing.pages.get(keyOf(query));
+    if (page === undefined) return undefined;
+    this.listings.delete(query.inode);
+    this.listings.set(query.inode, listing);
+    return page;
+  }
+
+  /** Runs `ask`, and keeps its page if it came under a holding and nothing changed since it was asked for. */
+  async asking<T extends { readonly page: DirectoryPage; readonly holding: Holding | undefined }>(
+    query: PageQuery,
+    ask: () => Promise<T>,
+  ): Promise<T> {
+    const { inode } = query;
+    const asked = this.moments.now();
+    const change = this.changes.get(inode) ?? { moment: 0, asking: 0 };
+    change.asking++;
+    this.changes.set(inode, change);
+    try {
+      const answer = await ask();
+      if (answer.holding !== undefined && change.moment <= asked) this.put(query, answer.page, answer.holding);
+      return answer;
+    } finally {
+      change.asking--;
+      if (change.asking === 0) this.changes.delete(inode);
+    }
+  }
+
+  private put(query: PageQuery, page: DirectoryPage, holding: Holding): void {
+    const { inode } = query;
+    let listing = this.listings.get(inode);
+    if (listing?.holding !== holding) {
+      this.forget(inode);
+      listing = { holding, pages: new Map<string, DirectoryPage>(), entries: 0 };
+      this.listings.set(inode, listing);
+    }
+    const key = keyOf(query);
+    const size = (count: number): number => count + 1;
+    const before = listing.pages.get(key);
+    const entries = page.entries.map(withoutAttributes);
+    listing.pages.set(key, { ...page, entries });
+    const grown = size(entries.length) - (before === undefined ? 0 : size(before.entries.length));
+    listing.entries += grown;
+    this.entries += grown;
+    for (const oldest of this.listings.keys()) {
+      if (this.entries <= this.maxEntries) break;
+      this.forget(oldest);
+    }
+  }
+
+  /** An entry of the directory came, went or leads elsewhere. */
+  drop(inode: InodeId): void {
+    const change = this.changes.get(inode);
+    if (change !== undefined) change.moment = this.moments.next();
+    this.forget(inode);
+  }
+
+  dropAll(): void {
+    for (const change of this.changes.values()) change.moment = this.moments.next();
+    this.listings.clear();
+    this.entries = 0;
+  }
+
+  private forget(inode: InodeId): void {
+    this.entries -= this.listings.get(inode)?.entries ?? 0;
+    this.listings.delete(inode);
+  }
+}
+
+const keyOf = ({ cookie, maxEntries, withAttributes }: PageQuery): string =>
+  `${cookie}/${maxEntries}/${withAttributes ? 1 : 0}`;
+
+const withoutAttributes = ({ name, inode, kind, cookie }: DirectoryEntry): DirectoryEntry => ({
+  name,
+  inode,
+  kind,
+  cookie,
+});
