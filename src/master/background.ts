@@ -39,6 +39,7 @@ export class Background {
       servers.tick();
       sessions.tick();
       appends.tick();
+      parts.recalls.tick();
       lostLocks.tick();
       return 1_000;
     });

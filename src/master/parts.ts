@@ -34,6 +34,8 @@ import { ReplicaHealth } from './servers/replica-health.js';
 import { ServerRegistry } from './servers/servers.js';
 import { LockPolls } from './sessions/lock-polls.js';
 import { AppendLeases } from './sessions/append-leases.js';
+import { Holdings } from './sessions/holdings.js';
+import { Recalls } from './sessions/recalls.js';
 import { LockTable } from './sessions/locks.js';
 import { LostLocks } from './sessions/lost-locks.js';
 import { Sessions } from './sessions/sessions.js';
@@ -58,6 +60,8 @@ export interface Parts {
   readonly lostLocks: LostLocks;
   readonly polls: LockPolls;
   readonly appends: AppendLeases;
+  readonly holdings: Holdings;
+  readonly recalls: Recalls;
   readonly leases: ChunkLeases;
   readonly cuts: LeaseCuts;
   readonly recovery: ChunkRecovery;
@@ -216,6 +220,17 @@ export function compose(
     onLost: (inode) => sessions.noteTail(inode),
     taken: new TakenAppends(state),
   });
+  const holdings = new Holdings({ clock, random });
+  const recalls: Recalls = new Recalls({
+    state,
+    logger,
+    holdings,
+    nowMs: () => listening.nowMs(),
+    peerOf: (session) => sessions.peerOf(session),
+    silentMs: (session) => sessions.silentMs(session),
+    disconnect: (session) => sessions.disconnect(session, 'what this client holds is changed without it'),
+    areAllTold: () => sessions.areAllTold,
+  });
   const unpublished = new UnpublishedWrites(state);
   const lostLocks = new LostLocks({
     logger,
@@ -235,6 +250,7 @@ export function compose(
     locks,
     lostLocks,
     appends,
+    recalls,
     sessionIds: new IdReserve(state, 'next-session', 1),
     events: {
       onGraceOver: () => {
@@ -243,6 +259,7 @@ export function compose(
         for (const inode of left) reaper.cutTail(inode);
         for (const lease of leases.table.voided()) recoveries.add(lease.handle);
         appends.tick();
+        recalls.tick();
         // Locks are granted from now on.
         unpublished.tellIfRoom(left);
       },
@@ -279,6 +296,8 @@ export function compose(
     lostLocks,
     polls,
     appends,
+    holdings,
+    recalls,
     leases,
     cuts,
     recovery,

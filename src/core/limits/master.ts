@@ -158,3 +158,21 @@ export const LEAVE_OUT_TIMEOUT_MS = 1_000;
 // master/servers/servers.ts
 /** Those that are there, and as many that are not. */
 export const MAX_TOLD_DISKS = 2 * MAX_DATA_DIRECTORIES;
+
+// master/sessions/holdings.ts
+/** Sessions that hold one inode: each has to be told of every change of it. */
+export const MAX_HOLDERS = 8;
+/** Parts of one holding that are recalled within HOLDING_RESTLESS_MS, after which all of it is. */
+export const MAX_PARTIAL_RECALLS = 8;
+export const HOLDING_RESTLESS_MS = 1_000;
+/** What is granted and recalled within that time, twice, is granted to nobody for so long: doubled each time, up to the second. */
+export const HOLDING_CALM_MIN_MS = 1_000;
+export const HOLDING_CALM_MAX_MS = 60_000;
+/** Inodes of which that is remembered. */
+export const MAX_RESTLESS_INODES = 4_096;
+
+// master/sessions/recalls.ts
+/** Recalls of one session that wait for its answer: then changes wait until there are fewer. */
+export const MAX_RECALLS_PER_SESSION = 1_024;
+/** Parts in one message. */
+export const MAX_RECALL_ITEMS = 256;

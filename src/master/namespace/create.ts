@@ -63,10 +63,8 @@ export function create(m: Mutation, context: OperationContext, request: CreateRe
     record.symlinkTarget = request.symlinkTarget;
     record.size = request.symlinkTarget.length;
   }
-  if (type === mode.S_IFDIR) {
-    record.parent = parent;
-    directory.nlink++;
-  }
+  record.parent = parent;
+  if (type === mode.S_IFDIR) directory.nlink++;
   const inode = allocateInode(m, record);
   addName(m, context, { parent, directory, name: request.name }, { inode, mode: record.mode });
   return { attributes: attributesOf(inode, record), created: true };
@@ -118,6 +116,8 @@ export function link(m: Mutation, context: OperationContext, request: LinkReques
     record.linkable = false;
     m.delete(keys.orphan(inode));
   }
+  // With its first name it is a file of that directory; one with several names is of none.
+  record.parent = record.nlink === 0 ? parent : 0;
   if (record.nlink >= MAX_LINKS) throw new CairnError('EMLINK', `inode ${inode} has ${record.nlink} names already`);
   record.nlink++;
   record.ctime = context.now;

@@ -34,7 +34,10 @@ export { unlink } from './remove.js';
 export { rename } from './rename.js';
 export { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.js';
 
-/** The inode that a name leads to; nothing is followed. Errors: ENOENT, ENOTDIR, EACCES, ENAMETOOLONG, ESTALE. */
+/**
+ * The inode that a name leads to; nothing is followed. Errors: ENOENT (with `hold`, a missing name is an answer), ENOTDIR, EACCES,
+ * ENAMETOOLONG, ESTALE.
+ */
 export function lookup(reader: StateReader, request: LookupRequest): EntryInit {
   const parent = inodeId(request.parent);
   const directory = requireDirectory(reader, parent);
@@ -43,7 +46,9 @@ export function lookup(reader: StateReader, request: LookupRequest): EntryInit {
   let inode;
   if (isDot(request.name)) inode = parent;
   else if (isDotDot(request.name)) inode = inodeId(directory.parent);
-  else inode = requireEntry(reader, parent, request.name).inode;
+  else if (!request.hold) inode = requireEntry(reader, parent, request.name).inode;
+  else inode = findEntry(reader, parent, request.name)?.inode;
+  if (inode === undefined) return { missing: true };
   return { attributes: attributesOf(inode, requireInode(reader, inode)) };
 }
 

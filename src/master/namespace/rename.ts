@@ -84,6 +84,7 @@ function whiteoutFor(
 ): EntryTarget | undefined {
   if ((flags & RENAME_WHITEOUT) === 0) return undefined;
   const record = inherit(source.directory, credentials, S_IFCHR, { mode: 0 }, context);
+  record.parent = source.parent;
   return { inode: allocateInode(m, record), mode: record.mode };
 }
 
@@ -148,7 +149,7 @@ function move(
     if (isDirectory(target.record.mode)) to.directory.nlink--;
     dropLink(m, context, target.entry.inode, target.record);
   }
-  if (isDirectory(source.record.mode)) adopt(source, to);
+  moveTo(source, to);
   stamp(m, context, source);
   saveDirectories(m, context, source, to);
 }
@@ -157,16 +158,17 @@ function swap(m: Mutation, context: OperationContext, a: Found, b: Found): void 
   const link = (of: Found): EntryTarget => ({ inode: of.entry.inode, mode: of.record.mode });
   replaceEntry(m, { parent: a.parent, name: a.name, cookie: a.entry.cookie }, link(b));
   replaceEntry(m, { parent: b.parent, name: b.name, cookie: b.entry.cookie }, link(a));
-  if (isDirectory(a.record.mode)) adopt(a, b);
-  if (isDirectory(b.record.mode)) adopt(b, a);
+  moveTo(a, b);
+  moveTo(b, a);
   stamp(m, context, a);
   stamp(m, context, b);
   saveDirectories(m, context, a, b);
 }
 
-/** Moves a directory's '..' link. */
-function adopt(child: Found, to: Side): void {
-  child.record.parent = to.parent;
+/** Notes the directory that a directory, or a file with one name, is in; moves a directory's '..' link. */
+function moveTo(child: Found, to: Side): void {
+  if (child.record.nlink === 1 || isDirectory(child.record.mode)) child.record.parent = to.parent;
+  if (!isDirectory(child.record.mode)) return;
   child.directory.nlink--;
   to.directory.nlink++;
 }

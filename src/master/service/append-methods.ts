@@ -9,7 +9,7 @@ import type { Handler, Handlers, Peer, RequestContext } from '../../protocol/rpc
 import type { AppendLeases, TurnKind } from '../sessions/append-leases.js';
 import { attributesOf, requireInode } from '../tables/inodes.js';
 import type { State } from '../state/state.js';
-import { refuseGivenUp } from './once.js';
+import { refuseGivenUp, TurnPassed } from './once.js';
 
 type AppendMethodName = 'acquireAppend' | 'releaseAppend' | 'pollAppends';
 
@@ -47,6 +47,9 @@ export function appendHandlers(deps: AppendServiceDeps): Pick<Handlers<MasterMet
   };
 }
 
+/** As `once` makes them: fails with TurnPassed when it has waited, and `isInTurn` does not hold any more. */
+type InTurnHandler<M> = (...args: [...Parameters<Handler<M>>, isInTurn: () => boolean]) => ReturnType<Handler<M>>;
+
 /**
  * Makes a handler that changes the size of the inode that `inodeOf` names (0 for none) wait for its turn when another
  * session appends to that; until it is done no other begins to.
@@ -55,7 +58,7 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
   return <M extends MasterMethods[keyof MasterMethods]>(
     kind: TurnKind,
     inodeOf: (request: Parameters<Handler<M>>[0]) => number,
-    handler: Handler<M>,
+    handler: InTurnHandler<M>,
   ): Handler<M> => {
     type Answer = ReturnType<Handler<M>>;
     const inTurn = (request: Parameters<Handler<M>>[0], context: RequestContext): Answer => {
@@ -63,14 +66,21 @@ export function behindAppends({ sessions, appends }: AppendServiceDeps) {
         let answer: Answer | undefined;
         try {
           if (turn instanceof Promise) refuseGivenUp(context);
-          answer = handler(request, context);
+          answer = handler(request, context, () => inodeOf(request) === inode);
         } finally {
           if (!(answer instanceof Promise)) done();
         }
-        return answer instanceof Promise ? answer.finally(done) : answer;
+        return answer instanceof Promise ? answer.finally(done).catch(unlessPassed) : answer;
+      };
+      const unlessPassed = (error: unknown): Answer => {
+        if (error instanceof TurnPassed) return inTurn(request, context);
+        throw error;
       };
       const inode = inodeOf(request);
-      if (inode === 0) return handler(request, context);
+      if (inode === 0) {
+        const answer = handler(request, context, () => inodeOf(request) === 0);
+        return answer instanceof Promise ? answer.catch(unlessPassed) : answer;
+      }
       const turn = appends.turn(sessions.require(context.peer).id, inodeId(inode), kind);
       if (!(turn instanceof Promise)) return run(turn);
       return turn.then((done) => {

@@ -3,6 +3,8 @@ import type { Clock } from '../../core/clock.js';
 import type { LeaseCuts } from '../chunks/lease-cuts.js';
 import type { OrphanReaper } from '../maintenance/orphan-reaper.js';
 import type { ServerRemovals } from '../maintenance/server-removal.js';
+import type { Holdings } from '../sessions/holdings.js';
+import type { Recalls } from '../sessions/recalls.js';
 import type { AppendLeases } from '../sessions/append-leases.js';
 import type { LockPolls } from '../sessions/lock-polls.js';
 import type { LockTable } from '../sessions/locks.js';
@@ -15,6 +17,8 @@ export interface ServiceDeps extends ChunkServiceDeps {
   readonly locks: LockTable;
   readonly polls: LockPolls;
   readonly appends: AppendLeases;
+  readonly holdings: Holdings;
+  readonly recalls: Recalls;
   readonly removals: ServerRemovals;
   readonly lastSequence: () => number;
   readonly isShortOfSpace: () => boolean;

@@ -1,6 +1,7 @@
 /** The methods about files: opening and closing, attributes, sizes, holes, syncing. */
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
+import type { SessionId } from '../../core/ids.js';
 import { isRegular } from '../../core/mode.js';
 import { OpenFlagsBit } from '../../protocol/generated/messages.js';
 import type {
@@ -21,6 +22,7 @@ import type { Session } from '../sessions/sessions.js';
 import type { Mutation } from '../state/state.js';
 import { markSynced } from '../tables/chunk-records.js';
 import { behindAppends } from './append-methods.js';
+import type { Coverage } from './coverage.js';
 import type { ServiceDeps } from './deps.js';
 import type { MethodKinds } from './once.js';
 import { fileSystemStats } from './status.js';
@@ -44,6 +46,7 @@ type FileMethodName =
 export function fileHandlers(
   deps: ServiceDeps,
   { reads, noteRead, once, onceWitnessed }: MethodKinds,
+  coverage: Coverage,
 ): Pick<Handlers<MasterMethods>, FileMethodName> {
   const { state, sessions, cuts, masterTime } = deps;
   const m = MASTER_METHODS;
@@ -89,15 +92,15 @@ export function fileHandlers(
   ): OpenReplyInit => ({
     attributes: refuseUnused(namespace.openTruncating(mutation, context, request)),
   });
-  const openTruncating = once(
-    m.open,
-    decideOpen,
-    (done, request) => {
+  const openTruncating = once(m.open, decideOpen, {
+    after: (done, request) => {
       const inode = countOpen(done.session, request.operation, done.reply.attributes, request.flags);
       return cuts.afterTruncate(inodeId(inode));
     },
-    (reply) => ({ ...reply, masterTime: masterTime() }),
-  );
+    completed: (reply) => ({ ...reply, masterTime: masterTime() }),
+    cover: (session, reply, { inode, parent, hold }, late) =>
+      coverage.opened(session, reply, inode === 0 ? parent : 0, { hold, late }),
+  });
   const inTurn = behindAppends(deps);
   const openTruncatingInTurn = inTurn<MasterMethods['open']>(
     'cut',
@@ -115,12 +118,18 @@ export function fileHandlers(
     const chunk = request.withChunk ? firstChunk(attributes) : undefined;
     const wantsToAppend = (request.flags & OpenFlagsBit.APPEND) !== 0;
     const appendGranted = wantsToAppend && deps.appends.take(session.id, inode);
-    return { reply: { attributes, appendGranted, chunk, masterTime: masterTime() } };
+    const reply: OpenReplyInit = { attributes, appendGranted, chunk, masterTime: masterTime() };
+    coverage.opened(session.id, reply, request.inode === 0 ? request.parent : 0, { hold: request.hold });
+    return { reply };
   };
 
+  const cover = (session: SessionId, reply: AttributesInit, _request: unknown, late: boolean): void =>
+    coverage.attributes(session, reply, { late });
+
   return {
-    getAttributes: reads((reader, request: GetAttributesRequest) =>
-      refuseUnused(namespace.getAttributes(reader, request)),
+    getAttributes: reads(
+      (reader, request: GetAttributesRequest) => refuseUnused(namespace.getAttributes(reader, request)),
+      (session, reply, { hold }) => coverage.attributes(session, reply, { hold }),
     ),
     access: reads(namespace.access),
     getXattr: reads(namespace.getXattr),
@@ -131,21 +140,21 @@ export function fileHandlers(
         'cut',
         ({ openFlags, parent, name, temporary }) =>
           (openFlags & OpenFlagsBit.TRUNCATE) === 0 || temporary ? 0 : namespace.inodeNamed(state, parent, name),
-        once(
-          m.create,
-          namespace.create,
-          (done, request) => {
+        once(m.create, namespace.create, {
+          after: (done, request) => {
             const inode = countOpen(done.session, request.operation, done.reply.attributes, request.openFlags);
             if ((request.openFlags & OpenFlagsBit.TRUNCATE) === 0) return undefined;
             return cuts.afterTruncate(inodeId(inode));
           },
-          ({ attributes, created }, { parent }) => ({
+          completed: ({ attributes, created }, { parent }) => ({
             attributes,
             created,
             parent: created === true && parent !== 0 ? namespace.getAttributes(state, { inode: parent }) : undefined,
             masterTime: masterTime(),
           }),
-        ),
+          cover: (session, reply, { parent, temporary, hold }, late) =>
+            coverage.created(session, reply, temporary ? 0 : parent, { hold, late }),
+        }),
       ),
     ),
     setXattr: once(m.setXattr, namespace.setXattr),
@@ -153,19 +162,24 @@ export function fileHandlers(
     setAttributes: inTurn<MasterMethods['setAttributes']>(
       'cut',
       ({ size, inode }) => (size === null ? 0 : inode),
-      once(m.setAttributes, namespace.setAttributes, (_done, request) =>
-        request.size === null ? undefined : cuts.afterTruncate(inodeId(request.inode)),
-      ),
+      once(m.setAttributes, namespace.setAttributes, {
+        after: (_done, request) => (request.size === null ? undefined : cuts.afterTruncate(inodeId(request.inode))),
+        cover,
+      }),
     ),
     publish: inTurn<MasterMethods['publish']>(
       'growth',
       ({ inode, end }) => (end > namespace.sizeOf(state, inodeId(inode)) ? inode : 0),
-      once(m.publish, namespace.publish, (_done, request) => (request.durable ? state.durable() : undefined)),
+      once(m.publish, namespace.publish, {
+        after: (_done, request) => (request.durable ? state.durable() : undefined),
+        cover,
+      }),
     ),
 
-    punchChunks: once(m.punchChunks, namespace.punchChunks, (_done, request) =>
-      cuts.afterTruncate(inodeId(request.inode)),
-    ),
+    punchChunks: once(m.punchChunks, namespace.punchChunks, {
+      after: (_done, request) => cuts.afterTruncate(inodeId(request.inode)),
+      cover,
+    }),
 
     open,
     close: ({ inode, readers, writers, atime, untold }, { peer }) => {

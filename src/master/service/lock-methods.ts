@@ -18,22 +18,26 @@ import { kindOf, lockOf } from '../sessions/lock-state.js';
 import type { LockTable } from '../sessions/locks.js';
 import type { State } from '../state/state.js';
 import type { Timeline } from '../state/timeline.js';
+import type { Coverage } from './coverage.js';
 import { attributesOf, requireInode } from '../tables/inodes.js';
 
 type LockMethodName = 'setLock' | 'getLock' | 'pollLocks' | 'cancelLock' | 'releaseLocks';
 
-export function lockHandlers(deps: {
-  readonly state: State;
-  readonly clock: Clock;
-  readonly sessions: {
-    require(peer: Peer): { readonly id: SessionId; readonly opens: { has(inode: InodeId): boolean } };
-    readonly areAllTold: boolean;
-  };
-  readonly locks: LockTable;
-  readonly polls: LockPolls;
-  readonly timeline: Pick<Timeline, 'witnessed'>;
-  readonly masterTime: () => MasterTime;
-}): Pick<Handlers<MasterMethods>, LockMethodName> {
+export function lockHandlers(
+  deps: {
+    readonly state: State;
+    readonly clock: Clock;
+    readonly sessions: {
+      require(peer: Peer): { readonly id: SessionId; readonly opens: { has(inode: InodeId): boolean } };
+      readonly areAllTold: boolean;
+    };
+    readonly locks: LockTable;
+    readonly polls: LockPolls;
+    readonly timeline: Pick<Timeline, 'witnessed'>;
+    readonly masterTime: () => MasterTime;
+  },
+  coverage: Coverage,
+): Pick<Handlers<MasterMethods>, LockMethodName> {
   const { state, sessions, locks, polls, clock, timeline } = deps;
 
   function requireTold(): void {
@@ -54,6 +58,7 @@ export function lockHandlers(deps: {
       if (!session.opens.has(place.inode)) throw new CairnError('EBADF', `inode ${place.inode} is not open`);
       if (!locks.set(place, { type, start, end, pid }, waitId)) return { reply: { granted: false } };
       const attributes = attributesOf(place.inode, requireInode(state, place.inode));
+      coverage.attributes(session.id, attributes);
       return { reply: { granted: true, attributes, masterTime: deps.masterTime() } };
     },
 

@@ -5,10 +5,12 @@
  * A mutation that need not wait answers in the same tick: that is where the rate of small operations comes from.
  */
 import { SESSION_TTL_MS, BLOCK_SIZE_BYTES, CHUNK_SIZE_BYTES } from '../../core/limits.js';
+import { inodeId } from '../../core/ids.js';
 import type { MasterMethods } from '../../protocol/methods.js';
 import type { Handlers } from '../../protocol/rpc.js';
 import { appendHandlers } from './append-methods.js';
 import { chunkHandlers } from './chunk-methods.js';
+import { coverage } from './coverage.js';
 import type { ServiceDeps } from './deps.js';
 import { fileHandlers } from './file-methods.js';
 import { lockHandlers } from './lock-methods.js';
@@ -18,7 +20,9 @@ import { clusterStatus } from './status.js';
 
 export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
   const { sessions, masterTime } = deps;
+  const { holdings, recalls } = deps;
   const kinds = methodKinds(deps);
+  const covers = coverage(deps);
 
   return {
     openSession: async (request, { peer }) => {
@@ -40,11 +44,14 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
           ...(parted && { partedFrom: parted.from, partedBelow: parted.below }),
           chunkSizeBytes: CHUNK_SIZE_BYTES,
           blockSizeBytes: BLOCK_SIZE_BYTES,
+          holdings: holdings.setOf(session.id),
         },
       };
     },
     keepSession: (request, { peer }) => {
-      sessions.require(peer).replies.acknowledge(request.ackedBelow);
+      const session = sessions.require(peer);
+      session.replies.acknowledge(request.ackedBelow);
+      for (const { inode, grant } of request.released) holdings.release(session.id, inodeId(inode), grant);
       return { reply: { masterTime: masterTime(), mark: deps.timeline.mark } };
     },
     closeSession: (_request, { peer }) => {
@@ -52,13 +59,19 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
       return { reply: {} };
     },
     reclaim: (request, { peer }) => {
-      return { reply: { lostAppends: sessions.reclaim(sessions.require(peer), request) } };
+      const session = sessions.require(peer);
+      const lostAppends = sessions.reclaim(session, request);
+      // What changed meanwhile, nobody told of.
+      const isUnchanged = !recalls.isSettled();
+      const grants = request.holdings.map((inode) => holdings.reclaim(session.id, inodeId(inode), isUnchanged));
+      if (request.done) recalls.resumed(session.id);
+      return { reply: { lostAppends, grants } };
     },
 
-    ...nameHandlers(deps, kinds),
-    ...fileHandlers(deps, kinds),
+    ...nameHandlers(deps, kinds, covers),
+    ...fileHandlers(deps, kinds, covers),
     ...chunkHandlers(deps),
-    ...lockHandlers(deps),
+    ...lockHandlers(deps, covers),
     ...appendHandlers(deps),
 
     removeServer: ({ serverId, force }, { peer }) => {

@@ -5,11 +5,13 @@
 import type { Clock, Timespec } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import { inodeId } from '../../core/ids.js';
-import type { InodeId } from '../../core/ids.js';
+import type { InodeId, SessionId } from '../../core/ids.js';
 import type { OperationId } from '../../protocol/generated/messages.js';
 import type { MethodDefinition } from '../../protocol/methods.js';
 import type { Handler, HandlerResult, Peer, RequestContext } from '../../protocol/rpc.js';
 import * as namespace from '../namespace/namespace.js';
+import { HeldByOthers } from '../sessions/recalls.js';
+import type { Clearing, Recalls } from '../sessions/recalls.js';
 import type { Outcome } from '../sessions/replies.js';
 import type { Session } from '../sessions/sessions.js';
 import type { Sessions } from '../sessions/sessions.js';
@@ -27,6 +29,20 @@ export interface MethodKindDeps {
   readonly clock: Clock;
   readonly sessions: Sessions;
   readonly timeline: Timeline;
+  readonly recalls: Recalls;
+}
+
+/** A change of a file's size has waited in its turn, and the name that it is asked for by leads to another file by now. */
+export class TurnPassed extends Error {}
+
+/** What a kind of mutation does beside its decision. */
+interface Around<Q, R, RI> {
+  /** Runs after it; the answer waits for what it returns. */
+  readonly after?: (done: Done<R | RI>, request: Q) => Promise<unknown> | undefined;
+  /** The first answer, with what it says besides, which is not stored for a replay. */
+  readonly completed?: (reply: R | RI, request: Q) => RI;
+  /** Says in the first answer what of it the session holds. `late`: others may have changed something since. */
+  readonly cover?: (session: SessionId, reply: RI, request: Q, late: boolean) => void;
 }
 
 /**
@@ -39,14 +55,19 @@ export function refuseGivenUp({ signal }: Pick<RequestContext, 'signal'>): void 
 
 export type MethodKinds = ReturnType<typeof methodKinds>;
 
-export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps) {
+export function methodKinds({ state, clock, sessions, timeline, recalls }: MethodKindDeps) {
   const isWrittenSinceBefore = (inode: InodeId): boolean => sessions.isWrittenSinceBefore(inode);
 
-  /** A method that only reads the namespace. */
-  function reads<Q, RI>(read: (reader: StateReader, request: Q) => RI) {
+  /** A method that only reads the namespace. `cover` says what of the answer the session holds. */
+  function reads<Q, RI>(
+    read: (reader: StateReader, request: Q) => RI,
+    cover?: (session: SessionId, reply: RI, request: Q) => void,
+  ) {
     return (request: Q, { peer }: { readonly peer: Peer }): HandlerResult<RI> => {
-      sessions.require(peer);
-      return { reply: read(state, request) };
+      const { id } = sessions.require(peer);
+      const reply = read(state, request);
+      cover?.(id, reply, request);
+      return { reply };
     };
   }
 
@@ -59,8 +80,9 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
   /** A method that reads the content of what is no file. */
   function readsNoted<Q extends { readonly inode: number; readonly noAtime: boolean }, RI>(
     read: (reader: StateReader, request: Q) => RI,
+    cover?: (session: SessionId, reply: RI, request: Q) => void,
   ) {
-    const plain = reads(read);
+    const plain = reads(read, cover);
     return (request: Q, context: { readonly peer: Peer }): HandlerResult<RI> => {
       const result = plain(request, context);
       if (!request.noAtime) noteRead(inodeId(request.inode), clock.now());
@@ -69,35 +91,60 @@ export function methodKinds({ state, clock, sessions, timeline }: MethodKindDeps
   }
 
   /**
-   * Runs a mutation once, when there is room in the log, and then `after`; at once if neither has to wait. `completed`
-   * is the first answer, with what it says besides, which is not stored for a replay.
+   * Runs a mutation once, when there is room in the log and nobody else holds what it changes (sessions/recalls.ts); at once if it
+   * need not wait. `isInTurn`: whether a turn that was taken for it (append-methods.ts) is still the right one; else TurnPassed.
    */
   function once<Q extends { operation: OperationId | null }, QI, R, RI>(
     method: MethodDefinition<Q, QI, R, RI>,
     decide: (m: Mutation, context: namespace.OperationContext, request: Q) => RI,
-    after?: (done: Done<R | RI>, request: Q) => Promise<unknown> | undefined,
-    completed?: (reply: R | RI, request: Q) => RI,
+    { after, completed, cover }: Around<Q, R, RI> = {},
   ) {
-    return (request: Q, context: RequestContext): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+    return (
+      request: Q,
+      context: RequestContext,
+      isInTurn?: () => boolean,
+    ): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
       const { peer } = context;
+      let clearing: Clearing | undefined;
       const run = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
         const session = sessions.require(peer);
         const about = { now: clock.now(), session: session.id, isWrittenSinceBefore };
-        const outcome = session.replies.runOnce(request.operation, method, (m) => decide(m, about, request));
+        let outcome: Outcome<R | RI>;
+        try {
+          outcome = session.replies.runOnce(request.operation, method, (m) => {
+            const decided = decide(m, about, request);
+            recalls.check(session.id, m, clearing);
+            return decided;
+          });
+        } catch (error) {
+          if (!(error instanceof HeldByOthers)) throw error;
+          clearing ??= recalls.begin(session.id, context.signal);
+          return clearing.clear(error.touched).then(again);
+        }
+        clearing?.end();
         // What was decoded from a stored reply encodes as what was stored.
         let reply = outcome.reply as RI;
         if (completed !== undefined && !outcome.replayed) reply = completed(reply, request);
         const result = { reply };
         const waits = after?.({ reply: outcome.reply, replayed: outcome.replayed, session }, request);
-        return waits === undefined ? result : waits.then(() => result);
+        const covered = (late: boolean): HandlerResult<RI> => {
+          if (cover !== undefined && !outcome.replayed) cover(session.id, reply, request, late);
+          return result;
+        };
+        return waits === undefined ? covered(false) : waits.then(() => covered(true));
+      };
+      const again = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+        refuseGivenUp(context);
+        if (isInTurn?.() === false) throw new TurnPassed();
+        return begin();
+      };
+      const begin = (): HandlerResult<RI> | Promise<HandlerResult<RI>> => {
+        const room = state.ready();
+        return room === undefined ? run() : room.then(again);
       };
       sessions.require(peer);
-      const room = state.ready();
-      if (room === undefined) return run();
-      return room.then(() => {
-        refuseGivenUp(context);
-        return run();
-      });
+      const answer = begin();
+      return answer instanceof Promise ? answer.finally(() => clearing?.end()) : answer;
     };
   }
 

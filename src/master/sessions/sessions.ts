@@ -37,6 +37,7 @@ import type { AppendLeases } from './append-leases.js';
 import type { LockPlace } from './locked-file.js';
 import type { LockTable } from './locks.js';
 import type { LostLocks } from './lost-locks.js';
+import type { Recalls } from './recalls.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
 import type { State } from '../state/state.js';
@@ -111,6 +112,7 @@ export class Sessions {
       readonly locks: LockTable;
       readonly lostLocks: LostLocks;
       readonly appends: AppendLeases;
+      readonly recalls: Pick<Recalls, 'endSession'>;
       readonly events: SessionEvents;
     },
   ) {
@@ -233,6 +235,11 @@ export class Sessions {
     return session === undefined ? undefined : this.deps.listening.nowMs() - session.lastHeardMs;
   }
 
+  /** Its connection, if it has one. */
+  peerOf(id: SessionId): Peer | undefined {
+    return this.sessions.get(id)?.peer ?? undefined;
+  }
+
   /** Its client must open it anew, and tell what it holds, before anything else. */
   disconnect(id: SessionId, reason: string): void {
     const session = this.sessions.get(id);
@@ -318,8 +325,9 @@ export class Sessions {
    * append leases it held and others have by now.
    */
   reclaim(session: Session, request: ReclaimRequest): InodeId[] {
-    if (request.opens.length + request.locks.length + request.appends.length > MAX_RECLAIM_ENTRIES) {
-      throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} files and locks`);
+    const { opens: files, locks: ranges, appends: leases, holdings } = request;
+    if (files.length + ranges.length + leases.length + holdings.length > MAX_RECLAIM_ENTRIES) {
+      throw new CairnError('PROTOCOL', `a page of a reclaim has at most ${MAX_RECLAIM_ENTRIES} entries`);
     }
     session.reclaiming ??= { opens: new Opens(MAX_OPENS_PER_SESSION), locks: [], appends: [] };
     const { opens: told, locks, appends } = session.reclaiming;
@@ -422,6 +430,7 @@ export class Sessions {
     if (reason === 'closed') this.deps.locks.endSession(session.id);
     else this.deps.lostLocks.sessionExpired(session.id, written);
     this.deps.appends.endSession(session.id, reason === 'closed');
+    this.deps.recalls.endSession(session.id);
     this.unreclaimed.delete(session.id);
     this.checkGrace();
   }

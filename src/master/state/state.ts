@@ -3,7 +3,7 @@
  * Decisions are synchronous: a function reads the current state and says what changes; the change is one record of
  * the log, all or nothing.
  */
-import type { Key, KeyRange } from '../store/store.js';
+import type { Key, KeyRange, NewValue } from '../store/store.js';
 
 export interface StateReader {
   get(key: Key): Uint8Array | undefined;
@@ -13,6 +13,8 @@ export interface StateReader {
 
 /** Reads see the writes made through it. */
 export interface Mutation extends StateReader {
+  /** Those that were made so far. */
+  readonly changes: ReadonlyMap<Key, NewValue>;
   put(key: Key, value: Uint8Array): void;
   delete(key: Key): void;
 }

@@ -144,6 +144,11 @@ function allocatedBytes(record: InodeRecord): number {
   return Math.min(rounded, record.chunkCount * CHUNK_SIZE_BYTES);
 }
 
+/** The inode whose holding covers this one: the directory of a file that has no other name, or itself. */
+export function holdingOf(inode: InodeId, { mode, nlink, parent }: InodeRecord): InodeId {
+  return nlink === 1 && parent !== 0 && !isDirectory(mode) ? inodeId(parent) : inode;
+}
+
 export function attributesOf(inode: InodeId, record: InodeRecord): AttributesInit {
   return {
     inode,
@@ -161,5 +166,6 @@ export function attributesOf(inode: InodeId, record: InodeRecord): AttributesIni
     change: record.change,
     hasAcl: record.accessAcl.length > 0,
     hasXattrs: record.xattrBytes > 0 || record.accessAcl.length > 0 || record.defaultAcl.length > 0,
+    heldBy: holdingOf(inode, record),
   };
 }

@@ -1,6 +1,7 @@
 /** What a start after a power loss makes sure of: nothing told before it comes again for something else. */
 import t from 'tap';
 import { ROOT_INODE } from '../../../src/core/ids.js';
+import { HOLDING_TAKEOVER_MS } from '../../../src/core/limits.js';
 import { MASTER_METHODS } from '../../../src/protocol/methods.js';
 import { MasterCluster } from '../support/master-cluster.js';
 import type { TestClient } from '../support/master-cluster.js';
@@ -26,6 +27,8 @@ t.test('P10: no inode number and no change attribute comes again after a power l
   for (let round = 0; round < 4; round++) {
     await work(await cluster.client(), round);
     await cluster.restartMaster('power');
+    // Nobody tells what the client of before held.
+    await cluster.wait(HOLDING_TAKEOVER_MS + 1_000);
   }
   await cluster.stop();
 });

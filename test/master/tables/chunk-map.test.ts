@@ -23,6 +23,7 @@ import { seededRandom } from '../../support/seed.js';
 
 class PlainMutation implements Mutation {
   private readonly entries = new SortedMap<Uint8Array>();
+  readonly changes = new Map<Key, Uint8Array | null>();
   puts = 0;
   get(key: Key): Uint8Array | undefined {
     return this.entries.get(key);

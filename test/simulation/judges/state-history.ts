@@ -114,6 +114,7 @@ export class StateHistory {
 
 function noting(m: Mutation, values: Map<string, string | undefined>): Mutation {
   return {
+    changes: m.changes,
     get: (key) => m.get(key),
     range: (range) => m.range(range),
     put: (key, value) => {
