@@ -44,6 +44,7 @@ const VALUES: Readonly<Record<string, string>> = {
   'attribute-timeout': 'attributeTimeout',
   'entry-timeout': 'entryTimeout',
   'cache-timeout': 'cacheTimeout',
+  leases: 'leases',
   'log-level': 'logLevel',
 };
 const NOT_DONE: Readonly<Record<string, string>> = {

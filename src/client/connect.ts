@@ -21,7 +21,7 @@ import { Listings } from './inodes/listings.js';
 import { Recalls } from './inodes/recalls.js';
 import { HeldAppendLeases } from './session/held-append-leases.js';
 import { FileLocks } from './session/file-locks.js';
-import { Holdings, Moments, type Leases } from './session/holdings.js';
+import { DEFAULT_LEASES, Holdings, Moments, type Leases } from './session/holdings.js';
 import { MasterConnection } from './session/master-connection.js';
 
 export interface ClusterFileSystemDependencies {
@@ -42,7 +42,7 @@ export interface ClusterFileSystemConfig extends FileTunables {
   readonly connectTimeoutMs?: number;
   /** Time that attributes and names are believed; 0 asks always. Default CLIENT_CACHE_TTL_MS. Without leases only. */
   readonly cacheTtlMs?: number;
-  /** 'shared': what is known is believed until the master recalls it, and never when others have changed it. Default 'none'. */
+  /** 'shared': what is known is believed until the master recalls it, and never when others have changed it. Default DEFAULT_LEASES. */
   readonly leases?: Leases;
 }
 
@@ -74,7 +74,7 @@ export async function connectClient(
     return peer;
   };
   const moments = new Moments();
-  const isShared = config.leases === 'shared';
+  const isShared = (config.leases ?? DEFAULT_LEASES) === 'shared';
   const holdings = new Holdings(clock, moments, isShared);
   // Who asks for holdings believes nothing else: what others changed is seen at once.
   const ttlMs = isShared ? 0 : config.cacheTtlMs;

@@ -30,6 +30,7 @@ import { recordMount } from '../machine/mount-registry.js';
 import { defaultDataDirectory } from '../machine/paths.js';
 import { claimDirectory, leaveDirectory, startInBackground, tellReady } from '../machine/process-control.js';
 import { cairnCommand } from '../machine/program-name.js';
+import { DEFAULT_LEASES, LEASES, type Leases } from '../../client/session/holdings.js';
 import { onStopSignal, watchForFaults } from '../machine/service.js';
 import { DEFAULT_ENTRY_TIMEOUT_MS, MOUNT_START_TIMEOUT_MS } from '../../core/limits.js';
 
@@ -58,6 +59,10 @@ export const mountCommand: Command = {
       description: 'how long the mount itself may believe names and attributes (default: 1)',
     },
     {
+      flags: '--leases <which>',
+      description: `none, or shared: what is remembered is recalled before others change it, and never old (default: ${DEFAULT_LEASES})`,
+    },
+    {
       flags: '-o, --options <list>',
       description: 'as mount(8): ro, noatime, …, subdir=DIRECTORY of the cluster, and the options above without --',
       repeatable: true,
@@ -80,6 +85,7 @@ export const mountCommand: Command = {
       entryTimeoutMs: options.seconds('entryTimeout') ?? DEFAULT_ENTRY_TIMEOUT_MS,
     };
     const cacheTtlMs = options.seconds('cacheTimeout');
+    const leases = parseLeases(options.text('leases'));
     const driver = await chooseDriver(parseDriver(options.text('driver')));
     if (driver === 'fuse-native' && wanted.ids.squash !== 'none') {
       throw new UsageError(
@@ -100,6 +106,7 @@ export const mountCommand: Command = {
       const cairn = await connectTo(cluster, logger, {
         noteReads,
         ...(cacheTtlMs !== undefined && { cacheTtlMs }),
+        ...(leases !== undefined && { leases }),
       });
       const fileSystem = ids.isIdentity ? cairn : new MappedFileSystem(cairn, ids);
       const credentials = ownCredentials();
@@ -155,6 +162,13 @@ async function remountWith(path: string, { flags }: MountOptions): Promise<numbe
   return 0;
 }
 
+function parseLeases(text: string | undefined): Leases | undefined {
+  if (text === undefined) return undefined;
+  const leases = LEASES.find((name) => name === text);
+  if (leases === undefined) throw new UsageError(`--leases must be ${LEASES.join(' or ')}, not '${text}'`);
+  return leases;
+}
+
 /** Undefined when none was asked for. */
 export function parseDriver(text: string | undefined): DriverName | undefined {
   if (text === undefined) return undefined;
@@ -188,6 +202,7 @@ async function mountInBackground(
     ...passOn(options, 'attributeTimeout', '--attribute-timeout'),
     ...passOn(options, 'entryTimeout', '--entry-timeout'),
     ...passOn(options, 'cacheTimeout', '--cache-timeout'),
+    ...passOn(options, 'leases', '--leases'),
     ...passOn(options, 'driver', '--driver'),
     ...options.texts('options').flatMap((text) => ['--options', text]),
     ...passOn(options, 'logLevel', '--log-level'),

@@ -37,8 +37,11 @@ export interface Holding {
   stands: boolean;
 }
 
-/** Which other clients share what is changed. */
-export type Leases = 'none' | 'shared';
+/** What a client holds: nothing, or what any number of clients may know at a time. */
+export const LEASES = ['none', 'shared'] as const;
+export type Leases = (typeof LEASES)[number];
+/** What a client does that was not told. */
+export const DEFAULT_LEASES: Leases = 'none';
 
 interface Retired {
   readonly inode: InodeId;

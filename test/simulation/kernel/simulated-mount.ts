@@ -5,6 +5,7 @@ import { ROOT_INODE } from '../../../src/core/ids.js';
 import { ROOT_CREDENTIALS } from '../../../src/filesystem/filesystem.js';
 import type { ClusterFileSystem } from '../../../src/client/cluster-filesystem.js';
 import { ServedMount } from '../../../src/fuse/kernel/driver.js';
+import type { Leases } from '../../../src/client/session/holdings.js';
 import type { Random } from '../../../src/core/random.js';
 import { u32 } from '../../support/fakes/fake-kernel.js';
 import type { World } from '../world/world.js';
@@ -20,6 +21,7 @@ export interface MountTimes {
   readonly attributesMs: number;
   /** Of the client's own memory. */
   readonly cacheMs: number;
+  readonly leases?: Leases;
 }
 
 /** As `cairn mount` without options. */
@@ -37,7 +39,7 @@ export async function mountOn(
   random: Random,
   times: MountTimes = DEFAULT_TIMES,
 ): Promise<SimulatedMount> {
-  const fs = await world.connect(host, { cacheTtlMs: times.cacheMs });
+  const fs = await world.connect(host, { cacheTtlMs: times.cacheMs, leases: times.leases ?? 'none' });
   const { clock }: { readonly clock: Clock } = world.processDependencies(host);
   const wake = (): Promise<void> => world.sleep((random.below(100) * MAX_WAKE_MS) / 100);
   const kernel = new SimulatedKernel({ clock, wake });

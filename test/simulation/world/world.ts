@@ -16,7 +16,7 @@ import type { Random } from '../../../src/core/random.js';
 import { SeededRandom } from '../../../src/core/random.js';
 import { Chunkserver } from '../../../src/chunkserver/chunkserver.js';
 import { ClusterFileSystem } from '../../../src/client/cluster-filesystem.js';
-import type { FileTunables } from '../../../src/client/files/file-table.js';
+import type { ClusterFileSystemConfig } from '../../../src/client/connect.js';
 import { Master } from '../../../src/master/master.js';
 import { MemoryStore } from '../../../src/master/store/memory-store.js';
 import type { Network } from '../../../src/protocol/transport.js';
@@ -251,7 +251,10 @@ export class World {
   }
 
   /** A client in a process of its own. */
-  connect(name: string, tunables: FileTunables & { readonly cacheTtlMs?: number } = {}): Promise<ClusterFileSystem> {
+  connect(
+    name: string,
+    tunables: Omit<ClusterFileSystemConfig, 'master' | 'secret' | 'clientName'> = {},
+  ): Promise<ClusterFileSystem> {
     return ClusterFileSystem.connect(this.processDependencies(name), {
       master: `${MASTER}:${PORT}`,
       secret: this.secret,
