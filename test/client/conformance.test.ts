@@ -5,14 +5,16 @@ import { fileSystemConformance } from '../conformance/filesystem-suite.js';
 import { MemoryNetwork } from '../support/fakes/memory-network.js';
 import { realCluster } from '../support/real-cluster.js';
 
-for (const cacheTtlMs of [0, 1000]) {
-  await t.test(`cache time-out of ${cacheTtlMs} ms`, async (t) => {
+const KINDS = [{ cacheTtlMs: 0 }, { cacheTtlMs: 1000 }, { leases: 'shared' }] as const;
+
+for (const kind of KINDS) {
+  await t.test(JSON.stringify(kind), async (t) => {
     await fileSystemConformance(t, async () => {
       const cluster = await realCluster(new MemoryNetwork(), { chunkservers: 3, replicas: 2, host: 'memory' });
       return {
         // One copies from file to file through the chunkservers however little it is.
-        fs: await cluster.connect({ cacheTtlMs, minDirectCopyBytes: 1 }),
-        other: await cluster.connect({ cacheTtlMs }),
+        fs: await cluster.connect({ ...kind, minDirectCopyBytes: 1 }),
+        other: await cluster.connect(kind),
         tick: () => sleep(new SystemClock(), 2),
         stop: () => cluster.stop(),
       };

@@ -14,6 +14,7 @@ t.setTimeout(0);
 
 const HOSTS = ['client-1', 'client-2', 'client-3'];
 const ALWAYS_ASKED: MountTimes = { entryMs: 0, attributesMs: 0, cacheMs: 0 };
+const HELD: MountTimes = { ...DEFAULT_TIMES, leases: 'shared' };
 
 /** What loses nothing, one after another, until the programs are done. */
 async function disturb(world: World, random: SeededRandom, isOver: () => boolean): Promise<void> {
@@ -90,5 +91,23 @@ t.test('P2: an open leads to what is there while servers die and connections bre
     const { opened, ends, troubles } = await watch(seed, DEFAULT_TIMES, true);
     t.same(ends.violations, [], `seed ${seed}: ${ends.observations} ends, ${troubles} calls failed`);
     t.same(opened.violations, [], `seed ${seed}: ${opened.observations} opens`);
+  }
+});
+
+t.test('P2: mounts that hold what they remember tell nothing old', async (t) => {
+  for (const seed of seeds(10, 301)) {
+    const { told, opened, ends } = await watch(seed, HELD);
+    t.same(ends.violations, [], `seed ${seed}: ${ends.observations} ends`);
+    t.same(opened.violations, [], `seed ${seed}: ${opened.observations} opens`);
+    t.same(told.violations, [], `seed ${seed}: ${told.observations} looks`);
+  }
+});
+
+t.test('P2: the same while servers die and connections break', async (t) => {
+  for (const seed of seeds(10, 401)) {
+    const { told, opened, ends, troubles } = await watch(seed, HELD, true);
+    t.same(ends.violations, [], `seed ${seed}: ${ends.observations} ends, ${troubles} calls failed`);
+    t.same(opened.violations, [], `seed ${seed}: ${opened.observations} opens`);
+    t.same(told.violations, [], `seed ${seed}: ${told.observations} looks`);
   }
 });
