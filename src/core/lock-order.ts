@@ -14,6 +14,8 @@ export const LOCK_ORDER = [
   'client.publish',
   // fuse/kernel/memory: the kernel is told to drop pages, one file after another.
   'mount.drop',
+  // And to believe names no more, one after another.
+  'mount.names',
   // master/chunks: the place in a file where a chunk is made, and the chunk (of two chunks, the one with the lower handle first).
   'master.hole',
   'master.chunk',

@@ -11,6 +11,7 @@ import type {
   AllocateMode,
   AttributeChanges,
   Attributes,
+  Beliefs,
   ChunkPlacement,
   Credentials,
   DirectoryPage,
@@ -42,6 +43,10 @@ export class MappedFileSystem implements FileSystem {
     private readonly below: FileSystem,
     private readonly ids: IdMapping,
   ) {}
+
+  get beliefs(): Beliefs | undefined {
+    return this.below.beliefs;
+  }
 
   async lookup(credentials: Credentials, parent: InodeId, name: Buffer): Promise<Attributes> {
     return this.shown(await this.below.lookup(this.caller(credentials), parent, name));

@@ -23,3 +23,9 @@ export const SIZE_REFRESH_MS = 2_000;
 // fuse/kernel/memory/told-names.ts
 /** So many that count no more are kept at most, beside as many as count. */
 export const MAX_FORGOTTEN_NAMES = 1_024;
+
+// fuse/kernel/gate/recalls.ts
+/** So many names of one directory the kernel is told to let go of, one by one; of more it is asked again until it believes none. */
+export const MAX_EXPIRED_NAMES = 1_024;
+/** A thread that was sent an answer has taken it by then, or nobody will: others, who wait for that, do not wait longer. */
+export const UNTAKEN_MS = 5_000;

@@ -51,6 +51,11 @@ export class AttributeRequests {
       return attributesAnswer(session, request, await session.files.get(request.body.u64()).file.attributes());
     }
     const inode = inodeOf(session, request);
+    const { trust } = session;
+    if (trust?.gates.isClosed(inode) === true) {
+      request.waitsForOthers();
+      await trust.doorkeeper.pass(request.caller.pid, inode, request.nodeid);
+    }
     try {
       return attributesAnswer(session, request, await session.fileSystem.getAttributes(inode));
     } catch (error) {
@@ -71,7 +76,7 @@ export class AttributeRequests {
       const { file } = session.files.get(handle);
       await file.truncate(size, session.callers.withGroups(request.caller));
       if (Object.keys(others).every((name) => name === 'killPrivileges')) {
-        return attributesAnswer(session, request, await file.attributes());
+        return attributesAnswer(session, request, await file.attributes(), true);
       }
       return this.change(request, inode, others);
     }
@@ -98,7 +103,7 @@ export class AttributeRequests {
         session.fileSystem.setAttributes(credentials, inode, { killPrivileges: true }),
       );
     });
-    return attributesAnswer(session, request, attributes);
+    return attributesAnswer(session, request, attributes, true);
   }
 
   /** Only sent when permissions are not left to the kernel. */

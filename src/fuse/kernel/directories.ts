@@ -7,14 +7,25 @@
 import { hasCode } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import { isDirectory } from '../../core/mode.js';
+import type { DirectoryPage } from '../../filesystem/filesystem.js';
 import { DirectoryBuffer, entriesWithin } from './wire/encode.js';
 import type { Opcode } from './wire/protocol.js';
 import { DONE } from './wire/request.js';
 import { openOut } from './wire/encode.js';
 import type { Answer, Handler, Request } from './wire/request.js';
 import { askedBy, inodeOf, listedValidityOf, noteTold } from './session.js';
-import type { Session } from './session.js';
+import type { OpenDirectory, Session } from './session.js';
 import { MAX_LISTING_BYTES } from '../../core/limits.js';
+
+/** What the kernel asks for. */
+interface Listing {
+  readonly inode: InodeId;
+  readonly offset: number;
+  readonly size: number;
+  /** With attributes. */
+  readonly plus: boolean;
+  readonly told: number[];
+}
 
 /** The kernel's offsets: 0 is before '.', 1 before '..', and an entry's cookie follows from 2 on. */
 const OFFSET_OF_COOKIES = 2;
@@ -74,11 +85,25 @@ export class DirectoryRequests {
         throw error;
       });
     if (page === undefined) return DONE;
+    const told: number[] = [];
+    return {
+      parts: () => [this.listed(request, directory, page, { inode, offset, size, plus, told })],
+      undo: () => told.forEach((nodeid) => session.nodes.forget(nodeid, 1)),
+    };
+  }
+
+  /** The entries that there is room for. Notes in `told` of which nodes the kernel is told. */
+  private listed(
+    request: Request,
+    directory: OpenDirectory,
+    page: DirectoryPage,
+    { inode, offset, size, plus, told }: Listing,
+  ): Buffer {
+    const { session } = this;
     if (offset === 0) directory.before = undefined;
     directory.before ??= page.nextCookie;
     let isOver = page.end;
     const buffer = new DirectoryBuffer(size);
-    const told: number[] = [];
     let [last, hasRoom] = [offset, true];
     for (const [at, name, of] of dots(inode, page.parent)) {
       if (!hasRoom || offset > at) continue;
@@ -98,18 +123,18 @@ export class DirectoryRequests {
       else if (attributes === undefined) hasRoom = buffer.addPlus(entry, next);
       else {
         const nodeid = session.nodes.nodeidOf(attributes.inode);
-        const validity = listedValidityOf(session, request.nodeid, attributes);
+        const validity = listedValidityOf(session, request.nodeid, entry.name, attributes);
         hasRoom = buffer.addPlus(entry, next, { nodeid, attributes, validity });
         if (!hasRoom) break;
         if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode, request.caller.pid);
-        noteTold(session, request.nodeid, entry.name, attributes);
+        noteTold(session, request.nodeid, entry.name, attributes, validity.entryMs);
         told.push(session.nodes.lookedUp(attributes, validity.attributesMs, askedBy(request)));
         if (isDirectory(attributes.mode)) session.nodes.places.listed(nodeid, request.nodeid, entry.name);
       }
       if (hasRoom) last = next;
     }
     directory.end = isOver && hasRoom ? last : undefined;
-    return { parts: [buffer.content], undo: () => told.forEach((nodeid) => session.nodes.forget(nodeid, 1)) };
+    return buffer.content;
   }
 }
 

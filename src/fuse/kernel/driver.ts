@@ -7,6 +7,7 @@
  *                which `ServedMount` joins
  *   callers.ts   on whose behalf
  *   memory/      what the kernel remembers, and when it has to forget: inodes, names, pages
+ *   gate/        what others are about to change, and how it is made sure that the kernel does not believe it then
  */
 import { endianness } from 'node:os';
 import { sleep } from '../../core/clock.js';
@@ -36,14 +37,28 @@ import { NodeTable } from './memory/node-table.js';
 import { Notifier } from './memory/notifier.js';
 import { PageRefresh } from './memory/page-refresh.js';
 import { raiseReadahead } from './memory/readahead.js';
-import { isBeingKilled, isKernelThread, readStat, readStatus, wasKilled } from './proc-status.js';
+import { ChangingContents } from './gate/changing-contents.js';
+import { Doorkeeper, GateRefusal } from './gate/doorkeeper.js';
+import { Gates } from './gate/gates.js';
+import { LateAnswers } from './gate/late-answers.js';
+import { Recalls } from './gate/recalls.js';
+import type { Threads } from './gate/system-call.js';
+import {
+  isBeingKilled,
+  isKernelThread,
+  readStat,
+  readStatus,
+  readSystemCall,
+  readTextAt,
+  wasKilled,
+} from './proc-status.js';
 import type { Opcode } from './wire/protocol.js';
 import { answer, DONE } from './wire/request.js';
 import type { Handler } from './wire/request.js';
 import { SecondLook } from './memory/second-look.js';
 import { SizeRefresh } from './memory/size-refresh.js';
 import { changedThrough } from './session.js';
-import type { OpenDirectory, OpenHandle, Session } from './session.js';
+import type { OpenDirectory, OpenHandle, Session, Trust } from './session.js';
 import { ToldNames } from './memory/told-names.js';
 
 /** As long as the client knows them: so another mount's changes show after two seconds at most, or at the next open. */
@@ -52,6 +67,18 @@ const DEFAULT_ATTRIBUTE_TIMEOUT_MS = CLIENT_CACHE_TTL_MS;
 const DROP_AGAIN_MS = 1_000;
 /** Room for the headers of a WRITE beside its bytes. */
 const REQUEST_BYTES = MAX_IO_BYTES + 4096;
+
+/**
+ * Linux 5.10. Before 5.8 answers that are on their way to their threads make the kernel believe attributes that it was told to be old;
+ * and so a directory whose gate is closed.
+ */
+const OLDEST_GATED_MINOR = 32;
+const OWN_THREADS: Threads = { systemCall: readSystemCall, textAt: readTextAt };
+
+type ServedOptions = Omit<DriverOptions, 'source' | 'mountpoint' | 'allowOther' | 'flags'> & {
+  /** Of the machine on which programs use the mount. */
+  readonly threads?: Threads;
+};
 
 export class KernelDriver implements Driver {
   constructor(private readonly options: DriverOptions) {}
@@ -94,7 +121,7 @@ export class ServedMount {
   readonly ready: Promise<void>;
   private negotiated: Negotiated | undefined;
 
-  constructor(device: FuseDevice, options: Omit<DriverOptions, 'source' | 'mountpoint' | 'allowOther' | 'flags'>) {
+  constructor(device: FuseDevice, options: ServedOptions) {
     const { fileSystem, logger, clock, credentials } = options;
     this.nodes = new NodeTable(options.root, clock);
     const agreed = deferred<void>();
@@ -132,8 +159,10 @@ export class ServedMount {
     fileSystem.watchLost?.((inode, what) => {
       inBackground('dropping pages of a file with lost bytes', () => lostPages.drop(inode, what === 'locks'));
     });
-    const toldNames = new ToldNames(clock, options.entryTimeoutMs);
+    const toldNames = new ToldNames(clock);
+    const trust = this.trust(options, { notifier, toldNames, secondLook, inBackground });
     const session: Session = {
+      trust,
       secondLook,
       toldNames,
       lostPages,
@@ -209,14 +238,53 @@ export class ServedMount {
       clock,
       handlers,
       waiting: new Set<Opcode>(['SETLKW']),
-      onRequest: (nodeid, pid) => this.nodes.places.used(pid, nodeid),
+      onRequest: (nodeid, pid, operation) => {
+        this.nodes.places.used(pid, nodeid);
+        trust?.lateAnswers.asks(pid);
+        trust?.doorkeeper.asks(pid, operation, nodeid);
+      },
       onDone: (nodeid) => changedThrough(session, nodeid),
-      onStale: (pid, operation) => {
-        // Of an open its handler tells more.
-        if (operation !== 'OPEN') secondLook.refused(pid);
+      onStale: (pid, operation, error) => {
+        // Of an open its handler tells more, and a gate says nothing of what is there.
+        if (operation !== 'OPEN' && !(error instanceof GateRefusal)) secondLook.refused(pid);
       },
       isDying: (pid) => isBeingKilled(readStatus(pid)),
     });
+  }
+
+  /** What the kernel may believe because the file system knows that it stays, if it knows that of anything. */
+  private trust(
+    { fileSystem, clock, kernelChecks, threads = OWN_THREADS }: ServedOptions,
+    parts: { notifier: Notifier; toldNames: ToldNames; secondLook: SecondLook; inBackground: Session['inBackground'] },
+  ): Trust | undefined {
+    const { beliefs } = fileSystem;
+    if (beliefs === undefined) return undefined;
+    const { notifier, toldNames, secondLook, inBackground } = parts;
+    const { nodes } = this;
+    const [gates, lateAnswers] = [new Gates(), new LateAnswers(clock)];
+    const onOpenRefused = (thread: number): void => secondLook.walksAgain(thread);
+    const contents = new ChangingContents({
+      clock,
+      nodes,
+      dropPages: async (inode) => {
+        await notifier.dropPages(nodes.nodeidOf(inode));
+        nodes.attributesDropped(inode, 0);
+      },
+      isSettled: async (inode) => beliefs.attributesMs(inode, (await fileSystem.getAttributes(inode)).change) > 0,
+      inBackground,
+    });
+    const recalls = new Recalls({
+      ...{ clock, nodes, toldNames, notifier, gates, lateAnswers, contents, inBackground },
+      openFiles: () => new Set([...this.files.values()].map(({ file }) => file.inode)),
+      canExpire: () => this.negotiated?.has('HAS_EXPIRE_ONLY') === true,
+    });
+    beliefs.watchRecalls((recalled) => recalls.recall(recalled));
+    return {
+      ...{ beliefs, gates, lateAnswers, recalls },
+      doorkeeper: new Doorkeeper({ clock, gates, threads, onOpenRefused }),
+      hasGates: () => kernelChecks && (this.negotiated?.minor ?? 0) >= OLDEST_GATED_MINOR,
+      mayRead: (inode) => contents.wait(inode),
+    };
   }
 }
 

@@ -109,14 +109,14 @@ export class FileRequests {
     const { flags, mode, umask } = newFile(request);
     const [parent, name] = [inodeOf(session, request), request.body.name()];
     const options = { mode, ...umaskOf(session, umask), flags: openFlagsOf(flags), exclusive: (flags & O_EXCL) !== 0 };
-    const { file, attributes } = await session.fileSystem.create(
+    const { file, attributes, created } = await session.fileSystem.create(
       session.callers.withGroups(request.caller),
       parent,
       name,
       options,
     );
     session.secondLook.done(request.caller.pid);
-    return this.openedEntry(request, name, file, attributes, options.flags, flags);
+    return this.openedEntry(request, name, { file, attributes, created }, options.flags, flags);
   }
 
   private async createTemporary(request: Request): Promise<Answer> {
@@ -129,19 +129,19 @@ export class FileRequests {
       parent,
       options,
     );
-    return this.openedEntry(request, undefined, file, attributes, options.flags, flags);
+    return this.openedEntry(request, undefined, { file, attributes, created: true }, options.flags, flags);
   }
 
   private openedEntry(
     request: Request,
     name: Buffer | undefined,
-    file: OpenFile,
-    attributes: Attributes,
+    { file, attributes, created }: { file: OpenFile; attributes: Attributes; created: boolean },
     flags: OpenFlags,
     kernelFlags: number,
   ): Answer {
     const { handle, openFlags } = this.opened(request, file, attributes, flags, kernelFlags);
-    const entry = entryAnswer(this.session, request, name, attributes, openOut(handle, openFlags));
+    const origin = created ? 'made' : 'named';
+    const entry = entryAnswer(this.session, request, name, attributes, origin, openOut(handle, openFlags));
     const undo = (): void => {
       entry.undo?.();
       this.closeUnasked(handle);
@@ -184,11 +184,12 @@ export class FileRequests {
   }
 
   private async read({ body, caller }: Request): Promise<Answer> {
-    const { nodes } = this.session;
+    const { nodes, trust } = this.session;
     const { file } = usedHandle(this.session, body.u64());
     const [offset, size] = [body.bytes(), body.u32()];
     // Not by flags of the handle: a mapping of one with O_DIRECT has pages, too.
     if ((body.u32() & READ_LOCKOWNER) === 0) nodes.fillsPages(file.inode, offset + size);
+    if (trust !== undefined) await trust.mayRead(file.inode);
     const { parts, release } = await file.lend(offset, size);
     const count = parts.reduce((sum, part) => sum + part.length, 0);
     if (count < size) nodes.sawEnd(file.inode, offset + count, caller.pid);

@@ -1,14 +1,14 @@
 /** Requests about names: LOOKUP and FORGET, and all that make, move and remove directory entries. */
-import { CairnError } from '../../core/errors.js';
+import { CairnError, hasCode } from '../../core/errors.js';
 import { isDirectory, PERMISSION_BITS, S_ISGID } from '../../core/mode.js';
 import type { InodeId } from '../../core/ids.js';
 import { ROOT_CREDENTIALS } from '../../filesystem/filesystem.js';
-import type { Credentials, FileKind } from '../../filesystem/filesystem.js';
+import type { Attributes, Credentials, EntryName, FileKind } from '../../filesystem/filesystem.js';
 import { kindOfMode } from '../linux.js';
 import type { Opcode } from './wire/protocol.js';
 import { answer, DONE } from './wire/request.js';
 import type { Answer, Caller, Handler, Request } from './wire/request.js';
-import { aliasAnswer, changedThrough, entryAnswer, inodeOf } from './session.js';
+import { aliasAnswer, changedThrough, entryAnswer, inodeOf, missingAnswer } from './session.js';
 import type { Session } from './session.js';
 
 const DOT = Buffer.from('.');
@@ -40,15 +40,22 @@ export class NameRequests {
     const { session } = this;
     const [parent, name] = [inodeOf(session, request), request.body.name()];
     if (name.equals(DOT) || name.equals(DOT_DOT)) return this.lookupByHandle(request, parent, name.equals(DOT_DOT));
-    const attributes = await session.callers.run(request.caller, (credentials) =>
-      session.secondLook.lookup(request.caller.pid, credentials, parent, name),
-    );
-    if (!isDirectory(attributes.mode)) return entryAnswer(session, request, name, attributes);
+    let attributes: Attributes;
+    try {
+      attributes = await session.callers.run(request.caller, (credentials) =>
+        session.secondLook.lookup(request.caller.pid, credentials, parent, name),
+      );
+    } catch (error) {
+      const missing = hasCode(error, 'ENOENT') ? missingAnswer(session, request.nodeid, name) : undefined;
+      if (missing === undefined) throw error;
+      return missing;
+    }
+    if (!isDirectory(attributes.mode)) return entryAnswer(session, request, name, attributes, 'found');
     const nodeid = session.nodes.nodeidOf(attributes.inode);
     const needsAlias = session.nodes.places.found(request.caller.pid, nodeid, request.nodeid, name);
     return needsAlias
       ? aliasAnswer(session, attributes, request.nodeid, name)
-      : entryAnswer(session, request, name, attributes);
+      : entryAnswer(session, request, name, attributes, 'found');
   }
 
   /** Names that the kernel resolves itself, but for a file handle: its holder may open what it names, wherever that is. */
@@ -57,7 +64,7 @@ export class NameRequests {
     const { fileSystem } = session;
     const one = { maxEntries: 1 };
     const wanted = asksParent ? (await fileSystem.readDirectory(ROOT_CREDENTIALS, inode, 0, one)).parent : inode;
-    return entryAnswer(session, request, undefined, await fileSystem.getAttributes(wanted));
+    return entryAnswer(session, request, undefined, await fileSystem.getAttributes(wanted), 'found');
   }
 
   private forget(request: Request): undefined {
@@ -95,7 +102,7 @@ export class NameRequests {
       session.fileSystem.makeNode(credentials, parent, name, { ...node, mode, ...umaskOf(session, node.umask) }),
     );
     if (node.kind === 'directory') session.nodes.places.standsAt(attributes.inode, request.nodeid, name);
-    return entryAnswer(session, request, name, attributes);
+    return entryAnswer(session, request, name, attributes, 'made');
   }
 
   private async symlink(request: Request): Promise<Answer> {
@@ -104,7 +111,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.symlink(credentials, parent, name, target),
     );
-    return entryAnswer(session, request, name, attributes);
+    return entryAnswer(session, request, name, attributes, 'made');
   }
 
   private async readLink(request: Request): Promise<Answer> {
@@ -122,7 +129,7 @@ export class NameRequests {
     const attributes = await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.link(credentials, inode, parent, name),
     );
-    return entryAnswer(session, request, name, attributes);
+    return entryAnswer(session, request, name, attributes, 'named');
   }
 
   private async unlink(request: Request): Promise<Answer> {
@@ -139,6 +146,7 @@ export class NameRequests {
     await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.removeDirectory(credentials, parent, name),
     );
+    session.toldNames.removed(parent, name);
     return DONE;
   }
 
@@ -162,7 +170,7 @@ export class NameRequests {
     await session.callers.run(request.caller, (credentials) =>
       session.fileSystem.rename(credentials, from, to, wanted),
     );
-    session.toldNames.renamed(from, to, wanted.exchange);
+    this.renamed(from, to, wanted.exchange);
     const places = [
       { parent: request.nodeid, name: from.name },
       { parent: newDirectory, name: to.name },
@@ -170,6 +178,19 @@ export class NameRequests {
     const stood = session.nodes.places.renamed(...places, wanted.exchange);
     changedThrough(session, newDirectory, ...stood);
     return DONE;
+  }
+
+  /** The kernel moves what it remembers, and believes it by the new name for as long as by the old one: that may be longer than it stays. */
+  private renamed(from: EntryName, to: EntryName, exchange: boolean): void {
+    const { toldNames, trust } = this.session;
+    toldNames.renamed(from, to, exchange);
+    if (trust === undefined) return;
+    for (const { parent, name } of exchange ? [to, from] : [to]) {
+      const told = toldNames.believed(parent, name);
+      if (told === undefined) continue;
+      const stays = told !== 'unknown' && trust.beliefs.nameMs(parent, name, told.inode) > 0;
+      if (!stays) trust.recalls.endNames(parent, [name]);
+    }
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { asCairnError } from '../../core/errors.js';
-import { KIB } from '../../core/limits.js';
+import { KIB, MAX_PATH_BYTES } from '../../core/limits.js';
 
 /** Enough but for thousands of groups. */
 const buffer = Buffer.alloc(16 * KIB);
@@ -14,6 +14,26 @@ export const readStatus = (pid: number): string => read(`/proc/${pid}/status`);
 
 /** The text of /proc/PID/stat, or ''. */
 export const readStat = (pid: number): string => read(`/proc/${pid}/stat`);
+
+/** The text of /proc/PID/syscall; '' also when this process may not know. */
+export const readSystemCall = (pid: number): string => read(`/proc/${pid}/syscall`);
+
+/** The text at an address of a thread, up to its NUL; '' when it cannot be read. */
+export function readTextAt(pid: number, address: bigint): string {
+  try {
+    const fd = openSync(`/proc/${pid}/mem`, 'r');
+    try {
+      // A path may end with the last page that is there.
+      const length = readSync(fd, buffer, 0, Math.min(MAX_PATH_BYTES, buffer.length), address);
+      const end = buffer.indexOf(0);
+      return buffer.toString('latin1', 0, end < 0 || end > length ? length : end);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return '';
+  }
+}
 
 function read(path: string): string {
   try {
@@ -29,7 +49,7 @@ function read(path: string): string {
   } catch (error) {
     // ESRCH, which is no error of ours, when it ends while it is read.
     const { code } = asCairnError(error);
-    if (code === 'ENOENT' || code === 'INTERNAL') return '';
+    if (code === 'ENOENT' || code === 'INTERNAL' || code === 'EPERM' || code === 'EACCES') return '';
     throw error;
   }
 }

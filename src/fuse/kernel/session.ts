@@ -1,17 +1,20 @@
 /** What the handlers of one mount share. */
-import type { Attributes, FileSystem, OpenFile } from '../../filesystem/filesystem.js';
+import type { Attributes, Beliefs, FileSystem, OpenFile } from '../../filesystem/filesystem.js';
 import type { InodeId } from '../../core/ids.js';
 import type { Clock } from '../../core/clock.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { HandleTable } from '../handle-table.js';
 import { isDirectory, isRegular } from '../../core/mode.js';
 import type { Callers } from './callers.js';
-import { attributesOut, entryOut } from './wire/encode.js';
+import { attributesOut, entryOut, missingOut } from './wire/encode.js';
 import type { Validity } from './wire/encode.js';
 import type { Negotiated } from './wire/init.js';
+import type { Doorkeeper } from './gate/doorkeeper.js';
+import type { Gates } from './gate/gates.js';
+import type { LateAnswers } from './gate/late-answers.js';
+import type { Recalls } from './gate/recalls.js';
 import type { LostPages } from './memory/lost-pages.js';
 import type { NodeTable, PageDrop } from './memory/node-table.js';
-import { answer } from './wire/request.js';
 import type { Answer, Request } from './wire/request.js';
 import type { Asked } from './memory/taken-attributes.js';
 import type { SecondLook } from './memory/second-look.js';
@@ -41,8 +44,23 @@ export interface OpenDirectory {
   before: number | undefined;
 }
 
+/** What the kernel believes because others are kept from changing it, and what makes it not to. */
+export interface Trust {
+  readonly beliefs: Beliefs;
+  readonly gates: Gates;
+  readonly doorkeeper: Doorkeeper;
+  readonly lateAnswers: LateAnswers;
+  readonly recalls: Recalls;
+  /** The kernel comes to the gates. */
+  readonly hasGates: () => boolean;
+  /** Before a READ. */
+  readonly mayRead: (inode: InodeId) => Promise<void>;
+}
+
 export interface Session {
   readonly fileSystem: FileSystem;
+  /** None: the mount's time-outs say how long the kernel believes what it is told. */
+  readonly trust: Trust | undefined;
   readonly nodes: NodeTable;
   readonly files: HandleTable<OpenHandle>;
   readonly directories: HandleTable<OpenDirectory>;
@@ -80,27 +98,57 @@ export interface Session {
  * at all while the file is open for writing here. What another mount changes meanwhile is found by the next `open` here, see
  * NodeTable. Nothing that the kernel knows by an alias is believed: what is done by the true nodeid does not change it.
  */
-function attributesMsOf(session: Session, { inode, mode }: Attributes): number {
-  const { entryTimeoutMs, attributeTimeoutMs, nodes } = session;
+function attributesMsOf(session: Session, attributes: Attributes): number {
+  const { inode, mode } = attributes;
+  const { entryTimeoutMs, attributeTimeoutMs, nodes, trust } = session;
+  if (trust !== undefined) return trustedMsOf(session, trust, attributes);
   if (isDirectory(mode)) return Math.max(attributeTimeoutMs, entryTimeoutMs);
   return nodes.isBeingWritten(inode) ? 0 : attributeTimeoutMs;
 }
 
-const entryMsOf = ({ nodes, entryTimeoutMs }: Session, parent: number): number =>
-  nodes.isAlias(parent) ? 0 : entryTimeoutMs;
+function trustedMsOf({ nodes, attributeTimeoutMs }: Session, trust: Trust, attributes: Attributes): number {
+  const { inode, mode, change } = attributes;
+  if (attributeTimeoutMs === 0 || nodes.isBeingWritten(inode)) return 0;
+  if (isDirectory(mode) && trust.gates.isClosed(inode)) return 0;
+  return trust.beliefs.attributesMs(inode, change);
+}
+
+/** `inode` undefined: the name leads to nothing. */
+function entryMsOf(session: Session, parent: number, name: Buffer | undefined, inode: InodeId | undefined): number {
+  const { nodes, entryTimeoutMs, trust } = session;
+  if (nodes.isAlias(parent)) return 0;
+  if (trust === undefined) return inode === undefined ? 0 : entryTimeoutMs;
+  if (name === undefined || entryTimeoutMs === 0 || !trust.hasGates()) return 0;
+  const directory = nodes.inodeOf(parent);
+  return trust.gates.isClosed(directory) ? 0 : trust.beliefs.nameMs(directory, name, inode);
+}
 
 /** In a listing a file's attributes hold for as long as its name, so that `ls -l` and `find` need not ask for each again. */
-export function listedValidityOf(session: Session, parent: number, { inode }: Attributes): Validity {
-  const { entryTimeoutMs, attributeTimeoutMs, nodes } = session;
-  const attributesMs = nodes.isBeingWritten(inode) ? 0 : Math.max(attributeTimeoutMs, entryTimeoutMs);
-  return { entryMs: entryMsOf(session, parent), attributesMs };
+export function listedValidityOf(session: Session, parent: number, name: Buffer, attributes: Attributes): Validity {
+  const { entryTimeoutMs, attributeTimeoutMs, nodes, trust } = session;
+  const { inode } = attributes;
+  const entryMs = entryMsOf(session, parent, name, inode);
+  if (trust !== undefined) return { entryMs, attributesMs: trustedMsOf(session, trust, attributes) };
+  return { entryMs, attributesMs: nodes.isBeingWritten(inode) ? 0 : Math.max(attributeTimeoutMs, entryTimeoutMs) };
 }
 
-export function attributesAnswer(session: Session, request: Request, attributes: Attributes): Answer {
-  const attributesMs = session.nodes.isAlias(request.nodeid) ? 0 : attributesMsOf(session, attributes);
-  session.nodes.believed(attributes, attributesMs, askedBy(request));
-  return answer(attributesOut(attributes, attributesMs));
+/** `isChange`: the kernel takes them even when it was told meanwhile that those of the inode are old. */
+export function attributesAnswer(session: Session, request: Request, attributes: Attributes, isChange = false): Answer {
+  return {
+    parts: () => {
+      const holds = !session.nodes.isAlias(request.nodeid) && !(isChange && session.trust !== undefined);
+      const attributesMs = holds ? attributesMsOf(session, attributes) : 0;
+      session.nodes.believed(attributes, attributesMs, askedBy(request));
+      return [attributesOut(attributes, attributesMs)];
+    },
+  };
 }
+
+/**
+ * How the kernel comes by an inode: it looked the name up, or made it with the inode, or made a name of an inode that was there. In the
+ * last case it takes the attributes even when it was told meanwhile that those of the inode are old.
+ */
+export type EntryOrigin = 'found' | 'made' | 'named';
 
 /**
  * Tells the kernel of an inode by a name in the directory that it asks about, which it will forget again; by no name where it
@@ -111,22 +159,55 @@ export function entryAnswer(
   request: Request,
   name: Buffer | undefined,
   attributes: Attributes,
+  origin: EntryOrigin,
   ...rest: Buffer[]
 ): Answer {
+  const { nodes, trust } = session;
   const parent = request.nodeid;
-  if (name !== undefined) noteTold(session, parent, name, attributes);
-  if (session.nodes.mayKnowOldAcl(attributes)) session.dropAttributes(attributes.inode, request.caller.pid);
-  const validity = { entryMs: entryMsOf(session, parent), attributesMs: attributesMsOf(session, attributes) };
-  const nodeid = session.nodes.lookedUp(attributes, validity.attributesMs, askedBy(request));
+  const { pid } = request.caller;
+  const { inode, mode } = attributes;
+  const parts = (): readonly Uint8Array[] => {
+    if (nodes.mayKnowOldAcl(attributes)) session.dropAttributes(inode, pid);
+    const entryMs = entryMsOf(session, parent, name, inode);
+    const attributesMs = trust !== undefined && origin === 'named' ? 0 : attributesMsOf(session, attributes);
+    if (name !== undefined) {
+      noteTold(session, parent, name, attributes, entryMs);
+      if (origin === 'found') {
+        trust?.doorkeeper.found(pid, nodes.nodeidOf(inode), mode);
+        if (entryMs > 0) trust?.lateAnswers.told(pid, nodes.inodeOf(parent), name);
+      }
+    }
+    const nodeid = nodes.lookedUp(attributes, attributesMs, askedBy(request));
+    return [entryOut(nodeid, attributes, { entryMs, attributesMs }), ...rest];
+  };
+  return { parts, undo: () => nodes.forget(nodes.nodeidOf(inode), 1) };
+}
+
+/** Tells the kernel that a name leads to nothing, and for how long; undefined when that is not known to stay. */
+export function missingAnswer(session: Session, parent: number, name: Buffer): Answer | undefined {
+  if (!(entryMsOf(session, parent, name, undefined) > 0)) return undefined;
   return {
-    parts: [entryOut(nodeid, attributes, validity), ...rest],
-    undo: () => session.nodes.forget(nodeid, 1),
+    parts: () => {
+      const entryMs = entryMsOf(session, parent, name, undefined);
+      if (entryMs > 0) session.toldNames.tell(session.nodes.inodeOf(parent), name, undefined, entryMs);
+      return [missingOut(entryMs)];
+    },
   };
 }
 
-/** The kernel is about to be told of an inode by a name: only files are opened by what it remembers. */
-export function noteTold({ nodes, toldNames }: Session, parent: number, name: Buffer, attributes: Attributes): void {
-  if (isRegular(attributes.mode)) toldNames.tell(nodes.inodeOf(parent), name, attributes.inode);
+/**
+ * The kernel is about to be told of an inode by a name. Only files are opened by what it remembers; of others it counts what it may
+ * believe when somebody changes the name.
+ */
+export function noteTold(
+  { nodes, toldNames, trust }: Session,
+  parent: number,
+  name: Buffer,
+  { inode, mode }: Attributes,
+  entryMs: number,
+): void {
+  if (!isRegular(mode) && (trust === undefined || !(entryMs > 0))) return;
+  toldNames.tell(nodes.inodeOf(parent), name, inode, entryMs, isDirectory(mode));
 }
 
 /** Tells the kernel of a directory by an alias, which holds for the call that asks and no longer. */

@@ -180,6 +180,27 @@ export class NodeTable {
     return { drop: isCurrent ? undefined : { change, fills: node.fills }, attributesAreOld };
   }
 
+  /** Others are about to change the file: pages that are filled by then are as new as no state of it that is to come. */
+  pagesAreOld(inode: InodeId): void {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    if (node !== undefined) node.pagesChange = undefined;
+  }
+
+  /** How often the kernel was about to fill pages of the file; undefined when it has none of them. */
+  fillsOf(inode: InodeId): number | undefined {
+    const node = this.nodes.get(this.nodeidOf(inode));
+    return node === undefined || (node.opens === 0 && node.pagesEnd === 0) ? undefined : node.fills;
+  }
+
+  isOpen(inode: InodeId): boolean {
+    return (this.nodes.get(this.nodeidOf(inode))?.opens ?? 0) > 0;
+  }
+
+  /** The kernel was told of the inode in answers that it has not forgotten: if it does not know the inode, it will. */
+  isTold(inode: InodeId): boolean {
+    return (this.nodes.get(this.nodeidOf(inode))?.lookups ?? 0) > 0;
+  }
+
   /** Whether all pages that the kernel keeps of the file are as new as `attributes`. */
   pagesAreCurrent({ inode, change }: Attributes): boolean {
     return this.nodes.get(this.nodeidOf(inode))?.pagesChange === change;

@@ -2,13 +2,14 @@
  * What the kernel is told without having asked: that what it keeps of a file is old.
  *
  * It then waits for reads of that file that are on their way, which this process must answer: so the message is sent by
- * another thread, one at a time, and whoever needs the effect awaits it.
+ * another thread, one at a time, and whoever needs the effect awaits it. What is said of names waits for requests that change
+ * names, or look them up, in the same directory: it goes in a thread of its own, so that pages do not wait for those.
  */
 import { deferred, Mutex, watched } from '../../../core/sync.js';
 import type { Deferred } from '../../../core/sync.js';
 import type { FuseDevice } from '../wire/device.js';
-import { invalidateInode, notificationHeader, storedBytes } from '../wire/encode.js';
-import { NOTIFY_INVAL_INODE, NOTIFY_STORE } from '../wire/protocol.js';
+import { invalidateEntry, invalidateInode, notificationHeader, storedBytes } from '../wire/encode.js';
+import { NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE, NOTIFY_STORE } from '../wire/protocol.js';
 import { MAX_WAITING_WRITES } from '../../../core/limits.js';
 
 /** Pages to be dropped, of a message that is still to be sent. */
@@ -20,6 +21,7 @@ interface Dropping {
 
 export class Notifier {
   private readonly turns = new Mutex('mount.drop');
+  private readonly nameTurns = new Mutex('mount.names');
   /** By nodeid. */
   private readonly droppings = new Map<number, Dropping>();
   private readonly waitingWrites = new Set<Deferred<void>>();
@@ -30,15 +32,23 @@ export class Notifier {
     private readonly isClosed: () => boolean,
   ) {}
 
-  /** Drops the attributes of a file, at once: that waits for nothing. */
-  dropAttributes(nodeid: number): void {
+  /** Drops the attributes of a file, at once: that waits for nothing. False: the kernel does not know it, or not yet. */
+  dropAttributes(nodeid: number): boolean {
     const body = invalidateInode(nodeid, -1);
-    if (this.isClosed()) return;
+    if (this.isClosed()) return true;
     try {
       this.device.send([notificationHeader(NOTIFY_INVAL_INODE, body.length), body]);
+      return true;
     } catch (error) {
       throwUnlessGone(error);
+      return !isUnknown(error);
     }
+  }
+
+  /** Resolves when the kernel asks before it believes the name again; unless `expireOnly` it forgets it, and what is mounted there. */
+  expireName(directory: number, name: Buffer, expireOnly: boolean): Promise<void> {
+    const body = [invalidateEntry(directory, name, expireOnly)];
+    return this.nameTurns.run(() => this.sendInThread(NOTIFY_INVAL_ENTRY, body));
   }
 
   /** Drops the pages and the attributes of a file. */
@@ -109,8 +119,12 @@ export class Notifier {
   }
 }
 
-/** ENOENT: the kernel does not know the inode any more. ENODEV: it has unmounted. */
+const codeOf = (error: unknown): unknown => (error instanceof Error && 'code' in error ? error.code : undefined);
+
+const isUnknown = (error: unknown): boolean => codeOf(error) === 'ENOENT';
+
+/** ENOENT: the kernel does not know the inode, or the name, any more. ENODEV: it has unmounted. */
 function throwUnlessGone(error: unknown): void {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  const code = codeOf(error);
   if (code !== 'ENOENT' && code !== 'ENODEV') throw error;
 }

@@ -78,11 +78,22 @@ export class SecondLook {
     this.tries.delete(thread);
     // Refused twice: the kernel tells the program.
     if (known?.refusedOpen !== undefined) return;
+    this.add(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens, isOnceMore: false });
+  }
+
+  private add(thread: number, second: SecondTry): void {
+    this.tries.delete(thread);
     for (const oldest of this.tries.keys()) {
       if (this.tries.size < MAX_SECOND_LOOKS) break;
       this.tries.delete(oldest);
     }
-    this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens, isOnceMore: false });
+    this.tries.set(thread, second);
+  }
+
+  /** The thread is made to walk once more, and will be refused no more: only what it looks up itself is held for it. */
+  walksAgain(thread: number): void {
+    const sinceMs = this.options.clock.monotonicMs();
+    this.add(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined, isOnceMore: false });
   }
 
   /** As `lookup` of the file system, by a thread. */

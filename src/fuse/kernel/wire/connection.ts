@@ -41,14 +41,19 @@ export interface ConnectionOptions {
   /** Requests that may wait for other requests. */
   readonly waiting: ReadonlySet<Opcode>;
   /** A thread asks something about a node. */
-  readonly onRequest?: (nodeid: number, pid: number) => void;
+  readonly onRequest?: (nodeid: number, pid: number, operation: Opcode) => void;
   /** A request about a node has done its work, and is answered next. */
   readonly onDone?: (nodeid: number) => void;
   /** A request of a thread was answered with ESTALE: the kernel tries once more. */
-  readonly onStale: (pid: number, operation: Opcode) => void;
+  readonly onStale: (pid: number, operation: Opcode, error: unknown) => void;
   /** Whether a thread is being killed. */
   readonly isDying: (pid: number) => boolean;
   readonly clock: Clock;
+}
+
+interface Reply {
+  readonly parts: readonly Uint8Array[];
+  readonly undo: Answer['undo'];
 }
 
 /** A request that is being answered. */
@@ -177,7 +182,7 @@ export class Connection {
       this.reply(unique, POSIX_ERRORS.ENOSYS);
       return;
     }
-    this.options.onRequest?.(header.nodeid, header.pid);
+    this.options.onRequest?.(header.nodeid, header.pid, operation);
     const entry: InWork = { pid: header.pid, isInterrupted: false, isLeft: false };
     let counts = !this.options.waiting.has(operation);
     if (counts) this.counted++;
@@ -194,12 +199,15 @@ export class Connection {
       const answered = handler(requestOf(header, message, entry, this.options.clock.monotonicMs(), waitsForOthers));
       const result = answered instanceof Promise ? await answered : answered;
       this.options.onDone?.(header.nodeid);
-      if (entry.isLeft) result?.undo?.();
-      else if (result !== undefined) this.reply(unique, 0, result);
+      if (result !== undefined) {
+        const parts = typeof result.parts === 'function' ? result.parts() : result.parts;
+        if (entry.isLeft) result.undo?.();
+        else this.reply(unique, 0, { parts, undo: result.undo });
+      }
       result?.sent?.();
     } catch (error) {
       const errno = errnoOf(error, operation, this.options.logger);
-      if (errno === POSIX_ERRORS.ESTALE) this.options.onStale(header.pid, operation);
+      if (errno === POSIX_ERRORS.ESTALE) this.options.onStale(header.pid, operation, error);
       if (!entry.isLeft) this.reply(unique, errno);
     } finally {
       this.inWork.delete(unique);
@@ -214,7 +222,7 @@ export class Connection {
     room?.resolve();
   }
 
-  private reply(unique: number, error: number, result?: Answer): void {
+  private reply(unique: number, error: number, result?: Reply): void {
     const parts = result?.parts ?? [];
     let length = 0;
     for (const part of parts) length += part.length;

@@ -3,7 +3,7 @@ import { typeBitsOf, blockCounts } from '../../linux.js';
 import type { Timespec } from '../../../core/clock.js';
 import { MAX_LOCK_END } from '../../../core/lock-ranges.js';
 import type { Attributes, DirectoryEntry, FileSystemStats, LockRequest } from '../../../filesystem/filesystem.js';
-import { F_RDLCK, F_UNLCK, F_WRLCK, OUT_HEADER_BYTES } from './protocol.js';
+import { EXPIRE_ONLY, F_RDLCK, F_UNLCK, F_WRLCK, OUT_HEADER_BYTES } from './protocol.js';
 
 const WORD = 2 ** 32;
 /** As the kernel writes the end of a lock that has none. */
@@ -84,6 +84,13 @@ function putEntry(into: Buffer, at: number, nodeid: number, attributes: Attribut
 export function entryOut(nodeid: number, attributes: Attributes, validity: Validity): Buffer {
   const out = Buffer.allocUnsafe(ENTRY_BYTES);
   putEntry(out, 0, nodeid, attributes, validity);
+  return out;
+}
+
+/** fuse_entry_out of a name that leads to nothing, which is to be believed so long. */
+export function missingOut(entryMs: number): Buffer {
+  const out = Buffer.alloc(ENTRY_BYTES);
+  putDuration(out, 16, 32, entryMs);
   return out;
 }
 
@@ -207,6 +214,16 @@ export function invalidateInode(nodeid: number, offset: number, length = 0): Buf
   putU64(out, 0, nodeid);
   putU64(out, 8, offset);
   putU64(out, 16, length);
+  return out;
+}
+
+/** fuse_notify_inval_entry_out: the kernel does not believe what it knows of a name, or forgets it. */
+export function invalidateEntry(directory: number, name: Buffer, expireOnly: boolean): Buffer {
+  const out = Buffer.alloc(16 + name.length + 1);
+  putU64(out, 0, directory);
+  out.writeUInt32LE(name.length, 8);
+  out.writeUInt32LE(expireOnly ? EXPIRE_ONLY : 0, 12);
+  name.copy(out, 16);
   return out;
 }
 

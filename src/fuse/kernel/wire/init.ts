@@ -33,6 +33,7 @@ const WANTED: readonly InitFlag[] = [
   'SETXATTR_EXT',
   'INIT_EXT',
   'CREATE_SUPP_GROUP',
+  'HAS_EXPIRE_ONLY',
   'DIRECT_IO_ALLOW_MMAP',
 ];
 

@@ -90,6 +90,8 @@ export const INIT_FLAGS = {
   /** The second word is there. */
   INIT_EXT: 30,
   CREATE_SUPP_GROUP: 34,
+  /** NOTIFY_INVAL_ENTRY knows EXPIRE_ONLY. */
+  HAS_EXPIRE_ONLY: 35,
   DIRECT_IO_ALLOW_MMAP: 36,
 } as const;
 export type InitFlag = keyof typeof INIT_FLAGS;
@@ -132,7 +134,10 @@ export const EXT_GROUPS = 32;
 
 /** Notifications have unique 0 and their code where a reply has its error. */
 export const NOTIFY_INVAL_INODE = 2;
+export const NOTIFY_INVAL_ENTRY = 3;
 export const NOTIFY_STORE = 4;
+/** Of NOTIFY_INVAL_ENTRY: the name is asked about before it is believed again; else it is forgotten, with what is mounted there. */
+export const EXPIRE_ONLY = 1 << 0;
 
 /** uid and gid of a request that the kernel makes by itself. */
 export const NO_ID = 0xffffffff;

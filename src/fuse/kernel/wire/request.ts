@@ -27,11 +27,14 @@ export interface Caller {
 }
 
 export interface Answer {
-  /** The structures that follow the header. */
-  readonly parts: readonly Uint8Array[];
+  /**
+   * The structures that follow the header, or what makes them in the very tick in which they are sent: as long as nothing comes between,
+   * they may tell the kernel to believe something.
+   */
+  readonly parts: readonly Uint8Array[] | (() => readonly Uint8Array[]);
   /** Called when the parts are not needed any more, whether the kernel took them or not. */
   readonly sent?: () => void;
-  /** Called when nobody waited for the answer any more: takes back what only the kernel could have given back. */
+  /** Called when nobody waited for the answer any more, which was made: takes back what only the kernel could have given back. */
   readonly undo?: () => void;
 }
 
