@@ -135,6 +135,7 @@ export async function connectClient(
     onChanged: (inode) => {
       syncs.changed.note(inode, master.changes);
     },
+    onKeptRead: (inode, atime) => master.giveBack({ inode, readers: 0, writers: 0, atime }),
     onCut: (attributes, asked) => {
       chunks.cut(attributes);
       syncs.cut(attributes, asked);

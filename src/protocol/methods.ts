@@ -54,6 +54,7 @@ export const MASTER_METHODS = {
   getXattr: method(22, client, m.GetXattrRequest, m.GetXattrReply),
   listXattrs: method(23, client, m.ListXattrsRequest, m.ListXattrsReply),
   statFs: method(24, client, m.Empty, m.StatFsReply),
+  readDirectories: method(25, client, m.ReadDirectoriesRequest, m.ReadDirectoriesReply),
 
   open: method(30, client, m.OpenRequest, m.OpenReply),
   close: method(31, client, m.CloseRequest, m.Empty),

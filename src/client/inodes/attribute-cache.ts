@@ -7,7 +7,7 @@
  * `moments`: a request notes the moment before it is sent, an invalidation starts a new one, and what was asked before it is refused.
  */
 import type { Clock } from '../../core/clock.js';
-import type { InodeId } from '../../core/ids.js';
+import { inodeId, type InodeId } from '../../core/ids.js';
 import { CLIENT_CACHE_TTL_MS, MAX_CACHED_INODES } from '../../core/limits.js';
 import { Holdings, Moments } from '../session/holdings.js';
 import type { Holding, Moment } from '../session/holdings.js';
@@ -143,6 +143,12 @@ export class AttributeCache {
       this.directoryNames.set(inode, key);
     }
     this.putName(parent, name, inode, asked, grant);
+  }
+
+  /** The directory in which this one stands, as far as that is known. */
+  parentOf(directory: InodeId): InodeId | undefined {
+    const key = this.directoryNames.peek(directory);
+    return key === undefined ? undefined : inodeId(Number(key.slice(0, key.indexOf('/'))));
   }
 
   /** Notes that the master knows no such name. Without a holding it is not served, it only spares `dropName` its worst case. */

@@ -2,7 +2,7 @@
  * What this client knows of inodes: the attributes that the master told lately (attribute-cache.ts), and of those that are
  * open, what was written and read here (open-inode.ts). All that the master tells of an inode is taken in here.
  */
-import type { Clock } from '../../core/clock.js';
+import type { Clock, Timespec } from '../../core/clock.js';
 import { CairnError } from '../../core/errors.js';
 import type { InodeId } from '../../core/ids.js';
 import { MAX_FILE_BYTES } from '../../core/limits.js';
@@ -24,6 +24,8 @@ export interface KnownInodesOptions {
   readonly onNewer: (attributes: InodeAttributes) => void;
   /** A change of the inode was answered that nobody makes again when the master has lost it. */
   readonly onChanged: (inode: InodeId) => void;
+  /** A directory was read from memory, which the master is to note. */
+  readonly onKeptRead: (inode: InodeId, atime: Timespec) => void;
   /** Chunks of a file were dropped or cut, by what was asked for at `asked`: what else is known of them is void. */
   readonly onCut: (attributes: InodeAttributes, asked: Moment) => void;
 }
@@ -202,6 +204,16 @@ export class KnownInodes {
     const { cache, clock } = this.options;
     const known = cache.getAttributes(inode);
     if (known !== undefined && isReadToNote(known, clock.now())) cache.dropAttributes(inode);
+  }
+
+  /** Likewise of a listing that the master was not asked for. */
+  noteKeptRead(inode: InodeId): void {
+    const { cache, clock, onKeptRead } = this.options;
+    const known = cache.getAttributes(inode);
+    const atime = clock.now();
+    if (known === undefined || !isReadToNote(known, atime)) return;
+    cache.putAttributes({ ...known, atime }, cache.now());
+    onKeptRead(inode, atime);
   }
 
   /** An inode without a name is there for those who have it open; the master collects it when it comes to it. */

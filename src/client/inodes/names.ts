@@ -21,10 +21,10 @@ import type * as wire from '../../protocol/generated/messages.js';
 import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, present, toWireCaller, type InodeAttributes } from '../session/wire-attributes.js';
-import type { Holding, Holdings } from '../session/holdings.js';
+import type { Holdings } from '../session/holdings.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
 import type { KnownInodes } from './known-inodes.js';
-import type { Listings, PageQuery } from './listings.js';
+import type { ListedPage, Listings, PageQuery } from './listings.js';
 
 const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
@@ -77,7 +77,6 @@ export class Names {
     options: { readonly maxEntries?: number; readonly withAttributes?: boolean } = {},
   ): Promise<DirectoryPage> {
     const noAtime = this.noteReads !== 'all';
-    if (!noAtime) this.inodes.noteRead(inode);
     const query: PageQuery = {
       inode,
       cookie,
@@ -85,24 +84,46 @@ export class Names {
       withAttributes: options.withAttributes === true,
     };
     const kept = this.keptPage(credentials, query);
-    if (kept !== undefined) return kept;
-    const { page } = await this.listings.asking(query, () => this.askPage(credentials, query, noAtime));
+    if (kept !== undefined) {
+      if (!noAtime) this.inodes.noteKeptRead(inode);
+      return kept;
+    }
+    if (!noAtime) this.inodes.noteRead(inode);
+    const ahead = this.nextAfter(query);
+    const [{ page }] = await this.listings.asking([inode, ...ahead], () =>
+      this.askPages(credentials, query, ahead, noAtime),
+    );
     return page;
   }
 
-  private async askPage(
+  /** Directories that are likely to be listed next, so that they need not be asked for one by one. */
+  private nextAfter({ inode, cookie }: PageQuery): InodeId[] {
+    const parent = cookie === 0 && this.holdings.areWanted ? this.cache.parentOf(inode) : undefined;
+    return parent === undefined ? [] : this.listings.next(parent, inode);
+  }
+
+  private async askPages(
     credentials: Credentials,
     query: PageQuery,
+    ahead: readonly InodeId[],
     noAtime: boolean,
-  ): Promise<{ readonly page: DirectoryPage; readonly holding: Holding | undefined }> {
-    const { inode } = query;
+  ): Promise<[ListedPage, ...ListedPage[]]> {
     const asked = this.cache.now();
-    const reply = await this.master.call(MASTER_METHODS.readDirectory, {
-      caller: toWireCaller(credentials),
-      ...query,
-      noAtime,
-      hold: this.holdings.areWanted,
-    });
+    const first = { caller: toWireCaller(credentials), ...query, noAtime, hold: this.holdings.areWanted };
+    if (ahead.length === 0) {
+      return [this.learnPage(query, await this.master.call(MASTER_METHODS.readDirectory, first), asked)];
+    }
+    const reply = await this.master.call(MASTER_METHODS.readDirectories, { first, ahead });
+    return [
+      this.learnPage(query, present(reply.first), asked),
+      ...reply.ahead.map((listed) =>
+        this.learnPage({ ...query, inode: inodeId(listed.inode) }, present(listed.reply), asked),
+      ),
+    ];
+  }
+
+  private learnPage(query: PageQuery, reply: wire.ReadDirectoryReply, asked: Moment): ListedPage {
+    const { inode } = query;
     const entries = reply.entries.map((entry) => {
       // Copied out of the message: a name that is kept must not keep the whole of it in memory.
       const name = Buffer.from(entry.name);
@@ -114,7 +135,7 @@ export class Names {
     // A master of an older release does not tell.
     const nextCookie = reply.nextCookie === 0 ? Infinity : reply.nextCookie;
     const page = { entries, end: reply.end, parent: inodeId(reply.parent), nextCookie };
-    return { page, holding: this.holdings.take(inode, reply.grant, asked) };
+    return { query, page, holding: this.holdings.take(inode, reply.grant, asked) };
   }
 
   /** A page from memory, if its entries stay what they are, and may be told to the caller. */

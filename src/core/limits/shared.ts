@@ -103,6 +103,8 @@ export const MAX_LOCAL_CLUSTERS = 32;
 export const MAX_FILE_BYTES = 2 ** 50;
 /** Entries in one page of a directory listing. */
 export const MAX_READDIR_ENTRIES = 512;
+/** Directories that are listed with another one, as they may be needed next. */
+export const MAX_LISTED_AHEAD = 8;
 /** Chunks in one page of a file's chunk map, and in one page of a chunkserver's report. */
 export const MAX_CHUNKS_PER_PAGE = 512;
 export const MAX_REPORT_ENTRIES = 4096;

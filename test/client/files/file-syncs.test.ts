@@ -46,6 +46,7 @@ t.test('P1: the late answer to a cut forgets no close that could not tell what w
       holdings: noHoldings(clock),
       onNewer: () => undefined,
       onChanged: () => undefined,
+      onKeptRead: () => undefined,
     },
     master: { call: () => Promise.reject(new CairnError('EIO', 'not to be asked')) },
     onCut: (attributes, asked) => syncs.cut(attributes, asked),

@@ -45,7 +45,9 @@ function make() {
     cache.putAbsent(DIRECTORY, MISSING, asked, 1);
   };
   const list = (): Promise<unknown> =>
-    listings.asking(QUERY, () => Promise.resolve({ page: PAGE, holding: holdings.take(DIRECTORY, 1, moments.now()) }));
+    listings.asking([DIRECTORY], () =>
+      Promise.resolve([{ query: QUERY, page: PAGE, holding: holdings.take(DIRECTORY, 1, moments.now()) }]),
+    );
   const recall = (item: Partial<Recall>): ReturnType<typeof recalls.handlers.recall> => {
     const empty = { inode: DIRECTORY, whole: false, self: false, names: [], attributes: [], contents: [] };
     return recalls.handlers.recall({ items: [{ ...empty, ...item }] }, {} as RequestContext);
@@ -87,10 +89,9 @@ t.test('what was asked for before a recall is not taken in after it', async (t) 
   const asked = moments.now();
   cache.putAttributes(told(OTHER, DIRECTORY, 1), asked);
   const page = deferred<DirectoryPage>();
-  const listing = listings.asking(QUERY, async () => ({
-    page: await page.promise,
-    holding: holdings.take(DIRECTORY, 1, asked),
-  }));
+  const listing = listings.asking([DIRECTORY], async () => [
+    { query: QUERY, page: await page.promise, holding: holdings.take(DIRECTORY, 1, asked) },
+  ]);
   await recall({ self: true, names: [NAME, MISSING], attributes: [FILE] });
   cache.putAttributes(told(DIRECTORY, DIRECTORY, 1), asked);
   cache.putAttributes(told(FILE, DIRECTORY, 1), asked);
@@ -154,7 +155,7 @@ t.test('listings are bounded, all together', async (t) => {
   for (let n = 1; n <= 20; n++) {
     const inode = inodeId(n);
     const holding = holdings.take(inode, n, moments.now());
-    await listings.asking({ ...QUERY, inode }, () => Promise.resolve({ page: PAGE, holding }));
+    await listings.asking([inode], () => Promise.resolve([{ query: { ...QUERY, inode }, page: PAGE, holding }]));
   }
   const kept = Array.from({ length: 20 }, (_, n) => listings.get({ ...QUERY, inode: inodeId(n + 1) }));
   t.same(
@@ -162,4 +163,33 @@ t.test('listings are bounded, all together', async (t) => {
     [...Array<boolean>(15).fill(false), ...Array<boolean>(5).fill(true)],
     'each is an entry, and a page',
   );
+});
+
+t.test('directories that follow those which were listed are asked for ahead, once', async (t) => {
+  const { holdings, listings, moments } = make();
+  const [parent, names] = [inodeId(100), Array.from({ length: 20 }, (_, n) => inodeId(200 + n))];
+  const listed = (inode: InodeId, kinds: readonly InodeId[]) => ({
+    query: { ...QUERY, inode },
+    page: {
+      ...PAGE,
+      entries: kinds.map((child, n) => ({ name: NAME, inode: child, kind: 'directory' as const, cookie: n + 1 })),
+    },
+    holding: holdings.take(inode, inode, moments.now()),
+  });
+  const list = (...inodes: InodeId[]): Promise<unknown> =>
+    listings.asking(inodes, () => Promise.resolve(inodes.map((inode) => listed(inode, inode === parent ? names : []))));
+  const [first, second, third] = names as [InodeId, InodeId, InodeId];
+  t.same(listings.next(parent, second), [], 'nothing is known of it');
+  await list(parent);
+  t.same(listings.next(parent, first), [], 'it may be the only one that is wanted');
+  t.same(listings.next(parent, second), [], 'the one before was not');
+  await list(first);
+  const ahead = listings.next(parent, second);
+  t.same(ahead, names.slice(2, 10));
+  await list(second, ...ahead);
+  t.same(listings.next(parent, third), names.slice(10, 11), 'what is there is not asked for again');
+  t.same(listings.next(parent, inodeId(206)), [], 'what was told ahead was not read yet');
+  t.ok(listings.get({ ...QUERY, inode: third }));
+  holdings.end(parent);
+  t.same(listings.next(parent, third), [], 'its listing may be another by now');
 });
