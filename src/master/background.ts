@@ -58,7 +58,7 @@ export class Background {
     this.repeat('recount', () => (recount.tick() ? BUSY_INTERVAL_MS : idleMs * 40));
     this.repeat('removed servers', () => (removals.tick() ? BUSY_INTERVAL_MS : idleMs * 4));
     this.repeat('orphans', () => (reaper.tick() ? BUSY_INTERVAL_MS : idleMs));
-    this.repeat('unpublished writes', () => (parts.unpublished.tick() ? BUSY_INTERVAL_MS : idleMs));
+    this.repeat('unpublished writes', async () => ((await parts.unpublished.tick()) ? BUSY_INTERVAL_MS : idleMs));
     this.repeat('stale replicas', () => {
       parts.stale.tick();
       return idleMs;

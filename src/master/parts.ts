@@ -207,7 +207,14 @@ export function compose(
     onLost: (handle) => recoveries.add(handle),
   });
   const recount = new Recount({ state, logger, wantedReplicas });
-  const reaper = new OrphanReaper({ state, logger, sessions: () => sessions, cuts });
+  const reaper = new OrphanReaper({
+    state,
+    logger,
+    sessions: () => sessions,
+    cuts,
+    recalls: () => recalls,
+    onGone: (inode) => holdings.forgetInode(inode),
+  });
   const polls = new LockPolls();
   const locks = new LockTable(clock, (session) => polls.wake(session));
   const appends = new AppendLeases({
@@ -229,9 +236,10 @@ export function compose(
     peerOf: (session) => sessions.peerOf(session),
     silentMs: (session) => sessions.silentMs(session),
     disconnect: (session) => sessions.disconnect(session, 'what this client holds is changed without it'),
+    noteEnded: (session) => sessions.noteHoldingsEnded(session, true),
     areAllTold: () => sessions.areAllTold,
   });
-  const unpublished = new UnpublishedWrites(state);
+  const unpublished = new UnpublishedWrites(state, recalls);
   const lostLocks = new LostLocks({
     logger,
     locks,
@@ -239,7 +247,7 @@ export function compose(
     fence: async (inode) => {
       await leases.endAll(inode);
       // Now nothing more arrives: who gets the lock looks at what is there.
-      unpublished.tell([inode]);
+      await unpublished.tell([inode]);
     },
   });
   const sessions: Sessions = new Sessions({
@@ -275,6 +283,7 @@ export function compose(
     clock,
     logger,
     servers,
+    recalls,
     graceMs: config.garbageGraceMs ?? 10_000,
   });
   const stale: StaleReplicas = new StaleReplicas({

@@ -44,6 +44,8 @@ export function statusFields(status: StatusReply): StatusReply {
     doubtfulChunks: status.doubtfulChunks,
     unexaminedChunks: status.unexaminedChunks,
     sessions: status.sessions,
+    holdings: status.holdings,
+    recalls: status.recalls,
     logSequence: status.logSequence,
     masterShortOfSpace: status.masterShortOfSpace,
     servers: status.servers.map(serverFields),

@@ -13,6 +13,7 @@ import { forgetChunk, getChunk } from '../tables/chunk-records.js';
 import type { CutProgress } from '../tables/chunk-map.js';
 import { keys, packed, prefixRange, unpacked, unpackNumber } from '../state/keys.js';
 import type { ServerRegistry } from '../servers/servers.js';
+import type { Recalls } from '../sessions/recalls.js';
 import type { State } from '../state/state.js';
 
 export class GarbageCollector {
@@ -26,6 +27,7 @@ export class GarbageCollector {
       readonly clock: Clock;
       readonly logger: Logger;
       readonly servers: ServerRegistry;
+      readonly recalls: Pick<Recalls, 'mutate'>;
       readonly graceMs: number;
     },
   ) {}
@@ -35,14 +37,15 @@ export class GarbageCollector {
 
   /** Returns true when more is to be done at once. */
   async tick(): Promise<boolean> {
-    const more = this.cutStep();
+    const more = await this.cutStep();
     return (await this.collect()) || more;
   }
 
-  private cutStep(): boolean {
+  private async cutStep(): Promise<boolean> {
     const [inode] = inodesWithCuts(this.deps.state, 1);
     if (inode === undefined) return false;
-    const progress = this.deps.state.mutate((m) => continueCuts(m, inode, this.cuts.get(inode)));
+    // Fewer chunks are fewer blocks that stat(2) shows.
+    const progress = await this.deps.recalls.mutate((m) => continueCuts(m, inode, this.cuts.get(inode)));
     if (progress === undefined) this.cuts.delete(inode);
     else this.cuts.set(inode, progress);
     return true;

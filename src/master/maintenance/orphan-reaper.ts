@@ -14,6 +14,7 @@ import { forgetBehind } from '../tables/left-behind.js';
 import { readInode, removeInode, saveInode } from '../tables/inodes.js';
 import { keys, prefixRange, unpackNumber } from '../state/keys.js';
 import type { LeaseCuts } from '../chunks/lease-cuts.js';
+import type { Recalls } from '../sessions/recalls.js';
 import type { Sessions } from '../sessions/sessions.js';
 import type { Mutation, State } from '../state/state.js';
 
@@ -30,6 +31,9 @@ export class OrphanReaper {
       readonly logger: Logger;
       readonly sessions: () => Sessions;
       readonly cuts: LeaseCuts;
+      readonly recalls: () => Pick<Recalls, 'mutate'>;
+      /** The inode is gone for good. */
+      readonly onGone: (inode: InodeId) => void;
     },
   ) {}
 
@@ -75,6 +79,7 @@ export class OrphanReaper {
     let complete = false;
     try {
       complete = orphans.length === 0 || this.deps.state.mutate((m) => this.reap(m, orphans));
+      for (const inode of orphans) if (readInode(this.deps.state, inode) === undefined) this.deps.onGone(inode);
     } finally {
       // Also when there was no space for it.
       if (!complete) {
@@ -128,24 +133,24 @@ export class OrphanReaper {
    * then, would take away what he wrote.
    */
   private async cutOne(inode: InodeId): Promise<void> {
-    const { state, cuts, logger } = this.deps;
+    const { cuts, logger } = this.deps;
     const sessions = this.deps.sessions();
     this.tails.delete(inode);
     if (!sessions.isWritten(inode)) await cuts.endLeases(inode);
-    const record = readInode(state, inode);
-    if (record === undefined || !isRegular(record.mode) || record.nlink === 0) return;
-    if (sessions.isWritten(inode)) {
-      sessions.noteTail(inode);
-    } else if (cuts.isLeased(inode)) {
-      this.tails.add(inode);
-    } else {
-      state.mutate((m) => {
-        truncateChunkMap(m, inode, record, record.size);
-        saveInode(m, inode, record);
-        forgetBehind(m, inode);
-      });
-      logger.info({ inode, size: record.size }, 'cut what a dead writer left behind the published size');
-    }
+    // Looked at again when others had to be recalled, who hold the file.
+    const outcome = await this.deps.recalls().mutate((m) => {
+      const record = readInode(m, inode);
+      if (record === undefined || !isRegular(record.mode) || record.nlink === 0) return 'gone';
+      if (sessions.isWritten(inode)) return 'written';
+      if (cuts.isLeased(inode)) return 'leased';
+      truncateChunkMap(m, inode, record, record.size);
+      saveInode(m, inode, record);
+      forgetBehind(m, inode);
+      return 'cut';
+    });
+    if (outcome === 'written') sessions.noteTail(inode);
+    else if (outcome === 'leased') this.tails.add(inode);
+    else if (outcome === 'cut') logger.info({ inode }, 'cut what a dead writer left behind the published size');
   }
 }
 

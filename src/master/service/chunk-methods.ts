@@ -7,13 +7,18 @@ import type { MasterTime } from '../../core/master-time.js';
 import type { ChunkHandle } from '../../core/ids.js';
 import type { Logger } from '../../core/logging/logger.js';
 import { unawaited } from '../../core/sync.js';
-import type { MasterMark, ChunkRecord, ReportReplicaRequest } from '../../protocol/generated/messages.js';
+import type {
+  LeaseChunkReplyInit,
+  MasterMark,
+  ChunkRecord,
+  ReportReplicaRequest,
+} from '../../protocol/generated/messages.js';
 import type { MasterMethods } from '../../protocol/methods.js';
 import type { Handlers } from '../../protocol/rpc.js';
 import { getChunk, makeLossAnError } from '../tables/chunk-records.js';
 import type { ChunkLeases } from '../chunks/leases.js';
 import { getChunks } from '../chunks/locations.js';
-import { checkChunkIndex } from '../tables/chunk-map.js';
+import { checkChunkIndex, isHoleThatShows } from '../tables/chunk-map.js';
 import type { MadeReplicas } from '../chunks/made-replicas.js';
 import type { NewChunks } from '../chunks/new-chunks.js';
 import type { ChunkRecovery } from '../chunks/chunk-recovery.js';
@@ -21,7 +26,10 @@ import type { RecoveryQueue } from '../chunks/recovery-queue.js';
 import type { Repair } from '../maintenance/repair.js';
 import { takeAsideReport, takeReport } from '../chunks/reports.js';
 import type { ServerRegistry } from '../servers/servers.js';
+import type { Recalls } from '../sessions/recalls.js';
 import type { Sessions } from '../sessions/sessions.js';
+import { touchedAttributes } from '../sessions/touched.js';
+import type { Touched } from '../sessions/touched.js';
 import type { StaleReplicas } from '../chunks/stale-replicas.js';
 import type { State } from '../state/state.js';
 import type { Timeline } from '../state/timeline.js';
@@ -52,6 +60,7 @@ export interface ChunkServiceDeps {
   readonly made: MadeReplicas;
   readonly wantedReplicas: number;
   readonly timeline: Timeline;
+  readonly recalls: Pick<Recalls, 'around'>;
   readonly identity: { readonly clusterId: string; readonly epoch: number; readonly lossEpoch: number };
   readonly masterTime: () => MasterTime;
 }
@@ -147,8 +156,8 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
       return { reply: { ...getChunks(deps, request), masterTime: deps.masterTime() } };
     },
 
-    leaseChunk: (request, { peer }) => {
-      sessions.require(peer);
+    leaseChunk: (request, { peer, signal }) => {
+      const { id } = sessions.require(peer);
       checkChunkIndex(request.index);
       const { failedVersion: version, failedLease: leaseId } = request;
       const wanted = {
@@ -158,7 +167,12 @@ export function chunkHandlers(deps: ChunkServiceDeps): Pick<Handlers<MasterMetho
         keepsHoles: request.keepsHoles,
       };
       const room = state.ready();
-      const lease = room === undefined ? leases.lease(wanted) : room.then(() => leases.lease(wanted));
+      // A chunk in a hole: stat(2) shows more blocks.
+      const touched = (): Touched | undefined =>
+        isHoleThatShows(state, wanted) ? touchedAttributes(state, wanted.inode) : undefined;
+      const next = (): LeaseChunkReplyInit | Promise<LeaseChunkReplyInit> =>
+        deps.recalls.around({ session: id, signal, touched }, () => leases.lease(wanted));
+      const lease = room === undefined ? next() : room.then(next);
       return lease instanceof Promise ? lease.then((reply) => ({ reply })) : { reply: lease };
     },
 

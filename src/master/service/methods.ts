@@ -61,10 +61,12 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     reclaim: (request, { peer }) => {
       const session = sessions.require(peer);
       const lostAppends = sessions.reclaim(session, request);
-      // What changed meanwhile, nobody told of.
-      const isUnchanged = !recalls.isSettled();
+      const isUnchanged = !recalls.isSettled() && !session.holdingsEnded;
       const grants = request.holdings.map((inode) => holdings.reclaim(session.id, inodeId(inode), isUnchanged));
-      if (request.done) recalls.resumed(session.id);
+      if (request.done) {
+        sessions.noteHoldingsEnded(session.id, false);
+        recalls.resumed(session.id);
+      }
       return { reply: { lostAppends, grants } };
     },
 
@@ -83,7 +85,8 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     status: () => {
       const { clusterId, epoch } = deps.identity;
       const state = { logSequence: deps.lastSequence(), masterShortOfSpace: deps.isShortOfSpace() };
-      const about = { clusterId, epoch, sessions: sessions.size, ...state };
+      const held = { holdings: holdings.size, recalls: recalls.waiting };
+      const about = { clusterId, epoch, sessions: sessions.size, ...state, ...held };
       return { reply: clusterStatus(deps, about) };
     },
   };

@@ -14,7 +14,10 @@ import { MAX_STATUS_WALK } from '../../core/limits.js';
 
 export function clusterStatus(
   deps: { readonly state: StateReader; readonly servers: ServerRegistry; readonly wantedReplicas: number },
-  about: Pick<StatusReplyInit, 'clusterId' | 'epoch' | 'sessions' | 'logSequence' | 'masterShortOfSpace'>,
+  about: Pick<
+    StatusReplyInit,
+    'clusterId' | 'epoch' | 'sessions' | 'logSequence' | 'masterShortOfSpace' | 'holdings' | 'recalls'
+  >,
 ): StatusReplyInit {
   const { state, servers, wantedReplicas } = deps;
   const seen = new Set<ChunkHandle>();

@@ -9,7 +9,7 @@
  *
  * Nobody who is to answer waits for anything of this: what is pending only keeps answers from being covered.
  */
-import { asCairnError } from '../../core/errors.js';
+import { asCairnError, CairnError } from '../../core/errors.js';
 import type { InodeId, SessionId } from '../../core/ids.js';
 import { HOLDING_TAKEOVER_MS, MAX_RECALL_ITEMS, MAX_RECALLS_PER_SESSION, RECALL_RESEND_MS } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
@@ -67,6 +67,8 @@ export interface RecallsDeps {
   readonly silentMs: (session: SessionId) => number | undefined;
   /** Ends the session's connection: its client must resume the session, and learns what became of its holdings. */
   readonly disconnect: (session: SessionId) => void;
+  /** Its holdings end, which its client may not know. False: that cannot be noted now. */
+  readonly noteEnded: (session: SessionId) => boolean;
   /** Every session of before the start has told what it holds, or ended. */
   readonly areAllTold: () => boolean;
 }
@@ -132,6 +134,40 @@ export class Recalls {
     } finally {
       clearing.end();
     }
+  }
+
+  /**
+   * For a change by a session that takes a while and touches one holding, or none: `work` begins when nobody else holds that, and until
+   * its end no answer is covered.
+   */
+  around<T>(
+    {
+      session,
+      signal,
+      touched,
+    }: {
+      readonly session: SessionId;
+      readonly signal: AbortSignal;
+      readonly touched: () => Touched | undefined;
+    },
+    work: () => T | Promise<T>,
+  ): T | Promise<T> {
+    if (!this.deps.holdings.doOthersHoldAny(session) && this.isSettled()) return work();
+    const about = touched();
+    if (about === undefined) return work();
+    const clearing = this.begin(session, signal);
+    const cleared = async (): Promise<T> => {
+      for (let one: Touched | undefined = about; one !== undefined; one = this.left(session, touched(), clearing)) {
+        await clearing.clear([one]);
+        if (signal.aborted) throw new CairnError('CANCELLED', 'nobody waits for this change any more: it is not made');
+      }
+      return work();
+    };
+    return cleared().finally(() => clearing.end());
+  }
+
+  private left(session: SessionId, touched: Touched | undefined, clearing: Clearing): Touched | undefined {
+    return touched !== undefined && this.isHeld(session, touched, clearing) ? touched : undefined;
   }
 
   /** Files whose content may have changed without a word. Nobody waits for this; meanwhile no answer about them is covered. */
@@ -227,6 +263,7 @@ export class Recalls {
 
   private takeOver(session: SessionId): void {
     const { logger, holdings } = this.deps;
+    if (!this.deps.noteEnded(session)) return;
     logger.info({ session }, 'what a client that went held is changed without it');
     const isDismissed = holdings.isDismissed(session);
     this.endAll(session);

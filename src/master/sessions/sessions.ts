@@ -9,7 +9,6 @@
  * After a restart of the master nothing is known, so until every session of before has reclaimed or ended (`isGraceOver`) no
  * orphan is reaped, no tail is cut and no lock is granted. After a restore there may be others, of which nothing is known.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { CairnError } from '../../core/errors.js';
 import { inodeId, sessionId } from '../../core/ids.js';
 import type { InodeId, SessionId } from '../../core/ids.js';
@@ -24,7 +23,6 @@ import {
 } from '../../core/limits.js';
 import type { Logger } from '../../core/logging/logger.js';
 import type { Random } from '../../core/random.js';
-import { SessionRecord } from '../../protocol/generated/messages.js';
 import type { OpenSessionRequest, ReclaimRequest } from '../../protocol/generated/messages.js';
 import type { Peer } from '../../protocol/rpc.js';
 import type { IdReserve } from '../state/id-reserve.js';
@@ -40,16 +38,9 @@ import type { LostLocks } from './lost-locks.js';
 import type { Recalls } from './recalls.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
+import { decodeSession, encodeSession, hashOf, isTokenOf, TOKEN_BYTES } from './session-record.js';
 import type { State } from '../state/state.js';
 import { forgetTakenAppends } from '../tables/taken-appends.js';
-
-const TOKEN_BYTES = 32;
-
-const hashOf = (token: Uint8Array): Buffer => createHash('sha256').update(token).digest();
-
-function isTokenOf({ tokenHash }: Session, shown: Uint8Array): boolean {
-  return tokenHash.length > 0 && timingSafeEqual(hashOf(shown), tokenHash);
-}
 
 export interface Session {
   readonly id: SessionId;
@@ -66,6 +57,8 @@ export interface Session {
   /** Pages of a reclaim that is not done. */
   reclaiming: Reclaim | undefined;
   readonly replies: ReplyLedger;
+  /** Its holdings ended without its client, which has not come back since. */
+  holdingsEnded: boolean;
 }
 
 interface Reclaim {
@@ -121,8 +114,10 @@ export class Sessions {
     if (this.areStrangersNoted) this.expectStrangers();
     for (const [key, value] of deps.state.range(prefixRange('N'))) {
       const id = sessionId(unpackNumber(key, 1));
-      const { clientName, tokenHash } = SessionRecord.decode(value);
-      this.sessions.set(id, this.make(id, clientName, Buffer.from(tokenHash), false));
+      const { clientName, tokenHash, holdingsEnded } = decodeSession(value);
+      const session = this.make(id, clientName, tokenHash, false);
+      session.holdingsEnded = holdingsEnded;
+      this.sessions.set(id, session);
       this.unreclaimed.add(id);
     }
   }
@@ -166,7 +161,21 @@ export class Sessions {
       reclaiming: undefined,
       writtenSinceBefore: undefined,
       replies: new ReplyLedger(this.deps.state, id),
+      holdingsEnded: false,
     };
+  }
+
+  /**
+   * Noted before anything changes that it held: its client may come back to another master, to which it must not tell what it held.
+   * Until it has come back. False: there is no room for that now.
+   */
+  noteHoldingsEnded(id: SessionId, holdingsEnded: boolean): boolean {
+    const session = this.sessions.get(id);
+    if (session === undefined || session.holdingsEnded === holdingsEnded) return true;
+    const record = encodeSession({ ...session, holdingsEnded });
+    if (!this.deps.state.mutateIfRoom((m) => m.put(keys.session(id), record))) return false;
+    session.holdingsEnded = holdingsEnded;
+    return true;
   }
 
   /**
@@ -199,8 +208,7 @@ export class Sessions {
     const id = sessionId(await this.deps.sessionIds.take());
     const token = this.deps.random.bytes(TOKEN_BYTES);
     const session = this.make(id, clientName, hashOf(token), true);
-    const record = SessionRecord.encode({ clientName, ackedBelow: 0, tokenHash: session.tokenHash }).finish();
-    this.deps.state.mutate((m) => m.put(keys.session(id), record));
+    this.deps.state.mutate((m) => m.put(keys.session(id), encodeSession(session)));
     this.sessions.set(id, session);
     await this.deps.state.durable();
     this.bind(session, peer);

@@ -79,6 +79,13 @@ export function touchedFile(reader: StateReader, inode: InodeId): Touched | unde
   return touchedOf(holdingOf(inode, record), parts);
 }
 
+/** A file whose attributes change, and nothing else. */
+export function touchedAttributes(reader: StateReader, inode: InodeId): Touched | undefined {
+  const record = readInode(reader, inode);
+  if (record === undefined) return undefined;
+  return touchedOf(holdingOf(inode, record), { self: false, names: [], attributes: [inode], contents: [] });
+}
+
 interface Parts {
   self: boolean;
   readonly names: Uint8Array[];

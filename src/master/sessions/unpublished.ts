@@ -8,36 +8,57 @@ import type { InodeId } from '../../core/ids.js';
 import { isRegular } from '../../core/mode.js';
 import { readInode, saveInode } from '../tables/inodes.js';
 import type { Mutation, State } from '../state/state.js';
+import type { Recalls } from './recalls.js';
 
 export class UnpublishedWrites {
   private readonly left = new Set<InodeId>();
 
-  constructor(private readonly state: State) {}
+  constructor(
+    private readonly state: State,
+    private readonly recalls: Pick<Recalls, 'mutate' | 'recallSoon'>,
+  ) {}
 
   /** A client that may have written the file is gone. */
   note(inode: InodeId): void {
     this.left.add(inode);
   }
 
-  /** Tells of these now, as somebody else comes next. Throws when the log has no room for it: then `tick` does it later. */
-  tell(inodes: Iterable<InodeId>): void {
+  /**
+   * Tells of these now, as somebody else comes next; those who hold the files are recalled before. Rejects when the log has no room for
+   * it: then `tick` does it later.
+   */
+  async tell(inodes: Iterable<InodeId>): Promise<void> {
     for (const inode of inodes) this.left.add(inode);
-    while (this.tick());
+    while (await this.tick());
   }
 
-  /** As `tell`, for where nobody can wait until the log has room. */
+  /**
+   * As `tell`, for where nobody can wait until the log has room, nor until others were recalled: who hold the files learn of it a moment
+   * later than others may.
+   */
   tellIfRoom(inodes: Iterable<InodeId>): void {
     for (const inode of inodes) this.left.add(inode);
     let some = this.some();
-    while (some.length > 0 && this.state.mutateIfRoom((m) => raiseChanges(m, some))) some = this.next(some);
+    while (some.length > 0 && this.state.mutateIfRoom((m) => raiseChanges(m, some))) {
+      this.recalls.recallSoon(some);
+      for (const inode of some) this.left.delete(inode);
+      some = this.some();
+    }
   }
 
   /** One bounded step. Returns true when more is to be done at once. */
-  tick(): boolean {
+  async tick(): Promise<boolean> {
     const some = this.some();
     if (some.length === 0) return false;
-    this.state.mutate((m) => raiseChanges(m, some));
-    return this.next(some).length > 0;
+    // One that is noted meanwhile is told of again.
+    for (const inode of some) this.left.delete(inode);
+    try {
+      await this.recalls.mutate((m) => raiseChanges(m, some));
+    } catch (error) {
+      for (const inode of some) this.left.add(inode);
+      throw error;
+    }
+    return this.left.size > 0;
   }
 
   private some(): InodeId[] {
@@ -47,12 +68,6 @@ export class UnpublishedWrites {
       some.push(inode);
     }
     return some;
-  }
-
-  /** Those that follow when these are told of. */
-  private next(told: readonly InodeId[]): InodeId[] {
-    for (const inode of told) this.left.delete(inode);
-    return this.some();
   }
 }
 

@@ -12,7 +12,7 @@ import type { ChunkHandle, ChunkIndex, InodeId, ServerId } from '../../core/ids.
 import { CHUNK_SIZE_BYTES, MAX_CHUNKS_PER_RECORD, MAX_FILE_BYTES } from '../../core/limits.js';
 import type { ChunkRecord, InodeRecord } from '../../protocol/generated/messages.js';
 import { getChunk, saveChunk, shortenChunk } from './chunk-records.js';
-import { addToCounter, readInode, saveInode } from './inodes.js';
+import { addToCounter, allocatedBytes, readInode, saveInode } from './inodes.js';
 import { keys, PREFIX_LENGTH, packNumber, prefixRange, unpacked, unpackNumber } from '../state/keys.js';
 import type { Mutation, StateReader } from '../state/state.js';
 
@@ -280,4 +280,14 @@ function dropSome(m: Mutation, inode: InodeId, limit: number): number {
   if (entries.length < limit) m.delete(keys.pendingCut(inode));
   else m.put(keys.pendingCut(inode), EMPTY);
   return entries.length;
+}
+
+/** Whether stat(2) shows more blocks once the file has a chunk in this place, which has none. */
+export function isHoleThatShows(
+  reader: StateReader,
+  { inode, index }: { readonly inode: InodeId; readonly index: ChunkIndex },
+): boolean {
+  const record = readInode(reader, inode);
+  if (record === undefined || lookupChunk(reader, inode, record, index) !== undefined) return false;
+  return allocatedBytes({ ...record, chunkCount: record.chunkCount + 1 }) !== allocatedBytes(record);
 }

@@ -138,7 +138,7 @@ export function dropLink(m: Mutation, context: OperationContext, inode: InodeId,
 }
 
 /** Bytes of storage that stat(2) shows: at most the size, less when chunks are missing (holes). */
-function allocatedBytes(record: InodeRecord): number {
+export function allocatedBytes(record: InodeRecord): number {
   if (!isRegular(record.mode)) return isDirectory(record.mode) ? ALLOCATION_UNIT_BYTES : 0;
   const rounded = Math.ceil(record.size / ALLOCATION_UNIT_BYTES) * ALLOCATION_UNIT_BYTES;
   return Math.min(rounded, record.chunkCount * CHUNK_SIZE_BYTES);
