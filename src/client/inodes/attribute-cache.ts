@@ -175,6 +175,19 @@ export class AttributeCache {
     else this.dropAllAttributes(); // which inode it named is not known, so any may have changed
   }
 
+  /**
+   * An own change of a name, which was asked for at `asked`, was answered under the grant of its directory: it leads to `inode` now, or to
+   * nothing. What was known is forgotten, as by `dropName`; and that is known, unless others changed it since.
+   */
+  changedName(parent: InodeId, name: Buffer, inode: InodeId | 'nothing', asked: Moment, grant: number): void {
+    const known = this.names.peek(nameKey(parent, name));
+    const isCurrent = asked >= Math.max(this.namesFloor, known?.validFrom ?? 0);
+    this.dropName(parent, name);
+    if (!isCurrent || grant === 0) return;
+    if (inode === 'nothing') this.putAbsent(parent, name, this.now(), grant);
+    else this.putName(parent, name, inode, this.now(), grant);
+  }
+
   dropAllAttributes(): void {
     this.attributesFloor = this.moments.next();
     this.attributes.clear();

@@ -11,6 +11,7 @@ import type {
   Credentials,
   DirectoryEntry,
   DirectoryPage,
+  EntryName,
   NewNode,
   ReadNotes,
   RenameFlags,
@@ -211,6 +212,7 @@ export class Names {
     flags: RenameFlags = {},
   ): Promise<void> {
     const asked = this.cache.now();
+    const moved = this.movedBy(from, to, flags);
     let reply: wire.RenameReply | undefined;
     try {
       reply = await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
@@ -229,11 +231,27 @@ export class Names {
       this.inodes.noteChange(to.parent);
     } finally {
       // Also after a failure: what it found differs from what was believed, or is in doubt.
-      this.cache.dropName(from.parent, from.name);
-      this.cache.dropName(to.parent, to.name);
+      if (reply === undefined || moved === undefined) {
+        this.cache.dropName(from.parent, from.name);
+        this.cache.dropName(to.parent, to.name);
+      } else {
+        const grant = reply.parent?.grant ?? 0;
+        const newGrant = to.parent === from.parent ? grant : (reply.newParent?.grant ?? 0);
+        this.cache.changedName(from.parent, from.name, 'nothing', asked, grant);
+        this.cache.changedName(to.parent, to.name, moved, asked, newGrant);
+      }
       this.learnDirectory(from.parent, reply?.parent, asked);
       if (to.parent !== from.parent) this.learnDirectory(to.parent, reply?.newParent, asked);
     }
+  }
+
+  /** What a rename moves, if that is known to stay, and that it leaves nothing behind: two names of one inode are left as they are. */
+  private movedBy(from: EntryName, to: EntryName, flags: RenameFlags): InodeId | undefined {
+    if (!this.holdings.areWanted || flags.exchange === true || flags.whiteout === true) return undefined;
+    const moved = this.cache.getName(from.parent, from.name);
+    const replaced = this.cache.getName(to.parent, to.name);
+    const isKnown = replaced !== undefined || this.cache.knowsAbsent(to.parent, to.name);
+    return isKnown && replaced !== moved ? moved : undefined;
   }
 
   /** After an own change in the directory, which the kernel asks about at its next step through it. */
@@ -289,7 +307,8 @@ export class Names {
       }));
       this.inodes.noteChange(parent);
     } finally {
-      this.cache.dropName(parent, name);
+      if (reply === undefined) this.cache.dropName(parent, name);
+      else this.cache.changedName(parent, name, 'nothing', asked, reply.parent?.grant ?? 0);
       this.learnDirectory(parent, reply?.parent, asked);
     }
   }

@@ -1,6 +1,7 @@
 /** What the client believes after its own changes: never older than the last of them that has returned. */
 import t from 'tap';
 import { AttributeCache } from '../../../src/client/inodes/attribute-cache.js';
+import { Holdings, Moments } from '../../../src/client/session/holdings.js';
 import type { InodeAttributes } from '../../../src/client/session/wire-attributes.js';
 import { inodeId } from '../../../src/core/ids.js';
 import { ManualClock } from '../../support/fakes/manual-clock.js';
@@ -67,4 +68,23 @@ t.test('a directory has one name: what it was called before is not believed any 
   cache.putDirectoryName(parent, name, inodeId(8), cache.now());
   cache.putDirectoryName(parent, Buffer.from('e'), inode, cache.now());
   t.equal(cache.getName(parent, name), inodeId(8), 'another has the name since');
+});
+
+t.test('what an own change made of a name is known at once, unless others changed it since', async (t) => {
+  const [clock, moments, parent, name] = [new ManualClock(), new Moments(), inodeId(1), Buffer.from('name')];
+  const holdings = new Holdings(clock, moments, true);
+  holdings.asking()();
+  const cache = new AttributeCache({ clock, moments, holdings, ttlMs: 0 });
+  holdings.take(parent, 3, cache.now());
+  cache.changedName(parent, name, inode, cache.now(), 3);
+  t.equal(cache.getName(parent, name), inode);
+  cache.changedName(parent, name, 'nothing', cache.now(), 3);
+  t.ok(cache.knowsAbsent(parent, name));
+  cache.changedName(parent, name, inode, cache.now(), 0);
+  t.equal(cache.getName(parent, name), undefined, 'the directory is not held, or others are about to change it');
+  t.notOk(cache.knowsAbsent(parent, name));
+  const asked = cache.now();
+  cache.recallName(parent, name);
+  cache.changedName(parent, name, inode, asked, 3);
+  t.equal(cache.getName(parent, name), undefined, 'the recall overtook the answer');
 });
