@@ -60,9 +60,10 @@ export function masterHandlers(deps: ServiceDeps): Handlers<MasterMethods> {
     },
     reclaim: (request, { peer }) => {
       const session = sessions.require(peer);
-      const lostAppends = sessions.reclaim(session, request);
+      // First: once the last has told all, changes go on.
       const isUnchanged = !recalls.isSettled() && !session.holdingsEnded;
       const grants = request.holdings.map((inode) => holdings.reclaim(session.id, inodeId(inode), isUnchanged));
+      const lostAppends = sessions.reclaim(session, request);
       if (request.done) {
         sessions.noteHoldingsEnded(session.id, false);
         recalls.resumed(session.id);
