@@ -57,7 +57,7 @@ export class ClusterFileSystem implements FileSystem {
   private readonly opens: FileOpener;
 
   private constructor(parts: ClientParts, noteReads: ReadNotes) {
-    const { master, servers, cache, holdings, listings, inodes, changes, files } = parts;
+    const { master, servers, cache, holdings, listings, whole, inodes, changes, files } = parts;
     this.beliefs = parts.beliefs;
     this.master = master;
     this.servers = servers;
@@ -65,9 +65,9 @@ export class ClusterFileSystem implements FileSystem {
     this.inodes = inodes;
     this.changes = changes;
     this.files = files;
-    this.names = new Names(master, cache, inodes, holdings, listings, noteReads);
+    this.names = new Names(master, cache, inodes, holdings, listings, whole, noteReads);
     this.xattrs = new Xattrs(master, cache, inodes);
-    this.opens = new FileOpener(master, cache, inodes, files, this.names, holdings);
+    this.opens = new FileOpener(master, cache, inodes, files, this.names, holdings, whole);
   }
 
   /** Opens a session. UNAUTHENTICATED when the secret is another; UNAVAILABLE when no master answers in time. */

@@ -19,6 +19,7 @@ import { AttributeCache } from './inodes/attribute-cache.js';
 import { KnownInodes } from './inodes/known-inodes.js';
 import { Listings } from './inodes/listings.js';
 import { Recalls } from './inodes/recalls.js';
+import { WholeDirectories } from './inodes/whole-directories.js';
 import { HeldAppendLeases } from './session/held-append-leases.js';
 import { FileLocks } from './session/file-locks.js';
 import { DEFAULT_LEASES, Holdings, Moments, type Leases } from './session/holdings.js';
@@ -52,6 +53,7 @@ export interface ClientParts {
   readonly cache: AttributeCache;
   readonly holdings: Holdings;
   readonly listings: Listings;
+  readonly whole: WholeDirectories;
   readonly beliefs: Beliefs | undefined;
   readonly inodes: KnownInodes;
   readonly changes: InodeChanges;
@@ -80,7 +82,8 @@ export async function connectClient(
   const ttlMs = isShared ? 0 : config.cacheTtlMs;
   const cache = new AttributeCache({ clock, moments, holdings, ...(ttlMs !== undefined && { ttlMs }) });
   const listings = new Listings(holdings, moments);
-  const recalls = new Recalls({ holdings, cache, listings, logger, inodes: () => table.current?.inodes });
+  const whole = new WholeDirectories(holdings);
+  const recalls = new Recalls({ holdings, cache, listings, whole, logger, inodes: () => table.current?.inodes });
   // The table comes after the connection that it uses; until then nothing is open.
   const table: { current?: FileTable } = {};
   const timeout = config.operationTimeoutMs;
@@ -189,6 +192,7 @@ export async function connectClient(
     cache,
     holdings,
     listings,
+    whole,
     beliefs: isShared ? recalls : undefined,
     inodes,
     changes,

@@ -11,6 +11,7 @@ import { MASTER_METHODS } from '../../protocol/methods.js';
 import type { AttributeCache } from '../inodes/attribute-cache.js';
 import { locksLost, type KnownInodes } from '../inodes/known-inodes.js';
 import type { Names } from '../inodes/names.js';
+import type { WholeDirectories } from '../inodes/whole-directories.js';
 import type { Holdings } from '../session/holdings.js';
 import type { MasterConnection } from '../session/master-connection.js';
 import { fromWireAttributes, present, toWireCaller } from '../session/wire-attributes.js';
@@ -49,6 +50,7 @@ export class FileOpener {
     private readonly files: FileTable,
     private readonly names: Names,
     private readonly holdings: Holdings,
+    private readonly whole: WholeDirectories,
   ) {}
 
   async create(credentials: Credentials, parent: InodeId, name: Buffer, options: NewFile): Promise<Created> {
@@ -56,17 +58,19 @@ export class FileOpener {
     let reply: wire.CreateReply | undefined;
     const target = await this.targetOf(credentials, parent, name, options.flags);
     const { file, attributes } = await this.files.openWith(target.known, credentials, options.flags, async () => {
-      reply = await this.master.mutate(MASTER_METHODS.create, (operation) => {
-        this.requireMayCut(target, options.flags);
-        return {
-          operation,
-          caller: toWireCaller(credentials),
-          parent,
-          name,
-          hold: this.holdings.areWanted,
-          ...newFile(options),
-        };
-      });
+      reply = await this.whole.adding(parent, name, () =>
+        this.master.mutate(MASTER_METHODS.create, (operation) => {
+          this.requireMayCut(target, options.flags);
+          return {
+            operation,
+            caller: toWireCaller(credentials),
+            parent,
+            name,
+            hold: this.holdings.areWanted,
+            ...newFile(options),
+          };
+        }),
+      );
       return fromWireAttributes(present(reply.attributes));
     });
     const created = reply?.created === true;

@@ -74,8 +74,15 @@ export class Listings {
     return page;
   }
 
-  /** Runs `ask`, which lists these directories and gives what it was told, and keeps of that what nobody has changed since. */
-  async asking<T extends readonly ListedPage[]>(inodes: readonly InodeId[], ask: () => Promise<T>): Promise<T> {
+  /**
+   * Runs `ask`, which lists these directories and gives what it was told, and keeps of that what nobody has changed since, with a word to
+   * `onKept`.
+   */
+  async asking<T extends readonly ListedPage[]>(
+    inodes: readonly InodeId[],
+    ask: () => Promise<T>,
+    onKept?: (page: ListedPage) => void,
+  ): Promise<T> {
     const asked = this.moments.now();
     for (const inode of inodes) {
       const change = this.changes.get(inode) ?? { moment: 0, asking: 0 };
@@ -84,9 +91,11 @@ export class Listings {
     }
     try {
       const answers = await ask();
-      for (const [at, { query, page, holding }] of answers.entries()) {
+      for (const [at, listed] of answers.entries()) {
+        const { query, page, holding } = listed;
         if (holding === undefined || (this.changes.get(query.inode)?.moment ?? Infinity) > asked) continue;
         this.put(query, page, holding, at === 0);
+        onKept?.(listed);
       }
       return answers;
     } finally {

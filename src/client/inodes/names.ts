@@ -25,6 +25,7 @@ import { fromWireAttributes, present, toWireCaller, type InodeAttributes } from 
 import type { Holdings } from '../session/holdings.js';
 import type { AttributeCache, Moment } from './attribute-cache.js';
 import type { KnownInodes } from './known-inodes.js';
+import type { WholeDirectories } from './whole-directories.js';
 import type { ListedPage, Listings, PageQuery } from './listings.js';
 
 const RENAME_NOREPLACE = 1;
@@ -38,6 +39,7 @@ export class Names {
     private readonly inodes: KnownInodes,
     private readonly holdings: Holdings,
     private readonly listings: Listings,
+    private readonly whole: WholeDirectories,
     private readonly noteReads: ReadNotes,
   ) {}
 
@@ -53,6 +55,14 @@ export class Names {
     } else if (this.cache.knowsAbsent(parent, name)) {
       const directory = this.cache.getAttributes(parent);
       if (directory !== undefined && permits(directory, credentials, 1)) throw noEntry(parent);
+    }
+    const holding = known === undefined ? this.whole.lacks(parent, name) : undefined;
+    if (holding !== undefined) {
+      const directory = this.cache.getAttributes(parent);
+      if (directory !== undefined && permits(directory, credentials, 1)) {
+        this.cache.putAbsent(parent, name, this.cache.now(), holding.grant);
+        throw noEntry(parent);
+      }
     }
     const asked = this.cache.now();
     const hold = this.holdings.areWanted;
@@ -91,10 +101,22 @@ export class Names {
     }
     if (!noAtime) this.inodes.noteRead(inode);
     const ahead = this.nextAfter(query);
-    const [{ page }] = await this.listings.asking([inode, ...ahead], () =>
-      this.askPages(credentials, query, ahead, noAtime),
+    const [{ page }] = await this.listings.asking(
+      [inode, ...ahead],
+      () => this.askPages(credentials, query, ahead, noAtime),
+      (listed) => this.learnWhole(listed),
     );
     return page;
+  }
+
+  /** A page that nobody has changed since: it may have all names of its directory. */
+  private learnWhole({ query, page, holding }: ListedPage): void {
+    if (query.cookie !== 0 || !page.end || holding === undefined) return;
+    this.whole.put(
+      query.inode,
+      page.entries.map(({ name }) => name),
+      holding,
+    );
   }
 
   /** Directories that are likely to be listed next, so that they need not be asked for one by one. */
@@ -181,13 +203,15 @@ export class Names {
   }
 
   async link(credentials: Credentials, inode: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes> {
-    const reply = await this.master.mutate(MASTER_METHODS.link, (operation) => ({
-      operation,
-      caller: toWireCaller(credentials),
-      inode,
-      parent: newParent,
-      name: newName,
-    }));
+    const reply = await this.whole.adding(newParent, newName, () =>
+      this.master.mutate(MASTER_METHODS.link, (operation) => ({
+        operation,
+        caller: toWireCaller(credentials),
+        inode,
+        parent: newParent,
+        name: newName,
+      })),
+    );
     this.listings.drop(newParent);
     this.cache.recallName(newParent, newName);
     for (const changed of [newParent, inode]) {
@@ -215,18 +239,20 @@ export class Names {
     const moved = this.movedBy(from, to, flags);
     let reply: wire.RenameReply | undefined;
     try {
-      reply = await this.master.mutate(MASTER_METHODS.rename, (operation) => ({
-        operation,
-        caller: toWireCaller(credentials),
-        parent: from.parent,
-        name: from.name,
-        newParent: to.parent,
-        newName: to.name,
-        flags:
-          (flags.noReplace === true ? RENAME_NOREPLACE : 0) |
-          (flags.exchange === true ? RENAME_EXCHANGE : 0) |
-          (flags.whiteout === true ? RENAME_WHITEOUT : 0),
-      }));
+      reply = await this.whole.adding(to.parent, to.name, () =>
+        this.master.mutate(MASTER_METHODS.rename, (operation) => ({
+          operation,
+          caller: toWireCaller(credentials),
+          parent: from.parent,
+          name: from.name,
+          newParent: to.parent,
+          newName: to.name,
+          flags:
+            (flags.noReplace === true ? RENAME_NOREPLACE : 0) |
+            (flags.exchange === true ? RENAME_EXCHANGE : 0) |
+            (flags.whiteout === true ? RENAME_WHITEOUT : 0),
+        })),
+      );
       this.inodes.noteChange(from.parent);
       this.inodes.noteChange(to.parent);
     } finally {
@@ -279,18 +305,25 @@ export class Names {
     node: wire.CreateRequestInit,
   ): Promise<Attributes> {
     const asked = this.cache.now();
-    const reply = await this.master.mutate(MASTER_METHODS.create, (operation) => ({
-      operation,
-      caller: toWireCaller(credentials),
-      parent,
-      name,
-      ...node,
-      hold: this.holdings.areWanted,
-    }));
+    const reply = await this.whole.adding(parent, name, () =>
+      this.master.mutate(MASTER_METHODS.create, (operation) => ({
+        operation,
+        caller: toWireCaller(credentials),
+        parent,
+        name,
+        ...node,
+        hold: this.holdings.areWanted,
+      })),
+    );
     const attributes = fromWireAttributes(present(reply.attributes));
     this.inodes.noteChange(parent);
     this.inodes.noteChange(attributes.inode);
     this.learnDirectory(parent, reply.parent, asked);
+    if (isDirectory(attributes.mode) && attributes.grant !== 0) {
+      // Nobody has made anything in it yet.
+      const holding = this.holdings.take(attributes.inode, attributes.grant, asked);
+      if (holding !== undefined) this.whole.put(attributes.inode, [], holding);
+    }
     return this.learnEntry(parent, name, attributes, asked, reply.nameGrant);
   }
 

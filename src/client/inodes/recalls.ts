@@ -14,11 +14,13 @@ import type { Holdings } from '../session/holdings.js';
 import type { AttributeCache } from './attribute-cache.js';
 import type { KnownInodes } from './known-inodes.js';
 import type { Listings } from './listings.js';
+import type { WholeDirectories } from './whole-directories.js';
 
 export interface RecallsOptions {
   readonly holdings: Holdings;
   readonly cache: AttributeCache;
   readonly listings: Listings;
+  readonly whole: WholeDirectories;
   readonly logger: Logger;
   /** None yet: nothing is open. */
   readonly inodes: () => KnownInodes | undefined;
@@ -56,7 +58,7 @@ export class Recalls implements Beliefs {
   }
 
   private forgetOne(item: Recall): Recalled {
-    const { cache, listings, holdings } = this.options;
+    const { cache, listings, whole, holdings } = this.options;
     const inode = inodeId(item.inode);
     const names = item.names.map((name) => Buffer.from(name));
     const attributes = item.attributes.map(inodeId);
@@ -67,7 +69,10 @@ export class Recalls implements Beliefs {
       listings.drop(inode);
       attributes.push(inode);
     }
-    for (const name of names) cache.recallName(inode, name);
+    for (const name of names) {
+      cache.recallName(inode, name);
+      whole.mayExist(inode, name);
+    }
     for (const each of attributes) cache.dropAttributes(each);
     for (const each of contents) {
       cache.dropAttributes(each);

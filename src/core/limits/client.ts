@@ -51,6 +51,10 @@ export const MAX_HELD_INODES = MAX_HOLDINGS_PER_SESSION - 8_192;
 /** Holdings that one heartbeat gives back. */
 export const MAX_RELEASED = 4096;
 
+// client/inodes/whole-directories.ts
+/** Names of directories that are known whole: about 100 bytes each. */
+export const MAX_WHOLE_NAMES = 262_144;
+
 // client/inodes/listings.ts
 /** Entries of listings that are kept: about 150 bytes each. */
 export const MAX_LISTED_ENTRIES = 262_144;

@@ -3,6 +3,7 @@ import t from 'tap';
 import { AttributeCache } from '../../../src/client/inodes/attribute-cache.js';
 import { Listings } from '../../../src/client/inodes/listings.js';
 import { Recalls } from '../../../src/client/inodes/recalls.js';
+import { WholeDirectories } from '../../../src/client/inodes/whole-directories.js';
 import { Holdings, Moments } from '../../../src/client/session/holdings.js';
 import type { InodeAttributes } from '../../../src/client/session/wire-attributes.js';
 import { inodeId, type InodeId } from '../../../src/core/ids.js';
@@ -35,7 +36,8 @@ function make() {
   holdings.asking()();
   const cache = new AttributeCache({ clock, moments, holdings, ttlMs: 0 });
   const listings = new Listings(holdings, moments);
-  const recalls = new Recalls({ holdings, cache, listings, logger: silentLogger, inodes: () => undefined });
+  const whole = new WholeDirectories(holdings);
+  const recalls = new Recalls({ holdings, cache, listings, whole, logger: silentLogger, inodes: () => undefined });
   const learn = (): void => {
     const asked = moments.now();
     cache.putAttributes(told(DIRECTORY, DIRECTORY, 1), asked);
@@ -60,7 +62,7 @@ function make() {
     missing: cache.knowsAbsent(DIRECTORY, MISSING),
     listing: listings.get(QUERY) !== undefined,
   });
-  return { clock, moments, cache, holdings, listings, recalls, learn, list, recall, known };
+  return { clock, moments, cache, holdings, listings, whole, recalls, learn, list, recall, known };
 }
 
 const ALL = { directory: true, file: true, other: true, name: true, missing: true, listing: true };
@@ -192,4 +194,46 @@ t.test('directories that follow those which were listed are asked for ahead, onc
   t.ok(listings.get({ ...QUERY, inode: third }));
   holdings.end(parent);
   t.same(listings.next(parent, third), [], 'its listing may be another by now');
+});
+
+t.test('of a directory that is known whole, a name that is not in it is missing', async (t) => {
+  const { clock, holdings, whole, recall, moments } = make();
+  const holding = holdings.take(DIRECTORY, 1, moments.now());
+  if (holding === undefined) throw new Error('not taken');
+  t.equal(whole.lacks(DIRECTORY, MISSING), undefined, 'not known');
+  whole.put(DIRECTORY, [NAME], holding);
+  t.equal(whole.lacks(DIRECTORY, MISSING), holding);
+  t.equal(whole.lacks(DIRECTORY, NAME), undefined);
+  const making = deferred<void>();
+  const made = whole.adding(DIRECTORY, MISSING, () => making.promise);
+  t.equal(whole.lacks(DIRECTORY, MISSING), undefined, 'it is being made');
+  whole.put(DIRECTORY, [NAME], holding);
+  t.equal(whole.lacks(DIRECTORY, MISSING), undefined, 'also if a listing did not see it');
+  making.resolve();
+  await made;
+  whole.put(DIRECTORY, [NAME], holding);
+  const other = Buffer.from('other');
+  await recall({ names: [MISSING] });
+  t.equal(whole.lacks(DIRECTORY, MISSING), undefined, 'others are about to make it');
+  t.equal(whole.lacks(DIRECTORY, other), holding);
+  clock.advance(HOLDING_VALID_MS);
+  t.equal(whole.lacks(DIRECTORY, other), undefined, 'the session may have been given up');
+  holdings.asking()();
+  t.equal(whole.lacks(DIRECTORY, other), holding);
+  await recall({ whole: true });
+  t.equal(whole.lacks(DIRECTORY, other), undefined);
+});
+
+t.test('names of whole directories are bounded, all together', async (t) => {
+  const { holdings, moments } = make();
+  const whole = new WholeDirectories(holdings, 10);
+  for (let n = 1; n <= 8; n++) {
+    const holding = holdings.take(inodeId(n), n, moments.now());
+    if (holding !== undefined) whole.put(inodeId(n), [NAME], holding);
+  }
+  const known = (): number =>
+    Array.from({ length: 8 }, (_, n) => whole.lacks(inodeId(n + 1), MISSING)).filter(Boolean).length;
+  t.equal(known(), 5);
+  for (let n = 0; n < 20; n++) whole.mayExist(inodeId(8), Buffer.from(`name ${n}`));
+  t.equal(known(), 0, 'one that is too large is not known');
 });
