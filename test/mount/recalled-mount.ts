@@ -8,9 +8,12 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { deferred } from '../../src/core/sync.js';
 import type { Deferred } from '../../src/core/sync.js';
-import type { Order, Outcome, There, Tuning } from './recalled-server.js';
+import type { Change, There } from '../support/models/other-mount.js';
+import type { Order, Outcome, Tuning } from './recalled-server.js';
 
 const SERVER = fileURLToPath(new URL('recalled-server.js', import.meta.url));
+
+type Unnumbered = Order extends infer O ? (O extends { readonly id: number } ? Omit<O, 'id'> : never) : never;
 
 export class RecalledMount {
   private next = 1;
@@ -40,31 +43,36 @@ export class RecalledMount {
     return mount;
   }
 
-  /** What is there afterwards. Throws what the other mount is told. */
-  async change(order: Omit<Order, 'id'>): Promise<There | undefined> {
-    const { error, there } = await this.send(order);
-    if (error !== undefined) throw new Error(`${order.what} ${order.path}: ${error}`);
-    return there;
+  /** Throws what the other mount is told. */
+  async change(change: Change): Promise<void> {
+    const error = await this.try(change);
+    if (error !== undefined) throw new Error(`${change.what} ${change.path}: ${error}`);
   }
 
-  /** As `change`; a refusal changes nothing. */
-  async try(order: Omit<Order, 'id'>): Promise<Outcome> {
-    return this.send(order);
+  /** As `change`; returns what the other mount is told, when that changes nothing. */
+  async try(change: Change): Promise<string | undefined> {
+    return (await this.send(change)).error;
+  }
+
+  /** What is at a path, or of an inode. */
+  async look(path: string, inode?: number): Promise<There | undefined> {
+    return (await this.send({ what: 'look', path, ...(inode !== undefined && { inode }) })).there;
   }
 
   async counts(): Promise<Readonly<Record<string, number>>> {
-    return (await this.send({ what: 'counts', path: '/' })).counts ?? {};
+    return (await this.send({ what: 'counts' })).counts ?? {};
   }
 
   async tune(tuning: Tuning): Promise<void> {
-    await this.change({ what: 'tune', path: '/', text: JSON.stringify(tuning) });
+    await this.send({ what: 'tune', tuning });
   }
 
-  private async send(order: Omit<Order, 'id'>): Promise<Outcome> {
+  private async send(unnumbered: Unnumbered): Promise<Outcome> {
     const id = this.next++;
+    const order: Order = { ...unnumbered, id };
     const waiter = deferred<Outcome>();
     this.waiting.set(id, waiter);
-    this.server.send({ ...order, id } satisfies Order);
+    this.server.send(order);
     try {
       return await waiter.promise;
     } finally {
@@ -75,7 +83,7 @@ export class RecalledMount {
   private async end(): Promise<void> {
     if (this.server.exitCode !== null) return;
     const gone = new Promise((resolve) => this.server.on('exit', resolve));
-    this.send({ what: 'unmount', path: '/' }).catch(() => undefined);
+    this.send({ what: 'unmount' }).catch(() => undefined);
     const timer = setTimeout(() => this.server.kill('SIGKILL'), 5_000);
     await gone;
     clearTimeout(timer);

@@ -23,7 +23,7 @@ import {
 import type { Opcode } from './wire/protocol.js';
 import { answer, DONE } from './wire/request.js';
 import type { Answer, Handler, Request } from './wire/request.js';
-import { attributesAnswer, inodeOf } from './session.js';
+import { askedBy, attributesAnswer, inodeOf } from './session.js';
 import type { Session } from './session.js';
 
 const CAPABILITIES = Buffer.from('security.capability');
@@ -48,7 +48,13 @@ export class AttributeRequests {
     const flags = request.body.u32();
     request.body.skip(4);
     if ((flags & GETATTR_HANDLE) !== 0) {
-      return attributesAnswer(session, request, await session.files.get(request.body.u64()).file.attributes());
+      const attributes = await session.files.get(request.body.u64()).file.attributes();
+      // Others may be told now what it was before, and the kernel takes what comes first: a read(2) would end where the file ended.
+      if (session.trust !== undefined && session.nodes.mayMissSize(attributes, askedBy(request))) {
+        request.waitsForOthers();
+        await session.refreshSize(attributes, request.caller.pid);
+      }
+      return attributesAnswer(session, request, attributes);
     }
     const inode = inodeOf(session, request);
     const { trust } = session;

@@ -241,12 +241,14 @@ export class ServedMount {
       onRequest: (nodeid, pid, operation) => {
         this.nodes.places.used(pid, nodeid);
         trust?.lateAnswers.asks(pid);
-        trust?.doorkeeper.asks(pid, operation, nodeid);
+        trust?.doorkeeper.asks(pid, operation);
       },
       onDone: (nodeid) => changedThrough(session, nodeid),
       onStale: (pid, operation, error) => {
         // Of an open its handler tells more, and a gate says nothing of what is there.
-        if (operation !== 'OPEN' && !(error instanceof GateRefusal)) secondLook.refused(pid);
+        if (error instanceof GateRefusal) return;
+        trust?.doorkeeper.toldStale(pid);
+        if (operation !== 'OPEN') secondLook.refused(pid);
       },
       isDying: (pid) => isBeingKilled(readStatus(pid)),
     });

@@ -66,3 +66,15 @@ export const openIn = (body: Buffer, at = 0): { readonly handle: number; readonl
 });
 
 export const ENTRY_BYTES = 128;
+const DIRENT_BYTES = 24;
+
+/** Of READDIRPLUS: fuse_entry_out and fuse_dirent, each followed by its name. */
+export function* listedIn(body: Buffer): Generator<{ name: string; next: number; entry: EntryAnswer }> {
+  for (let at = 0; at < body.length;) {
+    const dirent = at + ENTRY_BYTES;
+    const length = body.readUInt32LE(dirent + 16);
+    const name = body.toString('latin1', dirent + DIRENT_BYTES, dirent + DIRENT_BYTES + length);
+    yield { name, next: u64(body, dirent + 8), entry: entryIn(body.subarray(at)) };
+    at += Math.ceil((ENTRY_BYTES + DIRENT_BYTES + length) / 8) * 8;
+  }
+}

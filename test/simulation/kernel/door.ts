@@ -6,12 +6,16 @@ import { FakeKernel } from '../../support/fakes/fake-kernel.js';
 
 const HEADER_BYTES = 16;
 const NOTIFY_INVAL_INODE = 2;
+const NOTIFY_INVAL_ENTRY = 3;
 const NOTIFY_STORE = 4;
+const EXPIRE_ONLY = 1;
 
 /** What a mount may tell. Each returns false when the kernel does not know the inode. */
 export interface Told {
   /** Attributes are old; and with an `offset` of 0 or more, pages from there on are (`length` 0: all of them). */
   forget(nodeid: number, offset: number, length: number): Promise<boolean> | boolean;
+  /** A name in a directory is not to be believed; unless `expireOnly` it is forgotten. Resolves when it is, as `forget`. */
+  disbelieve(directory: number, name: string, expireOnly: boolean): Promise<boolean>;
   /** Bytes for the pages. */
   store(nodeid: number, offset: number, bytes: Buffer): boolean;
 }
@@ -42,6 +46,10 @@ export class Door extends FakeKernel {
     switch (message.readInt32LE(4)) {
       case NOTIFY_INVAL_INODE:
         return this.told?.forget(nodeid, offset, Number(body.readBigInt64LE(16))) ?? false;
+      case NOTIFY_INVAL_ENTRY: {
+        const name = body.toString('latin1', 16, 16 + body.readUInt32LE(8));
+        return this.told?.disbelieve(nodeid, name, (body.readUInt32LE(12) & EXPIRE_ONLY) !== 0) ?? false;
+      }
       case NOTIFY_STORE:
         return this.told?.store(nodeid, offset, Buffer.from(body.subarray(24))) ?? false;
       default:

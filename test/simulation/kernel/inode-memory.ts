@@ -49,7 +49,7 @@ export class InodeMemory {
   /** Of a directory: one change of its names at a time. */
   readonly names = new Semaphore(1);
   /** READs on their way that fill pages. */
-  private filling = 0;
+  private readonly filling = new Set<{ readonly index: number; isDoomed: boolean }>();
   private filled: (() => void)[] = [];
 
   constructor(
@@ -86,6 +86,11 @@ export class InodeMemory {
     this.believedUntilMs = 0;
   }
 
+  /** Names in it were changed: an answer that was asked for before may yet be taken. */
+  doubtUntilTold(): void {
+    this.believedUntilMs = 0;
+  }
+
   /** A write of this mount reached `end`. */
   written(end: number): void {
     this.doubt();
@@ -106,21 +111,29 @@ export class InodeMemory {
   /** Runs the READ of a page: who is told to drop it waits for that. */
   async fill(index: number, read: () => Promise<Buffer>): Promise<Buffer> {
     const { drops } = this;
-    this.filling++;
+    const filling = { index, isDoomed: false };
+    this.filling.add(filling);
     try {
       const page = await read();
-      if (drops === this.drops) this.kept.set(index, page);
+      if (drops === this.drops && !filling.isDoomed) this.kept.set(index, page);
       return page;
     } finally {
-      this.filling--;
-      if (this.filling === 0) for (const go of this.filled.splice(0)) go();
+      this.filling.delete(filling);
+      for (const go of this.filled.splice(0)) go();
     }
   }
 
-  /** `length` 0: to the end. */
+  /** `length` 0: to the end. What is filled from now on stays, but for pages that are there now, or are filled now. */
   async dropPages(offset: number, length: number): Promise<void> {
-    while (this.filling > 0) await new Promise<void>((resolve) => this.filled.push(resolve));
-    this.dropPagesNow(offset, length);
+    const end = length === 0 ? Infinity : offset + length;
+    const isIn = (index: number): boolean => (index + 1) * PAGE_BYTES > offset && index * PAGE_BYTES < end;
+    const fills = [...this.filling].filter(({ index }) => isIn(index));
+    const there = [...this.kept.keys()].filter(isIn);
+    for (const filling of fills) filling.isDoomed = true;
+    for (const index of there) this.kept.delete(index);
+    while (fills.some((filling) => this.filling.has(filling))) {
+      await new Promise<void>((resolve) => this.filled.push(resolve));
+    }
   }
 
   dropPagesNow(offset: number, length: number): void {

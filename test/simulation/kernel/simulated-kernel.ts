@@ -7,14 +7,16 @@
  *   this file         walks along paths, and calls
  *
  * Left out: permissions but for the look at each directory that they need, links, mappings, O_DIRECT, readahead, memory that runs short.
- * The caller of each request is a thread of its own that exists on no machine.
+ * The caller of each request is a thread that exists on no machine; a few threads make all calls, each one with the same arguments in the
+ * same place, so that nothing but its number tells a call from the one before.
  */
 import type { Clock } from '../../../src/core/clock.js';
 import { FOPEN_KEEP_CACHE } from '../../../src/fuse/kernel/wire/protocol.js';
 import type { Opcode } from '../../../src/fuse/kernel/wire/protocol.js';
+import type { Threads } from '../../../src/fuse/kernel/gate/system-call.js';
 import { cstrings, u32, u64 } from '../../support/fakes/fake-kernel.js';
 import type { FakeReply } from '../../support/fakes/fake-kernel.js';
-import { attributesIn, demand, ENTRY_BYTES, entryIn, ERRNO, openIn, SystemCallError } from './answers.js';
+import { attributesIn, demand, ENTRY_BYTES, entryIn, ERRNO, listedIn, openIn, SystemCallError } from './answers.js';
 import type { EntryAnswer } from './answers.js';
 import { Door } from './door.js';
 import { InodeMemory, PAGE_BYTES, Versions } from './inode-memory.js';
@@ -24,6 +26,7 @@ const ROOT_NODEID = 1;
 const O_WRONLY = 1;
 const O_RDWR = 2;
 const O_EXCL = 0o200;
+const LISTING_BYTES = 4_096;
 /** No thread of this machine has such a number. */
 const FIRST_THREAD = 2 ** 30;
 
@@ -32,6 +35,20 @@ export interface Descriptor {
   readonly inode: InodeMemory;
   readonly handle: number;
 }
+
+/** Numbers of system calls on x86-64, as /proc/TID/syscall tells them, with arguments. */
+const SYSTEM_CALLS = {
+  stat: '262 0xffffff9c 0x7000 0x7100 0x0',
+  open: '257 0xffffff9c 0x7000 0x0 0x0',
+  create: '257 0xffffff9c 0x7000 0xc2 0x1a4',
+  mkdir: '258 0xffffff9c 0x7000 0x1ed 0x0',
+  unlink: '87 0x7000 0x0 0x0 0x0',
+  rename: '82 0x7000 0x7080 0x0 0x0',
+  list: '217 0x3 0x7000 0x8000 0x0',
+  fstat: '5 0x3 0x7000 0x0 0x0',
+} as const;
+type SystemCallName = keyof typeof SYSTEM_CALLS;
+const callText = (name: SystemCallName): string => `${SYSTEM_CALLS[name]} 0x0 0x0 0x7fff0 0x4000`;
 
 /** Of one walk along a path. */
 interface Walk {
@@ -51,6 +68,17 @@ export class SimulatedKernel {
   private readonly versions = new Versions();
   private readonly inodes = new Map<number, InodeMemory>();
   private threads = FIRST_THREAD;
+  private readonly idle: number[] = [];
+  /** What each thread does. */
+  private readonly calls = new Map<number, SystemCallName>();
+  /** As the machine's /proc tells of these threads. */
+  readonly threadsOfMachine: Threads = {
+    systemCall: (thread) => {
+      const call = this.calls.get(thread);
+      return call === undefined ? '' : callText(call);
+    },
+    textAt: () => '/a/path',
+  };
 
   constructor(private readonly options: SimulatedKernelOptions) {
     this.door.told = {
@@ -59,6 +87,21 @@ export class SimulatedKernel {
         if (inode === undefined) return false;
         inode.doubt();
         return offset < 0 ? true : inode.dropPages(offset, length).then(() => true);
+      },
+      disbelieve: async (nodeid, name, expireOnly) => {
+        const directory = this.inodes.get(nodeid);
+        if (directory === undefined) return false;
+        const release = await directory.names.acquire();
+        try {
+          const known = directory.entries.get(name);
+          if (known === undefined) return false;
+          known.untilMs = 0;
+          if (!expireOnly) directory.entries.delete(name);
+          directory.doubtUntilTold();
+          return true;
+        } finally {
+          release();
+        }
       },
       store: (nodeid, offset, bytes) => {
         const inode = this.inodes.get(nodeid);
@@ -86,15 +129,54 @@ export class SimulatedKernel {
   // ---- System calls -----------------------------------------------------------------------------
 
   stat(path: string): Promise<ToldAttributes> {
-    return this.walking(async (walk) => {
-      const inode = await this.find('stat', path, walk);
-      if (!inode.isBelieved(this.now)) await this.askAttributes('stat', inode, walk.thread);
-      return { ...inode.attributes, size: inode.size };
+    return this.walking('stat', async (walk) => {
+      const inode = await this.again(walk, (each) => this.find('stat', path, each));
+      const told = inode.isBelieved(this.now) ? undefined : await this.askAttributes('stat', inode, walk.thread);
+      return told ?? { ...inode.attributes, size: inode.size };
+    });
+  }
+
+  /** fstat(2) */
+  fstat({ inode, handle }: Descriptor): Promise<ToldAttributes> {
+    return this.calling('fstat', async (thread) => {
+      const told = inode.isBelieved(this.now) ? undefined : await this.askAttributes('fstat', inode, thread, handle);
+      return told ?? { ...inode.attributes, size: inode.size };
+    });
+  }
+
+  /** The names in a directory, and what is known of each by then: opendir(3) and readdir(3). */
+  async list(path: string): Promise<string[]> {
+    const { inode, handle } = await this.walking('open', async (walk) => {
+      const directory = await this.find('open', path, walk);
+      if (!directory.isBelieved(this.now)) await this.askAttributes('open', directory, walk.thread);
+      const body = demand('open', await this.ask(walk.thread, 'OPENDIR', directory.nodeid, u32(0, 0)));
+      return { inode: directory, handle: openIn(body).handle };
+    });
+    return this.calling('list', async (thread) => {
+      const names: string[] = [];
+      const release = await inode.names.acquire();
+      try {
+        for (let offset = 0; ;) {
+          const asked = this.versions.current;
+          const request = Buffer.concat([u64(handle, offset), u32(LISTING_BYTES, 0), u64(0), u32(0, 0)]);
+          const body = demand('list', await this.ask(thread, 'READDIRPLUS', inode.nodeid, request));
+          if (body.length === 0) break;
+          for (const { name, next, entry } of listedIn(body)) {
+            offset = next;
+            if (entry.nodeid !== 0) this.learnEntry(inode, name, entry, asked);
+            if (name !== '.' && name !== '..') names.push(name);
+          }
+        }
+      } finally {
+        release();
+      }
+      this.door.start('RELEASEDIR', inode.nodeid, Buffer.concat([u64(handle), u32(0, 0), u64(0)]), { pid: thread });
+      return names;
     });
   }
 
   open(path: string, write = false): Promise<Descriptor> {
-    return this.walking(async (walk) => {
+    return this.walking('open', async (walk) => {
       const inode = await this.find('open', path, walk);
       // Its mode decides whether it may be opened.
       if (!inode.isBelieved(this.now)) await this.askAttributes('open', inode, walk.thread);
@@ -105,18 +187,19 @@ export class SimulatedKernel {
 
   /** open(2) with O_CREAT and O_EXCL. */
   create(path: string): Promise<Descriptor> {
-    return this.walking(async (walk) => {
+    return this.walking('create', async (walk) => {
       const { directory, name } = await this.parentOf('create', path, walk);
       const release = await directory.names.acquire();
       try {
-        if ((await this.step('create', directory, name, walk)) !== undefined) {
+        if ((await this.lookUpLocked('create', directory, name, walk, true)) !== undefined) {
           throw new SystemCallError('create', ERRNO.EEXIST);
         }
+        await this.permit('create', directory, walk.thread);
         const asked = this.versions.current;
         const request = Buffer.concat([u32(O_RDWR | O_EXCL, 0o644, 0, 0), cstrings(name)]);
         const body = demand('create', await this.ask(walk.thread, 'CREATE', directory.nodeid, request));
         const inode = this.learnEntry(directory, name, entryIn(body), asked);
-        directory.doubt();
+        directory.doubtUntilTold();
         return this.opened(inode, openIn(body, ENTRY_BYTES));
       } finally {
         release();
@@ -125,18 +208,19 @@ export class SimulatedKernel {
   }
 
   mkdir(path: string): Promise<void> {
-    return this.walking(async (walk) => {
-      const { directory, name } = await this.parentOf('mkdir', path, walk);
+    return this.walking('mkdir', async (walk) => {
+      const { directory, name } = await this.again(walk, (each) => this.parentOf('mkdir', path, each));
       const release = await directory.names.acquire();
       try {
-        if ((await this.step('mkdir', directory, name, walk)) !== undefined) {
+        if ((await this.lookUpLocked('mkdir', directory, name, walk, true)) !== undefined) {
           throw new SystemCallError('mkdir', ERRNO.EEXIST);
         }
+        await this.permit('mkdir', directory, walk.thread);
         const asked = this.versions.current;
         const request = Buffer.concat([u32(0o755, 0), cstrings(name)]);
         const body = demand('mkdir', await this.ask(walk.thread, 'MKDIR', directory.nodeid, request));
         this.learnEntry(directory, name, entryIn(body), asked);
-        directory.doubt();
+        directory.doubtUntilTold();
       } finally {
         release();
       }
@@ -144,14 +228,15 @@ export class SimulatedKernel {
   }
 
   unlink(path: string): Promise<void> {
-    return this.walking(async (walk) => {
-      const { directory, name } = await this.parentOf('unlink', path, walk);
+    return this.walking('unlink', async (walk) => {
+      const { directory, name } = await this.again(walk, (each) => this.parentOf('unlink', path, each));
       const release = await directory.names.acquire();
       try {
-        const inode = await this.step('unlink', directory, name, walk);
+        const inode = await this.lookUpLocked('unlink', directory, name, walk, false);
         if (inode === undefined) throw new SystemCallError('unlink', ERRNO.ENOENT);
+        await this.permit('unlink', directory, walk.thread);
         const reply = await this.ask(walk.thread, 'UNLINK', directory.nodeid, cstrings(name));
-        if (reply.error === 0) directory.doubt();
+        if (reply.error === 0) directory.doubtUntilTold();
         // What was removed is looked up again before it is believed to be missing.
         if (reply.error === 0 || reply.error === ERRNO.ENOENT) directory.entries.delete(name);
         demand('unlink', reply);
@@ -162,26 +247,30 @@ export class SimulatedKernel {
     });
   }
 
-  /** rename(2) within one directory. */
+  /** rename(2) */
   rename(from: string, to: string): Promise<void> {
-    return this.walking(async (walk) => {
-      const { directory, name } = await this.parentOf('rename', from, walk);
-      const target = (await this.parentOf('rename', to, walk)).name;
-      const release = await directory.names.acquire();
+    return this.walking('rename', async (walk) => {
+      const source = await this.again(walk, (each) => this.parentOf('rename', from, each));
+      const target = await this.again(walk, (each) => this.parentOf('rename', to, each));
+      const directories = [...new Set([source.directory, target.directory])].sort((a, b) => a.nodeid - b.nodeid);
+      const releases: (() => void)[] = [];
+      for (const { names } of directories) releases.push(await names.acquire());
       try {
-        const inode = await this.step('rename', directory, name, walk);
+        const inode = await this.lookUpLocked('rename', source.directory, source.name, walk, false);
         if (inode === undefined) throw new SystemCallError('rename', ERRNO.ENOENT);
-        // A target is always asked for.
-        const replaced = await this.step('rename', directory, target, { ...walk, isSecond: true });
-        const request = Buffer.concat([u64(directory.nodeid), u32(0, 0), cstrings(name, target)]);
-        demand('rename', await this.ask(walk.thread, 'RENAME2', directory.nodeid, request));
-        directory.entries.delete(name);
-        directory.entries.set(target, { nodeid: inode.nodeid, untilMs: 0 });
-        directory.doubt();
+        const replaced = await this.lookUpLocked('rename', target.directory, target.name, walk, true);
+        for (const directory of directories) await this.permit('rename', directory, walk.thread);
+        const moved = source.directory.entries.get(source.name);
+        const request = Buffer.concat([u64(target.directory.nodeid), u32(0, 0), cstrings(source.name, target.name)]);
+        demand('rename', await this.ask(walk.thread, 'RENAME2', source.directory.nodeid, request));
+        source.directory.entries.delete(source.name);
+        // It is believed for as long as by its old name.
+        if (moved !== undefined) target.directory.entries.set(target.name, moved);
+        for (const directory of directories) directory.doubtUntilTold();
         inode.doubt();
         replaced?.doubt();
       } finally {
-        release();
+        for (const release of releases) release();
       }
     });
   }
@@ -191,14 +280,22 @@ export class SimulatedKernel {
     const { inode, handle } = file;
     // What reaches past the end that is known makes the kernel ask where it is.
     if (offset + length > inode.size && !inode.isBelieved(this.now)) {
-      await this.askAttributes('read', inode, this.thread(), handle);
+      await this.calling('fstat', (thread) => this.askAttributes('read', inode, thread, handle));
     }
     return this.sendfile(file, offset, length);
   }
 
   /** As sendfile(2) and splice(2) read, which go by the end that is known. */
-  async sendfile({ inode, handle }: Descriptor, offset: number, length: number): Promise<Buffer> {
-    const thread = this.thread();
+  sendfile(file: Descriptor, offset: number, length: number): Promise<Buffer> {
+    return this.calling('fstat', (thread) => this.readPages(file, offset, length, thread));
+  }
+
+  private async readPages(
+    { inode, handle }: Descriptor,
+    offset: number,
+    length: number,
+    thread: number,
+  ): Promise<Buffer> {
     const pieces: Buffer[] = [];
     for (let at = offset; at < Math.min(offset + length, inode.size);) {
       const index = Math.floor(at / PAGE_BYTES);
@@ -213,8 +310,11 @@ export class SimulatedKernel {
   }
 
   /** pwrite(2). The mount is told before it returns; pages are written through. */
-  async write({ inode, handle }: Descriptor, offset: number, bytes: Buffer): Promise<void> {
-    const thread = this.thread();
+  write(file: Descriptor, offset: number, bytes: Buffer): Promise<void> {
+    return this.calling('fstat', (thread) => this.writeBy(thread, file, offset, bytes));
+  }
+
+  private async writeBy(thread: number, { inode, handle }: Descriptor, offset: number, bytes: Buffer): Promise<void> {
     const release = await inode.names.acquire();
     try {
       const head = [u64(handle, offset), u32(bytes.length, 0), u64(0), u32(O_WRONLY, 0)];
@@ -227,8 +327,11 @@ export class SimulatedKernel {
   }
 
   /** The last close of a description: RELEASE is not waited for. */
-  async close({ inode, handle }: Descriptor): Promise<void> {
-    const thread = this.thread();
+  close(file: Descriptor): Promise<void> {
+    return this.calling('fstat', (thread) => this.closeBy(thread, file));
+  }
+
+  private async closeBy(thread: number, { inode, handle }: Descriptor): Promise<void> {
     const flushed = await this.ask(thread, 'FLUSH', inode.nodeid, Buffer.concat([u64(handle), u32(0, 0), u64(0)]));
     this.door.start('RELEASE', inode.nodeid, Buffer.concat([u64(handle), u32(0, 0), u64(0)]), { pid: thread });
     demand('close', flushed);
@@ -237,13 +340,29 @@ export class SimulatedKernel {
   // ---- Walks ------------------------------------------------------------------------------------
 
   /** One system call by path, made twice when it is told ESTALE: the second time every name is asked for. */
-  private async walking<T>(call: (walk: Walk) => Promise<T>): Promise<T> {
-    const thread = this.thread();
+  private walking<T>(name: SystemCallName, call: (walk: Walk) => Promise<T>): Promise<T> {
+    return this.calling(name, (thread) => this.again({ thread, isSecond: false }, call));
+  }
+
+  /** A walk within a call that is made twice is made twice each time. */
+  private async again<T>(walk: Walk, work: (walk: Walk) => Promise<T>): Promise<T> {
     try {
-      return await call({ thread, isSecond: false });
+      return await work(walk);
     } catch (error) {
       if (!(error instanceof SystemCallError) || error.errno !== ERRNO.ESTALE) throw error;
-      return call({ thread, isSecond: true });
+      return work({ ...walk, isSecond: true });
+    }
+  }
+
+  /** Runs a system call in a thread that makes no other one. */
+  private async calling<T>(name: SystemCallName, call: (thread: number) => Promise<T>): Promise<T> {
+    const thread = this.idle.pop() ?? this.threads++;
+    this.calls.set(thread, name);
+    try {
+      return await call(thread);
+    } finally {
+      this.calls.delete(thread);
+      this.idle.push(thread);
     }
   }
 
@@ -260,32 +379,69 @@ export class SimulatedKernel {
     let directory = this.inodes.get(ROOT_NODEID);
     if (name === undefined || directory === undefined) throw new SystemCallError(call, ERRNO.ENOENT);
     for (const each of names) {
+      await this.permit(call, directory, walk.thread);
       directory = await this.step(call, directory, each, walk);
       if (directory === undefined) throw new SystemCallError(call, ERRNO.ENOENT);
     }
+    await this.permit(call, directory, walk.thread);
     return { directory, name };
   }
 
-  /** One name of a path; undefined when there is none. */
-  private async step(
+  /** With `default_permissions` the mode of a directory decides whether one may pass, or change names in it. */
+  private async permit(call: string, directory: InodeMemory, thread: number): Promise<void> {
+    if (!directory.isBelieved(this.now)) await this.askAttributes(call, directory, thread);
+  }
+
+  /** One name of a path; undefined when there is none. The directory is held while a name that is not known is looked up. */
+  private async step(call: string, directory: InodeMemory, name: string, walk: Walk): Promise<InodeMemory | undefined> {
+    const known = await this.remembered(directory, name, walk, walk.isSecond);
+    if (known !== 'unknown') return known;
+    const release = await directory.names.acquire();
+    try {
+      return await this.lookUpLocked(call, directory, name, walk, walk.isSecond);
+    } finally {
+      release();
+    }
+  }
+
+  /** By who holds the directory. `isAsked`: what is remembered does not count. */
+  private async lookUpLocked(
     call: string,
     directory: InodeMemory,
     name: string,
-    { thread, isSecond }: Walk,
+    walk: Walk,
+    isAsked: boolean,
   ): Promise<InodeMemory | undefined> {
-    // With `default_permissions` its mode decides whether one may pass.
-    if (!directory.isBelieved(this.now)) await this.askAttributes(call, directory, thread);
+    const known = await this.remembered(directory, name, walk, isAsked || walk.isSecond);
+    return known === 'unknown' ? this.lookUp(call, directory, name, walk.thread) : known;
+  }
+
+  /** What is remembered of a name, which is asked about when it is not believed: what leads to an inode once, the rest not at all. */
+  private async remembered(
+    directory: InodeMemory,
+    name: string,
+    { thread }: Walk,
+    isAsked: boolean,
+  ): Promise<InodeMemory | undefined | 'unknown'> {
     const known = directory.entries.get(name);
-    if (known !== undefined && !isSecond && this.now < known.untilMs) {
+    if (known === undefined) return 'unknown';
+    if (!isAsked && this.now < known.untilMs) {
       return known.nodeid === 0 ? undefined : this.inodes.get(known.nodeid);
     }
-    // What leads to an inode is asked about once, and looked up anew when that is not the answer; a missing name is looked up.
-    if (known !== undefined && known.nodeid !== 0) {
-      const revalidated = await this.lookUp(call, directory, name, thread);
-      if (revalidated?.nodeid === known.nodeid) return revalidated;
-      directory.entries.delete(name);
-    }
-    return this.lookUp(call, directory, name, thread);
+    const forget = (): 'unknown' => {
+      if (directory.entries.get(name) === known) directory.entries.delete(name);
+      return 'unknown';
+    };
+    const inode = this.inodes.get(known.nodeid);
+    if (inode === undefined) return forget();
+    const asked = this.versions.current;
+    const reply = await this.ask(thread, 'LOOKUP', directory.nodeid, cstrings(name));
+    if (reply.error !== 0) return forget();
+    const entry = entryIn(reply.body);
+    if (entry.nodeid !== known.nodeid) return forget();
+    inode.learn(entry.attributes, this.until(entry.validMs), asked);
+    known.untilMs = this.until(entry.entryValidMs);
+    return inode;
   }
 
   private async lookUp(
@@ -313,17 +469,27 @@ export class SimulatedKernel {
       this.inodes.set(entry.nodeid, inode);
       inode.learn(entry.attributes, this.until(entry.validMs), this.versions.current);
     } else inode.learn(entry.attributes, this.until(entry.validMs), asked);
-    directory.entries.set(name, { nodeid: entry.nodeid, untilMs: this.until(entry.entryValidMs) });
+    const known = directory.entries.get(name);
+    const untilMs = this.until(entry.entryValidMs);
+    if (known?.nodeid === entry.nodeid) known.untilMs = untilMs;
+    else directory.entries.set(name, { nodeid: entry.nodeid, untilMs });
     return inode;
   }
 
   // ---- Requests ---------------------------------------------------------------------------------
 
-  private async askAttributes(call: string, inode: InodeMemory, thread: number, handle?: number): Promise<void> {
+  /** Returns what the answer says, which may not be what the kernel goes by then. */
+  private async askAttributes(
+    call: string,
+    inode: InodeMemory,
+    thread: number,
+    handle?: number,
+  ): Promise<ToldAttributes> {
     const asked = this.versions.current;
     const reply = await this.ask(thread, 'GETATTR', inode.nodeid, getattr(handle));
     const { attributes, validMs } = attributesIn(demand(call, reply));
     inode.learn(attributes, this.until(validMs), asked);
+    return attributes;
   }
 
   private opened(inode: InodeMemory, { handle, flags }: { handle: number; flags: number }): Descriptor {
@@ -347,10 +513,6 @@ export class SimulatedKernel {
     const reply = await this.door.request(opcode, nodeid, body, { pid: thread });
     await this.options.wake();
     return reply;
-  }
-
-  private thread(): number {
-    return this.threads++;
   }
 
   private get now(): number {

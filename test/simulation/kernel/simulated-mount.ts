@@ -52,6 +52,7 @@ export async function mountOn(
     kernelChecks: true,
     attributeTimeoutMs: times.attributesMs,
     entryTimeoutMs: times.entryMs,
+    threads: kernel.threadsOfMachine,
   });
   world.background(() => served.connection.serve());
   await kernel.mount(INIT);

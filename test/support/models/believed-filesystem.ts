@@ -26,6 +26,8 @@ export class BelievedFileSystem extends ModelFileSystem {
   delay: Delay = () => undefined;
   /** Between the end of a recall and the change. */
   changeDelay: () => Promise<void> | undefined = () => undefined;
+  /** Directories of which nothing is believed, and nothing recalled. */
+  readonly unheld = new Set<InodeId>();
   private readonly other = new ModelFileSystem(this.state);
   private readonly pending = new Map<InodeId, number>();
   private listener: fs.RecallListener = () => undefined;
@@ -54,7 +56,7 @@ export class BelievedFileSystem extends ModelFileSystem {
       const families = recalled.flatMap(({ inode, attributes }) => [inode, ...attributes]);
       for (const inode of families) this.pending.set(inode, (this.pending.get(inode) ?? 0) + 1);
       try {
-        await this.listener(recalled);
+        await this.listener(recalled.filter(({ inode }) => !this.unheld.has(inode)));
         await this.changeDelay();
         // What was done here meanwhile may make it another change.
         planned = plan();
@@ -77,7 +79,7 @@ export class BelievedFileSystem extends ModelFileSystem {
   }
 
   private isPending(inode: InodeId): boolean {
-    return this.pending.has(inode);
+    return this.pending.has(inode) || this.unheld.has(inode);
   }
 
   /** As the cluster does: an inode that is gone is ESTALE. */

@@ -41,7 +41,7 @@ export class GateRefusal extends CairnError {
 /** What a thread asked last, as far as it matters. */
 type Step =
   | { readonly did: 'was refused' }
-  | { readonly did: 'looked up'; readonly directory: number; found: number | undefined; mayTurn: boolean }
+  | { readonly did: 'looked up'; found: number | undefined; leadsOn: boolean }
   | { readonly did: 'other' };
 
 interface SecondWalk {
@@ -50,9 +50,6 @@ interface SecondWalk {
   step: Step;
   /** It came upon a symlink. */
   turned: boolean;
-  /** It was refused where it may have held the directory, after it had passed there. */
-  refusedInside: boolean;
-  readonly passed: Set<number>;
 }
 
 export interface DoorkeeperOptions {
@@ -73,13 +70,12 @@ export class Doorkeeper {
   constructor(private readonly options: DoorkeeperOptions) {}
 
   /** A thread makes a request; a GETATTR is told to `pass` too. */
-  asks(thread: number, operation: Opcode, nodeid: number): void {
+  asks(thread: number, operation: Opcode): void {
     if (this.walks.size === 0) return;
     const walk = this.walks.get(thread);
     if (walk === undefined || operation === 'GETATTR') return;
     if (!STEPS.has(operation)) this.walks.delete(thread);
-    else if (operation === 'LOOKUP')
-      walk.step = { did: 'looked up', directory: nodeid, found: undefined, mayTurn: false };
+    else if (operation === 'LOOKUP') walk.step = { did: 'looked up', found: undefined, leadsOn: false };
     else if (operation === 'READLINK') walk.turned = true;
     walk.lastMs = this.options.clock.monotonicMs();
   }
@@ -89,7 +85,7 @@ export class Doorkeeper {
     const walk = this.walks.size === 0 ? undefined : this.walks.get(thread);
     if (walk?.step.did !== 'looked up') return;
     walk.step.found = nodeid;
-    walk.step.mayTurn = isDirectory(mode);
+    walk.step.leadsOn = isDirectory(mode);
     if (isSymlink(mode)) walk.turned = true;
   }
 
@@ -126,7 +122,8 @@ export class Doorkeeper {
     if (call.kind === 'path' && !gates.refuses(directory)) {
       if (await this.opensWithin(directory, PATIENCE_OF_WALKS_MS)) return;
     }
-    this.refuse(thread, call);
+    this.walksAgain(thread, call);
+    if (call.opens) this.options.onOpenRefused(thread);
     throw new GateRefusal(directory);
   }
 
@@ -138,44 +135,37 @@ export class Doorkeeper {
     const { step } = walk;
     const isFirst = step.did === 'was refused';
     const cameByName = step.did === 'looked up' && step.found === nodeid;
-    if (!isFirst && !cameByName && !this.mayComeAgain(thread, walk, nodeid, call)) return undefined;
-    walk.passed.add(nodeid);
+    // Where a name is made or changed it asks once more, holding the directory: if it was refused there before, it is not again.
+    const mayPass = isFirst || cameByName || call.kind !== 'path' || this.mayTurnBack(thread, walk, call);
+    if (!mayPass) return undefined;
     walk.lastMs = nowMs;
     walk.step = { did: 'other' };
     return isFirst ? 'at first' : 'again';
   }
 
-  /** Whether a second walk may have come to the directory without looking it up. */
-  private mayComeAgain(thread: number, walk: SecondWalk, nodeid: number, call: SystemCall): boolean {
-    // Before it makes or changes a name it asks again, when it has looked that up.
-    if (call.kind !== 'path' && walk.passed.has(nodeid)) {
-      if (call.kind === 'new' || walk.refusedInside) return true;
-      walk.refusedInside = true;
-      return false;
-    }
-    if (walk.step.did === 'looked up' && !walk.step.mayTurn && !walk.turned) return false;
-    return walk.turned || mayTurnBack(this.options.threads, thread, call);
+  /** Whether a second walk may have come to a directory without looking it up. */
+  private mayTurnBack(thread: number, walk: SecondWalk, call: SystemCall): boolean {
+    if (walk.turned) return true;
+    // Who looked up what leads no further is at its end.
+    if (walk.step.did === 'looked up' && !walk.step.leadsOn) return false;
+    return mayTurnBack(this.options.threads, thread, call);
   }
 
-  private refuse(thread: number, call: SystemCall): void {
-    const nowMs = this.options.clock.monotonicMs();
-    const known = this.walks.get(thread);
-    const isSame = known?.identity === call.identity && known.lastMs >= nowMs - SECOND_WALK_MS;
-    const refusedInside = isSame && known.refusedInside;
+  /** The thread is told ESTALE for another reason. */
+  toldStale(thread: number): void {
+    if (thread === 0) return;
+    const call = parseSystemCall(this.options.threads.systemCall(thread));
+    if (call.kind !== 'unknown' && call.kind !== 'running') this.walksAgain(thread, call);
+  }
+
+  private walksAgain(thread: number, { identity }: SystemCall): void {
     this.walks.delete(thread);
     for (const oldest of this.walks.keys()) {
       if (this.walks.size < MAX_SECOND_LOOKS) break;
       this.walks.delete(oldest);
     }
-    this.walks.set(thread, {
-      identity: call.identity,
-      lastMs: nowMs,
-      step: { did: 'was refused' },
-      turned: false,
-      refusedInside,
-      passed: new Set(),
-    });
-    if (call.opens) this.options.onOpenRefused(thread);
+    const lastMs = this.options.clock.monotonicMs();
+    this.walks.set(thread, { identity, lastMs, step: { did: 'was refused' }, turned: false });
   }
 
   /** Whether the gate is open, or opens in time. */

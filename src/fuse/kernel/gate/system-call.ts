@@ -153,6 +153,11 @@ export interface Threads {
   readonly textAt: (pid: number, address: bigint) => string;
 }
 
-/** Whether a walk along the call's paths may come through one directory twice, but for symlinks. */
+/** Whether a walk along the call's paths may ask in one directory twice, or not look it up, but for symlinks. */
 export const mayTurnBack = (threads: Threads, pid: number, call: SystemCall): boolean =>
-  call.paths.some((address) => threads.textAt(pid, address).split('/').includes('..'));
+  call.paths.some((address) =>
+    threads
+      .textAt(pid, address)
+      .split('/')
+      .some((name) => name === '.' || name === '..'),
+  );

@@ -233,6 +233,11 @@ export class NodeTable {
     return this.takenOf(inode)?.mayKnowLess(size, thread, this.clock.monotonicMs()) === true;
   }
 
+  /** Whether the kernel may ignore an answer to what it `asked`, and go on to take the file for shorter than that says. */
+  mayMissSize({ inode, size }: Attributes, asked: Asked): boolean {
+    return this.takenOf(inode)?.mayMiss(size, asked, this.clock.monotonicMs()) === true;
+  }
+
   /** The kernel was told of bytes up to `end` for this thread, or wrote them. */
   knowsAtLeast(inode: InodeId, end: number, thread: number): void {
     this.takenOf(inode)?.hasAtLeast(end, thread, this.clock.monotonicMs());

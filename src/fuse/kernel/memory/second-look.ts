@@ -44,6 +44,8 @@ interface SecondTry {
   refusedOpen: InodeId | undefined;
   /** Its look-up found no name any more. */
   readonly isOnceMore: boolean;
+  /** It is known to open what it finds. */
+  readonly isOpening: boolean;
 }
 
 interface Held {
@@ -78,7 +80,7 @@ export class SecondLook {
     this.tries.delete(thread);
     // Refused twice: the kernel tells the program.
     if (known?.refusedOpen !== undefined) return;
-    this.add(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens, isOnceMore: false });
+    this.add(thread, { sinceMs, stepMs: sinceMs, refusedOpen: opens, isOnceMore: false, isOpening: false });
   }
 
   private add(thread: number, second: SecondTry): void {
@@ -93,7 +95,7 @@ export class SecondLook {
   /** The thread is made to walk once more, and will be refused no more: only what it looks up itself is held for it. */
   walksAgain(thread: number): void {
     const sinceMs = this.options.clock.monotonicMs();
-    this.add(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined, isOnceMore: false });
+    this.add(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined, isOnceMore: false, isOpening: true });
   }
 
   /** As `lookup` of the file system, by a thread. */
@@ -110,7 +112,8 @@ export class SecondLook {
       this.done(thread);
       if (isSecond && !second.isOnceMore && hasCode(error, 'ENOENT')) {
         const sinceMs = clock.monotonicMs();
-        this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined, isOnceMore: true });
+        const { isOpening } = second;
+        this.tries.set(thread, { sinceMs, stepMs: sinceMs, refusedOpen: undefined, isOnceMore: true, isOpening });
       }
       throw error;
     } finally {
@@ -170,8 +173,9 @@ export class SecondLook {
   private tryOf(thread: number): SecondTry | undefined {
     const second = this.tries.get(thread);
     if (second === undefined) return undefined;
-    const { refusedOpen, sinceMs, stepMs } = second;
-    const untilMs = refusedOpen === undefined ? stepMs + SECOND_TRY_OF_LOOK_MS : sinceMs + SECOND_TRY_MS;
+    const { refusedOpen, isOpening, sinceMs, stepMs } = second;
+    const isLook = refusedOpen === undefined && !isOpening;
+    const untilMs = isLook ? stepMs + SECOND_TRY_OF_LOOK_MS : sinceMs + SECOND_TRY_MS;
     return this.options.clock.monotonicMs() < untilMs ? second : undefined;
   }
 

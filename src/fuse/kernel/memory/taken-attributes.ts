@@ -38,17 +38,37 @@ export class TakenAttributes {
   private lastThread = 0;
   private lastMs = -Infinity;
   private othersMs = -Infinity;
+  /** The same of answers alone, which may be on their way; what the kernel is told unasked it knows at once. */
+  private answeredThread = 0;
+  private answeredMs = -Infinity;
+  private answeredOthersMs = -Infinity;
 
   /** The kernel is about to be told attributes in the answer to what it `asked`. `change`: to believe them for a time. */
   tell(size: number, change: number | undefined, { thread, arrivedMs }: Asked, nowMs: number): void {
     const isOwn = thread !== 0 && thread === this.lastThread && this.lastMs < arrivedMs;
     const isAlone = (isOwn ? this.othersMs : this.lastMs) < arrivedMs - TAKEN_MS;
     this.learns(thread, nowMs);
+    this.answered(thread, nowMs);
     this.told = { size, isBelieved: change !== undefined, thread, atMs: nowMs, isAlone };
     this.size = Math.min(this.size ?? size, size);
     if (change === undefined) return;
     this.isMixed = this.change !== undefined && (this.isMixed || this.change !== change);
     this.change = change;
+  }
+
+  private answered(thread: number, nowMs: number): void {
+    if (thread === 0 || thread !== this.answeredThread) {
+      this.answeredOthersMs = this.answeredMs;
+      this.answeredThread = thread;
+    }
+    this.answeredMs = nowMs;
+  }
+
+  /** Whether the kernel may ignore that the file is so long, in the answer to what it `asked`, and take it for shorter. */
+  mayMiss(size: number, { thread, arrivedMs }: Asked, nowMs: number): boolean {
+    if (!this.mayKnowLess(size, thread, nowMs)) return false;
+    const isOwn = thread !== 0 && thread === this.answeredThread && this.answeredMs < arrivedMs;
+    return (isOwn ? this.answeredOthersMs : this.answeredMs) >= arrivedMs - TAKEN_MS;
   }
 
   /** The kernel is about to learn something else of the inode, in an answer to this thread or beside one. */
