@@ -14,7 +14,7 @@ t.setTimeout(0);
 
 const HOSTS = ['client-1', 'client-2', 'client-3'];
 const ALWAYS_ASKED: MountTimes = { entryMs: 0, attributesMs: 0, cacheMs: 0 };
-const HELD: MountTimes = { ...ALWAYS_ASKED, leases: 'shared' };
+const HELD: MountTimes = { ...DEFAULT_TIMES, leases: 'shared' };
 
 /** What loses nothing, one after another, until the programs are done. */
 async function disturb(world: World, random: SeededRandom, isOver: () => boolean): Promise<void> {
