@@ -1,10 +1,25 @@
 /** What programs see when another mount changes what the kernel was told to believe: never what was there before, once it is changed. */
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { Test } from 'tap';
+import { MAX_EXPIRED_NAMES } from '../../src/core/limits.js';
 import { pick, SeededRandom } from '../../src/core/random.js';
 import { testSeed } from '../support/seed.js';
 import { RecalledMount } from './recalled-mount.js';
@@ -70,6 +85,53 @@ t.test('the same where the kernel does not come to the gate, and on a mount that
     t.notOk(existsSync(at('d/f')));
     t.ok(existsSync(at('d/g')));
   }
+});
+
+t.test('a directory with more names than the kernel is told of one by one', { skip }, async (t) => {
+  const mount = await RecalledMount.start(t, 1);
+  const at = (path: string): string => join(mount.path, path);
+  await mount.change({ what: 'mkdir', path: '/d' });
+  await mount.change({ what: 'mkdir', path: '/d/sub' });
+  const names = Array.from({ length: MAX_EXPIRED_NAMES + 200 }, (_, index) => `f${index}`);
+  for (const name of names) await mount.change({ what: 'create', path: `/d/${name}`, text: 'one' });
+  const sizes = (): number[] => names.map((name) => statSync(at(`d/${name}`)).size);
+  const missing = (): boolean[] => names.map((name) => existsSync(at(`d/not-${name}`)));
+  t.equal(readdirSync(at('d')).length, names.length + 1);
+  t.same(new Set(sizes()), new Set([3]));
+  t.same(new Set(missing()), new Set([false]));
+  for (const text of ['three', 'sixsix']) {
+    await mount.change({ what: 'whole', path: '/d', text });
+    t.same(new Set(sizes()), new Set([text.length]), 'nothing old, and no ESTALE');
+    t.same(new Set(missing()), new Set([false]));
+    t.equal(statSync(`${at('d')}/sub/../f1150`).size, text.length);
+    for (const name of names.slice(0, 100)) renameSync(at(`d/${name}`), at('d/moved'));
+    t.equal(statSync(at('d/moved')).size, text.length);
+    unlinkSync(at('d/moved'));
+    names.splice(0, 100);
+    t.throws(() => unlinkSync(at('d/moved')), { code: 'ENOENT' });
+    mkdirSync(at(`d/${text}`));
+    rmdirSync(at(`d/${text}`));
+  }
+});
+
+t.test('who works in a directory stays there when its name is recalled, and is not changed', { skip }, async (t) => {
+  const mount = await RecalledMount.start(t, 1);
+  for (const path of ['/d', '/d/sub']) await mount.change({ what: 'mkdir', path });
+  const path = join(mount.path, 'd/sub');
+  const program = spawn('sleep', ['30'], { cwd: path });
+  const workPlace = (): string => readlinkSync(`/proc/${program.pid ?? 0}/cwd`);
+  t.teardown(() => program.kill());
+  t.equal(workPlace(), path);
+  for (let i = 0; i < 20; i++) {
+    statSync(path);
+    await mount.change({ what: 'nothing', path: '/d/sub' });
+    t.equal(workPlace(), path);
+  }
+  await mount.change({ what: 'rename', path: '/d/sub', to: '/moved' });
+  t.equal(existsSync(path), false);
+  t.ok(statSync(join(mount.path, 'moved')).isDirectory());
+  t.equal(workPlace(), join(mount.path, 'moved'));
+  program.kill();
 });
 
 /** The same path, by way of what is above, and of the directory itself. */

@@ -10,7 +10,17 @@ import type { ModelInode, ModelState } from './model-state.js';
 /** A change by the other mount. */
 export interface Change {
   readonly what:
-    'create' | 'replace' | 'unlink' | 'mkdir' | 'rmdir' | 'rename' | 'write' | 'truncate' | 'chmod' | 'whole';
+    | 'create'
+    | 'replace'
+    | 'unlink'
+    | 'mkdir'
+    | 'rmdir'
+    | 'rename'
+    | 'write'
+    | 'truncate'
+    | 'chmod'
+    | 'whole'
+    | 'nothing';
   readonly path: string;
   /** Of a rename. */
   readonly to?: string;
@@ -117,6 +127,9 @@ export class OtherMount {
           },
         };
       }
+      case 'nothing':
+        // It was to be changed, and is not.
+        return { recalled: [names], change: () => Promise.resolve() };
       case 'unlink':
         return { recalled: [names], change: (other) => other.unlink(root, directory.id, name) };
       case 'mkdir': {
