@@ -6,6 +6,7 @@ import type { Clock } from '../core/clock.js';
 import { CHUNKSERVER_CONNECT_MS, REQUEST_TIMEOUT_MS } from '../core/limits.js';
 import type { Logger } from '../core/logging/logger.js';
 import type { Random } from '../core/random.js';
+import { unawaited } from '../core/sync.js';
 import type { Beliefs } from '../filesystem/filesystem.js';
 import { connectPeer, type EndpointOptions } from '../protocol/endpoint.js';
 import { CLIENT_METHODS } from '../protocol/methods.js';
@@ -103,6 +104,8 @@ export async function connectClient(
       onReclaimed: (lost) => table.current?.appends.reclaimed(lost),
       lockLosses: () => table.current?.inodes.lockLosses ?? 0,
       onSessionLost: () => table.current?.sessionLost(),
+      // The master recalls nothing here of what this client itself asked for.
+      onDoubt: () => unawaited(Promise.resolve(recalls.allEnded()), logger, 'forgetting what is in doubt'),
       // Whoever is told ESTALE looks the name up once more: the second answer must not be the same from memory.
       onStale: () => {
         if (!isShared) cache.dropAll();

@@ -34,6 +34,8 @@ export interface MasterConnectionOptions extends MasterSessionOptions {
   readonly lockLosses: () => number;
   /** The master does not know an inode any more that it once told of: another client removed or replaced it. */
   readonly onStale: () => void;
+  /** A change was given up without an answer, and may have been made: nothing of what is known is certain. */
+  readonly onDoubt: () => void;
 }
 
 interface Link {
@@ -143,6 +145,9 @@ export class MasterConnection {
       if (options.isRepeated !== true) this.session.changed();
       if (options.durable === true) this.session.synced(changes);
       return reply;
+    } catch (error) {
+      if (isTransient(error)) this.options.onDoubt();
+      throw error;
     } finally {
       this.operations.ended(place);
     }

@@ -112,8 +112,10 @@ export class MasterSession {
     const isLossPossible = this.noteEpoch(known, reply.epoch, reply.lossEpoch, reply.partedBelow > 0);
     const stand = holdings.knownAs(reply.holdings, isNewMaster);
     if (stand === 'none stands' || !reply.resumed || isLossPossible) await this.options.onHoldingsEnded();
-    heard();
+    // Until a new master was told of them it may go on without.
+    if (stand !== 'to be told') heard();
     if (known) await this.reclaim(peer, stand === 'to be told');
+    heard();
   }
 
   /** Many answers say when they were given. */

@@ -57,6 +57,7 @@ function connectTo(
       ...{ onOperationsLost: () => undefined, onReclaimed: () => undefined, onSessionLost: () => undefined },
       ...{
         onStale: () => undefined,
+        onDoubt: () => undefined,
         holdings: new Holdings(clock, new Moments(), false),
         onHoldingsEnded: () => undefined,
       },
