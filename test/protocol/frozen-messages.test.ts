@@ -10,7 +10,7 @@ import protobuf from 'protobufjs';
 import t from 'tap';
 import * as messages from '../../src/protocol/generated/messages.js';
 import type { MessageCodec } from '../../src/protocol/generated/messages.js';
-import { CHUNKSERVER_METHODS, MASTER_METHODS } from '../../src/protocol/methods.js';
+import { CHUNKSERVER_METHODS, CLIENT_METHODS, MASTER_METHODS } from '../../src/protocol/methods.js';
 
 const at = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 const SCHEMA = at('src/protocol/cairn.proto');
@@ -34,7 +34,8 @@ const encoded = (name: string, value: Value): string =>
   ).toString('hex');
 const methods = (): Record<string, number> => {
   const numbers: Record<string, number> = {};
-  for (const [role, table] of Object.entries({ master: MASTER_METHODS, chunkserver: CHUNKSERVER_METHODS })) {
+  const tables = { master: MASTER_METHODS, chunkserver: CHUNKSERVER_METHODS, client: CLIENT_METHODS };
+  for (const [role, table] of Object.entries(tables)) {
     for (const [name, { number }] of Object.entries(table)) numbers[`${role}.${name}`] = number;
   }
   return numbers;
