@@ -156,8 +156,9 @@ export async function connectClient(
     logger,
     requireUsable: (inode) => inodes.requireWritable(inode),
     publish: (inode) => inodes.publish(inode),
-    refresh: async (inode, attributes) => {
-      if (attributes !== undefined) inodes.changed(attributes);
+    moment: () => moments.now(),
+    refresh: async (inode, told) => {
+      if (told !== undefined) inodes.changed(told.attributes, told.asked);
       else {
         cache.dropAttributes(inode);
         await inodes.freshAttributes(inode);
@@ -171,7 +172,8 @@ export async function connectClient(
     logger,
     publish: (inode) => inodes.publish(inode),
     learn: (attributes) => {
-      inodes.changed(attributes);
+      // Under no grant, so that it does not matter when it was asked for.
+      inodes.changed(attributes, moments.now());
     },
     discard: (inode) => inodes.get(inode)?.writer?.discardUnpublished(),
   });

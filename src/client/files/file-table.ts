@@ -173,7 +173,7 @@ export class FileTable implements OpenFileHost {
     });
     if (flags.truncate !== true) return opened(inodes.learn(await open(), asked));
     const cut = async (): Promise<InodeAttributes> => {
-      const attributes = inodes.changedOnce(await open());
+      const attributes = inodes.changedOnce(await open(), asked);
       inodes.layoutChanged(attributes, asked);
       return attributes;
     };
@@ -288,19 +288,18 @@ export class FileTable implements OpenFileHost {
       logger,
       budget: this.writeBudget,
       maxDirtyBytes: tunables.maxDirtyBytes,
-      publish: async (current, durable, timeoutMs) =>
-        this.inodes.changed(
-          fromWireAttributes(
-            await master.mutate(
-              MASTER_METHODS.publish,
-              (operation) => {
-                this.inodes.requireWritable(open.inode);
-                return { operation, ...current() };
-              },
-              { idempotent: true, needsNoLock: true, isRepeated: true, durable, timeoutMs },
-            ),
-          ),
-        ),
+      publish: async (current, durable, timeoutMs) => {
+        const asked = this.inodes.moment;
+        const reply = await master.mutate(
+          MASTER_METHODS.publish,
+          (operation) => {
+            this.inodes.requireWritable(open.inode);
+            return { operation, ...current() };
+          },
+          { idempotent: true, needsNoLock: true, isRepeated: true, durable, timeoutMs },
+        );
+        return this.inodes.changed(fromWireAttributes(reply), asked);
+      },
       syncMetadata: (syncedChunks, timeoutMs) => master.sync(syncedChunks, { timeoutMs }),
       attributes: () => open.attributes,
       onWritten: (offset, length) => open.invalidateReads(offset, length),

@@ -50,7 +50,7 @@ export class InodeChanges {
         },
         { idempotent: true },
       );
-      const attributes = inodes.changedOnce(fromWireAttributes(reply));
+      const attributes = inodes.changedOnce(fromWireAttributes(reply), asked);
       if (changes.size !== undefined) inodes.layoutChanged(attributes, asked);
       return attributes;
     };
@@ -88,7 +88,7 @@ export class InodeChanges {
         },
         { idempotent: true },
       );
-      const attributes = inodes.changedOnce(fromWireAttributes(reply));
+      const attributes = inodes.changedOnce(fromWireAttributes(reply), asked);
       inodes.layoutChanged(attributes, asked);
       leases.drop(inode, firstIndex);
       writer?.forgetUnsynced(firstIndex, count);
@@ -103,6 +103,7 @@ export class InodeChanges {
     const { master, clock, inodes } = this.options;
     const mtime = clock.now();
     const killPrivileges = credentials.uid !== 0;
+    const asked = inodes.moment;
     const reply = await master.mutate(
       MASTER_METHODS.publish,
       (operation) => {
@@ -111,6 +112,6 @@ export class InodeChanges {
       },
       { idempotent: true },
     );
-    inodes.changedOnce(fromWireAttributes(reply));
+    inodes.changedOnce(fromWireAttributes(reply), asked);
   }
 }

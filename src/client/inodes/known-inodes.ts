@@ -129,6 +129,10 @@ export class KnownInodes {
   /** Takes in what the master told, in answer to a request sent at `asked`. */
   learn(attributes: InodeAttributes, asked: Moment): InodeAttributes {
     this.options.cache.putAttributes(attributes, asked);
+    return this.learnOpen(attributes, asked);
+  }
+
+  private learnOpen(attributes: InodeAttributes, asked: Moment): InodeAttributes {
     const open = this.inodes.get(attributes.inode);
     if (open !== undefined && attributes.change > open.attributes.change) {
       const isCut = attributes.layoutVersion !== open.attributes.layoutVersion;
@@ -140,17 +144,19 @@ export class KnownInodes {
     return attributes;
   }
 
-  /** Takes in the answer to an own change: nothing asked before it is believed any more. */
-  changed(attributes: InodeAttributes): InodeAttributes {
-    const { cache } = this.options;
-    cache.dropAttributes(attributes.inode);
-    return this.learn(attributes, cache.now());
+  /**
+   * Takes in the answer to an own change, which was sent at `asked`: nothing else asked before is believed any more, nor this, if others'
+   * change was recalled meanwhile.
+   */
+  changed(attributes: InodeAttributes, asked: Moment): InodeAttributes {
+    this.options.cache.putChanged(attributes.inode, attributes, asked);
+    return this.learnOpen(attributes, this.moment);
   }
 
   /** As `changed`, with `noteChange`. */
-  changedOnce(attributes: InodeAttributes): InodeAttributes {
+  changedOnce(attributes: InodeAttributes, asked: Moment): InodeAttributes {
     this.noteChange(attributes.inode);
-    return this.changed(attributes);
+    return this.changed(attributes, asked);
   }
 
   /** A change of the inode, or of the entries of the directory, was answered: nobody makes it again when the master has lost it. */

@@ -203,6 +203,7 @@ export class Names {
   }
 
   async link(credentials: Credentials, inode: InodeId, newParent: InodeId, newName: Buffer): Promise<Attributes> {
+    const asked = this.cache.now();
     const reply = await this.whole.adding(newParent, newName, () =>
       this.master.mutate(MASTER_METHODS.link, (operation) => ({
         operation,
@@ -214,11 +215,10 @@ export class Names {
     );
     this.listings.drop(newParent);
     this.cache.recallName(newParent, newName);
-    for (const changed of [newParent, inode]) {
-      this.inodes.noteChange(changed);
-      this.cache.dropAttributes(changed);
-    }
-    return this.inodes.overlay(this.learnEntry(newParent, newName, fromWireAttributes(reply), this.cache.now(), 0));
+    this.cache.putName(newParent, newName, inode, this.cache.now());
+    this.inodes.noteChange(newParent);
+    this.cache.dropAttributes(newParent);
+    return this.inodes.overlay(this.inodes.changedOnce(fromWireAttributes(reply), asked));
   }
 
   unlink(credentials: Credentials, parent: InodeId, name: Buffer): Promise<void> {

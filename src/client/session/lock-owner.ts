@@ -24,6 +24,7 @@ import { MASTER_METHODS } from '../../protocol/methods.js';
 import { LateUnlocks } from './late-unlocks.js';
 import { interrupted, unlessAborted, type LockWaits } from './lock-waits.js';
 import type { MasterConnection } from './master-connection.js';
+import type { Moment } from './holdings.js';
 import { fromWireAttributes, type InodeAttributes } from './wire-attributes.js';
 import { wireKind, wireLock } from './wire-locks.js';
 
@@ -36,8 +37,16 @@ export interface LockOwnerOptions {
   readonly requireUsable: (inode: InodeId) => void;
   /** What was written to the file is there for others. */
   readonly publish: (inode: InodeId) => Promise<void>;
-  /** What is cached of the file is as new as `attributes`, or as now. */
-  readonly refresh: (inode: InodeId, attributes: InodeAttributes | undefined) => Promise<void>;
+  /** To be noted before something is asked. */
+  readonly moment: () => Moment;
+  /** What is cached of the file is as new as what was `told`, or as now. */
+  readonly refresh: (inode: InodeId, told: ToldAttributes | undefined) => Promise<void>;
+}
+
+/** In the answer to what was asked at that moment. */
+export interface ToldAttributes {
+  readonly attributes: InodeAttributes;
+  readonly asked: Moment;
 }
 
 type Acquisition = LockRequest & { readonly type: 'read' | 'write' };
@@ -141,6 +150,7 @@ export class LockOwner {
     const lock = wireLock(this.inode, request);
     for (;;) {
       let reply;
+      const asked = this.options.moment();
       try {
         reply = await this.ask({ lock, waitId }, signal);
       } catch (error) {
@@ -156,7 +166,7 @@ export class LockOwner {
       }
       if (reply.granted) {
         const attributes = reply.attributes === null ? undefined : fromWireAttributes(reply.attributes);
-        return this.granted(range, attributes, options);
+        return this.granted(range, attributes && { attributes, asked }, options);
       }
       const outcome = await this.waits.waitFor(this, waitId, signal).catch((error: unknown) => {
         if (!hasCode(error, 'EINTR')) this.takeBack(range, waitId);
@@ -172,14 +182,14 @@ export class LockOwner {
 
   private async granted(
     range: LockedRange,
-    attributes: InodeAttributes | undefined,
+    told: ToldAttributes | undefined,
     { onGranted }: LockOptions,
   ): Promise<void> {
     const { inode, ranges } = this;
     const before = ranges.overlapping(range).map((own) => within(range, own));
     ranges.set(range);
     try {
-      await this.options.refresh(inode, attributes);
+      await this.options.refresh(inode, told);
       await onGranted?.();
     } catch (error) {
       // The program is told that it has not got it: it keeps what it had, unless all was lost meanwhile.

@@ -1,6 +1,7 @@
 /** What the client believes after its own changes: never older than the last of them that has returned. */
 import t from 'tap';
 import { AttributeCache } from '../../../src/client/inodes/attribute-cache.js';
+import { KnownInodes } from '../../../src/client/inodes/known-inodes.js';
 import { Holdings, Moments } from '../../../src/client/session/holdings.js';
 import type { InodeAttributes } from '../../../src/client/session/wire-attributes.js';
 import { inodeId } from '../../../src/core/ids.js';
@@ -68,6 +69,26 @@ t.test('a directory has one name: what it was called before is not believed any 
   cache.putDirectoryName(parent, name, inodeId(8), cache.now());
   cache.putDirectoryName(parent, Buffer.from('e'), inode, cache.now());
   t.equal(cache.getName(parent, name), inodeId(8), 'another has the name since');
+});
+
+t.test('the answer to an own change is not believed when a recall has overtaken it', async (t) => {
+  const [clock, moments] = [new ManualClock(), new Moments()];
+  const holdings = new Holdings(clock, moments, true);
+  holdings.asking()();
+  const cache = new AttributeCache({ clock, moments, holdings, ttlMs: 0 });
+  const inodes = new KnownInodes({
+    ...{ clock, cache, holdings, master: { call: () => Promise.reject(new Error('not to be asked')) } },
+    ...{ onNewer: () => undefined, onChanged: () => undefined, onKeptRead: () => undefined, onCut: () => undefined },
+  });
+  const told = (change: number): InodeAttributes => ({ ...at(change), grant: 5 });
+  inodes.changed(told(1), moments.now());
+  t.equal(known(cache), 1);
+  const asked = moments.now();
+  cache.dropAttributes(inode);
+  inodes.changed(told(2), asked);
+  t.equal(known(cache), undefined, 'others are about to change it again');
+  inodes.changed(told(3), moments.now());
+  t.equal(known(cache), 3);
 });
 
 t.test('what an own change made of a name is known at once, unless others changed it since', async (t) => {

@@ -29,6 +29,7 @@ for (const isLost of [false, true]) {
       ...{ master, clock: new ManualClock(), random: new SeededRandom(1), logger: silentLogger },
       requireUsable: () => undefined,
       publish: () => Promise.resolve(),
+      moment: () => 0,
       refresh: () => Promise.resolve(),
     };
     const owner = new LockOwner(inodeId(2), 'posix', 'p', new LockWaits(options), options, () => undefined);
