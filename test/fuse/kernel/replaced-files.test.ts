@@ -9,6 +9,8 @@ import { cstrings, u32, u64 } from '../../support/fakes/fake-kernel.js';
 import { must, number64, O_RDONLY, O_WRONLY, TestMount } from './served-mount.js';
 
 const { ENOENT, ESTALE } = POSIX_ERRORS;
+/** The kernel believes names for a time, whatever others do. */
+const NO_LEASES = { leases: 'none' } as const;
 const O_TRUNC = 0o1000;
 /** Numbers that no thread has: above pid_max. */
 const [ONE, TWO, THREE, FOUR] = [2 ** 23, 2 ** 23 + 1, 2 ** 23 + 2, 2 ** 23 + 3];
@@ -16,7 +18,7 @@ const [ONE, TWO, THREE, FOUR] = [2 ** 23, 2 ** 23 + 1, 2 ** 23 + 2, 2 ** 23 + 3]
 t.test('P2: after ESTALE the file that a name leads to stays for the open that follows, and no longer', async (t) => {
   const cluster = await hookedCluster();
   t.teardown(() => cluster.stop());
-  const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
+  const [fileSystem, other] = [await cluster.connect(NO_LEASES), await cluster.connect(NO_LEASES)];
   const mount = await TestMount.start(t, fileSystem);
   const lookUp = async (pid = ONE): Promise<number> =>
     number64(must(await mount.kernel.request('LOOKUP', 1, cstrings('f'), { pid })), 0);
@@ -70,7 +72,7 @@ t.test('P2: after ESTALE the file that a name leads to stays for the open that f
 t.test('an open leads to what its name leads to at the master, also while the old file is open here', async (t) => {
   const cluster = await hookedCluster();
   t.teardown(() => cluster.stop());
-  const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
+  const [fileSystem, other] = [await cluster.connect(NO_LEASES), await cluster.connect(NO_LEASES)];
   const mount = await TestMount.start(t, fileSystem);
   const { kernel } = mount;
   const at = (name: string) => ({ parent: ROOT_INODE, name: Buffer.from(name) });
@@ -133,7 +135,7 @@ t.test('an open leads to what its name leads to at the master, also while the ol
 t.test('a name that is removed while it is looked up for the second time is not there', async (t) => {
   const cluster = await hookedCluster();
   t.teardown(() => cluster.stop());
-  const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
+  const [fileSystem, other] = [await cluster.connect(NO_LEASES), await cluster.connect(NO_LEASES)];
   const mount = await TestMount.start(t, fileSystem);
   const unlink = (): Promise<void> => other.unlink(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'));
   const make = async (): Promise<void> => {
@@ -167,7 +169,7 @@ t.test(
   async (t) => {
     const cluster = await hookedCluster();
     t.teardown(() => cluster.stop());
-    const [fileSystem, other] = [await cluster.connect(), await cluster.connect()];
+    const [fileSystem, other] = [await cluster.connect(NO_LEASES), await cluster.connect(NO_LEASES)];
     const mount = await TestMount.start(t, fileSystem);
     const unlink = (): Promise<void> => other.unlink(ROOT_CREDENTIALS, ROOT_INODE, Buffer.from('f'));
     const make = async (): Promise<void> => {

@@ -114,7 +114,11 @@ async function look(fs: FileSystem, inode: InodeId): Promise<SeenInode> {
     xattrs[name.toString('latin1')] = hex(await fs.getXattr(root, inode, name));
   }
   const attributes = await fs.getAttributes(inode);
-  const seen = { attributes: JSON.stringify(attributes), xattrs };
+  // What a client holds is of its session.
+  const shown = JSON.stringify(attributes, (key, value: unknown) =>
+    ['heldBy', 'grant'].includes(key) ? undefined : value,
+  );
+  const seen = { attributes: shown, xattrs };
   const kind = attributes.mode & 0o170000;
   if (kind === 0o120000) return { ...seen, content: (await fs.readLink(root, inode)).toString('latin1') };
   if (kind !== 0o100000) return seen;
