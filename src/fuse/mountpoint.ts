@@ -162,7 +162,8 @@ export type MountHealth = 'serving' | 'dead' | 'silent';
  * since whoever asks about a mount that does not answer may wait for ever.
  */
 export async function probe(mountpoint: string, timeoutMs = 5000): Promise<MountHealth> {
-  const outcome = await run('stat', ['-L', '--', mountpoint], timeoutMs);
+  // Of the file system: attributes of its root the kernel may answer from memory, also for a process that is gone.
+  const outcome = await run('stat', ['-f', '--', mountpoint], timeoutMs);
   if (outcome === '') return 'serving';
   return /not connected|connection abort/i.test(outcome) ? 'dead' : 'silent';
 }
