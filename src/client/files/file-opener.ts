@@ -78,7 +78,9 @@ export class FileOpener {
       this.inodes.noteChange(parent);
       this.names.learnDirectory(parent, reply?.parent, asked);
     }
-    this.cache.putName(parent, name, attributes.inode, asked, reply?.nameGrant);
+    const { inode } = attributes;
+    if (created) this.cache.madeName(parent, name, inode, asked, reply?.nameGrant ?? 0, false);
+    else this.cache.putName(parent, name, inode, asked, reply?.nameGrant);
     return { file, attributes: this.inodes.overlay(attributes), created };
   }
 

@@ -132,7 +132,7 @@ export class AttributeCache {
 
   /** As `putName`, of a directory: that has one name, so another that is believed is old. */
   putDirectoryName(parent: InodeId, name: Buffer, inode: InodeId, asked: Moment, grant = 0): void {
-    if (this.ttlMs === 0 && grant === 0) return;
+    if (this.ttlMs === 0 && grant === 0) return this.putName(parent, name, inode, asked);
     const key = nameKey(parent, name);
     const before = this.directoryNames.get(inode);
     if (before !== key) {
@@ -180,12 +180,25 @@ export class AttributeCache {
    * nothing. What was known is forgotten, as by `dropName`; and that is known, unless others changed it since.
    */
   changedName(parent: InodeId, name: Buffer, inode: InodeId | 'nothing', asked: Moment, grant: number): void {
-    const known = this.names.peek(nameKey(parent, name));
-    const isCurrent = asked >= Math.max(this.namesFloor, known?.validFrom ?? 0);
+    const isCurrent = this.isCurrent(parent, name, asked);
     this.dropName(parent, name);
     if (!isCurrent || grant === 0) return;
     if (inode === 'nothing') this.putAbsent(parent, name, this.now(), grant);
     else this.putName(parent, name, inode, this.now(), grant);
+  }
+
+  /** As `changedName`, of a name that led to nothing before. */
+  madeName(parent: InodeId, name: Buffer, inode: InodeId, asked: Moment, grant: number, isDirectory: boolean): void {
+    const isCurrent = this.isCurrent(parent, name, asked);
+    this.forget(this.names, nameKey(parent, name));
+    if (!isCurrent) return;
+    if (isDirectory) this.putDirectoryName(parent, name, inode, this.now(), grant);
+    else this.putName(parent, name, inode, this.now(), grant);
+  }
+
+  /** Nothing that was recalled or changed here since makes the answer to what was asked about a name old. */
+  private isCurrent(parent: InodeId, name: Buffer, asked: Moment): boolean {
+    return asked >= Math.max(this.namesFloor, this.names.peek(nameKey(parent, name))?.validFrom ?? 0);
   }
 
   dropAllAttributes(): void {

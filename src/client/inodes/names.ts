@@ -324,7 +324,8 @@ export class Names {
       const holding = this.holdings.take(attributes.inode, attributes.grant, asked);
       if (holding !== undefined) this.whole.put(attributes.inode, [], holding);
     }
-    return this.learnEntry(parent, name, attributes, asked, reply.nameGrant);
+    this.cache.madeName(parent, name, attributes.inode, asked, reply.nameGrant, isDirectory(attributes.mode));
+    return this.inodes.learn(attributes, asked);
   }
 
   private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {

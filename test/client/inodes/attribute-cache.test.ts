@@ -109,3 +109,24 @@ t.test('what an own change made of a name is known at once, unless others change
   cache.changedName(parent, name, inode, asked, 3);
   t.equal(cache.getName(parent, name), undefined, 'the recall overtook the answer');
 });
+
+t.test('what was made here is not taken for missing, also when others are about to change its directory', async (t) => {
+  for (const isDirectory of [true, false]) {
+    const [clock, moments, parent, name] = [new ManualClock(), new Moments(), inodeId(1), Buffer.from('name')];
+    const holdings = new Holdings(clock, moments, true);
+    holdings.asking()();
+    const cache = new AttributeCache({ clock, moments, holdings, ttlMs: 0 });
+    cache.putAbsent(parent, name, cache.now(), 3);
+    t.ok(cache.knowsAbsent(parent, name));
+    cache.madeName(parent, name, inode, cache.now(), 0, isDirectory);
+    t.notOk(cache.knowsAbsent(parent, name));
+    cache.putAbsent(parent, name, cache.now(), 3);
+    const asked = cache.now();
+    cache.madeName(parent, name, inode, asked, 3, isDirectory);
+    t.equal(cache.getName(parent, name), inode);
+    cache.putAbsent(parent, name, cache.now(), 3);
+    if (isDirectory) cache.putDirectoryName(parent, name, inode, cache.now(), 0);
+    else cache.putName(parent, name, inode, cache.now(), 0);
+    t.notOk(cache.knowsAbsent(parent, name), 'nor what was found');
+  }
+});
