@@ -9,7 +9,7 @@
 import type { Clock } from '../../../core/clock.js';
 import { CairnError } from '../../../core/errors.js';
 import type { InodeId } from '../../../core/ids.js';
-import { MAX_SECOND_LOOKS } from '../../../core/limits.js';
+import { CLIENT_OPERATION_TIMEOUT_MS, MAX_SECOND_LOOKS } from '../../../core/limits.js';
 import { isDirectory, isSymlink } from '../../../core/mode.js';
 import { deferred } from '../../../core/sync.js';
 import type { Opcode } from '../wire/protocol.js';
@@ -23,8 +23,11 @@ const PATIENCE_MS = 5;
 const PATIENCE_OF_WALKS_MS = 250;
 /** And of who cannot be told what it does, and may pass then. */
 const PATIENCE_OF_STRANGERS_MS = 100;
-/** Who is to change a name waits so long for the directory in any case. */
-const PATIENCE_OF_CHANGES_MS = 1_000;
+/**
+ * Who is to change a name that others have just made, and holds nothing yet, waits for as long as a call here that holds the directory: he
+ * needs it himself. Before the kernel has let go of the name he would be told that there is none.
+ */
+const PATIENCE_OF_CHANGES_MS = 2 * CLIENT_OPERATION_TIMEOUT_MS;
 /** A thread that has just asked waits for its answer by then. */
 const FALLS_ASLEEP_MS = 1;
 const LOOKS_AT_RUNNING = 20;
@@ -114,8 +117,8 @@ export class Doorkeeper {
     const { gates } = this.options;
     const second = this.secondPass(thread, nodeid, call);
     if (second !== undefined) {
-      // The name that it is to change it looks up only if its second walk began behind that one: the kernel must let go of it first.
-      const waits = second === 'at first' && call.kind === 'old' && !gates.refuses(directory);
+      // It asks for every name that it walks by, and not for the one that it is to change: that the kernel must have let go of.
+      const waits = second === 'on its way' && call.kind === 'old' && !gates.refuses(directory);
       if (waits) await this.opensWithin(directory, PATIENCE_OF_CHANGES_MS);
       return;
     }
@@ -127,8 +130,8 @@ export class Doorkeeper {
     throw new GateRefusal(directory);
   }
 
-  /** Whether the thread is in its second walk, and asks for the first time in it. */
-  private secondPass(thread: number, nodeid: number, call: SystemCall): 'at first' | 'again' | undefined {
+  /** Whether the thread is in its second walk: on its way through the directory, or where it may hold that. */
+  private secondPass(thread: number, nodeid: number, call: SystemCall): 'on its way' | 'inside' | undefined {
     const walk = this.walks.get(thread);
     const nowMs = this.options.clock.monotonicMs();
     if (walk?.identity !== call.identity || walk.lastMs < nowMs - SECOND_WALK_MS) return undefined;
@@ -140,7 +143,7 @@ export class Doorkeeper {
     if (!mayPass) return undefined;
     walk.lastMs = nowMs;
     walk.step = { did: 'other' };
-    return isFirst ? 'at first' : 'again';
+    return isFirst || cameByName ? 'on its way' : 'inside';
   }
 
   /** Whether a second walk may have come to a directory without looking it up. */
