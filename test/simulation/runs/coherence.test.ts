@@ -95,7 +95,7 @@ t.test('P2: an open leads to what is there while servers die and connections bre
 });
 
 t.test('P2: mounts that hold what they remember tell nothing old', async (t) => {
-  for (const seed of seeds(10, 301)) {
+  for (const seed of seeds(5, 301)) {
     const { told, opened, ends } = await watch(seed, HELD);
     t.same(ends.violations, [], `seed ${seed}: ${ends.observations} ends`);
     t.same(opened.violations, [], `seed ${seed}: ${opened.observations} opens`);
@@ -104,7 +104,7 @@ t.test('P2: mounts that hold what they remember tell nothing old', async (t) => 
 });
 
 t.test('P2: the same while servers die and connections break', async (t) => {
-  for (const seed of seeds(10, 401)) {
+  for (const seed of seeds(5, 401)) {
     const { told, opened, ends, troubles } = await watch(seed, HELD, true);
     t.same(ends.violations, [], `seed ${seed}: ${ends.observations} ends, ${troubles} calls failed`);
     t.same(opened.violations, [], `seed ${seed}: ${opened.observations} opens`);
