@@ -227,7 +227,7 @@ export function compose(
     onLost: (inode) => sessions.noteTail(inode),
     taken: new TakenAppends(state),
   });
-  const holdings = new Holdings({ clock, random });
+  const holdings = new Holdings({ clock, random, mayHold: (session) => sessions.mayHold(session) });
   const recalls: Recalls = new Recalls({
     state,
     logger,
@@ -237,7 +237,7 @@ export function compose(
     silentMs: (session) => sessions.silentMs(session),
     disconnect: (session) => sessions.disconnect(session, 'what this client holds is changed without it'),
     noteEnded: (session) => sessions.noteHoldingsEnded(session, true),
-    areAllTold: () => sessions.areAllTold,
+    areAllTold: () => sessions.areHoldersTold,
   });
   const unpublished = new UnpublishedWrites(state, recalls);
   const lostLocks = new LostLocks({

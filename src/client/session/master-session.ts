@@ -92,6 +92,7 @@ export class MasterSession {
       clientName,
       mark: this.mark,
       token: this.token,
+      holds: holdings.areWanted,
     });
     const known = this.id !== 0;
     if (!reply.resumed) {

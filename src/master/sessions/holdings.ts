@@ -52,6 +52,8 @@ interface Restless {
 export interface HoldingsDeps {
   readonly clock: Clock;
   readonly random: Random;
+  /** Whether the session's client said that it asks for holdings, which is durable. Default: all did. */
+  readonly mayHold?: (session: SessionId) => boolean;
   readonly maxHoldings?: number;
   readonly maxPerSession?: number;
 }
@@ -200,7 +202,7 @@ export class Holdings {
   }
 
   private grant(session: SessionId, inode: InodeId): number {
-    if (this.count >= this.maxHoldings) return 0;
+    if (this.count >= this.maxHoldings || this.deps.mayHold?.(session) === false) return 0;
     const own = this.sessionOf(session);
     if (own.isDismissed || own.held.size >= this.maxPerSession) return 0;
     const holders = this.byInode.get(inode);

@@ -15,12 +15,14 @@ interface StoredSession {
   /** Empty if nobody can resume it. */
   readonly tokenHash: Buffer;
   readonly holdingsEnded: boolean;
+  /** It may have holdings. */
+  readonly holds: boolean;
 }
 
-export const encodeSession = ({ clientName, tokenHash, holdingsEnded }: StoredSession): Uint8Array =>
-  SessionRecord.encode({ clientName, ackedBelow: 0, tokenHash, holdingsEnded }).finish();
+export const encodeSession = ({ clientName, tokenHash, holdingsEnded, holds }: StoredSession): Uint8Array =>
+  SessionRecord.encode({ clientName, ackedBelow: 0, tokenHash, holdingsEnded, holds }).finish();
 
 export function decodeSession(value: Uint8Array): StoredSession {
-  const { clientName, tokenHash, holdingsEnded } = SessionRecord.decode(value);
-  return { clientName, tokenHash: Buffer.from(tokenHash), holdingsEnded };
+  const { clientName, tokenHash, holdingsEnded, holds } = SessionRecord.decode(value);
+  return { clientName, tokenHash: Buffer.from(tokenHash), holdingsEnded, holds };
 }

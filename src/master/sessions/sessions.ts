@@ -39,6 +39,7 @@ import type { Recalls } from './recalls.js';
 import { Opens } from './opens.js';
 import { ReplyLedger } from './replies.js';
 import { decodeSession, encodeSession, hashOf, isTokenOf, TOKEN_BYTES } from './session-record.js';
+import type { SessionEvents } from './session-events.js';
 import type { State } from '../state/state.js';
 import { forgetTakenAppends } from '../tables/taken-appends.js';
 
@@ -59,27 +60,14 @@ export interface Session {
   readonly replies: ReplyLedger;
   /** Its holdings ended without its client, which has not come back since. */
   holdingsEnded: boolean;
+  /** It may have holdings. */
+  readonly holds: boolean;
 }
 
 interface Reclaim {
   readonly opens: Opens;
   readonly locks: { readonly place: LockPlace; readonly lock: LockedRange }[];
   readonly appends: InodeId[];
-}
-
-export interface SessionEvents {
-  /** Every session of before a restart has reclaimed or ended. Once. */
-  onGraceOver(): void;
-  /** `inode` was open for writing in a session that ended, and no other session writes it. */
-  onWriterDied(inode: InodeId): void;
-  /** Nobody has `inode` open for writing any more, and all that had are done with it. */
-  onUnwritten(inode: InodeId): void;
-  /** `inode` was open for writing in a session that ended without its client: what that wrote may not be published. */
-  onWriterLost(inode: InodeId): void;
-  /** As `onWriterLost` of each, by a client that is done with them: its locks on them go on next. */
-  onWritersGone(inodes: readonly InodeId[]): void;
-  /** An inode is open nowhere any more. */
-  onUnused(inode: InodeId): void;
 }
 
 export class Sessions {
@@ -114,8 +102,8 @@ export class Sessions {
     if (this.areStrangersNoted) this.expectStrangers();
     for (const [key, value] of deps.state.range(prefixRange('N'))) {
       const id = sessionId(unpackNumber(key, 1));
-      const { clientName, tokenHash, holdingsEnded } = decodeSession(value);
-      const session = this.make(id, clientName, tokenHash, false);
+      const { clientName, tokenHash, holdingsEnded, holds } = decodeSession(value);
+      const session = this.make(id, { clientName, tokenHash, holds }, false);
       session.holdingsEnded = holdingsEnded;
       this.sessions.set(id, session);
       this.unreclaimed.add(id);
@@ -140,6 +128,18 @@ export class Sessions {
     return this.isGraceOver && this.deps.listening.nowMs() >= this.strangersUntilMs;
   }
 
+  /** As `areAllTold`, of those that may have holdings. */
+  get areHoldersTold(): boolean {
+    if (this.deps.listening.nowMs() < this.strangersUntilMs) return false;
+    for (const id of this.unreclaimed) if (this.mayHold(id)) return false;
+    return true;
+  }
+
+  /** Its client said so when it opened the session. */
+  mayHold(id: SessionId): boolean {
+    return this.sessions.get(id)?.holds === true;
+  }
+
   /** To be called once the others listen to the events. */
   start(): void {
     this.checkGrace();
@@ -149,11 +149,10 @@ export class Sessions {
     return this.sessions.size;
   }
 
-  private make(id: SessionId, clientName: string, tokenHash: Buffer, isNew: boolean): Session {
+  private make(id: SessionId, about: Pick<Session, 'clientName' | 'tokenHash' | 'holds'>, isNew: boolean): Session {
     return {
       id,
-      clientName,
-      tokenHash,
+      ...about,
       peer: null,
       lastHeardMs: this.deps.listening.nowMs(),
       reclaimed: isNew,
@@ -184,8 +183,9 @@ export class Sessions {
    */
   async open(
     peer: Peer,
-    { sessionId: wanted, clientName, token: shown }: Pick<OpenSessionRequest, 'sessionId' | 'clientName' | 'token'>,
+    request: Pick<OpenSessionRequest, 'sessionId' | 'clientName' | 'token' | 'holds'>,
   ): Promise<{ session: Session; token: Buffer | undefined }> {
+    const { sessionId: wanted, clientName, token: shown, holds } = request;
     if (Buffer.byteLength(clientName) > MAX_CLIENT_NAME_BYTES) {
       throw new CairnError('EINVAL', `a client's name has at most ${MAX_CLIENT_NAME_BYTES} bytes`);
     }
@@ -207,7 +207,7 @@ export class Sessions {
     if (this.sessions.size >= MAX_SESSIONS) throw new CairnError('BUSY', `${MAX_SESSIONS} sessions stand already`);
     const id = sessionId(await this.deps.sessionIds.take());
     const token = this.deps.random.bytes(TOKEN_BYTES);
-    const session = this.make(id, clientName, hashOf(token), true);
+    const session = this.make(id, { clientName, tokenHash: hashOf(token), holds }, true);
     this.deps.state.mutate((m) => m.put(keys.session(id), encodeSession(session)));
     this.sessions.set(id, session);
     await this.deps.state.durable();

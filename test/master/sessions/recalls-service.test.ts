@@ -26,7 +26,7 @@ class Client {
 
   constructor(readonly cluster: MasterCluster) {}
 
-  async connect(): Promise<this> {
+  async connect(holds = true): Promise<this> {
     const handlers = {
       recall: async ({ items }: { items: Recall[] }) => {
         this.recalled.push(items);
@@ -41,7 +41,9 @@ class Client {
     const service = { table: CLIENT_METHODS, handlers };
     const { cluster, sessionId, token } = this;
     this.peer = await cluster.until(connectPeer(cluster.endpoint('client'), 'master:1', { role: 'master', service }));
-    const { reply } = await cluster.until(this.peer.call(m.openSession, { clientName: 'test', sessionId, token }));
+    const { reply } = await cluster.until(
+      this.peer.call(m.openSession, { clientName: 'test', sessionId, token, holds }),
+    );
     this.sessionId = reply.sessionId;
     this.holdings = reply.holdings;
     if (!reply.resumed) this.token = Buffer.from(reply.token);
@@ -253,5 +255,20 @@ t.test('what ended without its client is not told to the next master either', as
   await two.reclaim();
   await one.connect();
   t.not((await one.reclaim([1]))[0], 0, 'and tell of that');
+  await cluster.stop();
+});
+
+t.test('after a restart nobody waits for a client that may hold nothing, and it is granted nothing', async (t) => {
+  const cluster = new MasterCluster();
+  await cluster.start(0);
+  const one = await new Client(cluster).connect(false);
+  const two = await new Client(cluster).connect();
+  t.equal((await one.lookup('a')).nameGrant, 0);
+  await cluster.restartMaster('kill');
+  const began = cluster.clock.monotonicMs();
+  await two.connect();
+  await two.reclaim();
+  await cluster.until(two.create('a'));
+  t.ok(cluster.clock.monotonicMs() - began < 2_000);
   await cluster.stop();
 });

@@ -74,7 +74,7 @@ export class BelievingClient {
     const known = this.sessionId;
     const peer = await connectPeer(this.cluster.endpoint('client'), 'master:1', { role: 'master', service });
     const sentMs = this.cluster.clock.monotonicMs();
-    const request = { sessionId: known, clientName: 'believer', token: this.token };
+    const request = { sessionId: known, clientName: 'believer', token: this.token, holds: true };
     const { reply } = await peer.call(m.openSession, request);
     const isOther = reply.holdings !== this.set;
     if (!reply.resumed) {
