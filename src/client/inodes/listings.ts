@@ -152,12 +152,6 @@ export class Listings {
     this.forget(inode);
   }
 
-  dropAll(): void {
-    for (const change of this.changes.values()) change.moment = this.moments.next();
-    this.listings.clear();
-    this.entries = 0;
-  }
-
   private forget(inode: InodeId): void {
     this.entries -= this.listings.get(inode)?.entries ?? 0;
     this.listings.delete(inode);

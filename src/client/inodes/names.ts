@@ -319,13 +319,14 @@ export class Names {
     this.inodes.noteChange(parent);
     this.inodes.noteChange(attributes.inode);
     this.learnDirectory(parent, reply.parent, asked);
-    if (isDirectory(attributes.mode) && attributes.grant !== 0) {
-      // Nobody has made anything in it yet.
+    this.cache.madeName(parent, name, attributes.inode, asked, reply.nameGrant, isDirectory(attributes.mode));
+    this.inodes.learn(attributes, asked);
+    // It is not remembered when others are about to make something in it already, and their recall has overtaken this answer.
+    if (isDirectory(attributes.mode) && this.cache.getAttributes(attributes.inode) !== undefined) {
       const holding = this.holdings.take(attributes.inode, attributes.grant, asked);
       if (holding !== undefined) this.whole.put(attributes.inode, [], holding);
     }
-    this.cache.madeName(parent, name, attributes.inode, asked, reply.nameGrant, isDirectory(attributes.mode));
-    return this.inodes.learn(attributes, asked);
+    return attributes;
   }
 
   private async remove(credentials: Credentials, parent: InodeId, name: Buffer, directory: boolean): Promise<void> {

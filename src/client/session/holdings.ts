@@ -102,7 +102,7 @@ export class Holdings {
     const untilWallMs = wallMs(this.clock.now()) + HOLDING_VALID_MS;
     return () => {
       this.validUntilMs = Math.max(this.validUntilMs, untilMs);
-      // A clock that was set back must not void what the monotonic one allows, nor one that was set forward allow more.
+      // Not the later of both: after the clock was set back, the one before would be far ahead.
       this.validUntilWallMs = untilWallMs;
     };
   }
@@ -167,14 +167,17 @@ export class Holdings {
   // ---- A new connection -------------------------------------------------------------------------
 
   /**
-   * The session goes on, and the master knows this set of its holdings: another than before if it gave this client up, or began anew
-   * (`isNewMaster`): then nothing was changed there since they stood.
+   * The session goes on, and the master has this set of its holdings: another than before if it gave this client up, or began anew
+   * (`isNewMaster`): then nothing was changed there since they stood. Until `knownAs` it does not know of them.
    */
-  knownAs(set: number, isNewMaster: boolean): 'all stand' | 'to be told' | 'none stands' {
-    const before = this.set;
-    this.set = set;
-    if (this.size + this.retired.size === 0 || (before === set && !isNewMaster)) return 'all stand';
+  standing(set: number, isNewMaster: boolean): 'all stand' | 'to be told' | 'none stands' {
+    if (this.size + this.retired.size === 0 || (this.set === set && !isNewMaster)) return 'all stand';
     return isNewMaster ? 'to be told' : 'none stands';
+  }
+
+  /** The master was told of all of them, or none stands. */
+  knownAs(set: number): void {
+    this.set = set;
   }
 
   /** All that the master may hold others up for. */

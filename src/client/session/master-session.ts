@@ -111,11 +111,13 @@ export class MasterSession {
     if (reply.partedBelow > reply.partedFrom) this.parted.note(reply.partedFrom, reply.partedBelow);
     const isNewMaster = reply.epoch !== this.epoch;
     const isLossPossible = this.noteEpoch(known, reply.epoch, reply.lossEpoch, reply.partedBelow > 0);
-    const stand = holdings.knownAs(reply.holdings, isNewMaster);
+    const stand = holdings.standing(reply.holdings, isNewMaster);
     if (stand === 'none stands' || !reply.resumed || isLossPossible) await this.options.onHoldingsEnded();
     // Until a new master was told of them it may go on without.
     if (stand !== 'to be told') heard();
     if (known) await this.reclaim(peer, stand === 'to be told');
+    // Not before: the connection may break while they are told.
+    holdings.knownAs(reply.holdings);
     heard();
   }
 

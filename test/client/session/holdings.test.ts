@@ -110,10 +110,11 @@ t.test('what is asked for again before it is given back is kept', async (t) => {
 
 t.test('a new master is told what is held; one that gave this client up has nothing of it', async (t) => {
   const { holdings, moments } = make(4);
-  t.equal(holdings.knownAs(5, true), 'all stand', 'there is none');
+  t.equal(holdings.standing(5, true), 'all stand', 'there is none');
+  holdings.knownAs(5);
   const held = [1, 2, 3, 4].map((n) => holdings.take(inodeId(n), n, moments.now()));
-  t.equal(holdings.knownAs(5, false), 'all stand');
-  t.equal(holdings.knownAs(6, true), 'to be told');
+  t.equal(holdings.standing(5, false), 'all stand');
+  t.equal(holdings.standing(6, true), 'to be told');
   const told = holdings.inodes();
   t.same([...told].sort(), [1, 2, 3, 4], 'those that are to be given back, too: a kernel believes them yet');
   const ended = holdings.granted(
@@ -123,5 +124,8 @@ t.test('a new master is told what is held; one that gave this client up has noth
   t.same(ended, [4], 'refused');
   t.equal(held[3]?.stands, false);
   t.equal(held[2]?.grant, 13, 'what was told under it stands under the new grant');
-  t.equal(holdings.knownAs(7, false), 'none stands');
+  t.equal(holdings.standing(6, false), 'none stands', 'the connection broke before all were told');
+  holdings.knownAs(6);
+  t.equal(holdings.standing(6, false), 'all stand');
+  t.equal(holdings.standing(7, false), 'none stands');
 });
